@@ -1,0 +1,33 @@
+"""cffi build of the C core: ips_api.h is what Python sees, the .c files of native/ are compiled in.
+
+No list of functions or sources is kept here: the header is read with its
+preprocessor lines removed, the sources are whatever lies beside this file.
+"""
+
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).parent
+
+
+def declarations(header: Path) -> str:
+    """The header's text without preprocessor lines, as cffi's parser wants it."""
+    return "".join(line for line in header.read_text().splitlines(keepends=True) if not line.startswith("#"))
+
+
+ffibuilder = FFI()
+for name in ("ips_api.h", "ips_control.h"):
+    ffibuilder.cdef(declarations(HERE / name))
+ffibuilder.set_source(
+    "ipshare.core._native",
+    '#include "ips_api.h"\n#include "ips_control.h"\n',
+    sources=[f"native/{path.name}" for path in sorted(HERE.glob("*.c"))],
+    include_dirs=["native"],
+    depends=[f"native/{path.name}" for pattern in ("*.h", "*.def") for path in sorted(HERE.glob(pattern))],
+    extra_compile_args=["-O3", "-std=gnu11", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"],
+    libraries=["pthread"],
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)

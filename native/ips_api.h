@@ -1,0 +1,262 @@
+/* ips_api.h: the C core as its hosts see it (ipshare-engine, the VPP plugin, Python).
+ *
+ * Read by the C compiler and, with the lines that begin with '#' removed, by
+ * cffi; so: plain types and prototypes, no macros with arguments, no inline code.
+ * The packet functions themselves are inline in the other headers; what is
+ * declared here is the door for everyone who does not need them inline.
+ *
+ * Bytes on the wire and in records are big-endian where a name ends in _be and
+ * for every address; all other integers are host order (records never leave the
+ * machine). An address is 16 bytes; IPv4 uses the first four, the rest is zero.
+ */
+#ifndef IPS_API_H
+#define IPS_API_H
+#include <stdint.h>
+#include <stddef.h>
+
+/* ---- packets ---------------------------------------------------------- */
+
+enum ips_gso { IPS_GSO_NONE = 0, IPS_GSO_TCP = 1, IPS_GSO_UDP = 2 };
+
+/* L4 checksum of a packet, as its host received it. */
+enum ips_csum {
+  IPS_CSUM_FULL = 0,    /* field is complete: update it (RFC 1624) */
+  IPS_CSUM_PARTIAL = 1, /* field is the uncomplemented pseudo-header sum (TUN NEEDS_CSUM) */
+  IPS_CSUM_EGRESS = 2,  /* egress recomputes it (VPP offload flag): leave the field alone */
+};
+
+struct ips_pkt {
+  uint8_t *data;        /* first byte of the IP header */
+  uint32_t len;         /* bytes at data that may be read and written */
+  uint32_t total_len;   /* bytes of the whole packet; > len only where a host chains buffers */
+  uint16_t headroom;    /* writable bytes before data */
+  uint16_t gso_size;    /* payload bytes per segment of a GSO super-packet, else 0 */
+  uint8_t gso_type;     /* enum ips_gso */
+  uint8_t csum;         /* enum ips_csum */
+  uint16_t csum_start;  /* of IPS_CSUM_PARTIAL: offset of the L4 header from data */
+  uint16_t csum_offset; /* of IPS_CSUM_PARTIAL: offset of the field from csum_start */
+  uint32_t counter;     /* out: counter index of the binding that decided, or ~0 */
+  uint32_t endpoint;    /* out: index of the end point chosen, or ~0 */
+  uint32_t flags;       /* out: IPS_PKT_* */
+};
+enum ips_pkt_flags {
+  IPS_PKT_COPY = 1,     /* the binding asks for a copy (S1.16) */
+};
+
+/* ---- verdicts: ips_verdict.def is the only list ------------------------ */
+
+/* What becomes of the packet. */
+enum ips_disposition {
+  IPS_SEND = 0,     /* the packet, changed in place, goes on */
+  IPS_CONSUMED = 1, /* what has to go on was emitted; the packet itself is done */
+  IPS_DROP = 2,     /* nothing goes on but possibly an emitted ICMP error */
+};
+int ips_verdict_count(void);
+const char *ips_verdict_name(int verdict); /* "TTL_EXPIRED"; NULL if out of range */
+const char *ips_verdict_text(int verdict); /* a sentence for people */
+int ips_verdict_disposition(int verdict);
+
+/* ---- records of a table image ------------------------------------------ */
+
+/* An image is one file: header, then the sections in the order of the counts,
+ * packed, each record as below. DESIGN: S1.6, S1.8, S1.9. */
+enum ips_image_const {
+  IPS_IMAGE_MAGIC = 0x54535049, /* "IPST" */
+  IPS_IMAGE_VERSION = 1,
+};
+enum ips_image_flags {
+  IPS_IMAGE_DELTA = 1, /* bindings are changes to base_generation; all other sections are complete */
+};
+struct ips_image_header {
+  uint32_t magic, version;
+  uint32_t flags, header_bytes;
+  uint64_t total_bytes;
+  uint64_t digest;          /* ips_digest() of everything after the header */
+  uint64_t base_generation; /* of a delta; else 0 */
+  uint64_t term, revision;
+  uint32_t network_bytes, endpoint_bytes, policy_bytes, member_bytes, binding_bytes; /* record sizes */
+  uint32_t n_networks, n_endpoints, n_policies, n_members, n_bindings;
+  uint32_t roles;           /* IPS_ROLE_* of this node */
+  uint32_t reply_policy;    /* policy of distribution points for tunnelled replies, or ~0 */
+  uint8_t icmp_source4[16]; /* source of ICMP errors made by this node; all zero: none are sent */
+  uint8_t icmp_source6[16];
+  uint32_t icmp_rate;       /* ICMP errors per second and worker */
+  uint32_t reserved;
+};
+
+enum ips_roles {
+  IPS_ROLE_OUTER = 1,        /* destination global -> local (distribution point) */
+  IPS_ROLE_INNER = 2,        /* destination local -> global (end point) */
+  IPS_ROLE_REPLY_TUNNEL = 4, /* end point: source global goes, encapsulated, to reply_policy */
+  IPS_ROLE_REPLY_LOCAL = 8,  /* end point: source global -> local (symmetric path) */
+  IPS_ROLE_REPLY_GLOBAL = 16,/* distribution point: source local -> global (symmetric path) */
+};
+
+enum ips_unmatched { IPS_UNMATCHED_DROP = 0, IPS_UNMATCHED_UNREACHABLE = 1, IPS_UNMATCHED_PASS = 2 };
+
+struct ips_network_rec { /* a Global Network */
+  uint8_t prefix[16];
+  uint8_t family, prefix_len; /* 4 or 6; bits */
+  uint8_t unmatched;          /* enum ips_unmatched */
+  uint8_t reserved[5];
+};
+
+enum ips_encap { IPS_ENCAP_NONE = 0, IPS_ENCAP_IPIP = 1, IPS_ENCAP_GUE = 2 };
+enum ips_endpoint_flags {
+  IPS_EP_SELF = 1,      /* this node is the end point: inner translation applies */
+  IPS_EP_MSS_CLAMP = 2, /* clamp TCP MSS to what path_mtu carries */
+  IPS_EP_DISTRIBUTION = 4, /* a distribution point, member of reply_policy only */
+  IPS_EP_TRACE_TUNNEL = 8, /* rewriting, but low-TTL packets take the tunnel: traceroute shows every hop */
+};
+/* One local prefix of an end point. An end point with a v4 and a v6 local
+ * network is two records; `site` ties them together. */
+struct ips_endpoint_rec {
+  uint8_t local[16];           /* first address of the local prefix; zero for a distribution point */
+  uint8_t tunnel_remote[16];   /* tunnel address there; all zero: none */
+  uint8_t tunnel_local[16];    /* our own tunnel address, the source */
+  uint8_t family, prefix_len;  /* of local */
+  uint8_t encap;               /* enum ips_encap: how packets go there (NONE: rewritten) */
+  uint8_t tunnel_family;       /* 4, 6, or 0: no tunnel */
+  uint16_t gue_port;           /* destination port, host order */
+  uint16_t flags;              /* IPS_EP_* */
+  uint32_t path_mtu;           /* bytes of the largest IP packet on the way there; 0: no check */
+  uint32_t site;               /* opaque; returned in hits and counters */
+};
+
+struct ips_policy_rec { /* S1.8 */
+  uint32_t first_member, n_members;
+  uint32_t table_size;    /* prime, > 100 x members; 0: chosen by the core */
+  uint8_t v4_bits, v6_bits; /* leading client bits that are hashed; 32 and 64 by default */
+  uint8_t reserved[2];
+  uint64_t seed;
+};
+struct ips_member_rec {
+  uint32_t endpoint; /* index; for a dual-stack end point the record of the policy's family */
+  uint32_t weight;   /* 0: takes nothing new */
+};
+
+enum ips_kind {
+  IPS_KIND_NONE = 0,     /* no binding here (in a delta: remove this binding) */
+  IPS_KIND_ENDPOINT = 1, /* target = end point; local = offset from its local prefix, 128 bit big-endian
+                            (IPv4: the first four bytes) */
+  IPS_KIND_POLICY = 2,   /* target = policy; local = offset, the same at every member */
+  IPS_KIND_ADDRESS = 3,  /* target = end point (for path_mtu, flags); local = an unrelated address */
+  IPS_KIND_HERE = 4,     /* the Global IP is served on this node untranslated */
+  IPS_KIND_DOWN = 5,     /* device known to be down: host unreachable */
+};
+enum ips_binding_flags {
+  IPS_BINDING_COPY = 1, /* S1.16 */
+};
+struct ips_binding_rec {
+  uint8_t global[16];
+  uint8_t local[16];
+  uint8_t family, prefix_len; /* of global; a prefix binding maps host bits 1:1 */
+  uint8_t kind, flags;
+  uint32_t target;
+  uint64_t tag; /* opaque to the core (Python: which set it came from) */
+};
+
+uint64_t ips_digest(const void *bytes, size_t n);
+
+/* Why an image was refused. */
+enum ips_load_error {
+  IPS_LOAD_OK = 0,
+  IPS_LOAD_TRUNCATED = 1,     /* shorter than header or total_bytes says */
+  IPS_LOAD_BAD_MAGIC = 2,
+  IPS_LOAD_BAD_VERSION = 3,
+  IPS_LOAD_BAD_RECORD_SIZE = 4,
+  IPS_LOAD_BAD_DIGEST = 5,
+  IPS_LOAD_STALE_BASE = 6,    /* delta against a generation that is not the live one */
+  IPS_LOAD_STALE_TERM = 7,    /* (term, revision) lower than the live one */
+  IPS_LOAD_BAD_FAMILY = 8,
+  IPS_LOAD_BAD_PREFIX = 9,    /* length out of range or host bits set */
+  IPS_LOAD_BAD_KIND = 10,
+  IPS_LOAD_BAD_TARGET = 11,   /* index out of range, or wrong family */
+  IPS_LOAD_BAD_OFFSET = 12,   /* offset + binding does not fit into the local prefix */
+  IPS_LOAD_NOT_SORTED = 13,   /* bindings must ascend by (family, global, prefix_len) */
+  IPS_LOAD_DUPLICATE = 14,    /* equal prefix twice */
+  IPS_LOAD_OUTSIDE = 15,      /* binding outside of every network */
+  IPS_LOAD_OVERLAP = 16,      /* two bindings of one end point claim one local address */
+  IPS_LOAD_TOO_LARGE = 17,    /* more than the core can index */
+  IPS_LOAD_NO_MEMORY = 18,
+  IPS_LOAD_BAD_POLICY = 19,   /* no member, weight sum 0, table size not prime */
+  IPS_LOAD_BAD_ENDPOINT = 20, /* encapsulation without tunnel, bad MTU */
+  IPS_LOAD_BAD_NETWORK = 21,  /* networks overlap */
+};
+struct ips_load_status {
+  int error;        /* enum ips_load_error */
+  uint32_t section; /* 0 header, 1 network, 2 end point, 3 policy, 4 member, 5 binding */
+  uint32_t index;   /* of the first bad record in its section */
+};
+const char *ips_load_error_text(int error);
+
+/* ---- tables: generations, prepared aside, committed by one store ------- */
+
+struct ips_tables; /* all generations of one node and the authoritative records */
+
+/* workers: number of packet workers that will call ips_worker_begin/_end.
+ * NULL if out of memory. */
+struct ips_tables *ips_tables_new(uint32_t workers);
+void ips_tables_free(struct ips_tables *t); /* no worker may be inside */
+
+/* Validates the image and builds a generation beside the live one. Nothing that
+ * a packet sees changes. Returns the number of the prepared generation (> live),
+ * or 0 and *st. A second prepare discards the first. Control thread only. */
+uint64_t ips_tables_prepare(struct ips_tables *t, const void *image, size_t bytes, struct ips_load_status *st);
+/* Makes it live: one release store. 0 = done (also if already live), -1 = no such generation. */
+int ips_tables_commit(struct ips_tables *t, uint64_t generation);
+void ips_tables_abort(struct ips_tables *t);
+/* The previous generation becomes live again, under a new number, which is
+ * returned; 0 if there is none. Rolling back twice returns to where one was. */
+uint64_t ips_tables_rollback(struct ips_tables *t);
+/* Frees what no worker can see any more. Cheap; called by the control thread now and then. Returns bytes freed. */
+size_t ips_tables_reclaim(struct ips_tables *t);
+
+struct ips_tables_info {
+  uint64_t generation, previous, prepared; /* 0: none */
+  uint64_t term, revision, digest;         /* of the live generation: header digest of its complete image */
+  uint64_t bytes;                          /* memory of all generations */
+  uint32_t n_networks, n_endpoints, n_policies, n_members, n_bindings, roles;
+};
+void ips_tables_info(const struct ips_tables *t, struct ips_tables_info *out);
+/* Complete image of the live generation; returns bytes needed; writes only if they fit. */
+size_t ips_tables_dump(const struct ips_tables *t, void *out, size_t room);
+/* Counter cells in use (indices 0 .. n-1); counters of address `global` as index, ~0 if none. */
+uint32_t ips_tables_counter_cells(const struct ips_tables *t);
+/* Counter indices for n binding records' first address; stride 1 within a v4
+ * network: a prefix binding owns the cells index .. index + span - 1. */
+void ips_tables_counter_index(const struct ips_tables *t, const struct ips_binding_rec *recs, size_t n,
+                              uint32_t *index, uint32_t *span);
+
+/* ---- workers: the packet path ------------------------------------------ */
+
+/* One for each packet thread. emit() is called for packets made by the core
+ * (ICMP errors, segments, fragments, several from one); it must copy or send at
+ * once. kind: 0 = belongs to the packet in hand, 1 = an ICMP error. */
+typedef void (*ips_emit_fn)(void *arg, struct ips_pkt *p, int kind);
+struct ips_worker;
+struct ips_worker *ips_worker_new(struct ips_tables *t, uint32_t index, ips_emit_fn emit, void *arg);
+void ips_worker_free(struct ips_worker *w);
+/* A frame: root is loaded once, time (CLOCK_BOOTTIME ns) is given once. Between
+ * _end and _begin the worker holds no reference to any generation. */
+void ips_worker_begin(struct ips_worker *w, uint64_t now_ns);
+void ips_worker_end(struct ips_worker *w);
+/* One packet; returns a verdict. The disposition says what to do with p. */
+int ips_outer(struct ips_worker *w, struct ips_pkt *p); /* a packet that entered the outer side */
+int ips_inner(struct ips_worker *w, struct ips_pkt *p); /* a packet that entered the inner side */
+
+/* Counters of one worker: verdicts[side][verdict], bindings[cell] = packets and
+ * bytes, and a bounded sparse matrix of (cell, verdict) for verdicts other than OK. */
+struct ips_cell { uint64_t packets, bytes; };
+struct ips_drop_cell { uint32_t counter, verdict; uint64_t packets; };
+enum ips_counter_const { IPS_MAX_VERDICTS = 64, IPS_DROP_CELLS = 16384 };
+struct ips_counters {
+  uint64_t verdicts[2][64];       /* 0 outer, 1 inner */
+  uint64_t drop_overflow;         /* events that found no cell */
+  uint64_t frames, packets;
+  struct ips_drop_cell drops[16384];
+};
+/* Where the host wants them (shared memory). cells may be NULL: no per-binding counters. */
+void ips_worker_set_counters(struct ips_worker *w, struct ips_counters *c, struct ips_cell *cells, uint32_t n_cells);
+
+#endif

@@ -1,0 +1,153 @@
+/* ips_core.h: what the parts of the core agree on among themselves.
+ *
+ * A packet passes: ips_parse -> ips_find_* (tables) -> checks (TTL, MTU) ->
+ * ips_rewrite or ips_encap/ips_decap -> the host sends. Everything here is
+ * sans-I/O: no socket, clock, thread, allocation in the packet path. Functions that can
+ * fail return a verdict (ips_verdict.def), IPS_OK = 0. A packet is changed only
+ * after everything that could refuse it has been checked.
+ *
+ * Hot functions are static inline in the header named beside their prototype;
+ * cold ones are in the .c file of the same name.
+ */
+#ifndef IPS_CORE_H
+#define IPS_CORE_H
+#include "ips_api.h"
+#include <stdbool.h>
+#include <string.h>
+
+enum ips_verdict {
+#define V(name, disposition, text) IPS_##name,
+#include "ips_verdict.def"
+#undef V
+  IPS_N_VERDICTS
+};
+
+#define IPS_NONE UINT32_MAX
+#define ips_likely(x) __builtin_expect(!!(x), 1)
+#define ips_unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Unaligned loads and stores; a packet may start at any address. */
+static inline uint16_t ips_ld16(const void *p) { uint16_t v; memcpy(&v, p, 2); return v; }
+static inline uint32_t ips_ld32(const void *p) { uint32_t v; memcpy(&v, p, 4); return v; }
+static inline uint64_t ips_ld64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
+static inline void ips_st16(void *p, uint16_t v) { memcpy(p, &v, 2); }
+static inline void ips_st32(void *p, uint32_t v) { memcpy(p, &v, 4); }
+static inline uint16_t ips_be16(uint16_t v) { return __builtin_bswap16(v); }
+static inline uint32_t ips_be32(uint32_t v) { return __builtin_bswap32(v); }
+static inline uint64_t ips_be64(uint64_t v) { return __builtin_bswap64(v); }
+
+enum { IPS_PROTO_ICMP = 1, IPS_PROTO_IPIP = 4, IPS_PROTO_TCP = 6, IPS_PROTO_UDP = 17, IPS_PROTO_DCCP = 33,
+       IPS_PROTO_IPV6 = 41, IPS_PROTO_ROUTING = 43, IPS_PROTO_FRAGMENT = 44, IPS_PROTO_ESP = 50, IPS_PROTO_AH = 51,
+       IPS_PROTO_ICMP6 = 58, IPS_PROTO_NONE = 59, IPS_PROTO_DSTOPTS = 60, IPS_PROTO_HOPOPTS = 0,
+       IPS_PROTO_MOBILITY = 135, IPS_PROTO_SCTP = 132, IPS_PROTO_UDPLITE = 136 };
+
+/* ---- ips_parse.h: where things are in a packet ------------------------- */
+
+struct ips_view {
+  uint8_t family;         /* 4 or 6 */
+  uint8_t proto;          /* upper-layer protocol; of a non-first fragment, what its header says */
+  uint8_t ttl;            /* TTL or hop limit */
+  uint8_t tos;            /* DSCP and ECN */
+  uint16_t l4;            /* offset of the upper-layer header (of a non-first fragment: of its payload) */
+  uint16_t fragment_at;   /* bytes; 0 in a whole packet and in a first fragment */
+  uint32_t ip_len;        /* length by the IP header; of a GSO super-packet the length it has */
+  bool is_fragment;       /* first or later */
+  bool more_fragments;
+  bool dont_fragment;     /* DF; always true for v6 that is no fragment */
+  bool routing_active;    /* v6 routing header with segments left: L4 checksum does not cover destination */
+  bool has_ah;            /* an authentication header was passed over */
+  uint16_t frag_header;   /* v6: offset of the fragment header, or 0 */
+  uint32_t frag_id;       /* v4: 16 bits */
+};
+/* Validates and finds. Verdicts: SHORT .. BAD_OFFLOAD, SOURCE_ROUTE. Trailing
+ * bytes beyond ip_len (Ethernet padding) are cut off p. Inline in ips_parse.h:
+ *   int ips_parse(struct ips_pkt *p, struct ips_view *v);
+ */
+enum ips_field { IPS_SRC = 0, IPS_DST = 1 };
+static inline const uint8_t *ips_field_at(const uint8_t *ip, unsigned family, enum ips_field f) {
+  return ip + (family == 4 ? 12 + 4 * f : 8 + 16 * f);
+}
+
+/* ---- ips_rewrite.h ------------------------------------------------------
+ *   int ips_rewrite(struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address);
+ * Writes the 4 or 16 bytes of `address` into field f and mends every sum that covers them:
+ * IPv4 header, L4 (also in a fragment that covers the checksum's bytes), ICMP
+ * errors: the quoted packet's opposite field (an error *to* X quotes a packet *from* X:
+ * f = DST changes the quote's source, f = SRC the quote's destination), where it equals the old address,
+ * and the quote's own checksums as far as they are quoted; the outer ICMP sum.
+ * Verdicts: SHORT_L4, SHORT_FIRST_FRAGMENT, BAD_QUOTE. Nothing is changed unless OK.
+ *   void ips_clamp_mss(struct ips_pkt *p, const struct ips_view *v, unsigned mss);
+ */
+
+/* ---- ips_error.c: ICMP errors about packets, before a byte changes ------ */
+
+enum ips_error_kind { IPS_ERR_TTL, IPS_ERR_TOO_BIG, IPS_ERR_HOST_UNREACHABLE, IPS_ERR_ADMIN };
+/* Writes the ICMP error about p, quoting it as it is, to out (room bytes; needs
+ * 1,280 for v6, 576 for v4). source: 16 bytes. Returns its length, 0 where RFC 1122 3.2.2 /
+ * RFC 4443 2.4 forbid an error (about errors, non-first fragments, multicast, ...). mtu for TOO_BIG. */
+size_t ips_make_error(const struct ips_pkt *p, const struct ips_view *v, enum ips_error_kind kind, uint32_t mtu,
+                      const uint8_t *source, uint8_t *out, size_t room);
+/* An ICMP/ICMPv6 echo request turned into its reply in place. */
+void ips_make_echo_reply(struct ips_pkt *p, const struct ips_view *v);
+
+/* ---- ips_table.h: what a worker reads ----------------------------------- */
+
+struct ips_root;
+struct ips_endpoint { /* as stored in a root; one or two cache lines */
+  struct ips_endpoint_rec r;
+};
+struct ips_hit {
+  uint8_t kind, flags;   /* enum ips_kind, enum ips_binding_flags; kind NONE: in a network, no binding */
+  uint8_t unmatched;     /* of the network, where kind is NONE */
+  uint8_t reserved;
+  uint32_t endpoint;     /* index, or IPS_NONE */
+  uint32_t counter;      /* cell, or IPS_NONE */
+  uint8_t address[16];   /* the other side's address (kinds ENDPOINT, POLICY, ADDRESS) */
+};
+/* Inline in ips_table.h; `key` points at 4 or 16 bytes. False: address is in no network / no local prefix.
+ * client: address of the far client, for policies (4 or 16 bytes).
+ *   bool ips_find_global(const struct ips_root *r, unsigned family, const uint8_t *key, const uint8_t *client, struct ips_hit *h);
+ *   bool ips_find_local(const struct ips_root *r, unsigned family, const uint8_t *key, struct ips_hit *h);   // local -> global
+ *   bool ips_in_network(const struct ips_root *r, unsigned family, const uint8_t *key);   // any Global Network of the root
+ *   const struct ips_endpoint *ips_endpoint(const struct ips_root *r, uint32_t index);
+ *   // tunnel addresses: is `address` one of our own (tunnel_local of any end point)? which end point record has
+ *   // (remote, local)? returns index or IPS_NONE
+ *   uint32_t ips_find_tunnel(const struct ips_root *r, unsigned family, const uint8_t *remote, const uint8_t *local);
+ *   bool ips_is_tunnel_local(const struct ips_root *r, unsigned family, const uint8_t *address);
+ *   uint32_t ips_policy_pick(const struct ips_root *r, uint32_t policy, unsigned family, const uint8_t *client, const uint8_t *global);
+ *   const struct ips_image_header *ips_root_header(const struct ips_root *r);
+ *   const struct ips_root *ips_tables_live(const struct ips_tables *t);   // acquire load
+ */
+
+/* ---- ips_encap.h: IP-in-IP and GUE -------------------------------------- */
+
+/* Bytes that encapsulation adds for this end point (20/40, +8 UDP +4 GUE). */
+static inline unsigned ips_encap_overhead(const struct ips_endpoint_rec *e) {
+  return e->encap == IPS_ENCAP_NONE && !e->tunnel_family ? 0
+         : (e->tunnel_family == 4 ? 20u : 40u) + (e->encap == IPS_ENCAP_GUE ? 12u : 0u);
+}
+/*   int ips_encap(struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e, uint16_t entropy, uint16_t ip_id);
+ * Puts the outer headers before p (needs headroom; verdict NO_ROOM). p must not be GSO and its checksum
+ * must be complete (ips_complete_csum). Outer TTL = inner TTL (traceroute through the tunnel), DSCP copied, ECN by
+ * RFC 6040 normal mode, DF set (v4 outer) where the inner packet has DF or is v6.
+ *   int ips_decap(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_info *info);
+ * Strips IP-in-IP or GUE; ECN by RFC 6040 4.2 (CE on Not-ECT inner: drop, TUNNEL_INNER). Validates the UDP
+ * checksum of GUE when it is not zero.
+ */
+struct ips_tunnel_info { uint8_t encap; uint8_t family; uint16_t gue_flags; };
+
+/* ---- ips_gso.c / ips_gro.c: software segmentation and coalescing -------- */
+
+/* Fills in a partial checksum. Verdict BAD_OFFLOAD if the fields lie. */
+int ips_complete_csum(struct ips_pkt *p);
+/* Calls emit for each segment of a GSO super-packet (TCP: seq, flags, IP id, lengths, sums; UDP_L4),
+ * each with `headroom` writable bytes before it, built in scratch (>= headroom + header + gso_size + 64 bytes).
+ * p stays as it is. */
+int ips_segment(const struct ips_pkt *p, const struct ips_view *v, uint8_t *scratch, size_t scratch_bytes,
+                uint16_t headroom, void (*emit)(void *arg, struct ips_pkt *segment), void *arg);
+/* Fragments an IPv4 packet without DF (or, for outer v6 tunnels over too small a path, as RFC 2473 7) into pieces of at
+ * most mtu bytes; same contract. */
+int ips_fragment4(const struct ips_pkt *p, const struct ips_view *v, uint32_t mtu, uint8_t *scratch, size_t scratch_bytes,
+                  uint16_t headroom, void (*emit)(void *arg, struct ips_pkt *piece), void *arg);
+
+#endif
