@@ -37,10 +37,6 @@ struct ips_pkt {
   uint16_t csum_offset; /* of IPS_CSUM_PARTIAL: offset of the field from csum_start */
   uint32_t counter;     /* out: counter index of the binding that decided, or ~0 */
   uint32_t endpoint;    /* out: index of the end point chosen, or ~0 */
-  uint32_t flags;       /* out: IPS_PKT_* */
-};
-enum ips_pkt_flags {
-  IPS_PKT_COPY = 1,     /* the binding asks for a copy (S1.16) */
 };
 
 /* ---- verdicts: ips_verdict.def is the only list ------------------------ */
@@ -66,6 +62,7 @@ enum ips_image_const {
 };
 enum ips_image_flags {
   IPS_IMAGE_DELTA = 1, /* bindings are changes to base_generation; all other sections are complete */
+  IPS_IMAGE_ANTISPOOF = 2, /* outer side: a source in a Global Network is a verdict (SPOOFED) */
 };
 struct ips_image_header {
   uint32_t magic, version;
@@ -230,9 +227,14 @@ void ips_tables_counter_index(const struct ips_tables *t, const struct ips_bindi
 
 /* ---- workers: the packet path ------------------------------------------ */
 
-/* One for each packet thread. emit() is called for packets made by the core
- * (ICMP errors, segments, fragments, several from one); it must copy or send at
- * once. kind: 0 = belongs to the packet in hand, 1 = an ICMP error. */
+/* One for each packet thread. emit() is called for packets made by the core;
+ * it must copy or send at once. */
+enum ips_emit {
+  IPS_EMIT_PACKET = 0, /* send: a segment, fragment, coalesced or answering packet */
+  IPS_EMIT_ERROR = 1,  /* send: an ICMP error made here */
+  IPS_EMIT_COPY = 2,   /* do not send: the packet as it came, before translation; its binding
+                          asks for a copy (S1.16). p->counter says which */
+};
 typedef void (*ips_emit_fn)(void *arg, struct ips_pkt *p, int kind);
 struct ips_worker;
 struct ips_worker *ips_worker_new(struct ips_tables *t, uint32_t index, ips_emit_fn emit, void *arg);
@@ -253,6 +255,7 @@ enum ips_counter_const { IPS_MAX_VERDICTS = 64, IPS_DROP_CELLS = 16384 };
 struct ips_counters {
   uint64_t verdicts[2][64];       /* 0 outer, 1 inner */
   uint64_t drop_overflow;         /* events that found no cell */
+  uint64_t errors_sent, errors_limited; /* ICMP errors made here; withheld by icmp_rate */
   uint64_t frames, packets;
   struct ips_drop_cell drops[16384];
 };

@@ -22,6 +22,12 @@ enum ips_verdict {
   IPS_N_VERDICTS
 };
 
+static const uint8_t ips_dispositions[] = {
+#define V(name, disposition, text) IPS_##disposition,
+#include "ips_verdict.def"
+#undef V
+};
+
 #define IPS_NONE UINT32_MAX
 #define ips_likely(x) __builtin_expect(!!(x), 1)
 #define ips_unlikely(x) __builtin_expect(!!(x), 0)
@@ -107,6 +113,9 @@ struct ips_hit {
 /* Inline in ips_table.h; `key` points at 4 or 16 bytes. False: address is in no network / no local prefix.
  * client: address of the far client, for policies (4 or 16 bytes).
  *   bool ips_find_global(const struct ips_root *r, unsigned family, const uint8_t *key, const uint8_t *client, struct ips_hit *h);
+ *   // like ips_find_global for this node's own end points (IPS_EP_SELF): of a POLICY the own member, kind NONE where no
+ *   // own end point has the address
+ *   bool ips_find_global_self(const struct ips_root *r, unsigned family, const uint8_t *key, struct ips_hit *h);
  *   bool ips_find_local(const struct ips_root *r, unsigned family, const uint8_t *key, struct ips_hit *h);   // local -> global
  *   bool ips_in_network(const struct ips_root *r, unsigned family, const uint8_t *key);   // any Global Network of the root
  *   const struct ips_endpoint *ips_endpoint(const struct ips_root *r, uint32_t index);

@@ -3,8 +3,8 @@
 
 _Static_assert(IPS_N_VERDICTS <= IPS_MAX_VERDICTS, "counters have room for every verdict");
 
-static const struct { const char *name, *text; int disposition; } verdicts[] = {
-#define V(name, disposition, text) [IPS_##name] = {#name, text, IPS_##disposition},
+static const struct { const char *name, *text; } verdicts[] = {
+#define V(name, disposition, text) [IPS_##name] = {#name, text},
 #include "ips_verdict.def"
 #undef V
 };
@@ -15,4 +15,4 @@ static bool in_range(int verdict) { return verdict >= 0 && verdict < IPS_N_VERDI
 
 const char *ips_verdict_name(int verdict) { return in_range(verdict) ? verdicts[verdict].name : NULL; }
 const char *ips_verdict_text(int verdict) { return in_range(verdict) ? verdicts[verdict].text : NULL; }
-int ips_verdict_disposition(int verdict) { return in_range(verdict) ? verdicts[verdict].disposition : IPS_DROP; }
+int ips_verdict_disposition(int verdict) { return in_range(verdict) ? ips_dispositions[verdict] : IPS_DROP; }

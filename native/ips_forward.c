@@ -1,0 +1,201 @@
+/* ips_forward.c: what happens to a packet, from arrival to verdict.
+ *
+ * ips_outer: a packet towards a Global IP leaves for its end point (S1.2), rewritten
+ * or encapsulated (S1.7). ips_inner: a packet that reached the end point becomes what
+ * the client sent (S1.3). Either side also takes packets out of tunnels, and, where the
+ * replies return on the same path (S1.5), translates their source.
+ *
+ * Everything that could refuse the packet comes before the first changed byte:
+ * scope, TTL and length are judged while the packet still bears the addresses that
+ * its sender knows, because an ICMP error quoting any other would be ignored.
+ */
+#include "ips_parse.h"
+#include "ips_rewrite.h"
+#include "ips_worker.h"
+
+/* RFC 1122 3.2.1.3, RFC 4291 2.5/2.7: addresses that are never forwarded. */
+static inline bool bad_scope(const uint8_t *a, unsigned family) {
+  if (family == 4) return a[0] == 0 || a[0] == 127 || a[0] >= 224 || (a[0] == 169 && a[1] == 254);
+  if (a[0] == 0xff || (a[0] == 0xfe && (a[1] & 0xc0) == 0x80)) return true;
+  return ips_ld64(a) == 0 && (ips_be64(ips_ld64(a + 8)) <= 1);
+}
+
+static inline const uint8_t *source(const struct ips_pkt *p, const struct ips_view *v) {
+  return ips_field_at(p->data, v->family, IPS_SRC);
+}
+static inline const uint8_t *destination(const struct ips_pkt *p, const struct ips_view *v) {
+  return ips_field_at(p->data, v->family, IPS_DST);
+}
+
+static inline bool is_icmp_error(const struct ips_pkt *p, const struct ips_view *v) {
+  if (v->fragment_at || v->l4 >= p->len) return false;
+  uint8_t type = p->data[v->l4];
+  if (v->proto == IPS_PROTO_ICMP) return v->family == 4 && (type == 3 || type == 4 || type == 5 || type == 11 || type == 12);
+  return v->proto == IPS_PROTO_ICMP6 && v->family == 6 && type < 128;
+}
+
+/* Whom load sharing must agree on (DESIGN: an ICMP error follows the flow that it
+ * quotes): the sender, or, of an error, the far end of the quoted packet. */
+static inline const uint8_t *client_of(const struct ips_pkt *p, const struct ips_view *v) {
+  if (ips_likely(v->proto != IPS_PROTO_ICMP && v->proto != IPS_PROTO_ICMP6) || !is_icmp_error(p, v)) return source(p, v);
+  const uint8_t *quote = p->data + v->l4 + 8;
+  size_t quoted = p->len > (size_t)v->l4 + 8 ? p->len - v->l4 - 8 : 0;
+  if (quoted < (v->family == 4 ? 20u : 40u) || quote[0] >> 4 != v->family) return source(p, v);
+  return ips_field_at(quote, v->family, IPS_DST);
+}
+
+/* Length that a path has to carry: of a super-packet, its longest segment. */
+static inline uint32_t wire_length(const struct ips_pkt *p, const struct ips_view *v) {
+  if (ips_likely(p->gso_type == IPS_GSO_NONE)) return p->total_len;
+  uint32_t l4_header = 8;
+  if (p->gso_type == IPS_GSO_TCP) l4_header = p->len > v->l4 + 12u ? (uint32_t)(p->data[v->l4 + 12] >> 4) * 4 : 20;
+  uint32_t segment = v->l4 + l4_header + p->gso_size;
+  return segment < p->total_len ? segment : p->total_len;
+}
+
+static inline void clamp_mss(struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e, uint32_t room) {
+  uint32_t headers = v->family == 4 ? 40 : 60;
+  if (e->flags & IPS_EP_MSS_CLAMP && v->proto == IPS_PROTO_TCP && room != UINT32_MAX && room > headers)
+    ips_clamp_mss(p, v, room - headers);
+}
+
+/* The checks that both ways of sending to `e` share; then sends. `rewrite_to`: new
+ * address for field f, or NULL to encapsulate. */
+static inline int send_to(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e,
+                          enum ips_field f, const uint8_t *rewrite_to) {
+  uint32_t limit = ips_path_mtu(&w->shared->paths, e, w->now_ns);
+  uint32_t length = wire_length(p, v);
+  bool tunnel = rewrite_to == NULL;
+  if (!tunnel && ips_unlikely(e->flags & IPS_EP_TRACE_TUNNEL) && v->ttl < IPS_TRACE_TTL && p->gso_type == IPS_GSO_NONE &&
+      length + ips_encap_overhead(e) <= limit)
+    tunnel = true; /* a router on the way then tells us, and we the client, where TTL ended */
+  uint32_t room = limit;
+  if (tunnel && limit != UINT32_MAX) room = limit - ips_encap_overhead(e);
+  if (ips_unlikely(v->ttl <= 1)) {
+    ips_worker_error(w, p, v, IPS_ERR_TTL, 0);
+    return IPS_TTL_EXPIRED;
+  }
+  if (ips_unlikely(length > room) && v->dont_fragment) {
+    ips_worker_error(w, p, v, IPS_ERR_TOO_BIG, room);
+    return IPS_TOO_BIG;
+  }
+  clamp_mss(p, v, e, room);
+  return tunnel ? ips_tunnel_out(w, p, v, e) : ips_rewrite(p, v, f, rewrite_to);
+}
+
+static int unmatched(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+  if (h->unmatched == IPS_UNMATCHED_PASS) return IPS_PASS;
+  if (h->unmatched != IPS_UNMATCHED_UNREACHABLE) return IPS_NO_BINDING;
+  ips_worker_error(w, p, v, IPS_ERR_HOST_UNREACHABLE, 0);
+  return IPS_UNREACHABLE;
+}
+
+static inline void copy_if_asked(struct ips_worker *w, struct ips_pkt *p, const struct ips_hit *h) {
+  if (ips_unlikely(h->flags & IPS_BINDING_COPY)) w->emit(w->arg, p, IPS_EMIT_COPY);
+}
+
+/* Destination is in a Global Network (h: what the tables say). */
+static inline int outer_hit(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+  if (ips_unlikely(bad_scope(source(p, v), v->family))) return IPS_SOURCE_SCOPE;
+  if (ips_unlikely(w->header->flags & IPS_IMAGE_ANTISPOOF) && ips_in_network(w->root, v->family, source(p, v)))
+    return IPS_SPOOFED;
+  p->counter = h->counter;
+  p->endpoint = h->endpoint;
+  copy_if_asked(w, p, h);
+  switch (h->kind) {
+    case IPS_KIND_NONE: return unmatched(w, p, v, h);
+    case IPS_KIND_HERE: return IPS_HERE;
+    case IPS_KIND_DOWN:
+      ips_worker_error(w, p, v, IPS_ERR_HOST_UNREACHABLE, 0);
+      return IPS_HOST_DOWN;
+    default: break;
+  }
+  const struct ips_endpoint *e = ips_endpoint(w->root, h->endpoint);
+  if (ips_unlikely(!e)) return IPS_NO_ENDPOINT;
+  if (e->r.flags & IPS_EP_SELF) return IPS_HERE;
+  return send_to(w, p, v, &e->r, IPS_DST, e->r.encap == IPS_ENCAP_NONE ? h->address : NULL);
+}
+
+int ips_outer_translate(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
+  struct ips_hit h;
+  if (ips_likely(ips_find_global(w->root, v->family, destination(p, v), client_of(p, v), &h))) {
+    if (ips_unlikely(!(w->header->roles & IPS_ROLE_OUTER))) return IPS_ROLE_OFF;
+    return outer_hit(w, p, v, &h);
+  }
+  if (w->header->roles & IPS_ROLE_REPLY_GLOBAL && ips_find_local(w->root, v->family, source(p, v), &h) &&
+      h.kind != IPS_KIND_NONE) {
+    const struct ips_endpoint *e = ips_endpoint(w->root, h.endpoint);
+    p->counter = h.counter;
+    p->endpoint = h.endpoint;
+    copy_if_asked(w, p, &h);
+    if (v->ttl <= 1) {
+      ips_worker_error(w, p, v, IPS_ERR_TTL, 0);
+      return IPS_TTL_EXPIRED;
+    }
+    if (e) clamp_mss(p, v, &e->r, ips_path_mtu(&w->shared->paths, &e->r, w->now_ns));
+    return ips_rewrite(p, v, IPS_SRC, h.address);
+  }
+  return IPS_NO_BINDING;
+}
+
+/* The device's packets on their way to a client (S1.5): h is what the tables say of their source. */
+static int reply(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+  p->counter = h->counter;
+  copy_if_asked(w, p, h);
+  if (w->header->roles & IPS_ROLE_REPLY_TUNNEL) {
+    p->endpoint = ips_policy_pick(w->root, w->header->reply_policy, v->family, destination(p, v), source(p, v));
+    const struct ips_endpoint *e = ips_endpoint(w->root, p->endpoint);
+    if (!e) return IPS_NO_ENDPOINT;
+    return e->r.tunnel_family ? send_to(w, p, v, &e->r, IPS_SRC, NULL) : IPS_NO_TUNNEL;
+  }
+  p->endpoint = h->endpoint;
+  const struct ips_endpoint *e = ips_endpoint(w->root, h->endpoint);
+  if (!e || !(e->r.flags & IPS_EP_SELF)) return IPS_NO_ENDPOINT;
+  return send_to(w, p, v, &e->r, IPS_SRC, h->address);
+}
+
+static inline int inner_hit(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+  p->counter = h->counter;
+  p->endpoint = h->endpoint;
+  if (ips_unlikely(bad_scope(source(p, v), v->family))) return IPS_SOURCE_SCOPE;
+  if (ips_unlikely(h->kind == IPS_KIND_NONE)) return IPS_NO_BINDING;
+  copy_if_asked(w, p, h);
+  int verdict = ips_rewrite(p, v, IPS_DST, h->address);
+  if (ips_unlikely(v->ttl <= 1) && verdict == IPS_OK) { /* quote what the client sent, not what we got */
+    ips_worker_error(w, p, v, IPS_ERR_TTL, 0);
+    return IPS_TTL_EXPIRED;
+  }
+  return verdict;
+}
+
+static int inner_translate(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
+  uint32_t roles = w->header->roles;
+  struct ips_hit h;
+  if (ips_likely(ips_find_local(w->root, v->family, destination(p, v), &h)))
+    return roles & IPS_ROLE_INNER ? inner_hit(w, p, v, &h) : IPS_ROLE_OFF;
+  if (roles & (IPS_ROLE_REPLY_TUNNEL | IPS_ROLE_REPLY_LOCAL) &&
+      ips_find_global_self(w->root, v->family, source(p, v), &h) && h.kind != IPS_KIND_NONE)
+    return reply(w, p, v, &h);
+  return IPS_NO_BINDING;
+}
+
+static inline int forward(struct ips_worker *w, struct ips_pkt *p, enum ips_side side) {
+  struct ips_view v;
+  p->counter = p->endpoint = IPS_NONE;
+  w->side = side;
+  w->counters->packets++;
+  uint32_t bytes = p->total_len;
+  int verdict = ips_parse(p, &v);
+  if (ips_unlikely(verdict != IPS_OK)) return ips_worker_count(w, verdict, IPS_NONE, bytes);
+  if (ips_unlikely(!w->root)) return ips_worker_count(w, IPS_NO_TABLES, IPS_NONE, bytes);
+  if (ips_unlikely(bad_scope(destination(p, &v), v.family)))
+    verdict = IPS_DESTINATION_SCOPE;
+  else if (ips_is_tunnel_local(w->root, v.family, destination(p, &v)))
+    verdict = ips_tunnel_in(w, p, &v);
+  else
+    verdict = side == IPS_OUTER ? ips_outer_translate(w, p, &v) : inner_translate(w, p, &v);
+  return ips_worker_count(w, verdict, p->counter, bytes);
+}
+
+int ips_outer(struct ips_worker *w, struct ips_pkt *p) { return forward(w, p, IPS_OUTER); }
+int ips_inner(struct ips_worker *w, struct ips_pkt *p) { return forward(w, p, IPS_INNER); }

@@ -1,0 +1,97 @@
+/* ips_worker.c: life of a worker, its counters and the ICMP errors it may send. */
+#include "ips_worker.h"
+#include <stdlib.h>
+
+struct ips_worker *ips_worker_new(struct ips_tables *t, uint32_t index, ips_emit_fn emit, void *arg) {
+  struct ips_worker *w = calloc(1, sizeof *w);
+  if (!w) return NULL;
+  *w = (struct ips_worker){.tables = t, .shared = ips_tables_shared(t), .index = index, .emit = emit, .arg = arg};
+  w->counters = &w->own;
+  w->gro = ips_gro_new();
+  w->scratch = malloc(IPS_SCRATCH_BYTES);
+  w->error = malloc(IPS_ERROR_BYTES);
+  if (w->gro && w->scratch && w->error) return w;
+  ips_worker_free(w);
+  return NULL;
+}
+
+void ips_worker_free(struct ips_worker *w) {
+  if (!w) return;
+  ips_gro_free(w->gro);
+  free(w->scratch);
+  free(w->error);
+  free(w);
+}
+
+void ips_worker_set_counters(struct ips_worker *w, struct ips_counters *c, struct ips_cell *cells, uint32_t n_cells) {
+  w->counters = c ? c : &w->own;
+  w->cells = cells;
+  w->n_cells = cells ? n_cells : 0;
+}
+
+void ips_worker_begin(struct ips_worker *w, uint64_t now_ns) {
+  w->root = ips_reader_begin(w->tables, w->index);
+  w->header = w->root ? ips_root_header(w->root) : NULL;
+  w->now_ns = now_ns;
+  w->counters->frames++;
+}
+
+static void emit_coalesced(void *arg, struct ips_pkt *p) {
+  struct ips_worker *w = arg;
+  w->emit(w->arg, p, IPS_EMIT_PACKET);
+}
+
+void ips_worker_end(struct ips_worker *w) {
+  ips_gro_flush(w->gro, emit_coalesced, w);
+  w->root = NULL;
+  ips_reader_end(w->tables, w->index);
+}
+
+void ips_worker_emit(struct ips_worker *w, uint8_t *data, uint32_t len, enum ips_emit kind) {
+  struct ips_pkt p = {.data = data, .len = len, .total_len = len, .headroom = IPS_HEADROOM,
+                      .counter = IPS_NONE, .endpoint = IPS_NONE};
+  w->emit(w->arg, &p, kind);
+}
+
+bool ips_worker_may_send_error(struct ips_worker *w) {
+  double rate = w->header->icmp_rate;
+  w->error_tokens += (double)(w->now_ns - w->error_tokens_at) * 1e-9 * rate;
+  w->error_tokens_at = w->now_ns;
+  if (w->error_tokens > rate) w->error_tokens = rate; /* a burst of one second's worth */
+  if (w->error_tokens < 1) {
+    w->counters->errors_limited++;
+    return false;
+  }
+  w->error_tokens -= 1;
+  return true;
+}
+
+void ips_worker_error(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v, enum ips_error_kind kind,
+                      uint32_t mtu) {
+  const uint8_t *source = v->family == 4 ? w->header->icmp_source4 : w->header->icmp_source6;
+  if (ips_is_zero(source)) return;
+  size_t n = ips_make_error(p, v, kind, mtu, source, w->error + IPS_HEADROOM, IPS_ERROR_BYTES - IPS_HEADROOM);
+  if (!n || !ips_worker_may_send_error(w)) return;
+  w->counters->errors_sent++;
+  ips_worker_emit(w, w->error + IPS_HEADROOM, (uint32_t)n, IPS_EMIT_ERROR);
+}
+
+/* The sparse matrix binding x verdict: open addressing, never emptied, so that a
+ * reader may look at any time. Without a free cell nearby the event is counted
+ * once, in drop_overflow; the verdict's own counter never misses one. */
+void ips_worker_count_drop(struct ips_worker *w, uint32_t counter, int verdict) {
+  if (counter == IPS_NONE) return;
+  uint32_t at = (counter * 2654435761u) ^ ((uint32_t)verdict * 40503u);
+  for (unsigned i = 0; i < IPS_DROP_PROBES; i++) {
+    struct ips_drop_cell *cell = &w->counters->drops[(at + i) % IPS_DROP_CELLS];
+    if (cell->packets == 0) {
+      cell->counter = counter;
+      cell->verdict = (uint32_t)verdict;
+    } else if (cell->counter != counter || cell->verdict != (uint32_t)verdict) {
+      continue;
+    }
+    __atomic_store_n(&cell->packets, cell->packets + 1, __ATOMIC_RELEASE);
+    return;
+  }
+  w->counters->drop_overflow++;
+}

@@ -1,0 +1,80 @@
+/* ips_worker.h: the state of one packet thread, and how a packet is counted.
+ *
+ * A worker belongs to one thread. It sees one root per frame, counts into memory
+ * that its host chose, and hands what it makes (errors, segments, answers) to
+ * emit(). It never blocks and never allocates after ips_worker_new.
+ */
+#ifndef IPS_WORKER_H
+#define IPS_WORKER_H
+#include "ips_core.h"
+#include "ips_frag.h"
+#include "ips_gro.h"
+#include "ips_path.h"
+#include "ips_table.h"
+
+/* What all workers of one node share besides the tables. */
+struct ips_shared {
+  struct ips_paths paths;
+  struct ips_frag_table *fragments;
+};
+struct ips_shared *ips_tables_shared(struct ips_tables *t);
+
+enum ips_side { IPS_OUTER = 0, IPS_INNER = 1 };
+enum {
+  IPS_HEADROOM = 128,                       /* before every packet the core makes */
+  IPS_SCRATCH_BYTES = IPS_HEADROOM + 65536, /* one segment, fragment or answer */
+  IPS_ERROR_BYTES = IPS_HEADROOM + 1280,
+  IPS_TRACE_TTL = 32,                       /* below: a traceroute probe, for IPS_EP_TRACE_TUNNEL */
+  IPS_DROP_PROBES = 8,
+};
+#define IPS_PATH_LEARNED_NS (600ull * 1000000000ull) /* RFC 8201 5.3: ten minutes */
+
+struct ips_worker {
+  const struct ips_root *root;
+  const struct ips_image_header *header; /* of root */
+  struct ips_shared *shared;
+  struct ips_counters *counters;
+  struct ips_cell *cells;
+  uint32_t n_cells;
+  uint32_t index;
+  uint64_t now_ns;
+  enum ips_side side;       /* of the packet in hand */
+  uint16_t ip_id;           /* of outer IPv4 headers */
+  double error_tokens;
+  uint64_t error_tokens_at;
+  ips_emit_fn emit;
+  void *arg;
+  struct ips_tables *tables;
+  struct ips_gro *gro;
+  uint8_t *scratch;         /* IPS_SCRATCH_BYTES */
+  uint8_t *error;           /* IPS_ERROR_BYTES */
+  struct ips_counters own;  /* where nobody else wants them */
+};
+
+/* Sends the ICMP error about p (v: its view), if allowed by rule, rate and configuration. */
+void ips_worker_error(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v, enum ips_error_kind kind,
+                      uint32_t mtu);
+/* True if the rate allows one more ICMP error now. */
+bool ips_worker_may_send_error(struct ips_worker *w);
+void ips_worker_emit(struct ips_worker *w, uint8_t *data, uint32_t len, enum ips_emit kind);
+void ips_worker_count_drop(struct ips_worker *w, uint32_t counter, int verdict);
+
+static inline bool ips_is_zero(const uint8_t address[16]) { return (ips_ld64(address) | ips_ld64(address + 8)) == 0; }
+
+/* Every packet ends here exactly once. `packets`, `bytes`: as it arrived. */
+static inline int ips_worker_count(struct ips_worker *w, int verdict, uint32_t counter, uint32_t bytes) {
+  w->counters->verdicts[w->side][verdict]++;
+  if (ips_likely(counter < w->n_cells) && ips_likely(ips_dispositions[verdict] != IPS_DROP)) {
+    w->cells[counter].packets++;
+    w->cells[counter].bytes += bytes;
+  }
+  if (ips_unlikely(verdict != IPS_OK)) ips_worker_count_drop(w, counter, verdict);
+  return verdict;
+}
+
+/* ips_tunnel.c */
+int ips_tunnel_in(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v);
+int ips_tunnel_out(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e);
+/* ips_forward.c: outer translation proper, also of what came out of a tunnel. */
+int ips_outer_translate(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v);
+#endif
