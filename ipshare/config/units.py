@@ -1,0 +1,167 @@
+"""Values of the configuration as people write them: durations, sizes, samples, prefixes, addresses.
+
+Each parse function takes what TOML gave, returns the value, or raises Invalid with a message and a hint;
+`ipshare.config.schema` wraps them as pydantic types. Durations and sizes carry their unit in the
+string, because a bare number is what operators misread. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import (
+    AddressValueError,
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    NetmaskValueError,
+    ip_address,
+    ip_network,
+)
+
+from ipshare.model import Address, Prefix
+
+DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+
+# JSON Schema patterns, for editors; the parsers below are the judges.
+DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(us|ms|s|m|h|d))+$"
+SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB|kB|MB|GB)$"
+SAMPLE_PATTERN = r"^1/[1-9][0-9]*$"
+
+
+class Invalid(ValueError):
+    """A value that cannot be taken, and what to write instead."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def duration(value: object) -> float:
+    """Seconds from "10ms", "5m", "1h30m"."""
+    hint = 'write a number with its unit, for example "10ms", "5s", "5m" (units: us, ms, s, m, h, d)'
+    if not isinstance(value, str):
+        raise Invalid(f"a duration is a string with a unit, not {value!r}", hint)
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d)(?![a-z])", value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise Invalid(f"not a duration: {value!r}", hint)
+    return sum(float(number) * DURATION_UNITS[unit] for number, unit in parts)
+
+
+def size(value: object) -> int:
+    """Bytes from 1500, "1500B", "64KiB"."""
+    hint = 'write bytes as a number, or with a unit: "64KiB" (units: B, KiB, MiB, GiB, kB, MB, GB)'
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(B|[KMG]iB|[kMG]B)", value) if isinstance(value, str) else None
+    if match is None:
+        raise Invalid(f"not a size: {value!r}", hint)
+    number = float(match[1]) * SIZE_UNITS[match[2]]
+    if number != int(number):
+        raise Invalid(f"{value!r} is not a whole number of bytes", hint)
+    return int(number)
+
+
+def sample(value: object) -> int:
+    """N from "1/N": one packet of N is copied."""
+    match = re.fullmatch(r"1/([1-9][0-9]{0,8})", value) if isinstance(value, str) else None
+    if match is None:
+        raise Invalid(f"not a sample: {value!r}", 'write "1/1" for every packet, "1/100" for one of a hundred')
+    return int(match[1])
+
+
+def address(value: object) -> Address:
+    """An IPv4 or IPv6 address without scope."""
+    if isinstance(value, str) and "%" not in value:
+        try:
+            return ip_address(value)
+        except ValueError:
+            pass
+    hint = "write an IPv4 or IPv6 address such as 192.0.2.1 or 2001:db8::1"
+    if isinstance(value, str) and "/" in value:
+        hint = f"write the address alone: {value.split('/')[0]!r}"
+    raise Invalid(f"not an IP address: {value!r}", hint)
+
+
+def prefix(value: object) -> Prefix:
+    """A prefix with no host bits set; an address alone means its /32 or /128."""
+    if not isinstance(value, str) or "%" in value:
+        raise Invalid(f"not a prefix: {value!r}", _PREFIX_HINT)
+    try:
+        return ip_network(value)
+    except (AddressValueError, NetmaskValueError, ValueError):
+        pass
+    try:
+        loose = ip_network(value, strict=False)
+    except ValueError:
+        raise Invalid(f"not a prefix: {value!r}", _PREFIX_HINT) from None
+    alone = value.split("/")[0]
+    raise Invalid(
+        f"{value} has host bits set",
+        f'write "{loose}" for the whole prefix, or "{alone}/{loose.max_prefixlen}" for the one address',
+    )
+
+
+_PREFIX_HINT = 'write a prefix such as "198.51.100.0/24" or "2001:db8:1::/48"'
+
+
+def collector(value: object) -> tuple[Address, int]:
+    """Address and UDP port from "192.0.2.9:4789" or "[2001:db8::9]:4789". Names are not resolved here."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", value) if isinstance(value, str) else None
+    hint = 'write an address and a port: "192.0.2.9:4789" or "[2001:db8::9]:4789" (host names are not resolved)'
+    if match is None:
+        raise Invalid(f"not an address and port: {value!r}", hint)
+    try:
+        host: Address = IPv6Address(match[1]) if match[1] else IPv4Address(match[2])
+    except ValueError:
+        raise Invalid(f"not an IP address: {match[1] or match[2]!r}", hint) from None
+    if not 1 <= int(match[3]) <= 65535:
+        raise Invalid(f"{match[3]} is not a port", "write a port from 1 to 65535")
+    return host, int(match[3])
+
+
+def device(value: object) -> str:
+    """A name that Linux accepts for a network device (dev_valid_name)."""
+    if not isinstance(value, str):
+        raise Invalid(f"a device name is a string, not {value!r}", 'for example "eth0"')
+    if not 1 <= len(value.encode()) <= 15:
+        raise Invalid(
+            f"device name {value!r} has {len(value.encode())} bytes; Linux allows 1 to 15", "choose a shorter name"
+        )
+    if value in (".", "..") or re.search(r"[\s/:]", value):
+        raise Invalid(f"{value!r} is no device name", "leave out spaces, slashes and colons")
+    return value
+
+
+def name(value: object) -> str:
+    """The name of a thing: letters, digits, '-', '_', '.'; at most 63."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", value):
+        raise Invalid(
+            f"not a name: {value!r}",
+            "use 1 to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit",
+        )
+    return value
+
+
+_SCOPES: list[tuple[Prefix, str]] = [
+    (IPv4Network("0.0.0.0/8"), "unspecified"),
+    (IPv4Network("127.0.0.0/8"), "loopback"),
+    (IPv4Network("169.254.0.0/16"), "link-local"),
+    (IPv4Network("224.0.0.0/4"), "multicast"),
+    (IPv4Network("255.255.255.255/32"), "broadcast"),
+    (IPv6Network("::/128"), "unspecified"),
+    (IPv6Network("::1/128"), "loopback"),
+    (IPv6Network("::ffff:0:0/96"), "IPv4-mapped"),
+    (IPv6Network("fe80::/10"), "link-local"),
+    (IPv6Network("ff00::/8"), "multicast"),
+]
+
+
+def bad_scope(value: Prefix) -> str | None:
+    """The scope that `value` overlaps and that is never translated; None where it is good."""
+    for scope, text in _SCOPES:
+        if scope.version == value.version and scope.overlaps(value):
+            return text
+    return None
