@@ -17,6 +17,7 @@
 /* ---- packets ---------------------------------------------------------- */
 
 enum ips_gso { IPS_GSO_NONE = 0, IPS_GSO_TCP = 1, IPS_GSO_UDP = 2 };
+enum ips_gso_flags { IPS_GSO_FIXED_ID = 1 }; /* every segment keeps the IPv4 id (RFC 6864: DF is set) */
 
 /* L4 checksum of a packet, as its host received it. */
 enum ips_csum {
@@ -35,6 +36,7 @@ struct ips_pkt {
   uint8_t csum;         /* enum ips_csum */
   uint16_t csum_start;  /* of IPS_CSUM_PARTIAL: offset of the L4 header from data */
   uint16_t csum_offset; /* of IPS_CSUM_PARTIAL: offset of the field from csum_start */
+  uint16_t gso_flags;   /* enum ips_gso_flags; 0 from a host */
   uint32_t counter;     /* out: counter index of the binding that decided, or ~0 */
   uint32_t endpoint;    /* out: index of the end point chosen, or ~0 */
 };
@@ -261,5 +263,70 @@ struct ips_counters {
 };
 /* Where the host wants them (shared memory). cells may be NULL: no per-binding counters. */
 void ips_worker_set_counters(struct ips_worker *w, struct ips_counters *c, struct ips_cell *cells, uint32_t n_cells);
+
+/* ---- tunnels, offloads, fragments -------------------------------------- */
+
+/* Each ..._packet parses p itself and returns the parser's verdict if there is one; the
+ * forms that take a view, and all contracts, are in ips_encap.h, ips_core.h, ips_gro.h, ips_frag.h. */
+struct ips_tunnel_info {
+  uint8_t encap;        /* enum ips_encap that the packet came in */
+  uint8_t family;       /* of the outer header */
+  uint16_t gue_flags;   /* of a variant 0 header; none is accepted so far: 0 */
+};
+int ips_encap_packet(struct ips_pkt *p, const struct ips_endpoint_rec *e, uint16_t entropy, uint16_t ip_id);
+int ips_decap_packet(struct ips_pkt *p, struct ips_tunnel_info *info);
+
+enum ips_tunnel_error_kind {
+  IPS_TUNNEL_ERROR_NONE = 0,        /* not an error about a tunnel packet, or not one to act on */
+  IPS_TUNNEL_ERROR_TOO_BIG = 1,
+  IPS_TUNNEL_ERROR_TIME = 2,        /* TTL ran out inside of the tunnel */
+  IPS_TUNNEL_ERROR_UNREACHABLE = 3,
+};
+struct ips_tunnel_error {
+  uint8_t kind;                     /* enum ips_tunnel_error_kind */
+  uint8_t encap;                    /* of the quoted packet: enum ips_encap */
+  uint8_t family, inner_family;     /* 4 or 6; inner 0: quote too short for the inner addresses */
+  uint8_t type, code;               /* of the ICMP error */
+  uint16_t src_port, dst_port;      /* quoted; GUE only */
+  uint16_t inner_at, inner_len;     /* the quoted inner packet: offset from p->data, bytes quoted */
+  uint32_t mtu;                     /* TOO_BIG: largest inner packet that fits, overhead already taken off */
+  uint8_t reporter[16];             /* who sent the error */
+  uint8_t local[16], remote[16];    /* quoted source and destination of the tunnel packet */
+};
+int ips_tunnel_error_packet(const struct ips_pkt *p, struct ips_tunnel_error *out);
+/* The ICMP error that the inner packet's sender gets for e (of packet p). source4, source6: ours; zero: none.
+ * Returns its length, at most 576 (v4) or 1,280 bytes (v6); 0 where none may be sent (RFC 1122 3.2.2, RFC 4443 2.4). */
+size_t ips_relay_error(const struct ips_pkt *p, const struct ips_tunnel_error *e, const uint8_t *source4,
+                       const uint8_t *source6, uint8_t *out, size_t room);
+
+typedef void (*ips_packet_fn)(void *arg, struct ips_pkt *p); /* p is valid during the call only */
+int ips_complete_csum(struct ips_pkt *p);
+int ips_segment_packet(const struct ips_pkt *p, uint8_t *scratch, size_t scratch_bytes, uint16_t headroom,
+                       ips_packet_fn emit, void *arg);
+int ips_fragment4_packet(const struct ips_pkt *p, uint32_t mtu, uint8_t *scratch, size_t scratch_bytes, uint16_t headroom,
+                         ips_packet_fn emit, void *arg);
+
+struct ips_gro; /* open TCP flows of one worker, 64 kB each */
+struct ips_gro *ips_gro_new(unsigned flows, uint16_t headroom);
+void ips_gro_free(struct ips_gro *g);
+int ips_gro_push_packet(struct ips_gro *g, struct ips_pkt *p, ips_packet_fn emit, void *arg);
+void ips_gro_flush(struct ips_gro *g, ips_packet_fn emit, void *arg);
+
+struct ips_frag_table; /* ports of fragmented datagrams, shared by all workers */
+struct ips_frag_flow {
+  uint16_t src_port, dst_port; /* of ICMP echo: the identifier, twice */
+  uint64_t value;              /* opaque: what ips_frag_learn was given */
+};
+struct ips_frag_stats {
+  uint32_t datagrams, held;    /* now in the table */
+  uint64_t held_total, released, late, full, conflicts; /* since the start; all but `full`: fragments */
+};
+struct ips_frag_table *ips_frag_new(uint32_t datagrams, uint32_t held, uint32_t held_bytes, uint64_t seed);
+void ips_frag_free(struct ips_frag_table *t);
+int ips_frag_ports_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t now_ns, struct ips_frag_flow *flow);
+int ips_frag_learn_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t now_ns, struct ips_frag_flow *flow,
+                          ips_packet_fn emit, void *arg);
+uint32_t ips_frag_expire(struct ips_frag_table *t, uint64_t now_ns, uint32_t buckets);
+void ips_frag_stats(const struct ips_frag_table *t, struct ips_frag_stats *out);
 
 #endif

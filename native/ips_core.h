@@ -143,7 +143,6 @@ static inline unsigned ips_encap_overhead(const struct ips_endpoint_rec *e) {
  * Strips IP-in-IP or GUE; ECN by RFC 6040 4.2 (CE on Not-ECT inner: drop, TUNNEL_INNER). Validates the UDP
  * checksum of GUE when it is not zero.
  */
-struct ips_tunnel_info { uint8_t encap; uint8_t family; uint16_t gue_flags; };
 
 /* ---- ips_gso.c / ips_gro.c: software segmentation and coalescing -------- */
 
