@@ -28,7 +28,7 @@ struct ips_paths {
 
 /* The address that names the path to an end point. */
 static inline const uint8_t *ips_path_key(const struct ips_endpoint_rec *e) {
-  return e->flags & IPS_EP_DISTRIBUTION ? e->tunnel_remote : e->local;
+  return e->tunnel_family ? e->tunnel_remote : e->local;
 }
 
 /* For `mtu` bytes until expires_ns (the worker's clock); mtu 0 forgets. False if there was no room. */

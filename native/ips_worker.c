@@ -2,12 +2,14 @@
 #include "ips_worker.h"
 #include <stdlib.h>
 
+enum { GRO_FLOWS = 8 };
+
 struct ips_worker *ips_worker_new(struct ips_tables *t, uint32_t index, ips_emit_fn emit, void *arg) {
   struct ips_worker *w = calloc(1, sizeof *w);
   if (!w) return NULL;
   *w = (struct ips_worker){.tables = t, .shared = ips_tables_shared(t), .index = index, .emit = emit, .arg = arg};
   w->counters = &w->own;
-  w->gro = ips_gro_new();
+  w->gro = ips_gro_new(GRO_FLOWS, IPS_HEADROOM);
   w->scratch = malloc(IPS_SCRATCH_BYTES);
   w->error = malloc(IPS_ERROR_BYTES);
   if (w->gro && w->scratch && w->error) return w;

@@ -1,0 +1,188 @@
+/* ips_tunnel.c: packets into, out of and about the tunnels between distribution and end points.
+ *
+ * Out (S1.6, S1.7): super-packets are segmented first, since no virtio-net header can say
+ * "TSO inside IP-in-IP"; packets without DF that are too long are fragmented first, so
+ * that the far side never has to reassemble. In: only from a configured peer, and only what may come
+ * this way: to a Global IP of ours, or, a reply on its way out, from one. ICMP errors about our
+ * tunnel packets teach the path MTU and go on to the inner packet's sender (RFC 2473 8).
+ */
+#include "ips_encap.h"
+#include "ips_parse.h"
+#include "ips_worker.h"
+
+enum { ICMP4_ECHO = 8, ICMP6_ECHO = 128, MIN_MTU4 = 576, MIN_MTU6 = 1280 };
+
+/* ---- out ---------------------------------------------------------------- */
+
+struct outgoing { /* what the pieces of one packet share */
+  struct ips_worker *w;
+  const struct ips_endpoint_rec *e;
+  const struct ips_view *v;
+  uint16_t entropy;
+  int verdict; /* of the first piece that failed, else OK */
+};
+
+static void send_piece(void *arg, struct ips_pkt *piece) {
+  struct outgoing *o = arg;
+  struct ips_view v;
+  int verdict = ips_parse(piece, &v);
+  if (verdict == IPS_OK) verdict = ips_encap(piece, &v, o->e, o->entropy, o->w->ip_id++);
+  if (verdict == IPS_OK)
+    o->w->emit(o->w->arg, piece, IPS_EMIT_PACKET);
+  else if (o->verdict == IPS_OK)
+    o->verdict = verdict;
+}
+
+static inline uint32_t mix(uint32_t h, uint32_t x) {
+  h = (h ^ x) * 0x9e3779b1u;
+  return h ^ h >> 15;
+}
+
+static uint16_t flow_hash(const struct ips_pkt *p, const struct ips_view *v, uint32_t ports) {
+  uint32_t h = mix(0, ports);
+  const uint8_t *a = ips_field_at(p->data, v->family, IPS_SRC);
+  for (unsigned i = 0; i < (v->family == 4 ? 8u : 32u); i += 4) h = mix(h, ips_ld32(a + i));
+  return (uint16_t)(h >> 16);
+}
+
+/* One value for all packets of a flow, fragments too, so that equal-cost paths do not reorder it.
+ * OK, or HELD: an early fragment whose ports are not known yet. */
+static int flow_entropy(struct outgoing *o, const struct ips_pkt *p, const struct ips_view *v) {
+  struct ips_frag_flow flow = {0};
+  bool matters = o->e->encap == IPS_ENCAP_GUE || o->e->tunnel_family == 6;
+  if (matters && (v->proto == IPS_PROTO_TCP || v->proto == IPS_PROTO_UDP)) {
+    struct ips_frag_table *fragments = o->w->shared->fragments;
+    int verdict = ips_frag_ports(fragments, p, v, o->w->now_ns, &flow);
+    if (verdict == IPS_HELD) return IPS_HELD;
+    o->entropy = flow_hash(p, v, (uint32_t)flow.src_port << 16 | flow.dst_port);
+    if (verdict == IPS_OK && v->is_fragment && v->fragment_at == 0)
+      ips_frag_learn(fragments, p, v, o->w->now_ns, &flow, send_piece, o);
+    return IPS_OK; /* a table that is full costs order across paths, not the packet */
+  }
+  o->entropy = flow_hash(p, v, 0);
+  return IPS_OK;
+}
+
+/* Encapsulates p towards e. The caller has checked TTL and, with DF, length. */
+int ips_tunnel_out(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e) {
+  struct outgoing o = {.w = w, .e = e, .v = v, .verdict = IPS_OK};
+  if (ips_unlikely(e->tunnel_family == 0)) return IPS_NO_TUNNEL;
+  int verdict = flow_entropy(&o, p, v);
+  if (ips_unlikely(verdict != IPS_OK)) return verdict;
+  if (p->gso_type != IPS_GSO_NONE) {
+    verdict = ips_segment(p, v, w->scratch, IPS_SCRATCH_BYTES, IPS_HEADROOM, send_piece, &o);
+    return verdict != IPS_OK ? verdict : o.verdict != IPS_OK ? o.verdict : IPS_SPLIT;
+  }
+  if (p->csum == IPS_CSUM_PARTIAL && (verdict = ips_complete_csum(p)) != IPS_OK) return verdict;
+  uint32_t limit = ips_path_mtu(&w->shared->paths, e, w->now_ns);
+  uint32_t room = limit == UINT32_MAX ? limit : limit - ips_encap_overhead(e);
+  if (ips_unlikely(p->total_len > room && !v->dont_fragment && v->family == 4)) {
+    verdict = ips_fragment4(p, v, room, w->scratch, IPS_SCRATCH_BYTES, IPS_HEADROOM, send_piece, &o);
+    return verdict != IPS_OK ? verdict : o.verdict != IPS_OK ? o.verdict : IPS_SPLIT;
+  }
+  verdict = ips_encap(p, v, e, o.entropy, w->ip_id++);
+  return verdict == IPS_OK ? IPS_ENCAPSULATED : verdict;
+}
+
+/* ---- in ----------------------------------------------------------------- */
+
+static void emit_now(void *arg, struct ips_pkt *p) {
+  struct ips_worker *w = arg;
+  w->emit(w->arg, p, IPS_EMIT_PACKET);
+}
+
+/* p has become the inner packet; it goes on to its destination. */
+static int send_on(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
+  if (ips_unlikely(v->ttl <= 1)) {
+    ips_worker_error(w, p, v, IPS_ERR_TTL, 0);
+    return IPS_TTL_EXPIRED;
+  }
+  if (v->proto == IPS_PROTO_TCP && ips_gro_push(w->gro, p, v, emit_now, w) == IPS_COALESCED) return IPS_COALESCED;
+  return IPS_DECAPSULATED;
+}
+
+/* Came through a tunnel to one of our devices. */
+static int deliver(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+  p->counter = h->counter;
+  p->endpoint = h->endpoint;
+  if (h->flags & IPS_BINDING_COPY) w->emit(w->arg, p, IPS_EMIT_COPY);
+  if (ips_unlikely(h->kind == IPS_KIND_DOWN)) {
+    ips_worker_error(w, p, v, IPS_ERR_HOST_UNREACHABLE, 0);
+    return IPS_HOST_DOWN;
+  }
+  return send_on(w, p, v);
+}
+
+/* A reply that an end point sent through us (S1.5). To another Global IP it turns around here. */
+static int reply_out(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+  p->counter = h->counter;
+  if (ips_in_network(w->root, v->family, ips_field_at(p->data, v->family, IPS_DST))) return ips_outer_translate(w, p, v);
+  return send_on(w, p, v);
+}
+
+static int open_tunnel(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *outer) {
+  const uint8_t *remote = ips_field_at(p->data, outer->family, IPS_SRC), *local = ips_field_at(p->data, outer->family, IPS_DST);
+  const struct ips_endpoint *peer = ips_endpoint(w->root, ips_find_tunnel(w->root, outer->family, remote, local));
+  if (!peer) return IPS_TUNNEL_SOURCE;
+  if (outer->proto == IPS_PROTO_UDP && !outer->is_fragment &&
+      (p->len < outer->l4 + 8u || ips_be16(ips_ld16(p->data + outer->l4 + 2)) != peer->r.gue_port))
+    return IPS_TUNNEL_HEADER;
+
+  struct ips_pkt q = *p;
+  struct ips_tunnel_info info;
+  struct ips_view v;
+  struct ips_hit h;
+  int verdict = ips_decap(&q, outer, &info);
+  if (verdict != IPS_OK) return verdict;
+  if ((verdict = ips_parse(&q, &v)) != IPS_OK) return verdict;
+  const uint8_t *src = ips_field_at(q.data, v.family, IPS_SRC), *dst = ips_field_at(q.data, v.family, IPS_DST);
+  if (ips_is_tunnel_local(w->root, v.family, dst)) return IPS_LOOP;
+  *p = q;
+  if (w->header->roles & IPS_ROLE_INNER && ips_find_global_self(w->root, v.family, dst, &h) && h.kind != IPS_KIND_NONE)
+    return deliver(w, p, &v, &h);
+  if (w->header->roles & IPS_ROLE_OUTER && ips_find_global(w->root, v.family, src, dst, &h)) return reply_out(w, p, &v, &h);
+  return IPS_TUNNEL_INNER;
+}
+
+/* ---- about -------------------------------------------------------------- */
+
+static bool is_ours(const struct ips_endpoint *e, const struct ips_tunnel_error *t) {
+  uint8_t encap = e->r.encap == IPS_ENCAP_GUE ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP;
+  return t->encap == encap && (encap != IPS_ENCAP_GUE || t->dst_port == e->r.gue_port);
+}
+
+static int tunnel_error(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v) {
+  struct ips_tunnel_error t = {0};
+  int verdict = ips_tunnel_error(p, v, &t);
+  if (t.kind == IPS_TUNNEL_ERROR_NONE) return IPS_TUNNEL_ERROR_BAD;
+  const struct ips_endpoint *e = ips_endpoint(w->root, ips_find_tunnel(w->root, t.family, t.remote, t.local));
+  if (!e || !is_ours(e, &t)) return IPS_TUNNEL_ERROR_BAD;
+  if (t.kind == IPS_TUNNEL_ERROR_TOO_BIG) {
+    uint32_t floor = t.family == 4 ? MIN_MTU4 : MIN_MTU6, mtu = t.mtu + ips_encap_overhead(&e->r);
+    ips_path_learn(&w->shared->paths, ips_path_key(&e->r), mtu > floor ? mtu : floor, w->now_ns + IPS_PATH_LEARNED_NS);
+  }
+  if (verdict != IPS_OK) return verdict;
+  size_t n = ips_relay_error(p, &t, w->header->icmp_source4, w->header->icmp_source6, w->error + IPS_HEADROOM,
+                             IPS_ERROR_BYTES - IPS_HEADROOM);
+  if (n && ips_worker_may_send_error(w)) {
+    w->counters->errors_sent++;
+    ips_worker_emit(w, w->error + IPS_HEADROOM, (uint32_t)n, IPS_EMIT_ERROR);
+  }
+  return IPS_TUNNEL_ERROR_RELAYED;
+}
+
+static int tunnel_icmp(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
+  if (v->is_fragment || p->len < v->l4 + 8u) return IPS_TUNNEL_HEADER;
+  uint8_t type = p->data[v->l4];
+  if (type != (v->family == 4 ? ICMP4_ECHO : ICMP6_ECHO)) return tunnel_error(w, p, v);
+  if (p->csum == IPS_CSUM_PARTIAL && ips_complete_csum(p) != IPS_OK) return IPS_BAD_OFFLOAD;
+  ips_make_echo_reply(p, v);
+  w->emit(w->arg, p, IPS_EMIT_PACKET);
+  return IPS_ANSWERED;
+}
+
+/* A packet to one of our own tunnel addresses. */
+int ips_tunnel_in(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
+  bool icmp = v->proto == (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6);
+  return icmp ? tunnel_icmp(w, p, v) : open_tunnel(w, p, v);
+}
