@@ -1,6 +1,193 @@
-/* ips_control.h: the control socket of ipshare-engine, read by compiler and cffi like ips_api.h. */
+/* ips_control.h: the control socket of ipshare-engine, as both sides see it.
+ *
+ * Unix SOCK_SEQPACKET; one message = struct ips_ctl_request + the payload of its
+ * operation; answered by one message = struct ips_ctl_reply + payload. Requests of
+ * one connection are answered in order, but TAP_STOP and TAP_WAIT whenever the tap has
+ * ended. Bulk data never travels in a message: an image, a dump and the counters
+ * are file descriptors (SCM_RIGHTS) of sealed memfds. All integers in host order.
+ *
+ * Read by the C compiler and, without the lines that begin with '#', by cffi after
+ * ips_api.h. No struct has hidden padding.
+ */
 #ifndef IPS_CONTROL_H
 #define IPS_CONTROL_H
-#include <stdint.h>
-enum ips_ctl_const { IPS_CTL_VERSION = 1 };
+#include "ips_api.h"
+
+enum ips_ctl_const {
+  IPS_CTL_MAGIC = 0x43535049, /* "IPSC" */
+  IPS_CTL_VERSION = 1,
+  IPS_CTL_MAX_MESSAGE = 131072,
+  IPS_CTL_MAX_TAPS = 8,
+  IPS_CTL_MAX_WORKERS = 64,
+  IPS_CTL_WHY_PACKETS = 64,     /* results described in one answer; further ones are counted */
+};
+
+enum ips_ctl_op {            /* payload of the request -> payload of the reply [+ fd] */
+  IPS_CTL_HELLO = 1,         /* - -> ips_ctl_hello */
+  IPS_CTL_INFO = 2,          /* - -> ips_ctl_info */
+  IPS_CTL_PREPARE = 3,       /* - + image fd -> ips_ctl_generation */
+  IPS_CTL_COMMIT = 4,        /* ips_ctl_generation -> ips_ctl_generation */
+  IPS_CTL_ABORT = 5,         /* - -> - */
+  IPS_CTL_ROLLBACK = 6,      /* - -> ips_ctl_generation (the new number) */
+  IPS_CTL_DUMP = 7,          /* - -> ips_ctl_generation + image fd */
+  IPS_CTL_COUNTERS = 8,      /* - -> - + fd of the region, see ips_ctl_region */
+  IPS_CTL_CELLS = 9,         /* - + fd of ips_binding_rec[] -> - + fd of ips_ctl_cells[] */
+  IPS_CTL_WHY = 10,          /* ips_ctl_packet, bytes -> ips_ctl_why, n x (ips_ctl_packet, bytes) */
+  IPS_CTL_TAP_START = 11,    /* ips_ctl_tap [+ file fd] -> ips_ctl_tap_state */
+  IPS_CTL_TAP_STOP = 12,     /* ips_ctl_tap_id -> ips_ctl_tap_state, once the tap has ended */
+  IPS_CTL_TAP_WAIT = 13,     /* ips_ctl_tap_id -> ips_ctl_tap_state, once the tap has ended */
+  IPS_CTL_TAP_LIST = 14,     /* - -> n x ips_ctl_tap_state */
+  IPS_CTL_SHUTDOWN = 15,     /* - -> - */
+};
+
+enum ips_ctl_status {
+  IPS_CTL_OK = 0,
+  IPS_CTL_MALFORMED = 1,       /* shorter than a request, foreign magic, or longer than MAX_MESSAGE */
+  IPS_CTL_FOREIGN_VERSION = 2, /* the reply's version is the engine's */
+  IPS_CTL_UNKNOWN_OP = 3,
+  IPS_CTL_BAD_LENGTH = 4,      /* payload is not what the operation takes */
+  IPS_CTL_BAD_FD = 5,          /* missing, unwanted, no memfd, not sealed, not writable */
+  IPS_CTL_IMAGE_REFUSED = 6,   /* load in ips_ctl_error says why and where */
+  IPS_CTL_NO_GENERATION = 7,   /* nothing prepared under this number, nothing to roll back to or to dump */
+  IPS_CTL_BAD_ARGUMENT = 8,
+  IPS_CTL_NO_SUCH_TAP = 9,
+  IPS_CTL_TOO_MANY = 10,       /* taps or clients */
+  IPS_CTL_SYSTEM = 11,         /* a system call failed: system_errno */
+};
+
+struct ips_ctl_request {
+  uint32_t magic;
+  uint16_t version, op;
+  uint32_t seq;      /* copied into the reply */
+  uint32_t bytes;    /* of the payload */
+};
+struct ips_ctl_reply {
+  uint32_t magic;
+  uint16_t version, op;
+  uint32_t seq;
+  uint32_t bytes;
+  uint32_t status;   /* not OK: the payload is ips_ctl_error */
+  uint32_t reserved;
+};
+struct ips_ctl_error {
+  int32_t system_errno;
+  int32_t load_error;      /* enum ips_load_error */
+  uint32_t section, index; /* of the first bad record */
+  char text[240];          /* a sentence, UTF-8, zero-terminated */
+};
+
+enum ips_ctl_feature {
+  IPS_CTL_FEATURE_TSO = 1,      /* TCP super-packets pass whole */
+  IPS_CTL_FEATURE_USO = 2,      /* UDP super-packets too (Linux 6.2) */
+};
+struct ips_ctl_hello {
+  uint8_t boot_id[16];      /* of this run of the process */
+  uint64_t started_ns;      /* CLOCK_BOOTTIME */
+  uint64_t netns;           /* inode of the network namespace of the devices */
+  uint32_t pid, workers;
+  uint32_t protocol;        /* IPS_CTL_VERSION */
+  uint32_t features;        /* IPS_CTL_FEATURE_* */
+  uint32_t outer_ifindex, inner_ifindex;
+  char outer[16], inner[16];
+  char engine_version[32], node[64];
+};
+
+struct ips_ctl_generation { uint64_t generation; };
+
+struct ips_ctl_info {
+  struct ips_tables_info tables;
+  uint64_t now_ns;                    /* CLOCK_BOOTTIME */
+  uint64_t reclaimed_bytes;           /* since start */
+  uint32_t counter_cells, cells_used; /* capacity of the region; used by the live generation */
+  uint32_t clients, taps;
+  uint32_t workers_hung, reserved;    /* workers that have a frame in hand since more than 1 s */
+};
+
+/* Start of the memfd that COUNTERS returns; the engine writes, everyone else maps it
+ * read-only. Array i of worker w lies at offset + w x stride. Each 8-byte number has one writer
+ * and is torn by no reader; numbers of different workers are to be added up. */
+struct ips_ctl_region {
+  uint32_t magic, version;      /* IPS_CTL_MAGIC, IPS_CTL_VERSION */
+  uint8_t boot_id[16];
+  uint64_t total_bytes;
+  uint32_t n_workers, n_cells;
+  uint64_t worker_offset, worker_stride;     /* struct ips_ctl_worker */
+  uint64_t counters_offset, counters_stride; /* struct ips_counters */
+  uint64_t cells_offset, cells_stride;       /* struct ips_cell[n_cells] */
+};
+struct ips_ctl_worker {
+  uint64_t loops;                /* turns of the worker: stands still when idle (asleep = 1) or hung (asleep = 0) */
+  uint64_t asleep;               /* 1 while it waits for packets */
+  uint64_t sleeps;
+  uint64_t tid;                  /* thread id, for CPU accounting */
+  uint64_t rx_packets[2], rx_bytes[2]; /* read from the outer, inner device */
+  uint64_t tx_packets[2], tx_bytes[2]; /* written back */
+  uint64_t tx_refused[2];        /* the kernel refused the write (device down, no memory) */
+  uint64_t tx_errno;             /* of the last refusal */
+  uint64_t reserved[2];
+};
+
+struct ips_ctl_cells { uint32_t index, span; }; /* counter cells of one binding; index ~0: none */
+
+enum ips_ctl_side { IPS_CTL_OUTER = 0, IPS_CTL_INNER = 1 };
+/* A packet in a message: bytes follow it. kind, in answers: 0 the packet itself, 1 an
+ * ICMP error about it, 2 other packets made of it. */
+struct ips_ctl_packet {
+  uint32_t bytes;
+  uint8_t side;         /* enum ips_ctl_side */
+  uint8_t kind;
+  uint8_t gso_type, csum;  /* as in struct ips_pkt */
+  uint16_t gso_size, csum_start, csum_offset;
+  uint16_t reserved;
+};
+struct ips_ctl_why {
+  uint64_t generation;
+  uint32_t verdict, disposition;
+  uint32_t counter, endpoint; /* or ~0 */
+  uint32_t flags;             /* IPS_PKT_* */
+  uint32_t n_packets;         /* described after this struct */
+  uint32_t omitted;           /* further ones */
+  uint32_t reserved;
+};
+
+enum ips_tap_target {
+  IPS_TAP_FILE = 1,      /* pcapng to the fd that came with the request: a file or a pipe */
+  IPS_TAP_INTERFACE = 2, /* out of a network interface */
+  IPS_TAP_COLLECTOR = 3, /* VXLAN (RFC 7348) to a collector */
+};
+enum ips_tap_flags {
+  IPS_TAP_BEFORE = 1, /* packets as they came */
+  IPS_TAP_AFTER = 2,  /* packets as they went */
+  IPS_TAP_MARKED = 4, /* only packets whose binding asks for a copy (IPS_BINDING_COPY) */
+  IPS_TAP_OWNED = 8,  /* ends when the client that started it is gone */
+};
+/* One capture or one copy rule (S1.16). Filters are joined by "and". */
+struct ips_ctl_tap {
+  uint32_t target, flags;
+  uint32_t sides;                    /* bit 0 outer, bit 1 inner */
+  uint32_t sample;                   /* 1 of so many, at random; >= 1 */
+  uint32_t snaplen;                  /* bytes kept of each packet; 0: all */
+  uint32_t cell_first, cell_count;   /* counter cells of the bindings wanted; count 0: any */
+  uint32_t max_ms;                   /* ends by itself after this; 0: never */
+  uint64_t max_packets;              /* 0: no limit */
+  uint64_t verdicts;                 /* bit per verdict; 0: all */
+  char interface[16];                /* INTERFACE */
+  uint8_t mac[6];                    /* INTERFACE: destination address; zero: broadcast */
+  uint16_t collector_port;           /* COLLECTOR; 0: 4789 */
+  uint8_t collector[16];
+  uint32_t vni;                      /* 24 bits */
+  uint32_t collector_family;         /* 4 or 6 */
+};
+struct ips_ctl_tap_id { uint64_t id; };
+enum ips_tap_status { IPS_TAP_ACTIVE = 1, IPS_TAP_STOPPING = 2, IPS_TAP_ENDED = 3 };
+struct ips_ctl_tap_state {
+  uint64_t id;                 /* never used again by this process */
+  uint64_t started_ns;         /* CLOCK_BOOTTIME */
+  uint64_t packets, bytes;     /* delivered; bytes as kept */
+  uint64_t lost_ring;          /* the ring between worker and tap thread was full */
+  uint64_t lost_target;        /* the target refused or was too slow */
+  uint32_t status;             /* enum ips_tap_status */
+  uint32_t target_errno;       /* of the target's last refusal */
+  struct ips_ctl_tap tap;
+};
 #endif

@@ -1,0 +1,57 @@
+# Two commands: `make demo` and `make test`. Both install what they need first (Debian
+# packages where root allows it, a virtual environment in .venv, the C core); the
+# second time that costs nothing.
+PY := .venv/bin/python
+APT_RUN := python3-venv python3-dev gcc libc6-dev make iproute2 nftables iputils-ping
+APT_TEST := traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev
+
+.PHONY: demo test setup setup-test lint bench perf fuzz clean
+demo: setup
+	$(PY) -m ipshare demo $(DEMO)
+
+test: setup-test lint
+	$(PY) -m pytest tests $(PYTEST)
+
+setup: .venv/.installed ipshare/_bin/ipshare-engine
+setup-test: .venv/.installed-test ipshare/_bin/ipshare-engine
+
+.venv/.installed: pyproject.toml appliance/packages.sh
+	@sh appliance/packages.sh $(APT_RUN)
+	@test -x $(PY) || python3 -m venv .venv
+	@echo "installing Python packages into .venv"
+	@$(PY) -m pip install --quiet --disable-pip-version-check setuptools wheel cffi
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed pyproject.toml
+	@sh appliance/packages.sh $(APT_RUN) $(APT_TEST)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[test]'
+	@touch $@
+
+# The C core: the extension module and the engine, rebuilt when a source is newer.
+NATIVE := $(wildcard native/*.c native/*.h native/*.def native/engine/*.c native/engine/*.h native/build_cffi.py)
+ipshare/_bin/ipshare-engine: $(NATIVE) setup.py | .venv/.installed
+	@echo "building the C core"
+	@$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
+
+lint: setup-test
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m importlinter.cli lint 2>/dev/null || .venv/bin/lint-imports
+
+bench: setup-test
+	$(PY) -m ipshare bench $(BENCH)
+
+perf: setup-test
+	$(PY) -m pytest perf $(PYTEST)
+
+# One fuzz target for as long as you like: make fuzz TARGET=fuzz_parse SECONDS=3600
+SECONDS ?= 600
+fuzz: setup-test
+	$(MAKE) -s -C native fuzz
+	mkdir -p build/corpus/$(TARGET)
+	native/build/fuzz/$(TARGET) -max_total_time=$(SECONDS) build/corpus/$(TARGET)
+
+clean:
+	rm -rf build native/build ipshare/_bin ipshare/core/_native*.so *.egg-info

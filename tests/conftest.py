@@ -1,0 +1,39 @@
+"""What all tests share: which packages of tests can run here, and one loud line for each that cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ABSENT: dict[str, str] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not shutil.which("vpp"):
+        ABSENT["vpp"] = "no VPP installed"
+    if not shutil.which("qemu-system-x86_64"):
+        ABSENT["image"] = "no QEMU installed"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests get the marker of their directory; those that cannot run here are skipped, and counted below."""
+    for item in items:
+        package = item.path.relative_to(HERE).parts[0]
+        if package in ("lab", "vpp", "image"):
+            item.add_marker(package)
+        if package in ABSENT:
+            item.add_marker(pytest.mark.skip(reason=ABSENT[package]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reporter = terminalreporter
+    if "vpp" in ABSENT:
+        reporter.write_line(f"VPP tests: not run, {ABSENT['vpp']}", yellow=True, bold=True)
+    elif not any((HERE / "vpp").glob("test_*.py")):
+        reporter.write_line("VPP tests: none yet, this version drives the embedded engine only", yellow=True)
+    if os.geteuid() != 0:
+        reporter.write_line("lab tests: run in a user namespace (no root here)", yellow=True, bold=True)
