@@ -11,5 +11,6 @@ from __future__ import annotations
 from ipshare.core._native import ffi, lib
 from ipshare.core.layout import dtype
 from ipshare.core.verdicts import VERDICTS, Verdict
+from ipshare.core.worker import LoadError, Outcome, Worker
 
-__all__ = ["VERDICTS", "Verdict", "dtype", "ffi", "lib"]
+__all__ = ["VERDICTS", "LoadError", "Outcome", "Verdict", "Worker", "dtype", "ffi", "lib"]

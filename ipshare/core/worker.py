@@ -1,0 +1,160 @@
+"""One packet worker of the C core in this process: tables in, packets in, outcomes out.
+
+For questions (``why`` without a running engine), tests and benchmarks. The packet
+path is the one that the engines run; only the sending is replaced by a list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ipshare.core._native import ffi, lib
+from ipshare.core.layout import dtype
+from ipshare.core.verdicts import VERDICTS, Verdict
+from ipshare.errors import IpshareError
+
+HEADROOM = 128
+ROOM = 65535 + 1
+SECTION_NAMES = ("header", "network", "end point", "policy", "member", "binding")
+NONE = 0xFFFFFFFF
+
+
+class LoadError(IpshareError):
+    """The core refused a table image. ``section`` and ``index`` name the first bad record."""
+
+    def __init__(self, error: int, section: int, index: int) -> None:
+        self.error, self.section, self.index = error, SECTION_NAMES[section], index
+        text = ffi.string(lib.ips_load_error_text(error)).decode()
+        where = f"{self.section} {index}: " if section else ""
+        super().__init__(f"{where}{text}")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one packet. ``packets``: what goes on (the packet itself or what was made of it);
+    ``errors``: ICMP errors about it; ``copies``: IDS copies. ``counter``/``endpoint``: None if undecided."""
+
+    verdict: Verdict
+    packets: tuple[bytes, ...]
+    errors: tuple[bytes, ...]
+    copies: tuple[bytes, ...]
+    counter: int | None
+    endpoint: int | None
+    offload: dict[str, int]
+
+
+class Worker:
+    """Tables and one worker. Use as a context manager; not thread-safe.
+
+    ``cells``: per-binding counters kept, read by ``cell_counts``.
+    """
+
+    def __init__(self, *, cells: int = 0) -> None:
+        self._tables = lib.ips_tables_new(1)
+        self._made: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
+        self._emit = ffi.callback("void(void *, struct ips_pkt *, int)", self._on_emit)
+        self._worker = lib.ips_worker_new(self._tables, 0, self._emit, ffi.NULL)
+        self._counters = ffi.new("struct ips_counters *")
+        self._cells = np.zeros(max(cells, 1), dtype("struct ips_cell"))
+        lib.ips_worker_set_counters(
+            self._worker, self._counters, ffi.from_buffer("struct ips_cell *", self._cells), cells
+        )
+        self._buffer = ffi.new("uint8_t[]", HEADROOM + ROOM)
+        self.now_ns = 10**9
+
+    def load(self, image: bytes | bytearray) -> int:
+        """Prepares and commits; returns the generation. Raises ``LoadError``; then nothing changed."""
+        status = ffi.new("struct ips_load_status *")
+        generation = int(lib.ips_tables_prepare(self._tables, ffi.from_buffer(image), len(image), status))
+        if generation == 0:
+            raise LoadError(status.error, status.section, status.index)
+        lib.ips_tables_commit(self._tables, generation)
+        lib.ips_tables_reclaim(self._tables)
+        return generation
+
+    def rollback(self) -> int:
+        """The previous generation under a new number; 0 if there is none."""
+        return int(lib.ips_tables_rollback(self._tables))
+
+    def dump(self) -> bytes:
+        """The complete image of the live generation."""
+        size = int(lib.ips_tables_dump(self._tables, ffi.NULL, 0))
+        out = ffi.new("uint8_t[]", size)
+        lib.ips_tables_dump(self._tables, out, size)
+        return bytes(ffi.buffer(out, size))
+
+    def info(self) -> dict[str, int]:
+        """Numbers of the live generation: the members of ``struct ips_tables_info``."""
+        info = ffi.new("struct ips_tables_info *")
+        lib.ips_tables_info(self._tables, info)
+        return {name: int(getattr(info, name)) for name, _ in ffi.typeof("struct ips_tables_info").fields}
+
+    def process(
+        self, side: Literal["outer", "inner"], packet: bytes, *, frame: bool = True, **offload: int
+    ) -> Outcome:
+        """Runs one IP packet (at most 65,535 bytes). ``offload``: gso_size, gso_type, csum, csum_start,
+        csum_offset as in ``struct ips_pkt``. ``frame=False``: between ``begin`` and ``end``."""
+        if len(packet) > ROOM:
+            raise ValueError(f"packet of {len(packet)} bytes")
+        made = self._made = ([], [], [])
+        ffi.memmove(self._buffer + HEADROOM, packet, len(packet))
+        p = ffi.new("struct ips_pkt *")
+        p.data, p.len, p.total_len, p.headroom = self._buffer + HEADROOM, len(packet), len(packet), HEADROOM
+        for name, value in offload.items():
+            setattr(p, name, value)
+        if frame:
+            self.begin()
+        run = lib.ips_outer if side == "outer" else lib.ips_inner
+        verdict = VERDICTS[run(self._worker, p)]
+        if verdict.disposition == "send":
+            made[0].append(bytes(ffi.buffer(p.data, p.len)))
+        if frame:
+            self.end()
+        fields = ("gso_size", "gso_type", "csum", "csum_start", "csum_offset")
+        return Outcome(
+            verdict,
+            *(tuple(part) for part in made),
+            counter=None if p.counter == NONE else p.counter,
+            endpoint=None if p.endpoint == NONE else p.endpoint,
+            offload={name: int(getattr(p, name)) for name in fields},
+        )
+
+    def begin(self) -> None:
+        lib.ips_worker_begin(self._worker, self.now_ns)
+
+    def end(self) -> tuple[bytes, ...]:
+        """Ends the frame; returns what was held back for coalescing until now."""
+        before = len(self._made[0])
+        lib.ips_worker_end(self._worker)
+        return tuple(self._made[0][before:])
+
+    def verdict_counts(self) -> npt.NDArray[np.uint64]:
+        """Packets by side and verdict, shape (2, verdicts)."""
+        raw = np.frombuffer(ffi.buffer(self._counters.verdicts), np.uint64).reshape(2, -1)
+        return raw[:, : len(VERDICTS)].copy()
+
+    def cell_counts(self) -> npt.NDArray[Any]:
+        """Packets and bytes by counter cell, dtype of ``struct ips_cell``."""
+        return self._cells.copy()
+
+    def close(self) -> None:
+        if self._tables is not None:
+            lib.ips_worker_free(self._worker)
+            lib.ips_tables_free(self._tables)
+            self._tables = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _on_emit(self, _arg: Any, p: Any, kind: int) -> None:
+        self._made[kind].append(bytes(ffi.buffer(p.data, p.len)))
