@@ -13,6 +13,7 @@
 #define IPS_API_H
 #include <stdint.h>
 #include <stddef.h>
+#include <stdbool.h>
 
 /* ---- packets ---------------------------------------------------------- */
 
@@ -53,6 +54,32 @@ int ips_verdict_count(void);
 const char *ips_verdict_name(int verdict); /* "TTL_EXPIRED"; NULL if out of range */
 const char *ips_verdict_text(int verdict); /* a sentence for people */
 int ips_verdict_disposition(int verdict);
+
+/* ---- packet functions for those who need them one at a time -------------- */
+
+struct ips_view {
+  uint8_t family;         /* 4 or 6 */
+  uint8_t proto;          /* upper-layer protocol; of a non-first fragment, what its header says */
+  uint8_t ttl;            /* TTL or hop limit */
+  uint8_t tos;            /* DSCP and ECN */
+  uint16_t l4;            /* offset of the upper-layer header (of a non-first fragment: of its payload) */
+  uint16_t fragment_at;   /* bytes; 0 in a whole packet and in a first fragment */
+  uint32_t ip_len;        /* length by the IP header; of a GSO super-packet the length it has */
+  bool is_fragment;       /* first or later; not an atomic fragment (RFC 6946) */
+  bool more_fragments;
+  bool dont_fragment;     /* DF; always true for v6 */
+  bool routing_active;    /* v6 routing header with segments left: L4 checksum does not cover destination */
+  bool has_ah;            /* proto is AH; what is behind it is not looked at */
+  uint16_t frag_header;   /* v6: offset of the fragment header, or 0 */
+  uint32_t frag_id;       /* host order; v4: 16 bits */
+};
+int ips_check(struct ips_pkt *p, struct ips_view *v); /* ips_parse: a verdict, and *v where it is OK */
+/* ips_parse and ips_rewrite: field 0 = source, 1 = destination becomes address (4 or 16 bytes). A verdict. */
+int ips_translate(struct ips_pkt *p, int field, const uint8_t *address);
+int ips_clamp(struct ips_pkt *p, uint32_t mss); /* ips_parse and ips_clamp_mss; mss in bytes */
+/* ips_parse and ips_make_error; kind: enum ips_error_kind. Bytes written to out, 0: no error is due. */
+size_t ips_error_about(struct ips_pkt *p, int kind, uint32_t mtu, const uint8_t *source, uint8_t *out, size_t room);
+int ips_answer_echo(struct ips_pkt *p); /* ips_parse and ips_make_echo_reply */
 
 /* ---- records of a table image ------------------------------------------ */
 
@@ -328,5 +355,12 @@ int ips_frag_learn_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t 
                           ips_packet_fn emit, void *arg);
 uint32_t ips_frag_expire(struct ips_frag_table *t, uint64_t now_ns, uint32_t buckets);
 void ips_frag_stats(const struct ips_frag_table *t, struct ips_frag_stats *out);
+
+/* ---- benchmarks (ips_bench.c) ------------------------------------------ */
+
+/* Nanoseconds for `rounds` passes over n packets (packet i at packets + i * stride, lengths[i] bytes, each at most
+ * stride <= 1,920), including a copy of each; w NULL: the copying alone. 0: out of memory or range. */
+uint64_t ips_bench_packets(struct ips_worker *w, int side, const uint8_t *packets, uint32_t stride, const uint16_t *lengths,
+                           uint32_t n, uint32_t rounds);
 
 #endif
