@@ -52,3 +52,25 @@ class ConfigError(IpshareError):
         count = len(self.problems)
         text = "\n".join(str(problem) for problem in self.problems)
         super().__init__(f"{count} mistake{'s' if count != 1 else ''} in the configuration\n{text}")
+
+
+class EngineError(IpshareError):
+    """A data path could not do what it was asked; it is as it was before."""
+
+
+class Refused(IpshareError):
+    """A request that is understood and not carried out; nothing was changed."""
+
+    exit_code = 3
+
+
+class NotRunning(IpshareError):
+    """Whom the request was for (an engine, an agent) is not there."""
+
+    exit_code = 4
+
+
+class NoPrivilege(IpshareError):
+    """The caller may not do that."""
+
+    exit_code = 5
