@@ -79,7 +79,7 @@ int ips_translate(struct ips_pkt *p, int field, const uint8_t *address);
 int ips_clamp(struct ips_pkt *p, uint32_t mss); /* ips_parse and ips_clamp_mss; mss in bytes */
 /* ips_parse and ips_make_error; kind: enum ips_error_kind. Bytes written to out, 0: no error is due. */
 size_t ips_error_about(struct ips_pkt *p, int kind, uint32_t mtu, const uint8_t *source, uint8_t *out, size_t room);
-int ips_answer_echo(struct ips_pkt *p); /* ips_parse and ips_make_echo_reply */
+int ips_answer_echo(struct ips_pkt *p); /* a whole echo request becomes its reply: 1, anything else stays: 0 */
 
 /* ---- records of a table image ------------------------------------------ */
 

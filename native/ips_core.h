@@ -49,22 +49,7 @@ enum { IPS_PROTO_ICMP = 1, IPS_PROTO_IPIP = 4, IPS_PROTO_TCP = 6, IPS_PROTO_UDP 
 
 /* ---- ips_parse.h: where things are in a packet ------------------------- */
 
-struct ips_view {
-  uint8_t family;         /* 4 or 6 */
-  uint8_t proto;          /* upper-layer protocol; of a non-first fragment, what its header says */
-  uint8_t ttl;            /* TTL or hop limit */
-  uint8_t tos;            /* DSCP and ECN */
-  uint16_t l4;            /* offset of the upper-layer header (of a non-first fragment: of its payload) */
-  uint16_t fragment_at;   /* bytes; 0 in a whole packet and in a first fragment */
-  uint32_t ip_len;        /* length by the IP header; of a GSO super-packet the length it has */
-  bool is_fragment;       /* first or later */
-  bool more_fragments;
-  bool dont_fragment;     /* DF; always true for v6 that is no fragment */
-  bool routing_active;    /* v6 routing header with segments left: L4 checksum does not cover destination */
-  bool has_ah;            /* an authentication header was passed over */
-  uint16_t frag_header;   /* v6: offset of the fragment header, or 0 */
-  uint32_t frag_id;       /* v4: 16 bits */
-};
+/* struct ips_view: ips_api.h. */
 /* Validates and finds. Verdicts: SHORT .. BAD_OFFLOAD, SOURCE_ROUTE. Trailing
  * bytes beyond ip_len (Ethernet padding) are cut off p. Inline in ips_parse.h:
  *   int ips_parse(struct ips_pkt *p, struct ips_view *v);
@@ -81,7 +66,8 @@ static inline const uint8_t *ips_field_at(const uint8_t *ip, unsigned family, en
  * errors: the quoted packet's opposite field (an error *to* X quotes a packet *from* X:
  * f = DST changes the quote's source, f = SRC the quote's destination), where it equals the old address,
  * and the quote's own checksums as far as they are quoted; the outer ICMP sum.
- * Verdicts: SHORT_L4, SHORT_FIRST_FRAGMENT, BAD_QUOTE. Nothing is changed unless OK.
+ * Verdicts: BAD_QUOTE (f = DST and the quote's source is another), SHORT_L4 (ICMP error in a chained buffer).
+ * Nothing is changed unless OK.
  *   void ips_clamp_mss(struct ips_pkt *p, const struct ips_view *v, unsigned mss);
  */
 
