@@ -24,6 +24,12 @@ enum {
   IPS_DF = 0x4000, IPS_MF = 0x2000, IPS_FRAG_OFFSET = 0x1fff, /* of the IPv4 fragment field, host order */
 };
 
+/* Writes the checksum of the IPv4 header at ip. */
+static inline void ips_write_header_sum(uint8_t *ip, uint32_t header) {
+  ips_st16(ip + 10, 0);
+  ips_st16(ip + 10, (uint16_t)~ips_csum_fold(ips_csum_bytes(ip, header, 0)));
+}
+
 static inline uint8_t ips_proto_of_family(unsigned family) { return family == 4 ? IPS_PROTO_IPIP : IPS_PROTO_IPV6; }
 
 static inline void ips_outer_v4(uint8_t *ip, const struct ips_view *v, const struct ips_endpoint_rec *e, uint32_t len,
@@ -36,10 +42,9 @@ static inline void ips_outer_v4(uint8_t *ip, const struct ips_view *v, const str
   ips_st16(ip + 6, ips_be16(df ? IPS_DF : 0));
   ip[8] = v->ttl;
   ip[9] = proto;
-  ips_st16(ip + 10, 0);
   memcpy(ip + 12, e->tunnel_local, 4);
   memcpy(ip + 16, e->tunnel_remote, 4);
-  ips_st16(ip + 10, ips_header_sum(ip, 20));
+  ips_write_header_sum(ip, 20);
 }
 
 static inline void ips_outer_v6(uint8_t *ip, const struct ips_view *v, const struct ips_endpoint_rec *e, uint32_t payload,
@@ -77,7 +82,8 @@ static inline int ips_encap(struct ips_pkt *p, const struct ips_view *v, const s
 
   uint8_t inner_proto = ips_proto_of_family(v->family);
   uint8_t *ip = p->data - overhead;
-  if (gue) ips_gue_write(p->data - IPS_UDP_HEADER - IPS_GUE_HEADER, e, v->ip_len + IPS_UDP_HEADER + IPS_GUE_HEADER, inner_proto, entropy);
+  uint32_t gue_bytes = IPS_UDP_HEADER + IPS_GUE_HEADER;
+  if (gue) ips_gue_write(p->data - gue_bytes, e, v->ip_len + gue_bytes, inner_proto, entropy);
   uint8_t proto = gue ? IPS_PROTO_UDP : inner_proto;
   if (e->tunnel_family == 4)
     ips_outer_v4(ip, v, e, counted, proto, ip_id);
