@@ -60,12 +60,15 @@ class Worker:
         self._emit = ffi.callback("void(void *, struct ips_pkt *, int)", self._on_emit)
         self._worker = lib.ips_worker_new(self._tables, 0, self._emit, ffi.NULL)
         self._counters = ffi.new("struct ips_counters *")
+        self._n_cells = cells
         self._cells = np.zeros(max(cells, 1), dtype("struct ips_cell"))
-        lib.ips_worker_set_counters(
-            self._worker, self._counters, ffi.from_buffer("struct ips_cell *", self._cells), cells
-        )
+        self._count_here()
         self._buffer = ffi.new("uint8_t[]", HEADROOM + ROOM)
         self.now_ns = 10**9
+
+    def _count_here(self) -> None:
+        cells = ffi.from_buffer("struct ips_cell *", self._cells)
+        lib.ips_worker_set_counters(self._worker, self._counters, cells, self._n_cells)
 
     def load(self, image: bytes | bytearray) -> int:
         """Prepares and commits; returns the generation. Raises ``LoadError``; then nothing changed."""
@@ -124,6 +127,14 @@ class Worker:
             offload={name: int(getattr(p, name)) for name in fields},
         )
 
+    def explain(self, side: Literal["outer", "inner"], packet: bytes) -> Outcome:
+        """Like ``process``, but nothing is counted."""
+        lib.ips_worker_set_counters(self._worker, ffi.new("struct ips_counters *", {}), ffi.NULL, 0)
+        try:
+            return self.process(side, packet)
+        finally:
+            self._count_here()
+
     def begin(self) -> None:
         lib.ips_worker_begin(self._worker, self.now_ns)
 
@@ -137,6 +148,28 @@ class Worker:
         """Packets by side and verdict, shape (2, verdicts)."""
         raw = np.frombuffer(ffi.buffer(self._counters.verdicts), np.uint64).reshape(2, -1)
         return raw[:, : len(VERDICTS)].copy()
+
+    def totals(self) -> dict[str, int]:
+        """The scalar members of ``struct ips_counters``."""
+        names = ("drop_overflow", "errors_sent", "errors_limited", "frames", "packets")
+        return {name: int(getattr(self._counters, name)) for name in names}
+
+    def drop_counts(self) -> npt.NDArray[Any]:
+        """The cells in use of the (counter, verdict) matrix, dtype of ``struct ips_drop_cell``."""
+        cells = np.frombuffer(ffi.buffer(self._counters.drops), dtype("struct ips_drop_cell"))
+        return cells[cells["packets"] > 0].copy()
+
+    def counter_index(self, bindings: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """First counter cell and number of cells of each binding record (contiguous), shape (n,)."""
+        index, span = np.zeros((2, len(bindings)), np.uint32)
+        lib.ips_tables_counter_index(
+            self._tables,
+            ffi.from_buffer("struct ips_binding_rec *", bindings),
+            len(bindings),
+            ffi.from_buffer("uint32_t *", index),
+            ffi.from_buffer("uint32_t *", span),
+        )
+        return index, span
 
     def cell_counts(self) -> npt.NDArray[Any]:
         """Packets and bytes by counter cell, dtype of ``struct ips_cell``."""
