@@ -9,7 +9,6 @@
  * scope, TTL and length are judged while the packet still bears the addresses that
  * its sender knows, because an ICMP error quoting any other would be ignored.
  */
-#include "ips_parse.h"
 #include "ips_rewrite.h"
 #include "ips_worker.h"
 
@@ -27,17 +26,10 @@ static inline const uint8_t *destination(const struct ips_pkt *p, const struct i
   return ips_field_at(p->data, v->family, IPS_DST);
 }
 
-static inline bool is_icmp_error(const struct ips_pkt *p, const struct ips_view *v) {
-  if (v->fragment_at || v->l4 >= p->len) return false;
-  uint8_t type = p->data[v->l4];
-  if (v->proto == IPS_PROTO_ICMP) return v->family == 4 && (type == 3 || type == 4 || type == 5 || type == 11 || type == 12);
-  return v->proto == IPS_PROTO_ICMP6 && v->family == 6 && type < 128;
-}
-
 /* Whom load sharing must agree on (DESIGN: an ICMP error follows the flow that it
  * quotes): the sender, or, of an error, the far end of the quoted packet. */
 static inline const uint8_t *client_of(const struct ips_pkt *p, const struct ips_view *v) {
-  if (ips_likely(v->proto != IPS_PROTO_ICMP && v->proto != IPS_PROTO_ICMP6) || !is_icmp_error(p, v)) return source(p, v);
+  if (ips_likely(!ips_is_icmp_error(p, v))) return source(p, v);
   const uint8_t *quote = p->data + v->l4 + 8;
   size_t quoted = p->len > (size_t)v->l4 + 8 ? p->len - v->l4 - 8 : 0;
   if (quoted < (v->family == 4 ? 20u : 40u) || quote[0] >> 4 != v->family) return source(p, v);
