@@ -135,7 +135,8 @@ class Node(Table):
         default=None, description="The end point that this node is; the same as `self = true` in its table."
     )
     distribution: Name | None = Field(
-        default=None, description="The distribution point that this node is; the same as `self = true` in its table."
+        default=None,
+        description="The distribution point that this node is; the same as `self = true` in its table.",
     )
     icmp_source: list[Address] = Field(
         default=[],
@@ -160,10 +161,16 @@ class Node(Table):
 class Engine(Table):
     """The data path's process and what it occupies in the kernel."""
 
-    kind: Literal["embedded"] = Field(default="embedded", description="Which data path: embedded (ipshare-engine).")
+    kind: Literal["embedded"] = Field(
+        default="embedded", description="Which data path: embedded (ipshare-engine)."
+    )
     workers: int = Field(default=2, ge=1, le=64, description="Packet threads, and queues of each device.")
-    outer_device: Device = Field(default="ips-out", description="TUN device that Global Networks are routed into.")
-    inner_device: Device = Field(default="ips-in", description="TUN device that local networks are routed into.")
+    outer_device: Device = Field(
+        default="ips-out", description="TUN device that Global Networks are routed into."
+    )
+    inner_device: Device = Field(
+        default="ips-in", description="TUN device that local networks are routed into."
+    )
     counter_cells: int = Field(
         default=1 << 20,
         ge=1024,
@@ -171,7 +178,8 @@ class Engine(Table):
         description="Bindings that can have counters of their own; 16 bytes each for every worker.",
     )
     delivery_table: RoutingTable = Field(
-        default=4900, description="Routing table (number) where packets that come out of our devices are looked up first."
+        default=4900,
+        description="Routing table (number) where packets that come out of our devices are looked up first.",
     )
     reply_table: RoutingTable = Field(
         default=4901, description="Routing table (number) that brings replies of devices into our devices."
@@ -226,7 +234,8 @@ class Endpoint(Table):
         "or with the source rewritten where the distribution point is the default gateway.",
     )
     mss_clamp: bool = Field(
-        default=True, description="Lower the MSS option of TCP SYNs to what path_mtu carries through the encapsulation."
+        default=True,
+        description="Lower the MSS option of TCP SYNs to what path_mtu carries through the encapsulation.",
     )
     is_self: bool = Field(default=False, alias="self", description="This node is that end point.")
 
@@ -241,7 +250,9 @@ class Distribution(Table):
         "and where tunnelled replies go. Configured on no interface.",
     )
     weight: Weight = Field(default=1, description="Share of the tunnelled replies that it takes; 0: none.")
-    path: Literal["ipip", "gue"] = Field(default="ipip", description="How replies are encapsulated on their way to it.")
+    path: Literal["ipip", "gue"] = Field(
+        default="ipip", description="How replies are encapsulated on their way to it."
+    )
     gue_port: Port = Field(default=6080, description="UDP port of GUE at this distribution point.")
     path_mtu: Mtu = Field(
         default=PathMtu(1500, 1500),
@@ -255,7 +266,9 @@ class Member(Table):
     """A member of a policy."""
 
     endpoint: Name = Field(description="Name of the end point.")
-    weight: Weight = Field(default=1, description="Share of the clients that it takes, relative to the others; 0: none.")
+    weight: Weight = Field(
+        default=1, description="Share of the clients that it takes, relative to the others; 0: none."
+    )
 
 
 class ClientBits(Table):
@@ -278,7 +291,9 @@ class Policy(Table):
 class Binding(Table):
     """A global prefix or address, and what stands behind it: exactly one of to, policy, here, down."""
 
-    prefix: Prefix = Field(alias="global", description="Global prefix or address. Bindings may nest: the longest wins.")
+    prefix: Prefix = Field(
+        alias="global", description="Global prefix or address. Bindings may nest: the longest wins."
+    )
     to: Name | None = Field(default=None, description="End point that serves it.")
     local: Prefix | None = Field(
         default=None,
@@ -288,7 +303,9 @@ class Binding(Table):
     policy: Name | None = Field(default=None, description="Policy that chooses among several end points.")
     here: bool = Field(default=False, description="Served on this node itself, untranslated.")
     down: bool = Field(default=False, description="Known to be down: clients get host unreachable.")
-    copy_to: Name | None = Field(default=None, alias="copy", description="Copy that gets its traffic from before translation.")
+    copy_to: Name | None = Field(
+        default=None, alias="copy", description="Copy that gets its traffic from before translation."
+    )
 
 
 class BindingsFile(Table):
@@ -303,9 +320,13 @@ class Copy(Table):
 
     name: Name = Field(description="Name that bindings refer to.")
     interface: Device | None = Field(default=None, description="Interface that gets the packets as they are.")
-    collector: Collector | None = Field(default=None, description="Address and UDP port that get them encapsulated.")
+    collector: Collector | None = Field(
+        default=None, description="Address and UDP port that get them encapsulated."
+    )
     file: str | None = Field(default=None, min_length=1, description="pcapng file that they are written to.")
-    sample: Sample = Field(default=1, description="Which share is copied: one packet of N, as 1/N. Default: 1/1, all.")
+    sample: Sample = Field(
+        default=1, description="Which share is copied: one packet of N, as 1/N. Default: 1/1, all."
+    )
     snaplen: Size = Field(default=65535, description="Bytes that are kept of each packet.")
 
 
@@ -314,15 +335,20 @@ class Probe(Table):
 
     interval: Duration = Field(default=60.0, description="Time between two probes of a path.")
     timeout: Duration = Field(default=1.0, description="Time after which a probe counts as lost.")
-    attempts: int = Field(default=3, ge=1, le=100, description="Lost probes in a row after which a path counts as down.")
-    mtu: bool = Field(default=True, description="Probe path_mtu with DF in both directions, and alarm when it is not met.")
+    attempts: int = Field(
+        default=3, ge=1, le=100, description="Lost probes in a row after which a path counts as down."
+    )
+    mtu: bool = Field(
+        default=True, description="Probe path_mtu with DF in both directions, and alarm when it is not met."
+    )
 
 
 class File(Table):
     """A configuration of ipshare (site.toml)."""
 
     include: list[str] = Field(
-        default=[], description="More files, relative to this one; globs (*, ?, [...], **) are sorted by name."
+        default=[],
+        description="More files, relative to this one; globs (*, ?, [...], **) are sorted by name.",
     )
     node: Node
     engine: Engine = Engine()

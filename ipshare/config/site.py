@@ -39,6 +39,7 @@ _TABLES: dict[str, type[schema.Table]] = {"node": schema.Node, "engine": schema.
 class Site:
     """The tables of a document, by kind, as far as they could be read."""
 
+    document: Document
     node: schema.Node
     engine: schema.Engine
     probe: schema.Probe
@@ -56,11 +57,15 @@ class Site:
         found = getattr(self, kind)
         return found if isinstance(found, list) else [found]
 
+    def where(self, table: schema.Table) -> str:
+        """File and line of a table, for messages about another one."""
+        return str(self.document.place(table._path))
+
 
 def sort_out(document: Document) -> Site:
     """The document as a Site; mistakes within one table are added to `document.problems`."""
     single = {kind: _single(document, kind, model) for kind, model in _TABLES.items()}
-    site = Site(single["node"], single["engine"], single["probe"])  # type: ignore[arg-type]
+    site = Site(document, single["node"], single["engine"], single["probe"])  # type: ignore[arg-type]
     for kind, model in _ARRAYS.items():
         setattr(site, kind, list(_array(document, site, kind, model)))
     _include(document)
@@ -78,7 +83,9 @@ def sort_out(document: Document) -> Site:
 def _single(document: Document, kind: str, model: type[schema.Table]) -> schema.Table:
     data = document.data.get(kind, {})
     if kind == "node" and kind not in document.data:
-        document.problems.append(document.problem((), "table [node] is missing", 'write [node] with name = "..."'))
+        document.problems.append(
+            document.problem((), "table [node] is missing", 'write [node] with name = "..."')
+        )
     elif not isinstance(data, dict):
         document.problems.append(document.problem((kind,), f"{kind} must be a table", f"write [{kind}]"))
     else:
@@ -93,7 +100,9 @@ def _array(document: Document, site: Site, kind: str, model: type[T]) -> Iterabl
     if not isinstance(data, list):
         site.incomplete.add(kind)
         document.problems.append(
-            document.problem((kind,), f"{kind} must be an array of tables", f"write [[{kind}]] with two brackets")
+            document.problem(
+                (kind,), f"{kind} must be an array of tables", f"write [[{kind}]] with two brackets"
+            )
         )
         return
     for index, element in enumerate(data):
@@ -105,7 +114,9 @@ def _array(document: Document, site: Site, kind: str, model: type[T]) -> Iterabl
         else:
             site.incomplete.add(kind)
             document.problems.append(
-                document.problem((kind, index), f"{kind} must be a table, not {element!r}", f"write [[{kind}]]")
+                document.problem(
+                    (kind, index), f"{kind} must be a table, not {element!r}", f"write [[{kind}]]"
+                )
             )
 
 
@@ -199,7 +210,9 @@ def _explain(detail: ErrorDetails, holder: type[BaseModel], info: FieldInfo | No
     if kind == "ipshare":
         return context["text"], context["hint"]
     if kind == "extra_forbidden":
-        return f"unknown key {key!r}", _suggest(str(key), (i.alias or n for n, i in holder.model_fields.items()))
+        return f"unknown key {key!r}", _suggest(
+            str(key), (i.alias or n for n, i in holder.model_fields.items())
+        )
     if kind == "missing":
         return f"key {key!r} is missing", about
     if kind == "literal_error" and info is not None:

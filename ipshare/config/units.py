@@ -55,7 +55,9 @@ def size(value: object) -> int:
     hint = 'write bytes as a number, or with a unit: "64KiB" (units: B, KiB, MiB, GiB, kB, MB, GB)'
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(B|[KMG]iB|[kMG]B)", value) if isinstance(value, str) else None
+    match = (
+        re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(B|[KMG]iB|[kMG]B)", value) if isinstance(value, str) else None
+    )
     if match is None:
         raise Invalid(f"not a size: {value!r}", hint)
     number = float(match[1]) * SIZE_UNITS[match[2]]
@@ -68,7 +70,9 @@ def sample(value: object) -> int:
     """N from "1/N": one packet of N is copied."""
     match = re.fullmatch(r"1/([1-9][0-9]{0,8})", value) if isinstance(value, str) else None
     if match is None:
-        raise Invalid(f"not a sample: {value!r}", 'write "1/1" for every packet, "1/100" for one of a hundred')
+        raise Invalid(
+            f"not a sample: {value!r}", 'write "1/1" for every packet, "1/100" for one of a hundred'
+        )
     return int(match[1])
 
 
@@ -109,8 +113,14 @@ _PREFIX_HINT = 'write a prefix such as "198.51.100.0/24" or "2001:db8:1::/48"'
 
 def collector(value: object) -> tuple[Address, int]:
     """Address and UDP port from "192.0.2.9:4789" or "[2001:db8::9]:4789". Names are not resolved here."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", value) if isinstance(value, str) else None
-    hint = 'write an address and a port: "192.0.2.9:4789" or "[2001:db8::9]:4789" (host names are not resolved)'
+    match = (
+        re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", value)
+        if isinstance(value, str)
+        else None
+    )
+    hint = (
+        'write an address and a port: "192.0.2.9:4789" or "[2001:db8::9]:4789" (host names are not resolved)'
+    )
     if match is None:
         raise Invalid(f"not an address and port: {value!r}", hint)
     try:
@@ -128,7 +138,8 @@ def device(value: object) -> str:
         raise Invalid(f"a device name is a string, not {value!r}", 'for example "eth0"')
     if not 1 <= len(value.encode()) <= 15:
         raise Invalid(
-            f"device name {value!r} has {len(value.encode())} bytes; Linux allows 1 to 15", "choose a shorter name"
+            f"device name {value!r} has {len(value.encode())} bytes; Linux allows 1 to 15",
+            "choose a shorter name",
         )
     if value in (".", "..") or re.search(r"[\s/:]", value):
         raise Invalid(f"{value!r} is no device name", "leave out spaces, slashes and colons")
