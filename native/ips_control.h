@@ -37,7 +37,8 @@ enum ips_ctl_op {            /* payload of the request -> payload of the reply [
   IPS_CTL_TAP_STOP = 12,     /* ips_ctl_tap_id -> ips_ctl_tap_state, once the tap has ended */
   IPS_CTL_TAP_WAIT = 13,     /* ips_ctl_tap_id -> ips_ctl_tap_state, once the tap has ended */
   IPS_CTL_TAP_LIST = 14,     /* - -> n x ips_ctl_tap_state */
-  IPS_CTL_SHUTDOWN = 15,     /* - -> - */
+  IPS_CTL_PATH_MTU = 15,     /* ips_ctl_path_mtu -> - */
+  IPS_CTL_SHUTDOWN = 16,     /* - -> - */
 };
 
 enum ips_ctl_status {
@@ -130,8 +131,7 @@ struct ips_ctl_worker {
 struct ips_ctl_cells { uint32_t index, span; }; /* counter cells of one binding; index ~0: none */
 
 enum ips_ctl_side { IPS_CTL_OUTER = 0, IPS_CTL_INNER = 1 };
-/* A packet in a message: bytes follow it. kind, in answers: 0 the packet itself, 1 an
- * ICMP error about it, 2 other packets made of it. */
+/* A packet in a message: bytes follow it. kind, in answers: enum ips_emit. */
 struct ips_ctl_packet {
   uint32_t bytes;
   uint8_t side;         /* enum ips_ctl_side */
@@ -144,11 +144,13 @@ struct ips_ctl_why {
   uint64_t generation;
   uint32_t verdict, disposition;
   uint32_t counter, endpoint; /* or ~0 */
-  uint32_t flags;             /* IPS_PKT_* */
   uint32_t n_packets;         /* described after this struct */
   uint32_t omitted;           /* further ones */
-  uint32_t reserved;
 };
+
+/* What a probe learned about the path to an end point record of the live generation: the
+ * smaller of this and the configured MTU holds, for so many seconds. mtu 0 forgets. */
+struct ips_ctl_path_mtu { uint32_t endpoint, mtu, seconds, reserved; };
 
 enum ips_tap_target {
   IPS_TAP_FILE = 1,      /* pcapng to the fd that came with the request: a file or a pipe */
@@ -179,12 +181,12 @@ struct ips_ctl_tap {
   uint32_t collector_family;         /* 4 or 6 */
 };
 struct ips_ctl_tap_id { uint64_t id; };
-enum ips_tap_status { IPS_TAP_ACTIVE = 1, IPS_TAP_STOPPING = 2, IPS_TAP_ENDED = 3 };
+enum ips_tap_status { IPS_TAP_ACTIVE = 1, IPS_TAP_STOPPING = 2, IPS_TAP_ENDED = 3, IPS_TAP_LEAVING = 4 };
 struct ips_ctl_tap_state {
   uint64_t id;                 /* never used again by this process */
   uint64_t started_ns;         /* CLOCK_BOOTTIME */
   uint64_t packets, bytes;     /* delivered; bytes as kept */
-  uint64_t lost_ring;          /* the ring between worker and tap thread was full */
+  uint64_t lost_ring;          /* at most: the ring between worker and tap thread was full, filters not yet asked */
   uint64_t lost_target;        /* the target refused or was too slow */
   uint32_t status;             /* enum ips_tap_status */
   uint32_t target_errno;       /* of the target's last refusal */

@@ -1,0 +1,137 @@
+/* engine.h: what the files of ipshare-engine share.
+ *
+ * main.c starts everything in order: options -> socket lock -> counter region (region.c)
+ * -> TUN devices (tun.c) -> tables -> workers (worker.c) and the tap thread (tap.c) ->
+ * control socket (control.c), which the main thread serves until SIGTERM. A packet
+ * never meets the main thread: worker.c reads it from a queue, calls the core and writes
+ * it back to the device it came from.
+ *
+ * Threads: main (control), one per worker, one for taps. Written by one thread and read by others:
+ * only what is _Atomic here, the counter region, and the rings of tap_ring.h.
+ */
+#ifndef ENGINE_H
+#define ENGINE_H
+#include "../ips_control.h"
+#include "../ips_core.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Exit codes; ipshare/engine/embedded/launch.py turns them into exceptions. */
+enum exit_code {
+  EXIT_OK = 0,
+  EXIT_USAGE = 2,
+  EXIT_NO_TUN = 3,       /* /dev/net/tun is missing */
+  EXIT_PRIVILEGE = 4,
+  EXIT_NAME_TAKEN = 5,   /* a network device of that name exists */
+  EXIT_SOCKET = 6,       /* another engine holds the socket, or it cannot be made */
+  EXIT_SYSTEM = 7,       /* a system call failed, memory ran out */
+  EXIT_DEVICE_GONE = 8,  /* a device was removed while we ran */
+};
+
+enum {
+  BATCH = 64,              /* packets of one device per frame */
+  HEADROOM = 256,          /* before a packet read from a device; the vnet header takes part of it */
+  PACKET_ROOM = 65536 + 128,
+  SIDES = 2,
+};
+#define NS_PER_S 1000000000ull
+#define HUNG_NS NS_PER_S
+
+struct options {
+  const char *socket;
+  const char *device[SIDES]; /* outer, inner */
+  const char *node;
+  uint32_t workers;
+  uint32_t counter_cells;
+  bool json_errors;
+};
+
+struct region { /* region.c */
+  int fd;          /* ours, writable through the one mapping only */
+  int public_fd;   /* opened read-only, for clients */
+  struct ips_ctl_region *header;
+};
+
+struct tap_set;
+struct tap_ring;
+struct taps;
+
+struct worker {
+  struct engine *engine;
+  struct ips_worker *core;
+  struct ips_ctl_worker *stat;
+  int fd[SIDES];              /* our queue of each device */
+  int side;                   /* of the frame in hand */
+  const struct tap_set *taps; /* of the frame in hand; NULL: none */
+  struct tap_ring *ring;
+  uint32_t index;
+  uint32_t random;            /* xorshift32 state of the taps' sampling */
+  _Atomic uint64_t frame;     /* odd while a frame is in hand */
+  pthread_t thread;
+  bool started;
+  uint8_t *buffer;            /* HEADROOM + PACKET_ROOM */
+};
+
+struct engine {
+  struct options options;
+  struct ips_tables *tables;
+  struct worker *workers;
+  struct region region;
+  struct taps *taps;
+  uint8_t boot_id[16];
+  uint64_t started_ns;
+  uint64_t netns;
+  uint32_t features;
+  uint32_t ifindex[SIDES];
+  int stop_event;          /* eventfd; readable: workers and the tap thread end */
+  int wake_event;          /* eventfd to the main thread: tap state changed, or `fatal` */
+  _Atomic int fatal;       /* exit code asked for by a worker, or 0 */
+  _Atomic bool stopping;   /* set before stop_event is signalled */
+  struct ips_worker *why;  /* private worker of op WHY, index = number of workers */
+};
+
+/* fail.c: one sentence on stderr, as text or, with --json-errors, as a line of JSON. */
+void fail_use_json(bool json);
+/* Says it and returns the code. `hint` is the remedy. */
+int fail(int code, const char *hint, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* tun.c: opens `workers` queues of a new device each; fds[i x SIDES + side]. Returns an exit code. */
+int tun_open_all(struct engine *e, int *fds);
+
+/* region.c */
+int region_create(struct region *r, uint32_t workers, uint32_t cells, const uint8_t boot_id[16]);
+struct ips_ctl_worker *region_worker(const struct region *r, uint32_t worker);
+struct ips_counters *region_counters(const struct region *r, uint32_t worker);
+struct ips_cell *region_cells(const struct region *r, uint32_t worker);
+int memfd_sealed(const char *name, size_t bytes, void **map); /* writable now; memfd_seal() when filled */
+int memfd_seal(int fd, void *map, size_t bytes);
+
+/* worker.c */
+int worker_start(struct worker *w);
+void worker_stop(struct worker *w);
+/* True if every worker has left the frame that it had in hand when `seen` was taken. */
+void workers_snapshot(const struct engine *e, uint64_t *seen);
+bool workers_moved_on(const struct engine *e, const uint64_t *seen);
+
+/* control.c: serves the socket until SIGTERM or SHUTDOWN; returns an exit code. */
+int control_listen(const char *path, int *lock_fd);
+int control_run(struct engine *e, int listen_fd);
+
+/* notify.c: sd_notify(3) without its library; does nothing without NOTIFY_SOCKET. */
+void notify(const char *state);
+uint64_t notify_watchdog_ns(void); /* interval asked for by WATCHDOG_USEC, 0: none */
+
+static inline void eventfd_signal(int fd) {
+  uint64_t one = 1;
+  if (write(fd, &one, sizeof one) < 0) { /* EAGAIN: it is readable already */ }
+}
+static inline uint64_t clock_ns(int clock) {
+  struct timespec t;
+  clock_gettime(clock, &t);
+  return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+#endif

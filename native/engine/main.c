@@ -1,0 +1,182 @@
+/* main.c: ipshare-engine: options, start in order, stop in reverse order.
+ *
+ * The engine outlives whoever started it: it takes no notice of a hang-up or a broken pipe, and
+ * ends on SIGTERM, SIGINT or SHUTDOWN only, or when one of its devices is removed. It
+ * configures nothing but its two devices; addresses, routes and rules are the agent's.
+ */
+#define _GNU_SOURCE
+#include "engine.h"
+#include "control.h"
+#include "tap.h"
+#include <errno.h>
+#include <getopt.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+static const char USAGE[] =
+  "usage: ipshare-engine --socket PATH [--workers N] [--outer NAME] [--inner NAME]\n"
+  "                      [--counter-cells N] [--node NAME] [--json-errors] [--version]\n";
+
+static int usage(const char *what, const char *value) {
+  int code = fail(EXIT_USAGE, "see --help", "%s%s%s", what, value ? " " : "", value ? value : "");
+  return -code;
+}
+
+/* Returns the number, or -1 where it is none or out of range. */
+static long number(const char *text, long least, long most) {
+  char *end;
+  errno = 0;
+  long n = strtol(text, &end, 10);
+  return *text && !*end && !errno && n >= least && n <= most ? n : -1;
+}
+
+static bool is_device_name(const char *name) {
+  return *name && strlen(name) < IFNAMSIZ && !strpbrk(name, "/:% \t\n") && strcmp(name, ".") && strcmp(name, "..");
+}
+
+static long default_workers(void) {
+  long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+  return cpus < 1 ? 1 : cpus > 8 ? 8 : cpus;
+}
+
+enum option_code { OPT_SOCKET = 256, OPT_WORKERS, OPT_OUTER, OPT_INNER, OPT_CELLS, OPT_NODE, OPT_JSON, OPT_VERSION, OPT_HELP };
+static const struct option OPTIONS[] = {
+  {"socket", required_argument, NULL, OPT_SOCKET}, {"workers", required_argument, NULL, OPT_WORKERS},
+  {"outer", required_argument, NULL, OPT_OUTER}, {"inner", required_argument, NULL, OPT_INNER},
+  {"counter-cells", required_argument, NULL, OPT_CELLS}, {"node", required_argument, NULL, OPT_NODE},
+  {"json-errors", no_argument, NULL, OPT_JSON}, {"version", no_argument, NULL, OPT_VERSION},
+  {"help", no_argument, NULL, OPT_HELP}, {0},
+};
+
+/* 0: run; 1: everything was said, end well; negative: an exit code. */
+static int set_option(struct options *o, int code, const char *value) {
+  long n = 0;
+  switch (code) {
+    case OPT_SOCKET: o->socket = value; break;
+    case OPT_OUTER: o->device[IPS_CTL_OUTER] = value; break;
+    case OPT_INNER: o->device[IPS_CTL_INNER] = value; break;
+    case OPT_NODE: o->node = value; break;
+    case OPT_JSON: fail_use_json(o->json_errors = true); break;
+    case OPT_WORKERS:
+      if ((n = number(value, 1, IPS_CTL_MAX_WORKERS)) < 0) return usage("--workers is a number from 1 to 64, not", value);
+      o->workers = (uint32_t)n;
+      break;
+    case OPT_CELLS:
+      if ((n = number(value, 1, 1 << 28)) < 0) return usage("--counter-cells is a number from 1 to 268435456, not", value);
+      o->counter_cells = (uint32_t)n;
+      break;
+    case OPT_VERSION: puts("ipshare-engine " IPS_ENGINE_VERSION); return 1;
+    case OPT_HELP: fputs(USAGE, stdout); return 1;
+    default: return usage("unknown or incomplete option", NULL);
+  }
+  return 0;
+}
+
+static int parse(int argc, char **argv, struct options *o) {
+  *o = (struct options){.device = {"ips-out", "ips-in"}, .node = "", .workers = (uint32_t)default_workers(),
+                        .counter_cells = 1 << 20};
+  opterr = 0;
+  for (int code; (code = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1;) {
+    int done = set_option(o, code, optarg);
+    if (done) return done;
+  }
+  if (optind < argc) return usage("unexpected argument", argv[optind]);
+  if (!o->socket) return usage("--socket is missing", NULL);
+  for (int side = 0; side < SIDES; side++)
+    if (!is_device_name(o->device[side])) return usage("not a name for a network device:", o->device[side]);
+  if (!strcmp(o->device[0], o->device[1])) return usage("--outer and --inner are the same device:", o->device[0]);
+  return 0;
+}
+
+static int no_memory(void) { return fail(EXIT_SYSTEM, "free some, or ask for fewer --counter-cells or --workers", "out of memory"); }
+
+/* What needs no device: identity, events, shared memory, tables. */
+static int prepare(struct engine *e) {
+  struct stat st;
+  uint32_t workers = e->options.workers;
+  e->started_ns = clock_ns(CLOCK_BOOTTIME);
+  e->netns = stat("/proc/self/ns/net", &st) ? 0 : (uint64_t)st.st_ino;
+  e->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  e->wake_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (e->stop_event < 0 || e->wake_event < 0 || getrandom(e->boot_id, sizeof e->boot_id, 0) != sizeof e->boot_id)
+    return fail(EXIT_SYSTEM, "raise the limit of open files", "cannot start: %s", strerror(errno));
+  e->workers = aligned_alloc(64, ((workers * sizeof *e->workers) + 63) & ~(size_t)63);
+  if (!e->workers) return no_memory();
+  memset(e->workers, 0, workers * sizeof *e->workers);
+  if (region_create(&e->region, workers, e->options.counter_cells, e->boot_id)) return no_memory();
+  e->tables = ips_tables_new(workers + 1);
+  if (e->tables) e->why = ips_worker_new(e->tables, workers, why_emit, NULL);
+  if (!e->why || taps_create(e)) return no_memory();
+  return EXIT_OK;
+}
+
+static int open_devices(struct engine *e) {
+  int fds[IPS_CTL_MAX_WORKERS * SIDES];
+  int code = tun_open_all(e, fds);
+  if (code) return code;
+  for (uint32_t i = 0; i < e->options.workers; i++) {
+    struct worker *w = &e->workers[i];
+    w->engine = e;
+    w->index = i;
+    w->stat = region_worker(&e->region, i);
+    memcpy(w->fd, fds + i * SIDES, sizeof w->fd);
+  }
+  return EXIT_OK;
+}
+
+static int start_workers(struct engine *e) {
+  for (uint32_t i = 0; i < e->options.workers; i++)
+    if (worker_start(&e->workers[i])) return no_memory();
+  return EXIT_OK;
+}
+
+static void stop(struct engine *e) {
+  atomic_store(&e->stopping, true);
+  eventfd_signal(e->stop_event);
+  for (uint32_t i = 0; i < e->options.workers; i++) worker_stop(&e->workers[i]);
+  taps_destroy(e->taps);
+  ips_worker_free(e->why);
+  ips_tables_free(e->tables);
+  munmap(e->region.header, e->region.header->total_bytes);
+  free(e->workers);
+}
+
+static void set_signals(void) {
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTERM);
+  sigaddset(&blocked, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &blocked, NULL); /* inherited by all threads; control.c reads them */
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);
+}
+
+int main(int argc, char **argv) {
+  static struct engine engine;
+  struct engine *e = &engine;
+  int lock_fd, parsed = parse(argc, argv, &e->options);
+  if (parsed) return parsed < 0 ? -parsed : EXIT_OK;
+  set_signals();
+  int listen_fd = control_listen(e->options.socket, &lock_fd);
+  if (listen_fd < 0) return -listen_fd;
+  int code = prepare(e);
+  if (!code) code = open_devices(e);
+  if (code || (code = start_workers(e))) { /* the process's end frees what was begun */
+    unlink(e->options.socket);
+    return code;
+  }
+  code = control_run(e, listen_fd);
+  unlink(e->options.socket);
+  stop(e);
+  close(listen_fd);
+  close(lock_fd);
+  if (code == EXIT_DEVICE_GONE)
+    return fail(code, "start the engine again; it makes the devices anew", "network device %s or %s was removed",
+                e->options.device[0], e->options.device[1]);
+  return code;
+}

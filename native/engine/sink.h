@@ -1,0 +1,38 @@
+/* sink.h: where the packets of a tap go.
+ *
+ * FILE: pcapng, through a buffer, never blocking: a pipe whose reader is slow loses
+ * packets, counted. COLLECTOR: VXLAN (RFC 7348) over UDP, because it needs no privilege,
+ * passes clouds and NATs, one `ip link add type vxlan` receives it, and Suricata, Zeek and
+ * Wireshark decode it; ERSPAN and GRE need raw sockets at both ends, TZSP has few readers.
+ * INTERFACE: AF_PACKET, to whatever listens there.
+ */
+#ifndef SINK_H
+#define SINK_H
+#include "engine.h"
+#include <sys/socket.h>
+
+enum { SINK_BUFFER = 1 << 18 };
+
+struct tap_record;
+struct sink {
+  struct ips_ctl_tap rule;
+  int fd;
+  struct sockaddr_storage to;
+  socklen_t to_bytes;
+  uint8_t *buffer;                 /* FILE: what is not written yet */
+  uint32_t used;
+  _Atomic uint64_t packets, bytes, lost;
+  _Atomic uint32_t last_errno;
+};
+
+/* Takes fd. Returns 0, or an errno with *sentence. */
+int sink_open(struct sink *s, const struct ips_ctl_tap *rule, int fd, const struct engine *e, const char **sentence);
+void sink_packet(struct sink *s, struct tap_record *r);
+/* Writes out what waits; true if nothing waits any more. */
+bool sink_flush(struct sink *s);
+void sink_close(struct sink *s);
+
+/* pcapng.c: writes into `at` (room bytes), returns the length; 0: does not fit. */
+size_t pcapng_header(uint8_t *at, size_t room, const char *const device[2]);
+size_t pcapng_packet(uint8_t *at, size_t room, const struct tap_record *r, const uint8_t *data, uint32_t kept);
+#endif
