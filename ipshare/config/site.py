@@ -9,7 +9,7 @@ not be read at all: a name that is missing there is no mistake of its own.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -177,6 +177,12 @@ def _problem(document: Document, path: KeyPath, model: type[BaseModel], detail: 
     place = (*path, *where) if detail["type"] != "missing" else (*path, *where[:-1])
     problem = document.problem(place, message, hint)
     return problem
+
+
+def explain_row(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[str, str, str]]:
+    """Key, message and hint of each mistake in a table that does not come from TOML."""
+    for detail in error.errors(include_url=False):
+        yield str(detail["loc"][-1]), *_explain(detail, *_find(model, detail["loc"]))
 
 
 def _find(model: type[BaseModel], where: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
