@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ipshare.core import VERDICTS, ffi, lib
 from tests.oracle import encap as oracle
@@ -18,6 +19,7 @@ from tests.oracle import encap as oracle
 GSO_TCP, GSO_UDP = 1, 2
 FULL, PARTIAL, EGRESS = 0, 1, 2
 NONE = 0xFFFFFFFF
+MEMORY: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def name(verdict: int) -> str:
@@ -40,10 +42,11 @@ class Packet:
     """One packet in memory of its own. ``fields`` are members of ``struct ips_pkt``."""
 
     def __init__(self, data: bytes, headroom: int = 64, **fields: int) -> None:
-        self._memory = ffi.new("uint8_t[]", headroom + len(data))
-        ffi.memmove(self._memory + headroom, data, len(data))
+        memory = ffi.new("uint8_t[]", headroom + len(data))
+        ffi.memmove(memory + headroom, data, len(data))
         self.c = ffi.new("struct ips_pkt *")
-        self.c.data = self._memory + headroom
+        MEMORY[self.c] = memory  # lives as long as the struct, which may outlive this object
+        self.c.data = memory + headroom
         self.c.len = self.c.total_len = len(data)
         self.c.headroom = headroom
         self.c.counter = self.c.endpoint = NONE
