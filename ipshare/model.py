@@ -199,7 +199,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A distribution point: as this node, or as the peer of an end point (tunnel source, taker of replies)."""
+    """A distribution point: as this node, or as the peer of an end point (tunnel source, taker of
+    replies).
+    """
 
     name: str
     tunnel4: IPv4Address | None
@@ -237,8 +239,8 @@ class Binding:
 
     `local` is resolved for kinds ENDPOINT (inside one of the end point's local prefixes) and ADDRESS
     (anywhere else), of the same length and family as `prefix`. It is None where the packet keeps its
-    destination: kinds POLICY, HERE, DOWN, and ENDPOINT behind an encapsulated path without `local`.
-    `offset` is how far `prefix` starts into its Global Network: what POLICY adds to each member's local prefix.
+    destination: kinds POLICY, HERE, DOWN, and ENDPOINT behind an encapsulated path without `local`. `offset`
+    is how far `prefix` starts into its Global Network: what POLICY adds to each member's local prefix.
     """
 
     prefix: Prefix
@@ -251,8 +253,9 @@ class Binding:
 
 
 # One row of a BindingSet, as NumPy wants it. `local`: the local address of kinds ENDPOINT and ADDRESS, the
-# offset of kind POLICY; local_family 0: none (see Binding.local). target and copy: index into `targets` / `copies`,
-# NO_NAME for none. line: 1-based line of a CSV file, or row of a JSON one. source: index into `files`.
+# offset of kind POLICY; local_family 0: none (see Binding.local). target and copy: index into `targets` /
+# `copies`, NO_NAME for none. line: 1-based line of a CSV file, or row of a JSON one. source: index into
+# `files`.
 BINDING_ROW: list[Any] = [
     ("global", "u1", (16,)),
     ("local", "u1", (16,)),
@@ -310,8 +313,8 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One node's whole configuration. `bulk` holds the rows of all bindings files; `bindings` those of the TOML.
-    `files` are all files that were read, the main one first.
+    """One node's whole configuration. `bulk` holds the rows of all bindings files; `bindings` those of the
+    TOML. `files` are all files that were read, the main one first.
     """
 
     node: Node

@@ -1,4 +1,6 @@
-"""Site without mistakes -> Config: defaults that depend on other tables, names, resolved local prefixes. Pure."""
+"""Site without mistakes -> Config: defaults that depend on other tables, names, resolved local prefixes.
+Pure.
+"""
 
 from __future__ import annotations
 

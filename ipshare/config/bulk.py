@@ -1,8 +1,9 @@
-"""Bindings in bulk: a file -> BindingSet, a million rows without an object each; and the difference of two sets.
+"""Bindings in bulk: a file -> BindingSet, a million rows without an object each; and the difference of two
+sets.
 
-bulk_read finds the cells, bulk_text parses the addresses, here they become rows. A row that the fast way does not
-take is given to the same pydantic model that judges a [[binding]], which also words its mistakes.
-What rows mean among networks and end points is bulk_check's business.
+bulk_read finds the cells, bulk_text parses the addresses, here they become rows. A row that the fast way does
+not take is given to the same pydantic model that judges a [[binding]], which also words its mistakes. What
+rows mean among networks and end points is bulk_check's business.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _TARGET_HINT = 'fill exactly one of the columns to, policy, here ("true") and do
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A BindingSet in the order of its file, the lengths of the local prefixes (0: none), and what was wrong."""
+    """A BindingSet in the order of its file, the lengths of the local prefixes (0: none), and what was
+    wrong.
+    """
 
     bindings: BindingSet
     local_len: Bytes
@@ -41,7 +44,8 @@ class Parsed:
 @dataclass(frozen=True, slots=True)
 class BindingsDiff:
     """What it takes to get from one set to another. Rows keep the numbering of the set that they are from:
-    removed and before of the old one, added and after of the new one. before[i] and after[i] have one prefix."""
+    removed and before of the old one, added and after of the new one. before[i] and after[i] have one
+    prefix."""
 
     old: BindingSet
     new: BindingSet
@@ -66,7 +70,7 @@ def import_bindings(path: Path | str) -> BindingSet:
     rows = parsed.bindings.rows[sort_order(parsed.bindings.rows)]
     problems = parsed.problems + duplicates(rows, Path(path))
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(sorted(problems, key=lambda problem: problem.line))
     return BindingSet(rows, parsed.bindings.targets, parsed.bindings.copies, parsed.bindings.files)
 
 

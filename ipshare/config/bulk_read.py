@@ -121,7 +121,9 @@ def _header_problems(path: Path, line: int, header: list[str]) -> list[Problem]:
 
 
 def _unquoted(raw: bytes) -> bytes:
-    """The same lines without quotes. A comma or line break inside a cell becomes '?', which no cell may hold."""
+    """The same lines without quotes. A comma or line break inside a cell becomes '?', which no cell may
+    hold.
+    """
     rows = csv.reader(io.StringIO(raw.decode("utf-8", "replace"), newline=""), skipinitialspace=True)
     lines: list[str] = []
     for row in rows:

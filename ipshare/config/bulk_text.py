@@ -1,8 +1,8 @@
 """Text cells -> addresses, a column of cells at a time: no Python object for each row.
 
 A cell is a byte range of one big buffer. The parsers walk over character positions, not rows: step j looks at
-character j of every cell. They take the common spellings only (dotted quads, hex groups with at most one "::",
-an optional /length, no host bits); a cell that they do not take is not wrong yet but is given to
+character j of every cell. They take the common spellings only (dotted quads, hex groups with at most one
+"::", an optional /length, no host bits); a cell that they do not take is not wrong yet but is given to
 ipshare.config.units.prefix, which is the judge (bulk.py).
 """
 
@@ -153,7 +153,7 @@ def _v6(cells: Cells) -> tuple[Bytes, Bytes, Bools]:
         good &= ~(empty & is_colon & ~double & (position > 0))
         good &= ~(empty & ~is_colon & ((gap != count) | (before != _COLON)))
         if position == 1:
-            good &= ~((before == _COLON) & ~double)
+            good = good & ~((before == _COLON) & ~double)
         stored = ends & ~in_length & (digits > 0)
         good &= ~(stored & (count > 7))
         keep = np.flatnonzero(stored & (count < 8))
@@ -202,17 +202,19 @@ def _has_host_bits(address: Bytes, prefix_len: Bytes) -> Bools:
 def words(cells: Cells) -> tuple[list[str], Ints]:
     """The distinct texts of a column, and for each cell its number among them. An empty cell is "".
 
-    Cells count as equal if their first 64 bytes are; no name is longer, so what is longer is wrong in any case.
+    Cells count as equal if their first 64 bytes are; no name is longer, so what is longer is wrong in any
+    case.
     """
     n = len(cells)
     code = np.zeros(n, np.int64)
     width = min(64, int((cells.end - cells.first).max(initial=0)))
-    for start in range(0, max(width, 1), 8):
+    for start in range(0, width, 8):
         chunk = np.zeros(n, np.uint64)
-        for position in range(start, start + 8):
+        for position in range(start, min(start + 8, width)):
             char, live = cells.at(position)
-            chunk = (chunk << np.uint64(8)) | np.where(live, char, 0).astype(np.uint64)
+            chunk = (chunk << np.uint64(8)) | np.where(live, char, np.uint8(0))
         _, chunk_code = np.unique(chunk, return_inverse=True)
-        _, code = np.unique(code * (n + 1) + chunk_code, return_inverse=True)
-    _, example, code = np.unique(code, return_index=True, return_inverse=True)
+        code = np.unique(code * (n + 1) + chunk_code, return_inverse=True)[1] if start else chunk_code
+    example = np.zeros(int(code.max(initial=-1)) + 1, np.int64)
+    example[code] = np.arange(n)
     return [cells.one(int(row)) for row in example], code.astype(np.int64)

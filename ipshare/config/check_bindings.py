@@ -19,7 +19,7 @@ from ipshare.config.resolve import (
 )
 from ipshare.config.site import Site
 from ipshare.config.units import bad_scope
-from ipshare.model import Prefix, contains, offset_in, prefix_at
+from ipshare.model import Prefix, contains, offset_in
 
 _TARGETS = ("to", "policy", "here", "down")
 ENCAPSULATE = 'encapsulate (path = "ipip" and a tunnel address)'
@@ -113,13 +113,19 @@ def no_place(prefix: Prefix, network: Prefix, endpoint: schema.Endpoint) -> tupl
         return None
     base, name = first_local(endpoint, prefix.version), endpoint.name
     if base is None:
-        message = f"{prefix} is IPv{prefix.version}, but end point {name!r} has no IPv{prefix.version} local network"
+        message = (
+            f"{prefix} is IPv{prefix.version}, but end point {name!r} has no "
+            f"IPv{prefix.version} local network"
+        )
         return message, f"add one to its `local`, or {ENCAPSULATE}"
     if prefix.prefixlen < base.prefixlen:
         message = f"{prefix} is larger than local network {base} of end point {name!r}"
         return message, f"bind parts of it (/{base.prefixlen} or longer), or {ENCAPSULATE}"
     offset = offset_in(network, prefix)
-    message = f"{prefix} starts {offset} addresses into {network}: beyond local network {base} of end point {name!r}"
+    message = (
+        f"{prefix} starts {offset} addresses into {network}: beyond local network {base} of "
+        f"end point {name!r}"
+    )
     return message, "write `local` with the prefix that serves it there"
 
 
@@ -223,7 +229,8 @@ def claimed_twice(site: Site, claims: list[Claim]) -> Iterator[Finding]:
         told.add(late)
         address = _address(claim.first, claim.family)
         message = (
-            f"local address {address} of end point {claim.endpoint!r} is claimed by {bindings[early].prefix} too "
+            f"local address {address} of end point {claim.endpoint!r} is claimed by "
+            f"{bindings[early].prefix} too "
             f"({site.where(bindings[early])})"
         )
         hint = f"give it another local address; many Global IPs at one address: {ENCAPSULATE}"
@@ -241,7 +248,8 @@ def tunnel_claimed(site: Site, claims: list[Claim]) -> Iterator[Finding]:
                     binding = bindings[claim.owner]
                     alone = binding.prefix.num_addresses == 1
                     message = (
-                        f"tunnel address {tunnel} is also the local address of a Global IP of {binding.prefix} "
+                        f"tunnel address {tunnel} is also the local address of a Global IP of "
+                        f"{binding.prefix} "
                         f"({site.where(binding)}), which cannot be reached"
                     )
                     hint = "take a tunnel address that no binding maps to"

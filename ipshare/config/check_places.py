@@ -147,7 +147,10 @@ def tunnel_addresses(site: Site, table: schema.Endpoint | schema.Distribution) -
             yield Finding(path, f"tunnel address {address} is {scope}", "use an address that is routed here")
         for network in readable(site.network, "prefix"):
             if contains(network.prefix, prefix):
-                message = f"tunnel address {address} is inside Global Network {network.prefix} ({site.where(network)})"
+                message = (
+                    f"tunnel address {address} is inside Global Network {network.prefix} "
+                    f"({site.where(network)})"
+                )
                 yield Finding(
                     path, message, "it must stay where it is: use an address out of the local network"
                 )

@@ -1,8 +1,8 @@
 """What single tables cannot know: checks between tables, each a generator of findings about one table.
 
-`run` gives every table of a kind to every check of that kind. A check that reads a key whose
-value was refused ends there (schema.Unreadable): its mistake is reported already, all other checks go on.
-Here: the machinery, names, this node, the engine, probes. Places and bindings have modules of their own. Pure.
+`run` gives every table of a kind to every check of that kind. A check that reads a key whose value was
+refused ends there (schema.Unreadable): its mistake is reported already, all other checks go on. Here: the
+machinery, names, this node, the engine, probes. Places and bindings have modules of their own. Pure.
 """
 
 from __future__ import annotations
@@ -37,8 +37,13 @@ def run(site: Site, checks: dict[str, list[Check]]) -> Iterator[Finding]:
     """All findings of `checks`: kind of table -> checks of one such table."""
     for kind, functions in checks.items():
         for table in site.tables(kind):
-            for function in functions:
-                yield from _until_unreadable(function(site, table))
+            yield from run_one(site, table, functions)
+
+
+def run_one(site: Site, table: Any, functions: list[Check]) -> Iterator[Finding]:
+    """All findings about one table."""
+    for function in functions:
+        yield from _until_unreadable(function(site, table))
 
 
 def _until_unreadable(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -141,7 +146,10 @@ def devices(site: Site, engine: schema.Engine) -> Iterator[Finding]:
                 yield Finding(("node", key, index), f"{device!r} is the engine's own {ours[device]}", hint)
     for copy in readable(site.copy, "interface"):
         if copy.interface in ours:
-            message = f"{copy.interface!r} is the engine's own {ours[copy.interface]}: copies would be translated again"
+            message = (
+                f"{copy.interface!r} is the engine's own {ours[copy.interface]}: copies would "
+                f"be translated again"
+            )
             yield Finding((*copy._path, "interface"), message, "name an interface that leads to the IDS")
 
 

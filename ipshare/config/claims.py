@@ -1,10 +1,10 @@
 """Which local addresses bindings claim, and whether two claim one.
 
-Bindings nest and the longest wins, so a binding claims local addresses only for those global addresses that no
-longer binding takes out of it: the sweep of `effective` cuts them out. What rewriting end points serve must then
-be disjoint for each end point, or the inner translation could not tell the Global IPs apart (S1.3).
-Pure Python on integers, for bindings of the TOML; ipshare.config.bulk_claims does the same for
-bulk rows and is held equal to this by a property test.
+Bindings nest and the longest wins, so a binding claims local addresses only for those global addresses that
+no longer binding takes out of it: the sweep of `effective` cuts them out. What rewriting end points serve
+must then be disjoint for each end point, or the inner translation could not tell the Global IPs apart (S1.3).
+Pure Python on integers, for bindings of the TOML; ipshare.config.bulk_claims does the same for bulk rows and
+is held equal to this by a property test.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class Claim:
 
 
 def effective(spans: Iterable[Span]) -> Iterator[Span]:
-    """What is left of each span when longer ones are cut out. Spans nest or are disjoint; none is given twice."""
+    """What is left of each span when longer ones are cut out. Spans nest or are disjoint; none is given
+    twice.
+    """
     stack: list[Span] = []
     at = 0  # everything below is given out
     for span in sorted(spans, key=lambda s: (s.first, -s.last)):

@@ -29,7 +29,9 @@ _SCALAR = re.compile(r"[^,\]}#\n]+")
 
 
 def scan(text: str) -> dict[KeyPath, tuple[int, int]]:
-    """Key path -> (line, column), 1-based, of the first place where it is named. `text` must be valid TOML."""
+    """Key path -> (line, column), 1-based, of the first place where it is named. `text` must be valid
+    TOML.
+    """
     scanner = _Scanner(text.replace("\r\n", "\n"))
     scanner.document()
     return scanner.positions()

@@ -1,7 +1,7 @@
 """The door: a file -> Report or Config.
 
-`check` reports and never raises for what a file says; `load` raises ConfigError with everything that is wrong.
-Neither touches the network or the kernel, and neither changes anything.
+`check` reports and never raises for what a file says; `load` raises ConfigError with everything that is
+wrong. Neither touches the network or the kernel, and neither changes anything.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ ALL_CHECKS: dict[str, list[checks.Check]] = {
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What reading a configuration gave. `config` is None if there are problems; both lists go by file and line."""
+    """What reading a configuration gave. `config` is None if there are problems; both lists go by file and
+    line.
+    """
 
     config: Config | None
     problems: tuple[Problem, ...]
@@ -76,13 +78,15 @@ def _report(document: Document) -> Report:
 
 
 def _bulk(document: Document, site: Site) -> BindingSet | None:
-    """Checks of all bindings together, with NumPy where there are files of them, without where there are none."""
+    """Checks of all bindings together, with NumPy where there are files of them, without where there are
+    none.
+    """
     if not site.bindings_file:
         _file(document, check_bindings.together(site))
         return None
-    from ipshare.config import bulk_check
+    from ipshare.config.bulk_check import bindings_files
 
-    rows, problems, warnings = bulk_check.bindings_files(site)
+    rows, problems, warnings = bindings_files(site)
     document.problems += problems
     document.warnings += warnings
     return rows

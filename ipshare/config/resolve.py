@@ -2,7 +2,8 @@
 
 One set of rules for the checks, for building the Config and for bulk rows:
 - the offset of a binding is counted from the first address of its Global Network;
-- without `local`, a rewriting end point serves it at the same offset in its first local network of the family;
+- without `local`, a rewriting end point serves it at the same offset in its first local network of the
+  family;
 - behind an encapsulated path the packet keeps its destination: there is no local prefix.
 Pure. Functions raise schema.Unreadable where a key that they need was refused.
 """

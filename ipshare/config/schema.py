@@ -188,7 +188,8 @@ class Engine(Table):
         default=4900,
         ge=1,
         le=32764,
-        description="Priority of our first `ip rule`; the next number is used too. Below 32766, that of table main.",
+        description="Priority of our first `ip rule`; the next number is used too. Below 32766, "
+        "that of table main.",
     )
 
 
@@ -199,7 +200,8 @@ class Network(Table):
     prefix: Prefix = Field(description="The Global Network, IPv4 or IPv6.")
     unmatched: Literal["drop", "unreachable", "pass"] = Field(
         default="unreachable",
-        description="What a packet gets where no binding covers its destination: dropped silently, answered with "
+        description="What a packet gets where no binding covers its destination: dropped silently, "
+        "answered with "
         "host unreachable, or passed on unchanged (refused at a distribution point, where it would loop).",
     )
 
@@ -210,17 +212,20 @@ class Endpoint(Table):
     name: Name = Field(description="Name that bindings and policies refer to.")
     local: list[Prefix] = Field(
         default=[],
-        description="Local networks, routable from the distribution points. Needed where packets are rewritten, "
+        description="Local networks, routable from the distribution points. Needed where packets "
+        "are rewritten, "
         "and for tunnel addresses.",
     )
     path: Literal["rewrite", "ipip", "gue"] = Field(
         default="rewrite",
-        description="How packets come here: destination rewritten to the local address, or encapsulated unchanged "
+        description="How packets come here: destination rewritten to the local address, or "
+        "encapsulated unchanged "
         "in IP-in-IP or GUE (UDP).",
     )
     tunnel: list[Address] = Field(
         default=[],
-        description="Tunnel addresses, at most one per family: out of the local networks, configured on no interface.",
+        description="Tunnel addresses, at most one per family: out of the local networks, "
+        "configured on no interface.",
     )
     gue_port: Port = Field(default=6080, description="UDP port of GUE at this end point.")
     path_mtu: Mtu = Field(
@@ -230,7 +235,8 @@ class Endpoint(Table):
     )
     replies: Literal["direct", "tunnel", "rewrite"] = Field(
         default="direct",
-        description="How replies leave: untranslated straight to the client, encapsulated to a distribution point, "
+        description="How replies leave: untranslated straight to the client, encapsulated to a "
+        "distribution point, "
         "or with the source rewritten where the distribution point is the default gateway.",
     )
     mss_clamp: bool = Field(
@@ -256,7 +262,8 @@ class Distribution(Table):
     gue_port: Port = Field(default=6080, description="UDP port of GUE at this distribution point.")
     path_mtu: Mtu = Field(
         default=PathMtu(1500, 1500),
-        description="Bytes of the largest IP packet (the outer one) on the way from end points to it, for both "
+        description="Bytes of the largest IP packet (the outer one) on the way from end points to "
+        "it, for both "
         "families or as {v4 = ..., v6 = ...}.",
     )
     is_self: bool = Field(default=False, alias="self", description="This node is that distribution point.")
@@ -297,7 +304,8 @@ class Binding(Table):
     to: Name | None = Field(default=None, description="End point that serves it.")
     local: Prefix | None = Field(
         default=None,
-        description="Local prefix of the same length at that end point. Default: as far into the end point's first "
+        description="Local prefix of the same length at that end point. Default: as far into the "
+        "end point's first "
         "local network of the family as `global` is into its Global Network; encapsulated: none.",
     )
     policy: Name | None = Field(default=None, description="Policy that chooses among several end points.")

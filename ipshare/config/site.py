@@ -2,8 +2,8 @@
 
 pydantic would stop at the first table that fails and never reach the checks between tables. Here each table
 is validated on its own; of one with mistakes the good keys are kept and the bad ones are marked as broken
-(schema.Table), so that one run reports everything. `Site.incomplete` names kinds of tables of which some could
-not be read at all: a name that is missing there is no mistake of its own.
+(schema.Table), so that one run reports everything. `Site.incomplete` names kinds of tables of which some
+could not be read at all: a name that is missing there is no mistake of its own.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def _table(document: Document, path: KeyPath, model: type[T], data: dict[str, An
 
 
 def _salvage(model: type[T], data: dict[str, Any], details: list[ErrorDetails]) -> T:
-    """The table with what is sound in it; keys with a mistake, and those that an unknown key may have meant, broken."""
+    """The table with what is sound in it; keys with a mistake, and those that an unknown key may have meant,
+    broken.
+    """
     aliases = {info.alias or name: name for name, info in model.model_fields.items()}
     broken: set[str] = set()
     for detail in details:
@@ -175,8 +177,7 @@ def _problem(document: Document, path: KeyPath, model: type[BaseModel], detail: 
     holder, info = _find(model, where)
     message, hint = _explain(detail, holder, info)
     place = (*path, *where) if detail["type"] != "missing" else (*path, *where[:-1])
-    problem = document.problem(place, message, hint)
-    return problem
+    return document.problem(place, message, hint)
 
 
 def explain_row(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[str, str, str]]:

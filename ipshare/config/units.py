@@ -156,7 +156,7 @@ def name(value: object) -> str:
     return value
 
 
-_SCOPES: list[tuple[Prefix, str]] = [
+SCOPES: list[tuple[Prefix, str]] = [
     (IPv4Network("0.0.0.0/8"), "unspecified"),
     (IPv4Network("127.0.0.0/8"), "loopback"),
     (IPv4Network("169.254.0.0/16"), "link-local"),
@@ -172,7 +172,7 @@ _SCOPES: list[tuple[Prefix, str]] = [
 
 def bad_scope(value: Prefix) -> str | None:
     """The scope that `value` overlaps and that is never translated; None where it is good."""
-    for scope, text in _SCOPES:
+    for scope, text in SCOPES:
         if scope.version == value.version and scope.overlaps(value):
             return text
     return None
