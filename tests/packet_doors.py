@@ -68,7 +68,9 @@ class Collector:
 
     def __init__(self) -> None:
         self.packets: list[Emitted] = []
-        self.fn = ffi.callback("void(void *, struct ips_pkt *)", lambda _arg, p: self.packets.append(taken(p)))
+        self.fn = ffi.callback(
+            "void(void *, struct ips_pkt *)", lambda _arg, p: self.packets.append(taken(p))
+        )
 
     @property
     def data(self) -> list[bytes]:
@@ -84,13 +86,26 @@ def segment(packet: Packet, headroom: int = 64, scratch_bytes: int = 70000) -> t
 # ---- building packets ------------------------------------------------------
 
 
-def ip(protocol: int, payload: bytes, src: str, dst: str, *, tos: int = 0, ttl: int = 64, ip_id: int = 1,
-       df: bool = True, options: bytes = b"", flow_label: int = 0) -> bytes:
+def ip(
+    protocol: int,
+    payload: bytes,
+    src: str,
+    dst: str,
+    *,
+    tos: int = 0,
+    ttl: int = 64,
+    ip_id: int = 1,
+    df: bool = True,
+    options: bytes = b"",
+    flow_label: int = 0,
+) -> bytes:
     """An IP packet of the addresses' family."""
     source, target = ip_address(src), ip_address(dst)
     if source.version == 6:
         word = 6 << 28 | tos << 20 | flow_label
-        return struct.pack("!IHBB", word, len(payload), protocol, ttl) + source.packed + target.packed + payload
+        return (
+            struct.pack("!IHBB", word, len(payload), protocol, ttl) + source.packed + target.packed + payload
+        )
     n = 20 + len(options)
     flags = 0x4000 if df else 0
     header = struct.pack("!BBHHHBBH", 0x40 | n // 4, tos, n + len(payload), ip_id, flags, ttl, protocol, 0)
@@ -101,8 +116,20 @@ def ends(version: int) -> tuple[str, str]:
     return ("192.0.2.1", "198.51.100.7") if version == 4 else ("2001:db8::1", "2001:db8:7::2")
 
 
-def tcp(version: int, payload: bytes, *, seq: int = 1000, ack: int = 77, flags: int = 0x10, window: int = 512,
-        options: bytes = b"", sport: int = 40000, dport: int = 443, reserved: int = 0, **fields: Any) -> bytes:
+def tcp(
+    version: int,
+    payload: bytes,
+    *,
+    seq: int = 1000,
+    ack: int = 77,
+    flags: int = 0x10,
+    window: int = 512,
+    options: bytes = b"",
+    sport: int = 40000,
+    dport: int = 443,
+    reserved: int = 0,
+    **fields: Any,
+) -> bytes:
     src, dst = ends(version)
     offset = (20 + len(options)) // 4 << 4 | reserved
     header = struct.pack("!HHIIBBHHH", sport, dport, seq % 2**32, ack, offset, flags, window, 0, 0)

@@ -95,7 +95,9 @@ def dont_fragment(packet: bytes) -> bool:
     return family(packet) == 6 or bool(packet[6] & 0x40)
 
 
-def encap(inner: bytes, local: str, remote: str, *, gue_port: int = 0, entropy: int = 0, ip_id: int = 0) -> bytes:
+def encap(
+    inner: bytes, local: str, remote: str, *, gue_port: int = 0, entropy: int = 0, ip_id: int = 0
+) -> bytes:
     """The tunnel packet around ``inner``; GUE if there is a port, else IP-in-IP."""
     source, target = ip_address(local), ip_address(remote)
     payload, protocol = inner, IPIP if family(inner) == 4 else IPV6
@@ -110,7 +112,12 @@ def encap(inner: bytes, local: str, remote: str, *, gue_port: int = 0, entropy: 
         )
         return with_header_sum(header + source.packed + target.packed) + payload
     word = 6 << 28 | tos(inner) << 20 | entropy
-    return struct.pack("!IHBB", word, len(payload), protocol, ttl(inner)) + source.packed + target.packed + payload
+    return (
+        struct.pack("!IHBB", word, len(payload), protocol, ttl(inner))
+        + source.packed
+        + target.packed
+        + payload
+    )
 
 
 # RFC 6040 figure 4: [inner][outer], None = drop
@@ -149,7 +156,11 @@ def _gue(packet: bytes) -> tuple[int, bytes]:
 def decap(packet: bytes) -> bytes:
     """The packet inside; raises ``Refused``. The outer header is taken as valid and whole."""
     n = ip_header_len(packet)
-    total = struct.unpack("!H", packet[2:4])[0] if family(packet) == 4 else 40 + struct.unpack("!H", packet[4:6])[0]
+    total = (
+        struct.unpack("!H", packet[2:4])[0]
+        if family(packet) == 4
+        else 40 + struct.unpack("!H", packet[4:6])[0]
+    )
     packet = packet[:total]
     if family(packet) == 4 and struct.unpack("!H", packet[6:8])[0] & 0x3FFF:
         raise Refused("TUNNEL_HEADER")

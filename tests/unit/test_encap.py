@@ -19,7 +19,9 @@ TUNNELS = {4: ("203.0.113.1", "203.0.113.9"), 6: ("2001:db8:ffff::1", "2001:db8:
 CASES = [(outer, inner, gue) for outer in (4, 6) for inner in (4, 6) for gue in (0, 6080)]
 
 
-def outward(packet: bytes, outer: int, gue: int, entropy: int = 0x1234, ip_id: int = 0xBEEF) -> tuple[str, bytes]:
+def outward(
+    packet: bytes, outer: int, gue: int, entropy: int = 0x1234, ip_id: int = 0xBEEF
+) -> tuple[str, bytes]:
     p = Packet(packet)
     verdict = lib.ips_encap_packet(p.c, endpoint(*TUNNELS[outer], gue_port=gue), entropy, ip_id)
     return name(verdict), p.data
@@ -43,7 +45,12 @@ def wrapped(packet: bytes, outer: int, gue: int, **fields: int) -> bytes:
 
 @pytest.mark.parametrize("outer,inner,gue", CASES)
 @given(
-    st.integers(0, 255), st.integers(2, 255), st.booleans(), st.integers(0, 65535), st.integers(0, 65535), st.integers(0, 99)
+    st.integers(0, 255),
+    st.integers(2, 255),
+    st.booleans(),
+    st.integers(0, 65535),
+    st.integers(0, 65535),
+    st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
 def test_s1_6_encap_equals_model_and_comes_back(
@@ -66,7 +73,13 @@ def test_outer_header_as_scapy_reads_it(outer: int, inner: int, gue: int) -> Non
     seen = (IP if outer == 4 else IPv6)(tunnel)
     assert (seen.src, seen.dst) == TUNNELS[outer]
     if outer == 4:
-        assert (seen.tos, seen.ttl, seen.id, str(seen.flags), seen.len) == (0xB9, 17, 0xBEEF, "DF", len(tunnel))
+        assert (seen.tos, seen.ttl, seen.id, str(seen.flags), seen.len) == (
+            0xB9,
+            17,
+            0xBEEF,
+            "DF",
+            len(tunnel),
+        )
         assert IP(bytes(IP(tunnel).copy())).chksum == seen.chksum
     else:
         assert (seen.tc, seen.hlim, seen.fl, seen.plen) == (0xB9, 17, 0x7FFF, len(tunnel) - 40)
@@ -127,12 +140,19 @@ def test_gue_variant_1_and_verified_sums(outer: int, inner: int) -> None:
 @pytest.mark.parametrize(
     "octets,verdict",
     [
-        ("20040000", "TUNNEL_HEADER"), ("01040000", "TUNNEL_HEADER"), ("00040001", "TUNNEL_HEADER"),
-        ("00048000", "TUNNEL_HEADER"), ("00060000", "TUNNEL_HEADER"), ("003b0000", "TUNNEL_HEADER"),
-        ("80040000", "TUNNEL_HEADER"), ("c0040000", "TUNNEL_HEADER"), ("70040000", "TUNNEL_HEADER"),
-        ("00290000", "TUNNEL_INNER"), ("00040000", "OK"),
+        ("20040000", "TUNNEL_HEADER"),
+        ("01040000", "TUNNEL_HEADER"),
+        ("00040001", "TUNNEL_HEADER"),
+        ("00048000", "TUNNEL_HEADER"),
+        ("00060000", "TUNNEL_HEADER"),
+        ("003b0000", "TUNNEL_HEADER"),
+        ("80040000", "TUNNEL_HEADER"),
+        ("c0040000", "TUNNEL_HEADER"),
+        ("70040000", "TUNNEL_HEADER"),
+        ("00290000", "TUNNEL_INNER"),
+        ("00040000", "OK"),
     ],
-)  # fmt: skip
+)
 def test_gue_header_octets(octets: str, verdict: str) -> None:
     tunnel = wrapped(udp(4, b"abc"), 4, 6080)
     assert inward(tunnel[:28] + bytes.fromhex(octets) + tunnel[32:])[0] == verdict

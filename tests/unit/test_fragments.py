@@ -1,4 +1,4 @@
-"""The fragment table: ports of later fragments, early ones held, bounded, two seconds (DESIGN.md section 6)."""
+"""The fragment table: ports of later fragments, early ones held, bounded, for two seconds (DESIGN.md 6)."""
 
 from __future__ import annotations
 

@@ -54,7 +54,9 @@ def apart(p: Emitted) -> list[bytes]:
     field = int.from_bytes(p.data[at + 16 : at + 18], "big")
     assert field == oracle.ones_sum(oracle.pseudo(p.data, 6, len(p.data) - at)), "not a pseudo-header sum"
     assert p.data == oracle.with_lengths(p.data), "lengths or IPv4 sum wrong"
-    fields: dict[str, Any] = {k: getattr(p, k) for k in ("gso_type", "gso_size", "gso_flags", "csum", "csum_start", "csum_offset")}
+    fields: dict[str, Any] = {
+        k: getattr(p, k) for k in ("gso_type", "gso_size", "gso_flags", "csum", "csum_start", "csum_offset")
+    }
     verdict, pieces = segment(Packet(p.data, **fields))
     assert verdict == "OK"
     assert [x.data for x in pieces] == oracle.segment(p.data, p.gso_size, fixed_id=bool(p.gso_flags))
@@ -75,8 +77,15 @@ def by_flow(packets: Iterable[bytes]) -> dict[bytes, list[bytes]]:
     return flows
 
 
-def stream(version: int, sizes: Iterable[int], *, seq: int = 2**32 - 3000, ip_id: int = 65533, step: int = 1,
-           **fields: Any) -> list[bytes]:
+def stream(
+    version: int,
+    sizes: Iterable[int],
+    *,
+    seq: int = 2**32 - 3000,
+    ip_id: int = 65533,
+    step: int = 1,
+    **fields: Any,
+) -> list[bytes]:
     """Contiguous segments of the given sizes, as one sender's card would cut them."""
     rng, out = random.Random(5), []
     for index, size in enumerate(sizes):
@@ -128,11 +137,21 @@ def test_ids_that_stay_fixed_need_df() -> None:
 
 BASE: dict[str, Any] = {"seq": 1100, "ip_id": 2}
 DIFFERENT: dict[str, dict[str, Any]] = {
-    "gap": {"seq": 1101}, "repetition": {"seq": 1000}, "ack": {"ack": 78}, "window": {"window": 513},
-    "ttl": {"ttl": 63}, "tos": {"tos": 1}, "df": {"df": False}, "ece": {"flags": 0x50}, "cwr": {"flags": 0x90},
-    "reserved": {"reserved": 1}, "options": {"options": TIMESTAMPS}, "port": {"sport": 40001},
-    "id": {"ip_id": 3}, "longer": {"payload": bytes(101)},
-}  # fmt: skip
+    "gap": {"seq": 1101},
+    "repetition": {"seq": 1000},
+    "ack": {"ack": 78},
+    "window": {"window": 513},
+    "ttl": {"ttl": 63},
+    "tos": {"tos": 1},
+    "df": {"df": False},
+    "ece": {"flags": 0x50},
+    "cwr": {"flags": 0x90},
+    "reserved": {"reserved": 1},
+    "options": {"options": TIMESTAMPS},
+    "port": {"sport": 40001},
+    "id": {"ip_id": 3},
+    "longer": {"payload": bytes(101)},
+}
 
 
 @pytest.mark.parametrize("what", DIFFERENT)
@@ -172,10 +191,17 @@ def test_cwr_may_only_be_first() -> None:
     assert [len(apart(p)) for p in coalesce(packets)] == [1, 2]
 
 
-@pytest.mark.parametrize("packet", [
-    tcp(4, b"", seq=1100, ip_id=2), tcp(4, b"s", seq=1100, flags=2), tcp(4, b"r", seq=1100, flags=0x14),
-    tcp(4, b"u", seq=1100, flags=0x30), tcp(4, b"x", seq=1100, flags=0), tcp(4, b"f", seq=1150, flags=0x11),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "packet",
+    [
+        tcp(4, b"", seq=1100, ip_id=2),
+        tcp(4, b"s", seq=1100, flags=2),
+        tcp(4, b"r", seq=1100, flags=0x14),
+        tcp(4, b"u", seq=1100, flags=0x30),
+        tcp(4, b"x", seq=1100, flags=0),
+        tcp(4, b"f", seq=1150, flags=0x11),
+    ],
+)
 def test_what_never_waits_goes_after_what_was_held(packet: bytes) -> None:
     gro, first = Gro(), tcp(4, bytes(100), ip_id=1)
     assert gro.push(first) == "COALESCED"
@@ -266,9 +292,18 @@ def greedy(packets: list[bytes]) -> list[list[bytes]]:
 
 
 @pytest.mark.parametrize("version", (4, 6))
-@given(st.lists(st.tuples(st.sampled_from([0, 1, 40, 41]), st.sampled_from([0x10] * 6 + [0x18, 0x11, 0x90, 0x50, 0x12, 0x30]),
-                          st.sampled_from([0] * 8 + [1, -40]), st.sampled_from([1, 1, 1, 0, 2]),
-                          st.sampled_from([True] * 9 + [False])), max_size=14))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 40, 41]),
+            st.sampled_from([0x10] * 6 + [0x18, 0x11, 0x90, 0x50, 0x12, 0x30]),
+            st.sampled_from([0] * 8 + [1, -40]),
+            st.sampled_from([1, 1, 1, 0, 2]),
+            st.sampled_from([True] * 9 + [False]),
+        ),
+        max_size=14,
+    )
+)
 @settings(max_examples=250, deadline=None)
 def test_one_flow_equals_model(version: int, steps: list[tuple[int, int, int, int, bool]]) -> None:
     packets, seq, ip_id = [], 1, 65534

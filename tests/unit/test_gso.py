@@ -15,8 +15,19 @@ from scapy.layers.inet6 import IPv6
 from ipshare.core import ffi, lib
 from tests.oracle import encap as oracle
 from tests.packet_doors import (
-    GSO_TCP, GSO_UDP, PARTIAL, Collector, Packet, ends, ip, name, partial, segment, tcp, udp,
-)  # fmt: skip
+    GSO_TCP,
+    GSO_UDP,
+    PARTIAL,
+    Collector,
+    Packet,
+    ends,
+    ip,
+    name,
+    partial,
+    segment,
+    tcp,
+    udp,
+)
 
 TIMESTAMPS = bytes.fromhex("0101080a1122334455667788")
 
@@ -35,12 +46,26 @@ def super_udp(version: int, payload: bytes, size: int, **fields: object) -> Pack
 
 @pytest.mark.parametrize("version", (4, 6))
 @given(
-    payload=st.binary(max_size=700), size=st.integers(1, 300), seq=st.integers(0, 2**32 - 1), flags=st.integers(0, 255),
-    ip_id=st.integers(0, 65535), timestamps=st.booleans(), tos=st.integers(0, 255), fixed=st.booleans(),
-)  # fmt: skip
+    payload=st.binary(max_size=700),
+    size=st.integers(1, 300),
+    seq=st.integers(0, 2**32 - 1),
+    flags=st.integers(0, 255),
+    ip_id=st.integers(0, 65535),
+    timestamps=st.booleans(),
+    tos=st.integers(0, 255),
+    fixed=st.booleans(),
+)
 @settings(max_examples=150, deadline=None)
 def test_tcp_segments_equal_model(
-    version: int, payload: bytes, size: int, seq: int, flags: int, ip_id: int, timestamps: bool, tos: int, fixed: bool
+    version: int,
+    payload: bytes,
+    size: int,
+    seq: int,
+    flags: int,
+    ip_id: int,
+    timestamps: bool,
+    tos: int,
+    fixed: bool,
 ) -> None:
     flags &= ~0x06  # SYN, RST
     options = TIMESTAMPS if timestamps else b""
@@ -184,18 +209,27 @@ def cut(packet: bytes, mtu: int, scratch_bytes: int = 70000, **fields: int) -> t
 
 
 OPTIONS = {
-    "none": b"", "copied": bytes([0x88, 4, 1, 2]), "not copied": bytes([0x07, 7, 4, 0, 0, 0, 0, 0]),
-    "mixed": bytes([1, 0x44, 4, 5, 0, 0x94, 4, 0, 0, 0, 0, 0]), "odd": bytes([1, 0x82, 3, 9, 0x07, 3, 4, 0]),
-}  # fmt: skip
+    "none": b"",
+    "copied": bytes([0x88, 4, 1, 2]),
+    "not copied": bytes([0x07, 7, 4, 0, 0, 0, 0, 0]),
+    "mixed": bytes([1, 0x44, 4, 5, 0, 0x94, 4, 0, 0, 0, 0, 0]),
+    "odd": bytes([1, 0x82, 3, 9, 0x07, 3, 4, 0]),
+}
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@given(size=st.integers(0, 900), mtu=st.integers(68, 600), offset=st.sampled_from([0, 0x2000, 0x2003, 0x0010, 0x8000]))
+@given(
+    size=st.integers(0, 900),
+    mtu=st.integers(68, 600),
+    offset=st.sampled_from([0, 0x2000, 0x2003, 0x0010, 0x8000]),
+)
 @settings(max_examples=80, deadline=None)
 def test_fragments_equal_model(options: bytes, size: int, mtu: int, offset: int) -> None:
     size = size // 8 * 8 + 8 if offset & 0x3FFF else size
     payload = random.Random(size).randbytes(size)
-    whole = ip(17, bytes(4) + struct.pack("!HH", 8 + size, 0) + payload, *ends(4), df=False, options=options, ip_id=7)
+    whole = ip(
+        17, bytes(4) + struct.pack("!HH", 8 + size, 0) + payload, *ends(4), df=False, options=options, ip_id=7
+    )
     n = oracle.ip_header_len(whole)
     whole = oracle.with_lengths(whole[:6] + struct.pack("!H", offset) + whole[8:])
     verdict, pieces = cut(whole, mtu)
@@ -229,4 +263,7 @@ def test_what_must_not_be_fragmented() -> None:
     assert len(cut(df_clear, 28)[1]) == 63
     assert cut(df_clear, 300, scratch_bytes=363) == ("NO_ROOM", [])
     assert cut(df_clear, 300, scratch_bytes=364)[0] == "OK"
-    assert cut(partial(udp(4, bytes(500), df=False)), 300, csum=PARTIAL, csum_start=20, csum_offset=6) == ("BAD_OFFLOAD", [])
+    assert cut(partial(udp(4, bytes(500), df=False)), 300, csum=PARTIAL, csum_start=20, csum_offset=6) == (
+        "BAD_OFFLOAD",
+        [],
+    )
