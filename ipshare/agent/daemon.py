@@ -1,0 +1,311 @@
+"""daemon: the loop of one node's agent: signals, control socket, timers; all work in one thread beside it.
+
+The event loop never blocks; every change goes through one worker thread, one at a time, in the order in
+which it was asked for. The agent's death changes nothing that packets see: engine and routes stay, and the
+next agent finds them. SIGHUP reloads the file (a bad one is refused with all its mistakes, the old stays),
+SIGTERM ends the agent alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ipshare import __version__
+from ipshare import config as configuration
+from ipshare.agent import notify
+from ipshare.agent.audit import Audit
+from ipshare.agent.client import socket_path
+from ipshare.agent.confirm import remaining_s
+from ipshare.agent.guard import EngineGuard
+from ipshare.agent.prober import Prober
+from ipshare.agent.reconcile import Done, Reconciler
+from ipshare.agent.server import Caller, Server
+from ipshare.errors import ConfigError, IpshareError, NoPrivilege
+from ipshare.model import Config
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+DRIFT_S = 10.0
+"""Time between two looks at whether engine and routes are still what they should be."""
+TRIAL_POLL_S = 5.0
+"""CLOCK_BOOTTIME runs on in suspend and the event loop's clock does not: look again at least this often."""
+STUCK_S = 60.0
+"""Work that takes longer than this keeps the watchdog's sign of life back."""
+
+
+class Daemon:
+    """One node's agent. ``file``: what SIGHUP and ``reload`` read."""
+
+    def __init__(
+        self,
+        file: Path,
+        config: Config,
+        reconciler: Reconciler,
+        *,
+        group: str | None = None,
+        drift_s: float = DRIFT_S,
+    ) -> None:
+        self.file, self.wanted, self.node, self.drift_s = file, config, reconciler, drift_s
+        self.audit = Audit(config.node.state_dir)
+        self.server = Server(socket_path(config.node.runtime_dir), self.handle, group)
+        self.prober = Prober()
+        self.guard = EngineGuard(self._engine_ended)
+        self.notes: dict[str, str] = {}  # topic -> what is wrong now
+        self.generation = 0
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="work")
+        self._busy_since: float | None = None
+        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handlers: dict[str, Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+            "status": self._status,
+            "apply": self._apply,
+            "reload": self._reload,
+            "confirm": self._confirm,
+            "rollback": self._rollback,
+            "probe": self._probe,
+            "down": self._down,
+        }
+
+    async def run(self) -> None:
+        """Until SIGTERM, SIGINT or ``down``. Raises what keeps the node from starting."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._on_hangup()))
+        try:
+            done, note = await self._work(self.node.start, self.wanted)
+            self._changed("start", str(self.file), "agent start", done)
+            self._note("start", note)
+            await self.server.start()
+            for job in (self._drift(), self._trial(), self._watchdog(), self._probing()):
+                self._spawn(job)
+            self._ready()
+            await self._stop.wait()
+        finally:
+            notify.notify("STOPPING=1")
+            await self.server.stop()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self.guard.close()
+            self._worker.shutdown()
+
+    async def handle(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        """A request of the control socket. Raises IpshareError with what the caller should know."""
+        verb = request["verb"]
+        if verb not in self._handlers:
+            raise IpshareError(
+                f"the agent knows no verb {verb!r}", hint=f"it knows {', '.join(self._handlers)}"
+            )
+        return await self._handlers[verb](caller, request)
+
+    # ---- verbs --------------------------------------------------------------
+
+    async def _status(self, _caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+        state = self.node.store.state()
+        config = self.node.config or self.wanted
+        info = await self._work(self.node.engine_info)
+        return {
+            "node": config.node.name,
+            "version": __version__,
+            "pid": os.getpid(),
+            "file": str(self.file),
+            "engine_pid": info.pid if info else None,
+            "generation": info.generation if info else 0,
+            "engine_restarts": self.guard.restarts,
+            "confirm_within_s": remaining_s(state, self.node.clock),
+            "can_roll_back": bool(state.previous),
+            "notes": dict(self.notes),
+            "paths": self.prober.report(),
+        }
+
+    async def _apply(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        path, within = request.get("path"), request.get("confirm_within_s")
+        file = Path(path) if isinstance(path, str) else self.file
+        if file != self.file and not caller.is_owner:
+            raise NoPrivilege(
+                f"only root may make the agent read {file}",
+                hint=f"others may apply its own file, {self.file}",
+            )
+        if within is not None and not isinstance(within, int | float):
+            raise IpshareError("confirm_within_s is a number of seconds")
+
+        def change() -> Done:
+            return self.node.apply(configuration.load(file), within)
+
+        done = await self._change("apply", str(file), str(caller), change)
+        for name in ("start", "reload"):
+            self._note(name, "")
+        return _result(done) | {"confirm_within_s": within}
+
+    async def _reload(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+        return await self._apply(caller, {})
+
+    async def _confirm(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+        await self._change("confirm", "the configuration on trial", str(caller), self.node.confirm)
+        return {"confirmed": True}
+
+    async def _rollback(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+        return _result(await self._change("rollback", "to the one before", str(caller), self.node.rollback))
+
+    async def _probe(self, _caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+        await self._probe_once()
+        return {"paths": self.prober.report()}
+
+    async def _down(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+        if not caller.is_owner:
+            raise NoPrivilege("only root may take the node down")
+        config = self.node.config or self.wanted
+        self.guard.close()
+        down = await self._change("down", "everything", str(caller), lambda: self.node.down(config))
+        asyncio.get_running_loop().call_later(0.05, self._stop.set)  # the answer goes out first
+        return {"engine_stopped": down.engine_stopped, "routes": list(down.routes)}
+
+    # ---- jobs ---------------------------------------------------------------
+
+    async def _on_hangup(self) -> None:
+        notify.reloading()
+        with contextlib.suppress(IpshareError):  # logged, noted and audited; the old configuration stays
+            done = await self._change("reload", str(self.file), "SIGHUP", self._load_and_apply)
+            log.info("reloaded %s: generation %d", self.file, done.generation)
+        self._ready()
+
+    def _load_and_apply(self) -> Done:
+        return self.node.apply(configuration.load(self.file))
+
+    def _engine_ended(self) -> None:
+        self._spawn(self._restart_engine())
+
+    async def _restart_engine(self) -> None:
+        began = time.monotonic()
+        await asyncio.sleep(self.guard.backoff_s())
+        log.error("the engine ended: starting it again")
+        try:
+            done = await self._work(self.node.reconcile)
+        except IpshareError as error:
+            self._note("engine", f"the engine ended and does not start: {error.message}")
+            return  # the drift job tries again
+        self._changed("restart", "the engine had ended", "agent", done)
+        took_ms = (time.monotonic() - began) * 1e3
+        log.warning("the engine is back after %.0f ms, generation %d", took_ms, done.generation)
+
+    async def _drift(self) -> None:
+        while True:
+            await asyncio.sleep(self.drift_s)
+            with contextlib.suppress(IpshareError):
+                drift = await self._work(self.node.drift)
+                self._note("drift", "")
+                if drift:
+                    log.warning("not as it should be: %s; mending", "; ".join(drift))
+                    await self._change("mend", "; ".join(drift), "agent", self.node.reconcile)
+
+    async def _trial(self) -> None:
+        while True:
+            left = remaining_s(self.node.store.state(), self.node.clock)
+            if left == 0:
+                with contextlib.suppress(IpshareError):
+                    await self._change("rollback", "not confirmed in time", "confirm timer", self.node.expire)
+            await asyncio.sleep(min(left or TRIAL_POLL_S, TRIAL_POLL_S) + 0.001)
+
+    async def _watchdog(self) -> None:
+        interval = notify.watchdog_interval_s()
+        while interval is not None:
+            if self._busy_since is None or time.monotonic() - self._busy_since < STUCK_S:
+                notify.notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+    async def _probing(self) -> None:
+        while True:
+            config = self.node.config or self.wanted
+            if config.probe.mtu:
+                with contextlib.suppress(IpshareError):
+                    await self._probe_once()
+            await asyncio.sleep(config.probe.interval_s)
+
+    async def _probe_once(self) -> None:
+        config = self.node.config or self.wanted
+        await asyncio.to_thread(self.prober.run, config)
+        self._note("path_mtu", "; ".join(self.prober.alarms()))
+        measured = self.prober.measured()
+        if measured != self.node.measured:
+            self.node.measured = measured
+            await self._change("probe", "path MTUs as measured", "agent", self.node.reconcile)
+
+    # ---- all changes pass here ----------------------------------------------
+
+    async def _change(self, verb: str, what: str, who: str, change: Callable[[], T]) -> T:
+        try:
+            result = await self._work(change)
+        except IpshareError as error:
+            message = error.message.partition("\n")[0]
+            self.audit.record(who=who, verb=verb, what=what, generation=self.generation, outcome=message)
+            self._note(verb, f"{verb} failed: {message}")
+            if isinstance(error, ConfigError):
+                for problem in error.problems:
+                    log.error("%s", problem)
+            raise
+        self._changed(verb, what, who, result)
+        return result
+
+    def _changed(self, verb: str, what: str, who: str, result: Any) -> None:
+        if isinstance(result, Done):
+            self.generation = result.generation
+        self.audit.record(who=who, verb=verb, what=what, generation=self.generation, outcome="ok")
+        self._note(verb, "")
+        if isinstance(result, Done) and self.node.engine is not None:
+            self.guard.watch(self.node.engine.info().pid)
+            self._note("engine", "")
+
+    def _note(self, topic: str, text: str) -> None:
+        if text and self.notes.get(topic) != text:
+            log.warning("%s", text)
+        if text:
+            self.notes[topic] = text
+        else:
+            self.notes.pop(topic, None)
+
+    async def _work(self, job: Callable[..., T], *arguments: Any) -> T:
+        def timed() -> T:
+            self._busy_since = time.monotonic()
+            try:
+                return job(*arguments)
+            finally:
+                self._busy_since = None
+
+        return await asyncio.get_running_loop().run_in_executor(self._worker, timed)
+
+    def _spawn(self, job: Awaitable[None]) -> None:
+        async def guarded() -> None:
+            try:
+                await job
+            except Exception:
+                log.exception("a job of the agent failed")
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _ready(self) -> None:
+        well = "; ".join(self.notes.values()) or "all well"
+        notify.notify("READY=1", f"STATUS=generation {self.generation}; {well}")
+
+
+def _result(done: Done) -> dict[str, Any]:
+    return {
+        "generation": done.generation,
+        "changes": done.changes,
+        "copies": done.copies,
+        "routes": list(done.routes),
+        "engine_started": done.engine_started,
+        "changed": not done.is_empty,
+    }

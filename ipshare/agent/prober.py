@@ -1,0 +1,210 @@
+"""prober: what the paths to the other nodes really carry, measured both ways with DF (RFC 1191, 8201,
+8899's search).
+
+An ICMP echo of the configured path MTU goes to the far node's tunnel address; the far core answers with a
+packet of the same size. If it comes back, both directions carry it. If it does not, but a small one does,
+the largest that does is searched for. Where nothing comes back the path is reported as down and no size is
+concluded.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ipshare.engine.packet_words import checksum
+from ipshare.errors import IpshareError, NoPrivilege
+from ipshare.model import Address, Config, Distribution, Endpoint
+
+FLOOR = {4: 576, 6: 1280}
+"""Sizes below which no path is searched: RFC 791's least reassembly size, RFC 8200's least MTU."""
+# linux/in.h and in6.h; Python's socket module has no names for them.
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _PMTUDISC_PROBE = 10, 23, 62, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One path to a node, by the family of the packets that travel on it."""
+
+    name: str
+    family: int
+    address: Address
+    configured: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``measured``: bytes of the largest packet that came back; None: nothing did."""
+
+    path: Path
+    measured: int | None
+    at: float
+
+    @property
+    def state(self) -> str:
+        if self.measured is None:
+            return "down"
+        return "ok" if self.measured >= self.path.configured else "narrow"
+
+
+def paths(config: Config) -> list[Path]:
+    """The paths that this node sends on and can probe: those to a node with a tunnel address."""
+    return list(_paths(config))
+
+
+def _paths(config: Config) -> Iterator[Path]:
+    far: list[Endpoint | Distribution] = [
+        *(config.endpoints if config.self_distribution is not None else ()),
+        *(config.distributions if config.self_endpoint is not None else ()),
+    ]
+    for place in far:
+        for family, address in ((4, place.tunnel4), (6, place.tunnel6)):
+            if address is not None and not place.is_self:
+                yield Path(place.name, family, address, place.path_mtu.of(family))
+
+
+def search(passes: Callable[[int], bool], floor: int, ceiling: int) -> int | None:
+    """The largest size from ``floor`` to ``ceiling`` that passes; None if not even the floor does."""
+    if passes(ceiling):
+        return ceiling
+    if ceiling <= floor or not passes(floor):
+        return None
+    good, bad = floor, ceiling
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if passes(middle) else (good, middle)
+    return good
+
+
+class Prober:
+    """Findings of the latest round, by (name, family)."""
+
+    def __init__(self) -> None:
+        self.findings: dict[tuple[str, int], Finding] = {}
+
+    def run(self, config: Config) -> None:
+        """One round over all paths: blocking, a few seconds where packets are lost."""
+        found = {}
+        for path in paths(config):
+            size = measure(path, timeout_s=config.probe.timeout_s, attempts=config.probe.attempts)
+            found[path.name, path.family] = Finding(path, size, time.monotonic())
+        self.findings = found
+
+    def measured(self) -> dict[tuple[str, int], int]:
+        """Paths that are narrower than configured."""
+        return {
+            key: f.measured
+            for key, f in self.findings.items()
+            if f.measured is not None and f.state == "narrow"
+        }
+
+    def alarms(self) -> list[str]:
+        """A sentence for each path that is not as configured."""
+        return [sentence(f) for f in self.findings.values() if f.state != "ok"]
+
+    def report(self) -> list[dict[str, Any]]:
+        return [to_json(finding) for finding in self.findings.values()]
+
+
+def sentence(finding: Finding) -> str:
+    path = finding.path
+    where = f"path to {path.name} (IPv{path.family}, {path.address})"
+    if finding.measured is None:
+        return f"{where} does not answer"
+    verb = "carries" if finding.state == "ok" else "carries only"
+    return f"{where} {verb} {finding.measured} bytes, configured are {path.configured}"
+
+
+def to_json(finding: Finding) -> dict[str, Any]:
+    path = finding.path
+    return {
+        "name": path.name,
+        "family": path.family,
+        "address": str(path.address),
+        "configured": path.configured,
+        "measured": finding.measured,
+        "state": finding.state,
+        "age_s": round(time.monotonic() - finding.at, 3),
+    }
+
+
+def measure(path: Path, *, timeout_s: float, attempts: int) -> int | None:
+    """Bytes of the largest packet that goes there and comes back. Raises NoPrivilege without raw sockets."""
+    with _Echo(path) as echo:
+        return search(
+            lambda size: echo.passes(size, timeout_s, attempts), FLOOR[path.family], path.configured
+        )
+
+
+class _Echo:
+    """Echo requests with DF, past whatever path MTU the kernel remembers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header = 20 if path.family == 4 else 40
+        v4 = path.family == 4
+        try:
+            self.socket = socket.socket(
+                socket.AF_INET if v4 else socket.AF_INET6,
+                socket.SOCK_RAW,
+                socket.IPPROTO_ICMP if v4 else socket.IPPROTO_ICMPV6,
+            )
+        except PermissionError:
+            raise NoPrivilege(
+                "probing needs raw sockets", hint="run as root, or let the agent do it"
+            ) from None
+        if v4:
+            self.socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+        else:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+            self.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+
+    def __enter__(self) -> _Echo:
+        try:
+            self.socket.connect((str(self.path.address), 0))
+        except OSError as error:
+            self.socket.close()
+            raise IpshareError(f"no route to {self.path.address}: {error.strerror}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def passes(self, size: int, timeout_s: float, attempts: int) -> bool:
+        return any(self._once(size, timeout_s) for _ in range(attempts))
+
+    def _once(self, size: int, timeout_s: float) -> bool:
+        nonce = os.urandom(8)
+        payload = (nonce * (size // 8 + 1))[: size - self.header - 8]
+        kind = 8 if self.path.family == 4 else 128
+        head = struct.pack("!BBHHH", kind, 0, 0, int.from_bytes(nonce[:2]), 1)
+        if self.path.family == 4:  # the kernel fills in ICMPv6's
+            head = head[:2] + checksum(head + payload).to_bytes(2) + head[4:]
+        try:
+            self.socket.send(head + payload)
+        except OSError as error:
+            if error.errno in (errno.EMSGSIZE, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPERM):
+                return False  # longer than our own interface, or nobody takes it
+            raise
+        return self._hears(payload, size, time.monotonic() + timeout_s)
+
+    def _hears(self, payload: bytes, size: int, until: float) -> bool:
+        wanted = 0 if self.path.family == 4 else 129
+        while (left := until - time.monotonic()) > 0:
+            self.socket.settimeout(left)
+            try:
+                data = self.socket.recv(65536)
+            except TimeoutError:
+                return False
+            except OSError:
+                continue  # an ICMP error for an earlier packet
+            icmp = data[20:] if self.path.family == 4 else data
+            if len(icmp) == size - self.header and icmp[0] == wanted and icmp[8:] == payload:
+                return True
+        return False

@@ -1,0 +1,315 @@
+"""reconcile: one node's configuration made real, and kept real: engine, tables, copies, routes, in that
+order.
+
+Everything blocking, in one thread at a time, and no clock but the injected one. Each step looks at what is
+there first, so a pass that was interrupted anywhere (or a second agent after a crash) is finished by the
+next pass. What a pass changed it takes back where a later step fails: tables by the engine's rollback,
+routes by their journal.
+
+``DataPath`` and ``Routes`` are this module's view of the world; ipshare.agent.datapath implements them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
+from ipshare.agent.store import Store, same
+from ipshare.engine.desired import desired
+from ipshare.engine.plan import Plan, diff
+from ipshare.engine.plan_text import named
+from ipshare.engine.protocol import Engine, EngineInfo
+from ipshare.engine.tables import Tables
+from ipshare.errors import IpshareError, NotRunning, Problem, Refused
+from ipshare.model import Config
+
+log = logging.getLogger(__name__)
+
+Measured = Mapping[tuple[str, int], int]
+"""(end point or distribution point, family of the path) -> bytes of the largest packet that passed."""
+
+
+class DataPath(Protocol):
+    """How this node gets, keeps and ends its engine."""
+
+    def attach(self, config: Config) -> Engine | None:
+        """The running engine of this node; None if none runs."""
+
+    def launch(self, config: Config) -> Engine:
+        """A new engine process, ready for tables."""
+
+    def stop(self, config: Config) -> bool:
+        """Ends the engine; False if none ran."""
+
+    def copies(self, engine: Engine, config: Config) -> int:
+        """Brings the copies (S1.16) in line with the configuration; returns how many were started or
+        ended."""
+
+
+class Routes(Protocol):
+    """The node's routes, rules and sysctls."""
+
+    def preflight(self, config: Config, *, engine_runs: bool) -> Sequence[Problem]:
+        """What this machine has against the configuration. Changes nothing."""
+
+    def apply(self, config: Config) -> Sequence[str]:
+        """Establishes them; returns a line for each change. Takes back what it did if it fails."""
+
+    def missing(self, config: Config) -> Sequence[str]:
+        """A line for each thing that is not as ``apply`` left it."""
+
+    def undo(self, config: Config) -> Sequence[str]:
+        """Takes everything back; returns a line for each change."""
+
+
+class NotReady(Refused):
+    """This machine has something against the configuration: all of it in ``problems``."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(p.message for p in problems), hint="; ".join(p.hint for p in problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a pass did. ``changes``: records of tables added, changed or removed."""
+
+    generation: int
+    changes: int = 0
+    copies: int = 0
+    routes: tuple[str, ...] = ()
+    engine_started: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.changes or self.copies or self.routes or self.engine_started)
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """What was ended and taken back."""
+
+    engine_stopped: bool
+    routes: tuple[str, ...]
+
+
+@dataclass
+class Reconciler:
+    """The node. ``config``: what it is on, None before ``start``."""
+
+    store: Store
+    data_path: DataPath
+    routes: Routes
+    clock: Clock
+    config: Config | None = None
+    engine: Engine | None = None
+    measured: dict[tuple[str, int], int] = field(default_factory=dict)
+    _left: tuple[str, int] = ("", 0)
+
+    def start(self, wanted: Config) -> tuple[Done, str]:
+        """The first pass of an agent that was started with ``wanted``: (what it did, a note for the
+        operator).
+
+        A trial that another run of the agent began goes on, or has expired and is rolled back; a
+        configuration that was rolled back is not taken again just because its file still says so.
+        """
+        state, note = self.store.state(), ""
+        if state.trial is not None:
+            if remaining_s(state, self.clock):
+                current = self._stored(state.current)
+                return self._pass(
+                    current
+                ), "a configuration waits for its confirmation; it goes on being tried"
+            state = self._expire(state)
+        kept, rejected = self.store.config(state.current), self.store.config(state.rejected)
+        if kept is not None and rejected is not None and same(rejected, wanted):
+            note = "the file holds what was rolled back: staying on the one before; `ipshare apply` takes it"
+            return self._pass(kept), note
+        return self.apply(wanted), note
+
+    def apply(self, wanted: Config, confirm_within_s: float | None = None) -> Done:
+        """Makes ``wanted`` the node's configuration. On any error the node is on the one before.
+
+        Raises Refused (nothing changed), EngineError, NetError.
+        """
+        before = self.store.state()
+        now = self.store.config(before.current)
+        trial = trial_of(confirm_within_s, self.clock) if confirm_within_s is not None else None
+        if now is not None and same(now, wanted):
+            if trial is not None and before.trial is None:
+                raise Refused("this is what the node is on already: there is nothing to try")
+            if before.rejected and not before.trial:
+                self.store.put(replace(before, rejected=0))
+            return self._pass(wanted)
+        applied(before, before.last + 1, trial)  # refused before anything is written
+        self._check_same_engine(wanted)
+        self.store.put(applied(before, self.store.add(wanted), trial))
+        try:
+            return self._pass(wanted)
+        except BaseException:
+            self.store.put(before)
+            if now is not None:
+                self._restore(now)
+            raise
+
+    def confirm(self) -> None:
+        """The trial's configuration stays."""
+        self.store.put(confirmed(self.store.state()))
+
+    def rollback(self) -> Done:
+        """The previous configuration becomes current; a trial ends."""
+        before = self.store.state()
+        after = rolled_back(before)
+        target = self._stored(after.current)
+        self._check_same_engine(target)
+        self.store.put(after)
+        try:
+            return self._pass(target)
+        except BaseException:
+            self.store.put(before)
+            raise
+
+    def expire(self) -> Done | None:
+        """Rolls back if the trial's time is over; None: nothing to do yet."""
+        state = self.store.state()
+        if state.trial is None or remaining_s(state, self.clock):
+            return None
+        log.warning("the configuration was not confirmed in time: rolling back")
+        return self.rollback()
+
+    def reconcile(self) -> Done:
+        """Another pass for the current configuration."""
+        if self.config is None:
+            raise NotRunning("no configuration was applied yet")
+        return self._pass(self.config)
+
+    def drift(self) -> list[str]:
+        """What is not as the last pass left it, cheaply found: no table is read."""
+        if self.config is None:
+            return ["nothing is applied yet"]
+        info = self.engine_info()
+        if info is None:
+            return ["the engine is gone"]
+        found = list(self.routes.missing(self.config))
+        if (info.boot_id, info.generation) != self._left:
+            found.append(f"the engine has generation {info.generation}, which is not ours")
+        return found
+
+    def engine_info(self) -> EngineInfo | None:
+        """Of the engine in hand; None if it is gone."""
+        try:
+            return self.engine.info() if self.engine is not None else None
+        except IpshareError:
+            return None
+
+    def down(self, config: Config) -> Down:
+        """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
+        lines = tuple(self.routes.undo(config))
+        stopped = self.data_path.stop(config)
+        self.engine, self.config = None, None
+        state = self.store.state()
+        if state.trial is not None:
+            self.store.put(rolled_back(state))
+        return Down(stopped, lines)
+
+    def tables(self, config: Config) -> Tables:
+        """What the engine should have: the configuration, with path MTUs as they were measured."""
+        return with_measured(desired(config), config, self.measured)
+
+    def plan(self, config: Config) -> Plan:
+        """From what the engine has to what ``config`` wants. Raises NotRunning."""
+        engine = self._attached(config)
+        if engine is None:
+            raise NotRunning(
+                f"node {config.node.name} has no engine running", hint="start it: ipshare agent FILE"
+            )
+        actual, now = engine.read(), self.store.current()
+        return diff(named(actual, desired(now)) if now is not None else actual, self.tables(config))
+
+    def preflight(self, config: Config) -> Sequence[Problem]:
+        """What this machine has against ``config``."""
+        return self.routes.preflight(config, engine_runs=self._attached(config) is not None)
+
+    def _pass(self, config: Config) -> Done:
+        engine, started = self._attached(config), False
+        problems = self.routes.preflight(config, engine_runs=engine is not None)
+        if problems:
+            raise NotReady(problems)
+        if engine is None:
+            engine, started = self.data_path.launch(config), True
+            self.engine = engine
+        had_generation = engine.info().generation
+        plan = diff(engine.read(), self.tables(config))
+        generation = engine.apply(plan)
+        try:
+            copies = self.data_path.copies(engine, config)
+            lines = tuple(self.routes.apply(config))
+        except BaseException:
+            if started:
+                self.data_path.stop(config)
+                self.engine = None
+            elif plan and had_generation:
+                engine.rollback()
+            raise
+        self.config = config
+        self._left = (engine.info().boot_id, generation)
+        return Done(generation, sum(change.count for change in plan), copies, lines, started)
+
+    def _attached(self, config: Config) -> Engine | None:
+        if self.engine is not None:
+            try:
+                self.engine.info()
+                return self.engine
+            except IpshareError:
+                self.engine.close()
+                self.engine = None
+        self.engine = self.data_path.attach(config)
+        return self.engine
+
+    def _restore(self, config: Config) -> None:
+        try:
+            self._pass(config)
+        except IpshareError as error:
+            log.error("could not restore the configuration before: %s", error)
+
+    def _expire(self, state: State) -> State:
+        log.warning("the configuration was not confirmed in time: rolling back")
+        after = rolled_back(state)
+        self.store.put(after)
+        return after
+
+    def _stored(self, serial: int) -> Config:
+        config = self.store.config(serial)
+        if config is None:
+            raise Refused(
+                "the stored configuration is gone or unreadable", hint="apply the file that you want"
+            )
+        return config
+
+    def _check_same_engine(self, wanted: Config) -> None:
+        """What an engine is started with cannot change under it."""
+        ours = self.config or self.store.current()
+        if ours is None or self._attached(ours) is None:
+            return
+        if ours.engine != wanted.engine or ours.node.runtime_dir != wanted.node.runtime_dir:
+            raise Refused(
+                "[engine] or runtime_dir changed: that needs a new engine, and a moment without traffic",
+                hint="ipshare down with the old file, then start the agent with the new one",
+            )
+
+
+def with_measured(tables: Tables, config: Config, measured: Measured) -> Tables:
+    """``tables`` with each path MTU lowered to what a probe found; never raised above the configured one."""
+    if not measured or not len(tables.endpoints):
+        return tables
+    endpoints = tables.endpoints.copy()
+    for index, name in enumerate(tables.endpoint_names):
+        record = endpoints[index]
+        family = int(record["tunnel_family"] if record["encap"] else record["family"])
+        found = measured.get((name, family))
+        if found is not None and found < int(record["path_mtu"]):
+            record["path_mtu"] = found
+    return replace(tables, endpoints=endpoints)

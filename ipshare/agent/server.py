@@ -1,0 +1,157 @@
+"""server: the agent's control socket: one JSON object a line, in and out, over a Unix stream socket.
+
+    {"verb": "apply", ...}  ->  {"ok": true, "result": {...}}
+                            or  {"ok": false, "error": {"message", "hint", "exit_code", "problems"}}
+
+The file's mode says who may connect (0600, or 0660 with a group); the kernel says who did (SO_PEERCRED).
+What a verb does is the daemon's business; here are lines, limits, and the answer to whatever a caller gets
+wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ipshare.errors import IpshareError, NoPrivilege
+
+log = logging.getLogger(__name__)
+MAX_LINE = 1 << 16
+MAX_CLIENTS = 32
+IDLE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is at the other end."""
+
+    pid: int
+    uid: int
+    gid: int
+
+    @property
+    def is_owner(self) -> bool:
+        """root, or the user that the agent runs as."""
+        return self.uid in (0, os.geteuid())
+
+    def __str__(self) -> str:
+        return f"uid={self.uid} gid={self.gid} pid={self.pid}"
+
+
+Handler = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class Server:
+    """Serves ``handle`` at ``path`` from ``start`` to ``stop``."""
+
+    def __init__(self, path: Path, handle: Handler, group: str | None = None) -> None:
+        self.path, self.handle, self.group = path, handle, group
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Raises NoPrivilege or IpshareError. A socket file left by a dead agent is replaced."""
+        self.path.unlink(missing_ok=True)
+        mask = os.umask(0o177)  # nobody gets in before the mode is what it should be
+        try:
+            self._server = await asyncio.start_unix_server(self._serve, self.path, limit=MAX_LINE)
+        except OSError as error:
+            raise IpshareError(f"cannot make the socket {self.path}: {error.strerror}") from error
+        finally:
+            os.umask(mask)
+        if self.group is not None:
+            self._give_to(self.group)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self.path.unlink(missing_ok=True)
+        for task in self._clients:
+            task.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+
+    def _give_to(self, group: str) -> None:
+        try:
+            os.chown(self.path, -1, grp.getgrnam(group).gr_gid)
+        except KeyError:
+            raise IpshareError(f"there is no group {group}", hint=f"groupadd --system {group}") from None
+        except PermissionError:
+            raise NoPrivilege(f"may not give the socket to group {group}", hint="run as root") from None
+        self.path.chmod(0o660)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a connection is served by a task"
+        self._clients.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (ConnectionError, asyncio.CancelledError, TimeoutError):
+            pass
+        finally:
+            self._clients.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        caller = _caller(writer.get_extra_info("socket"))
+        if len(self._clients) > MAX_CLIENTS:
+            writer.write(_line(_failure(IpshareError("too many callers", hint="try again"))))
+            return await writer.drain()
+        while True:
+            try:
+                line = await asyncio.wait_for(reader.readline(), IDLE_S)
+            except ValueError:
+                writer.write(_line(_failure(IpshareError(f"a request is at most {MAX_LINE} bytes long"))))
+                return await writer.drain()
+            if not line.endswith(b"\n"):
+                return None
+            writer.write(_line(await self._answer(caller, line)))
+            await writer.drain()
+
+    async def _answer(self, caller: Caller, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
+                raise ValueError("no verb")
+        except (ValueError, RecursionError):
+            return _failure(IpshareError("a request is one JSON object with a verb on one line"))
+        try:
+            return {"ok": True, "result": await self.handle(caller, request)}
+        except IpshareError as error:
+            return _failure(error)
+        except Exception:
+            log.exception("%s failed", request["verb"])
+            return _failure(
+                IpshareError(f"{request['verb']} failed unexpectedly", hint="see the agent's log")
+            )
+
+
+def _caller(connection: socket.socket) -> Caller:
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return Caller(*struct.unpack("3i", raw))
+
+
+def _failure(error: IpshareError) -> dict[str, Any]:
+    problems = [asdict(problem) for problem in getattr(error, "problems", ())]
+    record = {
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+        "problems": problems,
+    }
+    return {"ok": False, "error": record}
+
+
+def _line(reply: dict[str, Any]) -> bytes:
+    return json.dumps(reply).encode() + b"\n"
