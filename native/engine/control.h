@@ -15,6 +15,8 @@ struct control {
   uint32_t n_clients, next_number;
   uint32_t prepared_by;               /* client number, 0: nobody */
   struct waiter waiters[MAX_WAITERS]; /* client 0: free */
+  struct ips_ctl_tap_state ended[IPS_CTL_MAX_TAPS]; /* the last taps that ended, for who asks too late */
+  uint32_t n_ended;
   uint64_t reclaimed_bytes;
   uint64_t watchdog_ns, watchdog_at;
   uint64_t loops[IPS_CTL_MAX_WORKERS], moved_ns[IPS_CTL_MAX_WORKERS]; /* hung workers: see workers_hung() */

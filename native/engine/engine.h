@@ -97,7 +97,6 @@ struct engine {
 void fail_use_json(bool json);
 /* Says it and returns the code. `hint` is the remedy. */
 int fail(int code, const char *hint, const char *format, ...) __attribute__((format(printf, 3, 4)));
-void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* tun.c: opens `workers` queues of a new device each; fds[i x SIDES + side]. Returns an exit code. */
 int tun_open_all(struct engine *e, int *fds);

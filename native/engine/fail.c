@@ -36,12 +36,3 @@ int fail(int code, const char *hint, const char *format, ...) {
   fflush(stderr);
   return code;
 }
-
-void say(const char *format, ...) {
-  char text[512];
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(text, sizeof text, format, arguments);
-  va_end(arguments);
-  if (!as_json) fprintf(stderr, "ipshare-engine: %s\n", text);
-}

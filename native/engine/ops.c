@@ -102,11 +102,6 @@ static int op_prepare(struct call *c) {
   return refuse(c, IPS_CTL_IMAGE_REFUSED, "image refused: %s", ips_load_error_text(load.error));
 }
 
-/* Captures name the generation; what workers see may be one frame older. */
-static void generation_changed(struct call *c, uint64_t generation) {
-  atomic_store(&c->control->engine->taps->generation, generation);
-}
-
 static int op_commit(struct call *c) {
   struct ips_ctl_generation g;
   memcpy(&g, c->payload, sizeof g);
@@ -114,7 +109,6 @@ static int op_commit(struct call *c) {
     return refuse(c, IPS_CTL_NO_GENERATION, "generation %llu is not prepared: prepare it (again), another client may have "
                   "replaced it", (unsigned long long)g.generation);
   c->control->prepared_by = 0;
-  generation_changed(c, g.generation);
   return return_generation(c, g.generation);
 }
 
@@ -127,7 +121,6 @@ static int op_abort(struct call *c) {
 static int op_rollback(struct call *c) {
   uint64_t generation = ips_tables_rollback(c->control->engine->tables);
   if (!generation) return refuse(c, IPS_CTL_NO_GENERATION, "there is no earlier generation");
-  generation_changed(c, generation);
   return return_generation(c, generation);
 }
 

@@ -23,10 +23,22 @@ int op_tap_start(struct call *c) {
   return IPS_CTL_OK;
 }
 
+/* The final state of a tap that ended a while ago, or NULL. */
+static const struct ips_ctl_tap_state *ended(const struct control *c, uint64_t id) {
+  for (uint32_t i = 0; i < IPS_CTL_MAX_TAPS; i++)
+    if (id && c->ended[i].id == id) return &c->ended[i];
+  return NULL;
+}
+
 static int wait_for_end(struct call *c, bool stop) {
   struct ips_ctl_tap_id wanted;
   memcpy(&wanted, c->payload, sizeof wanted);
   int slot = tap_slot_of(c->control->engine->taps, wanted.id);
+  const struct ips_ctl_tap_state *past = ended(c->control, wanted.id);
+  if (past) {
+    memcpy(c->out, past, c->out_bytes = sizeof *past);
+    return IPS_CTL_OK;
+  }
   if (slot < 0) return refuse(c, IPS_CTL_NO_SUCH_TAP, "there is no tap %llu", (unsigned long long)wanted.id);
   for (int i = 0; i < MAX_WAITERS; i++) {
     if (c->control->waiters[i].client) continue;
@@ -68,6 +80,7 @@ void answer_waiters(struct control *c) {
       if (client) control_reply(client, &to, IPS_CTL_OK, &state, sizeof state, -1);
       w->client = 0;
     }
+    c->ended[c->n_ended++ % IPS_CTL_MAX_TAPS] = state;
     tap_release(t, slot);
   }
 }

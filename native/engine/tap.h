@@ -35,7 +35,6 @@ struct tap_set {
 
 struct taps {
   _Atomic(struct tap_set *) current;
-  _Atomic uint64_t generation;      /* live one, for records */
   _Atomic bool thread_asleep;
   struct tap slots[IPS_CTL_MAX_TAPS];
   struct tap_ring rings[IPS_CTL_MAX_WORKERS];

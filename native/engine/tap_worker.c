@@ -4,6 +4,7 @@
  * became after; both stay private in the ring until the verdict, by which taps may
  * filter. Copies of marked bindings (S1.16) come from the core, through emit.
  */
+#include "../ips_worker.h"
 #include "tap.h"
 
 /* The packet in hand. */
@@ -55,7 +56,7 @@ static void record(struct worker *w, uint32_t bits, const struct ips_pkt *p, boo
   uint32_t bytes = r->bytes;
   *r = (struct tap_record){
     .bytes = bytes, .taps = bits, .realtime_ns = clock_ns(CLOCK_REALTIME),
-    .generation = atomic_load_explicit(&w->engine->taps->generation, memory_order_relaxed),
+    .generation = w->core->root ? w->core->root->generation : 0,
     .kept = kept, .length = p->len, .cell = p->counter, .gso_size = p->gso_size, .csum_start = p->csum_start,
     .csum_offset = p->csum_offset, .gso_type = p->gso_type, .csum = p->csum,
     .side = (uint8_t)w->side, .is_after = is_after, .kind = (uint8_t)kind,

@@ -30,7 +30,7 @@ void why_emit(void *arg, struct ips_pkt *p, int kind) {
 static int ask(struct ips_worker *w, int side, struct ips_pkt *p, struct ips_ctl_why *why) {
   ips_worker_begin(w, clock_ns(CLOCK_BOOTTIME));
   int verdict = side == IPS_CTL_OUTER ? ips_outer(w, p) : ips_inner(w, p);
-  *why = (struct ips_ctl_why){.generation = w->root ? ips_root_generation(w->root) : 0, .verdict = (uint32_t)verdict,
+  *why = (struct ips_ctl_why){.generation = w->root ? w->root->generation : 0, .verdict = (uint32_t)verdict,
                               .disposition = ips_dispositions[verdict], .counter = p->counter, .endpoint = p->endpoint};
   if (ips_dispositions[verdict] == IPS_SEND) collect(p, IPS_EMIT_PACKET);
   ips_worker_end(w);

@@ -1,0 +1,118 @@
+"""engine: the embedded data path as an ``Engine`` (ipshare.engine.protocol).
+
+A thin layer: what the protocol asks, said in operations of the control socket.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ipshare.core import lib
+from ipshare.engine.embedded.capture import TapRule, TapState
+from ipshare.engine.embedded.control import DEFAULT_TIMEOUT_S, Control
+from ipshare.engine.embedded.counters import Region
+from ipshare.engine.embedded.wire import ControlError
+from ipshare.engine.plan import Plan
+from ipshare.engine.protocol import Counters, EngineInfo, Explanation, Side
+from ipshare.engine.tables import Records, Tables, unpack
+from ipshare.errors import EngineError, Refused
+
+
+class EmbeddedEngine:
+    """The engine process at ``socket``. Blocking, thread-safe."""
+
+    def __init__(self, socket: Path | str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self.control = Control(socket, timeout_s=timeout_s)
+        self._region: Region | None = None
+
+    def info(self) -> EngineInfo:
+        hello, info = self.control.hello(), self.control.info()
+        return EngineInfo(
+            kind="embedded",
+            version=hello.version,
+            boot_id=hello.boot_id,
+            pid=hello.pid,
+            workers=hello.workers,
+            generation=info["generation"],
+            previous=info["previous"],
+            term=info["term"],
+            revision=info["revision"],
+            digest=info["digest"],
+            bindings=info["n_bindings"],
+            table_bytes=info["bytes"],
+            devices={"outer": hello.outer, "inner": hello.inner},
+            features=hello.features,
+        )
+
+    def read(self) -> Tables:
+        try:
+            _, image = self.control.dump()
+        except ControlError as error:
+            if error.status == lib.IPS_CTL_NO_GENERATION:
+                return Tables()
+            raise
+        return unpack(image)
+
+    def apply(self, plan: Plan) -> int:
+        live = self.control.info()["generation"]
+        if not plan and live:
+            return live
+        return self.control.commit(self.control.prepare(plan.image(live)))
+
+    def rollback(self) -> int:
+        try:
+            return self.control.rollback()
+        except ControlError as error:
+            if error.status == lib.IPS_CTL_NO_GENERATION:
+                raise Refused(error.message, hint="a rollback follows an apply") from error
+            raise
+
+    def counters(self) -> Counters:
+        region = self.region()
+        used = self.control.info()["cells_used"]
+        packets, size = region.cell_totals(0, used)
+        totals = region.totals()
+        return Counters(
+            verdicts=region.verdicts(),
+            packets=packets,
+            bytes=size,
+            drops=region.drops(),
+            errors_sent=totals.errors_sent,
+            errors_limited=totals.errors_limited,
+            drop_overflow=totals.drop_overflow,
+        )
+
+    def counter_cells(self, bindings: Records) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        return self.control.cells(bindings)
+
+    def why(self, packet: bytes, side: Side) -> Explanation:
+        why = self.control.why(packet, side)
+        return Explanation(
+            verdict=why.verdict.number,
+            generation=why.generation,
+            counter=why.counter,
+            endpoint=why.endpoint,
+            packets=tuple(made.data for made in why.packets if made.kind == "packet"),
+            errors=tuple(made.data for made in why.packets if made.kind == "error"),
+        )
+
+    def close(self) -> None:
+        self.control.close()
+
+    # ---- beyond the protocol -------------------------------------------------
+
+    def region(self) -> Region:
+        """The live counters of the process that answers now. Raises ``EngineError`` while it is replaced."""
+        hello = self.control.hello()
+        if self._region is None or self._region.boot_id != hello.boot_id:
+            self._region = self.control.counters()
+        if self._region.boot_id != hello.boot_id:
+            raise EngineError("the engine was restarted just now", hint="ask again")
+        return self._region
+
+    def start_tap(self, rule: TapRule) -> TapState:
+        """See ``Control.start_tap``."""
+        return self.control.start_tap(rule)
