@@ -1,56 +1,23 @@
 """ipshare.config.claims for a million rows: effective segments and double claims, in NumPy.
 
-Segments: all first addresses and all addresses behind a last one cut the address space; prefix lengths are
-painted over the pieces from the shortest to the longest, so that every piece belongs to the longest
-prefix that covers it. Claims are sorted by end point and address; if any two overlap, two neighbours do.
-Addresses are (high, low) pairs of 64-bit words; where they only have to be compared, 16-byte strings.
+Segments: where rows nest, all first addresses and all addresses behind a last one cut the address space;
+prefix lengths are painted over the pieces from the shortest to the longest, so that every piece belongs to
+the longest prefix that covers it. Claims are sorted by end point and address; if any two overlap, two
+neighbours do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ipshare.config.bulk_text import Bytes, host_mask
+from ipshare.config.bulk_wide import ONE, Wide, host_bits, stacked
 
-Words = npt.NDArray[np.uint64]
-Rows = npt.NDArray[Any]
 Indexes = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Wide:
-    """128-bit numbers, one per row. An IPv4 address is its 16 bytes in a record: high bits first."""
-
-    high: Words
-    low: Words
-
-    def at(self, rows: Any) -> Wide:
-        return Wide(self.high[rows], self.low[rows])
-
-    def plus(self, other: Wide) -> Wide:
-        low = self.low + other.low
-        return Wide(self.high + other.high + (low < self.low), low)
-
-    def minus(self, other: Wide) -> Wide:
-        return Wide(self.high - other.high - (self.low < other.low), self.low - other.low)
-
-    def text(self) -> npt.NDArray[np.bytes_]:
-        """As strings that compare like the numbers."""
-        both = np.stack([self.high, self.low], axis=1).astype(">u8")
-        return both.view("S16").reshape(-1)
-
-
-def wide(address: Bytes) -> Wide:
-    both = np.ascontiguousarray(address).view(">u8").astype(np.uint64).reshape(-1, 2)
-    return Wide(both[:, 0], both[:, 1])
-
-
-ONE = Wide(np.zeros(1, np.uint64), np.ones(1, np.uint64))
+Bools = npt.NDArray[np.bool_]
 
 
 class Segments(NamedTuple):
@@ -62,9 +29,7 @@ class Segments(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """Local addresses first..last of a family at an end point (numbers of the caller's), claimed by row
-    `owner`.
-    """
+    """Local addresses first..last at an end point (a number of the caller's), claimed by row `owner`."""
 
     endpoint: Indexes
     first: Wide
@@ -72,55 +37,74 @@ class Claims(NamedTuple):
     owner: Indexes
 
 
-def effective(rows: Rows) -> Segments:
-    """What each row is the longest prefix for. One family, no prefix twice; last addresses below
-    ff:...:ff.
+def effective(first: Wide, prefix_len: npt.NDArray[np.uint8]) -> Segments:
+    """What each row is the longest prefix for.
+
+    One family, sorted by (first, prefix_len), no prefix twice; none ends with the last of all addresses.
     """
-    first, length = rows["global"], rows["prefix_len"]
-    starts, ends = wide(first).text(), wide(first | host_mask(length)).text()
-    behind = wide(first | host_mask(length)).plus(ONE)
-    cuts = np.unique(np.concatenate([starts, behind.text()]))
+    n = len(prefix_len)
+    last = first | host_bits(prefix_len)
+    nested = _nested(first, last, n)
+    flat = np.flatnonzero(~nested)
+    deep = np.flatnonzero(nested)
+    pieces = _painted(first.at(deep), last.at(deep), prefix_len[deep])
+    return Segments(
+        stacked([first.at(flat), pieces.first]),
+        stacked([last.at(flat), pieces.last]),
+        np.concatenate([flat, deep[pieces.owner]]),
+    )
+
+
+def _nested(first: Wide, last: Wide, n: int) -> Bools:
+    """Rows that are inside another one, or have one inside."""
+    follows = first.at(slice(1, None)).at_most(last.at(slice(None, -1)))
+    if not follows.any():  # prefixes nest or are disjoint: the first inner row of any follows its outer one
+        return np.zeros(n, np.bool_)
+    ends, starts = last.text(), first.text()
+    order = np.argsort(ends, kind="stable")
+    rank = np.empty(n, np.int64)
+    rank[order] = np.arange(n)
+    furthest = order[np.maximum.accumulate(rank)]
+    inner = np.append(False, starts[1:] <= ends[furthest[:-1]])
+    return np.asarray(inner | np.append(inner[1:], False), np.bool_)
+
+
+def _painted(first: Wide, last: Wide, prefix_len: npt.NDArray[np.uint8]) -> Segments:
+    starts, ends = first.text(), last.text()
+    cuts = np.sort(np.concatenate([starts, last.plus(ONE).text()]))
+    cuts = cuts[np.append(np.ones(min(1, len(cuts)), np.bool_), cuts[1:] != cuts[:-1])]
     owner = np.full(len(cuts), -1, np.int64)
-    for prefix_len in np.unique(length):
-        layer = np.flatnonzero(length == prefix_len)
-        layer = layer[np.argsort(starts[layer])]
+    for length in np.flatnonzero(np.bincount(prefix_len, minlength=129)):
+        layer = np.flatnonzero(prefix_len == length)
         at = np.searchsorted(starts[layer], cuts, side="right") - 1
         row = layer[np.maximum(at, 0)]
         covered = (at >= 0) & (cuts <= ends[row])
         owner[covered] = row[covered]
-    pieces = wide(np.frombuffer(cuts.tobytes(), np.uint8).reshape(-1, 16))
+    pieces = Wide.of(np.frombuffer(cuts.tobytes(), np.uint8).reshape(-1, 16))
     owned = np.flatnonzero(owner[:-1] >= 0)
     return Segments(pieces.at(owned), pieces.at(owned + 1).minus(ONE), owner[owned])
 
 
-def moved(
-    segments: Segments, rows: Rows, owners: npt.NDArray[np.bool_], endpoint: int, local: Bytes
-) -> Claims:
-    """The claims at `endpoint` of the segments whose owner is in the mask `owners`, where row i has
-    local[i].
+def moved(segments: Segments, rows: Wide, owners: Bools, endpoint: Indexes, local: Wide) -> Claims:
+    """The claims of the segments whose owner is in the mask `owners`: row i starts at rows[i] in the Global
+    Network and at local[i] at end point endpoint[i].
     """
     mine = owners[segments.owner]
     owner = segments.owner[mine]
-    start, base = wide(rows["global"][owner]), wide(local[owner])
+    start, base = rows.at(owner), local.at(owner)
     first = segments.first.at(mine).minus(start).plus(base)
     last = segments.last.at(mine).minus(start).plus(base)
-    return Claims(np.full(len(owner), endpoint, np.int64), first, last, owner)
+    return Claims(endpoint[owner], first, last, owner)
 
 
 def joined(claims: Iterable[Claims]) -> Claims:
     parts = list(claims)
     return Claims(
         np.concatenate([np.zeros(0, np.int64), *(part.endpoint for part in parts)]),
-        _stacked([part.first for part in parts]),
-        _stacked([part.last for part in parts]),
+        stacked([part.first for part in parts]),
+        stacked([part.last for part in parts]),
         np.concatenate([np.zeros(0, np.int64), *(part.owner for part in parts)]),
     )
-
-
-def _stacked(parts: list[Wide]) -> Wide:
-    none = np.zeros(0, np.uint64)
-    high, low = [part.high for part in parts], [part.low for part in parts]
-    return Wide(np.concatenate([none, *high]), np.concatenate([none, *low]))
 
 
 def conflicts(claims: Claims) -> Iterator[tuple[int, int]]:
@@ -128,6 +112,12 @@ def conflicts(claims: Claims) -> Iterator[tuple[int, int]]:
     order = np.lexsort((claims.first.low, claims.first.high, claims.endpoint))
     endpoint, first, last = claims.endpoint[order], claims.first.at(order), claims.last.at(order)
     before, after = last.at(slice(None, -1)), first.at(slice(1, None))
-    overlaps = (after.high < before.high) | ((after.high == before.high) & (after.low <= before.low))
-    for i in np.flatnonzero(overlaps & (endpoint[1:] == endpoint[:-1])):
+    for i in np.flatnonzero(after.at_most(before) & (endpoint[1:] == endpoint[:-1])):
         yield int(order[i]), int(order[i + 1])
+
+
+def holding(claims: Claims, endpoint: int, address: Any) -> Indexes:
+    """Claims at `endpoint` that hold the 16-byte address."""
+    point = Wide.of(np.frombuffer(address, np.uint8).reshape(1, 16))
+    found = claims.first.at_most(point) & point.at_most(claims.last) & (claims.endpoint == endpoint)
+    return np.flatnonzero(found)

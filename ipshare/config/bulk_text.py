@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipshare.config.bulk_wide import NONE, Wide, host_bits
+
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -185,18 +187,8 @@ def _spread(groups: npt.NDArray[np.uint16], count: Ints, gap: Ints) -> Bytes:
     return wide.astype(">u2").view(np.uint8).reshape(n, 16)
 
 
-# Row L: the bits of an address that a prefix of L bits leaves to hosts. Row 128 + : none.
-_HOST_MASK = np.array([list(((1 << (128 - n)) - 1).to_bytes(16, "big")) for n in range(129)], np.uint8)
-
-
-def host_mask(prefix_len: Bytes) -> Bytes:
-    """(n, 16): host bits of prefixes in the records' form (lengths above 128 count as 128)."""
-    return _HOST_MASK[np.minimum(prefix_len, 128)]
-
-
 def _has_host_bits(address: Bytes, prefix_len: Bytes) -> Bools:
-    found: Bools = (address & host_mask(prefix_len)).any(axis=1)
-    return found
+    return ~(Wide.of(address) & host_bits(prefix_len)).same(NONE)
 
 
 def words(cells: Cells) -> tuple[list[str], Ints]:

@@ -19,7 +19,7 @@ from ipshare.config.resolve import (
 )
 from ipshare.config.site import Site
 from ipshare.config.units import bad_scope
-from ipshare.model import Prefix, contains, offset_in
+from ipshare.model import Address, Prefix, contains, offset_in
 
 _TARGETS = ("to", "policy", "here", "down")
 ENCAPSULATE = 'encapsulate (path = "ipip" and a tunnel address)'
@@ -247,13 +247,17 @@ def tunnel_claimed(site: Site, claims: list[Claim]) -> Iterator[Finding]:
                 if claim.family == tunnel.version and claim.first <= int(tunnel) <= claim.last:
                     binding = bindings[claim.owner]
                     alone = binding.prefix.num_addresses == 1
-                    message = (
-                        f"tunnel address {tunnel} is also the local address of a Global IP of "
-                        f"{binding.prefix} "
-                        f"({site.where(binding)}), which cannot be reached"
-                    )
-                    hint = "take a tunnel address that no binding maps to"
+                    message, hint = tunnel_taken(tunnel, str(binding.prefix), site.where(binding))
                     yield Finding((*endpoint._path, "tunnel", index), message, hint, is_warning=not alone)
+
+
+def tunnel_taken(tunnel: Address, prefix: str, where: str) -> tuple[str, str]:
+    """Message and hint."""
+    message = (
+        f"tunnel address {tunnel} is also the local address of a Global IP of {prefix} ({where}), "
+        "which cannot be reached"
+    )
+    return message, "take a tunnel address that no binding maps to"
 
 
 def _address(number: int, family: int) -> str:
