@@ -87,7 +87,7 @@ def local_needed(site: Site, endpoint: schema.Endpoint) -> Iterator[Finding]:
 def tunnel_needed(site: Site, endpoint: schema.Endpoint) -> Iterator[Finding]:
     if endpoint.tunnel:
         return
-    hint = "add tunnel = [...]: an address out of the local network, configured on no interface"
+    hint = "add tunnel = [...]: an address inside a local network, configured on no interface"
     if is_encapsulated(endpoint):
         message = f"path = {endpoint.path!r}, but end point {endpoint.name!r} has no tunnel address"
         yield Finding((*endpoint._path, "path"), message, hint)
@@ -152,14 +152,14 @@ def tunnel_addresses(site: Site, table: schema.Endpoint | schema.Distribution) -
                     f"({site.where(network)})"
                 )
                 yield Finding(
-                    path, message, "it must stay where it is: use an address out of the local network"
+                    path, message, "it must stay where it is: use an address inside a local network"
                 )
         if previous := _earlier_tunnel(site, path, address):
             message = f"tunnel address {address} is configured twice: also at {site.document.place(previous)}"
             yield Finding(path, message, "give every end point and distribution point its own")
         if isinstance(table, schema.Endpoint) and not any(contains(local, prefix) for local in table.local):
             message = f"tunnel address {address} is not inside a local network of end point {table.name!r}"
-            hint = "take an address out of its `local`, so that it is routed there"
+            hint = "take one inside its `local`, so that it is routed there"
             yield Finding(path, message, hint)
 
 

@@ -333,7 +333,9 @@ class Copy(Table):
     )
     file: str | None = Field(default=None, min_length=1, description="pcapng file that they are written to.")
     sample: Sample = Field(
-        default=1, description="Which share is copied: one packet of N, as 1/N. Default: 1/1, all."
+        default=1,
+        json_schema_extra={"default": "1/1"},
+        description="Which share is copied: one packet of N, as 1/N. Default: 1/1, all.",
     )
     snaplen: Size = Field(default=65535, description="Bytes that are kept of each packet.")
 
@@ -341,8 +343,14 @@ class Copy(Table):
 class Probe(Table):
     """Probing of the paths to the end points."""
 
-    interval: Duration = Field(default=60.0, description="Time between two probes of a path.")
-    timeout: Duration = Field(default=1.0, description="Time after which a probe counts as lost.")
+    interval: Duration = Field(
+        default=60.0, json_schema_extra={"default": "60s"}, description="Time between two probes of a path."
+    )
+    timeout: Duration = Field(
+        default=1.0,
+        json_schema_extra={"default": "1s"},
+        description="Time after which a probe counts as lost.",
+    )
     attempts: int = Field(
         default=3, ge=1, le=100, description="Lost probes in a row after which a path counts as down."
     )
@@ -373,4 +381,5 @@ class File(Table):
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a configuration file, for editors (taplo, Even Better TOML)."""
     schema = File.model_json_schema(by_alias=True)
+    schema["title"] = "ipshare configuration"
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
