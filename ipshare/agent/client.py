@@ -3,6 +3,7 @@ ipshare.agent.server."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -64,6 +65,12 @@ class AgentClient:
             raise _error(reply["error"])
         result: dict[str, Any] = reply["result"]
         return result
+
+    def wait_gone(self) -> None:
+        """Until the agent has closed the connection, that is, ended."""
+        with contextlib.suppress(OSError):
+            while self._file.read(4096):
+                pass
 
     def close(self) -> None:
         self._file.close()

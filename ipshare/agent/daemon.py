@@ -39,6 +39,8 @@ DRIFT_S = 10.0
 """Time between two looks at whether engine and routes are still what they should be."""
 TRIAL_POLL_S = 5.0
 """CLOCK_BOOTTIME runs on in suspend and the event loop's clock does not: look again at least this often."""
+PATH_KEPT_ROUNDS = 3
+"""A measured path MTU is forgotten when so many rounds of probes did not renew it."""
 STUCK_S = 60.0
 """Work that takes longer than this keeps the watchdog's sign of life back."""
 
@@ -236,10 +238,8 @@ class Daemon:
         config = self.node.config or self.wanted
         await asyncio.to_thread(self.prober.run, config)
         self._note("path_mtu", "; ".join(self.prober.alarms()))
-        measured = self.prober.measured()
-        if measured != self.node.measured:
-            self.node.measured = measured
-            await self._change("probe", "path MTUs as measured", "agent", self.node.reconcile)
+        keep_s = int(PATH_KEPT_ROUNDS * config.probe.interval_s) + 1
+        await self._work(self.node.learn, self.prober.measured(), keep_s)
 
     # ---- all changes pass here ----------------------------------------------
 

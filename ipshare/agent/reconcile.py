@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
@@ -22,7 +22,6 @@ from ipshare.engine.desired import desired
 from ipshare.engine.plan import Plan, diff
 from ipshare.engine.plan_text import named
 from ipshare.engine.protocol import Engine, EngineInfo
-from ipshare.engine.tables import Tables
 from ipshare.errors import IpshareError, NotRunning, Problem, Refused
 from ipshare.model import Config
 
@@ -47,6 +46,9 @@ class DataPath(Protocol):
     def copies(self, engine: Engine, config: Config) -> int:
         """Brings the copies (S1.16) in line with the configuration; returns how many were started or
         ended."""
+
+    def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
+        """The path to end point record ``endpoint`` carries ``mtu`` bytes; 0: as configured."""
 
 
 class Routes(Protocol):
@@ -106,7 +108,7 @@ class Reconciler:
     clock: Clock
     config: Config | None = None
     engine: Engine | None = None
-    measured: dict[tuple[str, int], int] = field(default_factory=dict)
+    _learned: frozenset[tuple[str, int]] = frozenset()
     _left: tuple[str, int] = ("", 0)
 
     def start(self, wanted: Config) -> tuple[Done, str]:
@@ -215,26 +217,40 @@ class Reconciler:
             self.store.put(rolled_back(state))
         return Down(stopped, lines)
 
-    def tables(self, config: Config) -> Tables:
-        """What the engine should have: the configuration, with path MTUs as they were measured."""
-        return with_measured(desired(config), config, self.measured)
+    def learn(self, measured: Measured, seconds: int) -> int:
+        """Tells the engine what paths really carry, for so many seconds; returns for how many records.
+
+        The configured path MTU stays the upper bound. A path that is not in ``measured`` is as configured
+        again.
+        """
+        if self.config is None or self.engine is None:
+            return 0
+        tables, told = desired(self.config), 0
+        for index, name in enumerate(tables.endpoint_names):
+            record = tables.endpoints[index]
+            key = (name, int(record["tunnel_family"] if record["encap"] else record["family"]))
+            if key in measured or key in self._learned:
+                self.data_path.learn_path(self.engine, index, measured.get(key, 0), seconds)
+                told += 1
+        self._learned = frozenset(measured)
+        return told
 
     def plan(self, config: Config) -> Plan:
         """From what the engine has to what ``config`` wants. Raises NotRunning."""
-        engine = self._attached(config)
+        engine = self.attached(config)
         if engine is None:
             raise NotRunning(
                 f"node {config.node.name} has no engine running", hint="start it: ipshare agent FILE"
             )
         actual, now = engine.read(), self.store.current()
-        return diff(named(actual, desired(now)) if now is not None else actual, self.tables(config))
+        return diff(named(actual, desired(now)) if now is not None else actual, desired(config))
 
     def preflight(self, config: Config) -> Sequence[Problem]:
         """What this machine has against ``config``."""
-        return self.routes.preflight(config, engine_runs=self._attached(config) is not None)
+        return self.routes.preflight(config, engine_runs=self.attached(config) is not None)
 
     def _pass(self, config: Config) -> Done:
-        engine, started = self._attached(config), False
+        engine, started = self.attached(config), False
         problems = self.routes.preflight(config, engine_runs=engine is not None)
         if problems:
             raise NotReady(problems)
@@ -242,7 +258,7 @@ class Reconciler:
             engine, started = self.data_path.launch(config), True
             self.engine = engine
         had_generation = engine.info().generation
-        plan = diff(engine.read(), self.tables(config))
+        plan = diff(engine.read(), desired(config))
         generation = engine.apply(plan)
         try:
             copies = self.data_path.copies(engine, config)
@@ -258,7 +274,8 @@ class Reconciler:
         self._left = (engine.info().boot_id, generation)
         return Done(generation, sum(change.count for change in plan), copies, lines, started)
 
-    def _attached(self, config: Config) -> Engine | None:
+    def attached(self, config: Config) -> Engine | None:
+        """The running engine; None if none runs."""
         if self.engine is not None:
             try:
                 self.engine.info()
@@ -292,24 +309,10 @@ class Reconciler:
     def _check_same_engine(self, wanted: Config) -> None:
         """What an engine is started with cannot change under it."""
         ours = self.config or self.store.current()
-        if ours is None or self._attached(ours) is None:
+        if ours is None or self.attached(ours) is None:
             return
         if ours.engine != wanted.engine or ours.node.runtime_dir != wanted.node.runtime_dir:
             raise Refused(
                 "[engine] or runtime_dir changed: that needs a new engine, and a moment without traffic",
                 hint="ipshare down with the old file, then start the agent with the new one",
             )
-
-
-def with_measured(tables: Tables, config: Config, measured: Measured) -> Tables:
-    """``tables`` with each path MTU lowered to what a probe found; never raised above the configured one."""
-    if not measured or not len(tables.endpoints):
-        return tables
-    endpoints = tables.endpoints.copy()
-    for index, name in enumerate(tables.endpoint_names):
-        record = endpoints[index]
-        family = int(record["tunnel_family"] if record["encap"] else record["family"])
-        found = measured.get((name, family))
-        if found is not None and found < int(record["path_mtu"]):
-            record["path_mtu"] = found
-    return replace(tables, endpoints=endpoints)

@@ -159,7 +159,9 @@ class Worker:
         cells = np.frombuffer(ffi.buffer(self._counters.drops), dtype("struct ips_drop_cell"))
         return cells[cells["packets"] > 0].copy()
 
-    def counter_index(self, bindings: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    def counter_index(
+        self, bindings: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
         """First counter cell and number of cells of each binding record (contiguous), shape (n,)."""
         index, span = np.zeros((2, len(bindings)), np.uint32)
         lib.ips_tables_counter_index(

@@ -1,0 +1,173 @@
+"""datapath: the node's real engine and the node's real routes, as ipshare.agent.reconcile wants them.
+
+Files in runtime_dir: engine.sock (the engine's), engine.log, net.undo (what has to be put back), copies.json,
+agent.sock, lock. All of it is void after a reboot, as is what it describes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ipshare.agent.netspec import netspec, read_facts
+from ipshare.engine.embedded import EmbeddedEngine, EngineGone
+from ipshare.engine.embedded.launch import start
+from ipshare.engine.protocol import Engine
+from ipshare.errors import EngineError, IpshareError, NoPrivilege, Problem, Refused
+from ipshare.model import Config
+from ipshare.net import recipe
+
+STOP_TIMEOUT_S = 10.0
+
+
+def engine_socket(runtime_dir: Path) -> Path:
+    return runtime_dir / "engine.sock"
+
+
+class EmbeddedDataPath:
+    """ipshare-engine as a process of its own, in the network namespace of the caller."""
+
+    def attach(self, config: Config) -> EmbeddedEngine | None:
+        socket = engine_socket(config.node.runtime_dir)
+        if not socket.exists():
+            return None
+        engine = EmbeddedEngine(socket)
+        try:
+            hello = engine.control.hello()
+        except EngineGone:
+            engine.close()
+            return None
+        if hello.netns != Path("/proc/thread-self/ns/net").stat().st_ino:
+            engine.close()
+            raise Refused(
+                f"the engine of {config.node.name} runs in another network namespace",
+                hint="run this command where it was started (ip netns exec, nsenter)",
+            )
+        return engine
+
+    def launch(self, config: Config) -> EmbeddedEngine:
+        make_runtime_dir(config.node.runtime_dir)
+        wanted = config.engine
+        socket = engine_socket(config.node.runtime_dir)
+        process = start(
+            socket,
+            workers=wanted.workers,
+            outer=wanted.outer_device,
+            inner=wanted.inner_device,
+            counter_cells=wanted.counter_cells,
+            node=config.node.name,
+            log=config.node.runtime_dir / "engine.log",
+        )
+        process.process.returncode = 0  # it outlives us: Popen must not warn; EngineGuard reaps
+        return EmbeddedEngine(socket)
+
+    def stop(self, config: Config) -> bool:
+        engine = self.attach(config)
+        if engine is not None:
+            with contextlib.closing(engine):
+                pid = engine.info().pid
+                pidfd = os.pidfd_open(pid)
+                try:
+                    engine.control.shutdown()
+                    if not select.select([pidfd], [], [], STOP_TIMEOUT_S)[0]:
+                        raise EngineError(f"engine {pid} does not end", hint=f"kill -9 {pid}")
+                finally:
+                    os.close(pidfd)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+        for name in ("engine.sock", "engine.sock.lock", "engine.log", "copies.json"):
+            (config.node.runtime_dir / name).unlink(missing_ok=True)
+        return engine is not None
+
+    def copies(self, engine: Engine, config: Config) -> int:
+        from ipshare.agent.copies import align
+
+        assert isinstance(engine, EmbeddedEngine), "this data path makes no other"
+        return align(engine, config, config.node.runtime_dir / "copies.json")
+
+    def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
+        assert isinstance(engine, EmbeddedEngine), "this data path makes no other"
+        engine.control.set_path_mtu(endpoint, mtu, seconds)
+
+
+class NetRoutes:
+    """The routing recipes of ipshare.net, in the network namespace of the caller."""
+
+    def preflight(self, config: Config, *, engine_runs: bool) -> Sequence[Problem]:
+        from ipshare.net.preflight import preflight
+
+        return preflight(netspec(config, read_facts()), devices_exist=engine_runs)
+
+    def apply(self, config: Config) -> Sequence[str]:
+        from ipshare.net.apply import apply
+
+        report = apply(recipe(netspec(config, read_facts())), _undo_file(config))
+        return [*report.done, *(f"undone: {line}" for line in report.undone)]
+
+    def missing(self, config: Config) -> Sequence[str]:
+        from ipshare.net.actions import describe
+        from ipshare.net.apply import missing
+
+        return [describe(action) for action in missing(recipe(netspec(config, read_facts())))]
+
+    def undo(self, config: Config) -> Sequence[str]:
+        from ipshare.net.apply import undo
+
+        report = undo(_undo_file(config))
+        left = (f"left, somebody else changed it: {line}" for line in report.left)
+        return [*(f"undone: {line}" for line in report.undone), *left]
+
+
+def _undo_file(config: Config) -> Path:
+    return config.node.runtime_dir / "net.undo"
+
+
+def make_runtime_dir(path: Path) -> None:
+    """Raises NoPrivilege or IpshareError. The sockets in it have modes of their own."""
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except PermissionError:
+        raise NoPrivilege(f"may not make {path}", hint="run as root, or set runtime_dir in [node]") from None
+    except OSError as error:
+        raise IpshareError(
+            f"cannot make {path}: {error.strerror}", hint="set runtime_dir in [node]"
+        ) from error
+
+
+@contextlib.contextmanager
+def node_lock(config: Config) -> Iterator[None]:
+    """Held by whoever changes the node: its agent for life, a command without agent for as long as it works.
+
+    The kernel drops it with its holder. Raises Refused if another has it.
+    """
+    make_runtime_dir(config.node.runtime_dir)
+    path = config.node.runtime_dir / "lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except PermissionError:
+        raise NoPrivilege(f"may not use {path}", hint="run as root") from None
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "another process"
+            raise Refused(
+                f"node {config.node.name} is in the hands of process {holder}",
+                hint="that is its agent, or another ipshare command: ask it, or end it",
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def remove_runtime_dir(config: Config) -> None:
+    """After everything in it was undone."""
+    (config.node.runtime_dir / "lock").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody else's files
+        config.node.runtime_dir.rmdir()

@@ -1,0 +1,103 @@
+"""aio: ipshare.api for asyncio: the same calls, each in a thread, because an engine answers in microseconds
+to seconds.
+
+Cancelling a call stops waiting for it; what was asked of the engine is done all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from ipshare import api
+from ipshare.api import Applied
+from ipshare.engine.asking import Answer
+from ipshare.engine.plan import Plan
+from ipshare.engine.plan_text import MAX_ITEMS, Summary
+from ipshare.engine.protocol import EngineInfo, Side
+from ipshare.engine.tables import Tables
+from ipshare.engine.totals import Totals, count
+from ipshare.errors import Problem
+from ipshare.model import Config
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def _run(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await asyncio.to_thread(call, *args, **kwargs)
+
+
+class Node:
+    """Like ipshare.api.Node: same names, arguments, results and exceptions."""
+
+    def __init__(self, source: Config | Path | str | api.Node) -> None:
+        self.sync = source if isinstance(source, api.Node) else api.Node(source)
+
+    @property
+    def config(self) -> Config:
+        return self.sync.config
+
+    async def check(self) -> Sequence[Problem]:
+        return await _run(self.sync.check)
+
+    async def plan(self) -> Plan:
+        return await _run(self.sync.plan)
+
+    async def diff(self, *, max_items: int = MAX_ITEMS) -> Summary:
+        return await _run(self.sync.diff, max_items=max_items)
+
+    async def info(self) -> EngineInfo:
+        return await _run(self.sync.info)
+
+    async def tables(self) -> Tables:
+        return await _run(self.sync.tables)
+
+    async def counters(self) -> Totals:
+        return await _run(self.sync.counters)
+
+    async def why(self, packet: str | bytes, *, side: Side | None = None, offline: bool = False) -> Answer:
+        return await _run(self.sync.why, packet, side=side, offline=offline)
+
+    async def apply(self, *, confirm_within_s: float | None = None, start_engine: bool = False) -> Applied:
+        return await _run(self.sync.apply, confirm_within_s=confirm_within_s, start_engine=start_engine)
+
+    async def confirm(self) -> None:
+        await _run(self.sync.confirm)
+
+    async def rollback(self) -> Applied:
+        return await _run(self.sync.rollback)
+
+    async def down(self) -> list[str]:
+        return await _run(self.sync.down)
+
+    async def status(self) -> dict[str, Any]:
+        return await _run(self.sync.status)
+
+    async def watch(self, interval_s: float = 1.0) -> AsyncIterator[Totals]:
+        """Increments of the counters, one for each interval; cancel or break to end."""
+        tables = await self.tables()
+        before = await _run(lambda: count(self.sync.engine, tables))
+        while True:
+            await asyncio.sleep(interval_s)
+            now = await _run(lambda tables=tables: count(self.sync.engine, tables))  # type: ignore[misc]
+            if now.generation != before.generation:
+                tables = await self.tables()
+                before = await _run(lambda tables=tables: count(self.sync.engine, tables))  # type: ignore[misc]
+                continue
+            yield now.since(before)
+            before = now
+
+    async def close(self) -> None:
+        await _run(self.sync.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,253 @@
+"""api: one node, for Python code: what the command line does, as typed calls. Blocking; ipshare.aio is its
+twin.
+
+    from ipshare.api import Node
+
+    with Node("site.toml") as node:
+        print(node.diff().lines())
+        node.apply(confirm_within_s=300)
+        print(node.why("tcp 198.51.100.7:1234 > 203.0.113.5:80 syn").verdict)
+        node.confirm()
+
+With an agent running, changes go through it; without one they are made here, under the node's lock. Reading
+goes to the engine directly. Errors are ipshare.errors, each with a hint; nothing prints, exits or logs in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ipshare import config as configuration
+from ipshare.agent.client import AgentClient
+from ipshare.agent.confirm import Clock, SystemClock
+from ipshare.agent.datapath import EmbeddedDataPath, NetRoutes, node_lock, remove_runtime_dir
+from ipshare.agent.reconcile import DataPath, Done, Reconciler, Routes
+from ipshare.agent.store import Store
+from ipshare.engine.asking import Answer, ask
+from ipshare.engine.desired import desired
+from ipshare.engine.memory import MemoryEngine
+from ipshare.engine.moved import moved_shares
+from ipshare.engine.packet_words import packet as packet_of
+from ipshare.engine.plan import Plan, diff
+from ipshare.engine.plan_text import MAX_ITEMS, Summary, named, summarize
+from ipshare.engine.protocol import Engine, EngineInfo, Side
+from ipshare.engine.tables import Tables
+from ipshare.engine.totals import Totals, count
+from ipshare.errors import NotRunning, Problem, Refused
+from ipshare.model import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a change did. ``changed`` False: everything was so already. ``routes``: a line for each change."""
+
+    generation: int
+    changed: bool
+    changes: int
+    routes: tuple[str, ...]
+    by_agent: bool
+
+
+class Node:
+    """One node. ``source``: a configuration file, or a Config.
+
+    ``data_path``, ``routes`` and ``clock`` are for other hosts than this machine's kernel, and for tests.
+    Raises ConfigError with every mistake of the file. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        source: Config | Path | str,
+        *,
+        data_path: DataPath | None = None,
+        routes: Routes | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.file = None if isinstance(source, Config) else Path(source).absolute()
+        self.config = source if isinstance(source, Config) else configuration.load(source)
+        self.store = Store(self.config.node.state_dir)
+        self._reconciler = Reconciler(
+            self.store, data_path or EmbeddedDataPath(), routes or NetRoutes(), clock or SystemClock()
+        )
+        self._lock = threading.RLock()
+
+    # ---- looking ------------------------------------------------------------
+
+    def check(self) -> Sequence[Problem]:
+        """What this machine has against the configuration (privileges, rp_filter, firewalls, occupied
+        names)."""
+        with self._lock:
+            return self._reconciler.preflight(self.config)
+
+    def plan(self) -> Plan:
+        """From the engine's tables to those of the configuration. Raises NotRunning."""
+        with self._lock:
+            return self._reconciler.plan(self.config)
+
+    def diff(self, *, max_items: int = MAX_ITEMS) -> Summary:
+        """The plan in words, with the share of clients that changed policies move. Raises NotRunning."""
+        plan = self.plan()
+        return summarize(plan, moved=moved_shares(plan), max_items=max_items)
+
+    def info(self) -> EngineInfo:
+        """Identity and live generation of the engine. Raises NotRunning."""
+        return self.engine.info()
+
+    def tables(self) -> Tables:
+        """The live tables, with the names of the configuration that was applied. Raises NotRunning."""
+        tables = self.engine.read()
+        return named(tables, desired(self.store.current() or self.config))
+
+    def counters(self) -> Totals:
+        """Counters by binding, verdict and reason, as NumPy arrays. Raises NotRunning."""
+        return count(self.engine, self.tables())
+
+    def watch(self, interval_s: float = 1.0) -> Iterator[Totals]:
+        """Increments of the counters, one for each interval, until the engine is gone (NotRunning)."""
+        pause = threading.Event()
+        tables = self.tables()
+        before = count(self.engine, tables)
+        while True:
+            pause.wait(interval_s)
+            if self.engine.info().generation != before.generation:
+                tables = self.tables()
+                before = count(self.engine, tables)
+                continue
+            now = count(self.engine, tables)
+            yield now.since(before)
+            before = now
+
+    def why(self, packet: str | bytes, *, side: Side | None = None, offline: bool = False) -> Answer:
+        """What happens to a packet, given in words (ipshare.engine.packet_words) or as bytes.
+
+        ``offline``: asks the C core in this process with the tables of the configuration; no engine is
+        needed. Raises DescriptionError, NotRunning.
+        """
+        data = packet_of(packet) if isinstance(packet, str) else packet
+        if offline:
+            wanted, engine = desired(self.config), MemoryEngine()
+            engine.apply(diff(Tables(), wanted))
+            return ask(engine, wanted, data, side)
+        return ask(self.engine, self.tables(), data, side)
+
+    @property
+    def engine(self) -> Engine:
+        """The running engine. Raises NotRunning."""
+        with self._lock:
+            engine = self._reconciler.attached(self.config)
+        if engine is None:
+            raise NotRunning(
+                f"node {self.config.node.name} has no engine running", hint="start it: ipshare agent FILE"
+            )
+        return engine
+
+    # ---- changing -----------------------------------------------------------
+
+    def apply(self, *, confirm_within_s: float | None = None, start_engine: bool = False) -> Applied:
+        """Makes the configuration the node's. ``confirm_within_s``: it is rolled back unless ``confirm``
+        comes in time; that takes an agent. ``start_engine``: where neither agent nor engine runs, start one.
+
+        Raises Refused (nothing changed), NotRunning, EngineError, NetError.
+        """
+        agent = self._agent()
+        if agent is not None:
+            with agent:
+                if self.file is None:
+                    raise Refused(
+                        "an agent runs this node: it takes files only",
+                        hint="write the configuration to a file",
+                    )
+                return _from_agent(
+                    agent.call("apply", path=str(self.file), confirm_within_s=confirm_within_s)
+                )
+        if confirm_within_s is not None:
+            raise NotRunning(
+                "no agent runs, and nobody else could roll back", hint="start it: ipshare agent FILE"
+            )
+        with self._alone():
+            if not start_engine and self._reconciler.attached(self.config) is None:
+                raise NotRunning(
+                    f"node {self.config.node.name} has no engine running", hint="start it: ipshare agent FILE"
+                )
+            return _done(self._reconciler.apply(self.config))
+
+    def confirm(self) -> None:
+        """The configuration on trial stays. Raises Refused if there is none, NotRunning without agent."""
+        with AgentClient(self.config.node.runtime_dir) as agent:
+            agent.call("confirm")
+
+    def rollback(self) -> Applied:
+        """The configuration before the current one, tables and routes. Twice returns to where one was."""
+        agent = self._agent()
+        if agent is not None:
+            with agent:
+                return _from_agent(agent.call("rollback"))
+        with self._alone():
+            if self._reconciler.attached(self.config) is None:
+                raise NotRunning(
+                    f"node {self.config.node.name} has no engine running", hint="start it: ipshare agent FILE"
+                )
+            return _done(self._reconciler.rollback())
+
+    def down(self) -> list[str]:
+        """Ends the agent and the engine, and takes routes back; a line for each thing. Empty: nothing was
+        there."""
+        agent = self._agent()
+        lines: list[str] = []
+        if agent is not None:
+            with agent:
+                result = agent.call("down")
+                lines = ["agent ended"] + ["engine ended"] * result["engine_stopped"] + result["routes"]
+                agent.wait_gone()
+        with self._alone():
+            down = self._reconciler.down(self.store.current() or self.config)
+            lines += ["engine ended"] * down.engine_stopped + list(down.routes)
+            remove_runtime_dir(self.config)
+        return lines
+
+    def status(self) -> dict[str, Any]:
+        """What the agent says of itself: trial, notes, measured paths. Raises NotRunning."""
+        with AgentClient(self.config.node.runtime_dir) as agent:
+            return agent.call("status")
+
+    # ---- housekeeping -------------------------------------------------------
+
+    def close(self) -> None:
+        """Ends the connection to the engine; the data path goes on."""
+        with self._lock:
+            if self._reconciler.engine is not None:
+                self._reconciler.engine.close()
+            self._reconciler.engine = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _agent(self) -> AgentClient | None:
+        try:
+            return AgentClient(self.config.node.runtime_dir)
+        except NotRunning:
+            return None
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock, node_lock(self.config):
+            yield
+
+
+def _from_agent(result: dict[str, Any]) -> Applied:
+    return Applied(result["generation"], result["changed"], result["changes"], tuple(result["routes"]), True)
+
+
+def _done(done: Done) -> Applied:
+    return Applied(done.generation, not done.is_empty, done.changes, done.routes, False)
