@@ -66,7 +66,8 @@ static inline const uint8_t *ips_field_at(const uint8_t *ip, unsigned family, en
  * errors: the quoted packet's opposite field (an error *to* X quotes a packet *from* X:
  * f = DST changes the quote's source, f = SRC the quote's destination), where it equals the old address,
  * and the quote's own checksums as far as they are quoted; the outer ICMP sum.
- * Verdicts: BAD_QUOTE (f = DST and the quote's source is another), SHORT_L4 (ICMP error in a chained buffer).
+ * Verdicts: BAD_QUOTE (f = DST and the quote's source is another; f = SRC and its destination is already the new
+ * address), SHORT_L4 (ICMP error in a chained buffer).
  * Nothing is changed unless OK.
  *   void ips_clamp_mss(struct ips_pkt *p, const struct ips_view *v, unsigned mss);
  */

@@ -40,7 +40,8 @@ static void find_quoted_csum(const uint8_t *ip, uint32_t bytes, unsigned family,
 }
 
 /* f: the outer field that changes; in the quote it is the opposite one. */
-static int find_quote(const struct ips_pkt *p, const struct ips_view *v, enum ips_field f, struct quote *q) {
+static int find_quote(const struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address,
+                      struct quote *q) {
   uint32_t start = v->l4 + 8u, end = quote_end(p, v), size = v->family == 4 ? 4 : 16;
   enum ips_field opposite = f == IPS_DST ? IPS_SRC : IPS_DST;
   const uint8_t *ip = p->data + start, *old = ips_field_at(p->data, v->family, f);
@@ -48,8 +49,11 @@ static int find_quote(const struct ips_pkt *p, const struct ips_view *v, enum ip
   if (ip[0] >> 4 != v->family || (v->family == 4 && (ip[0] & 15) < 5)) return IPS_BAD_QUOTE;
   uint32_t at = (uint32_t)(ips_field_at(ip, v->family, opposite) - ip);
   if (start + at + size > end) return IPS_OK;
-  /* A device that forwards may report about packets to others; nobody reports to another than the sender. */
-  if (memcmp(ip + at, old, size)) return f == IPS_DST ? IPS_BAD_QUOTE : IPS_OK;
+  if (memcmp(ip + at, old, size)) {
+    /* Nobody reports to another than the sender. A device that forwards may report about packets to
+     * others, but one to the address it is about to get could not be told apart on the way back. */
+    return f == IPS_DST || !memcmp(ip + at, address, size) ? IPS_BAD_QUOTE : IPS_OK;
+  }
   q->ip = start;
   find_quoted_csum(ip, end - start, v->family, opposite, q);
   return IPS_OK;
@@ -71,7 +75,7 @@ static uint16_t mend_quote(uint8_t *data, unsigned family, enum ips_field f, con
 int ips_rewrite_error(struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address) {
   struct quote q = {0};
   if (p->len < p->total_len) return IPS_SHORT_L4; /* chained: what may have to change is out of reach */
-  int verdict = find_quote(p, v, f, &q);
+  int verdict = find_quote(p, v, f, address, &q);
   if (verdict) return verdict;
   uint16_t delta = ips_address_delta(ips_field_at(p->data, v->family, f), v->family, address), inside = 0;
   if (q.ip)

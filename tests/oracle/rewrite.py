@@ -109,7 +109,7 @@ def _quote(family: int, quote: bytes, outer_field: int, before: bytes, after: by
     if len(quote) < where.stop:
         return quote
     if quote[where] != before:
-        if outer_field == DST:
+        if outer_field == DST or quote[where] == after:  # the latter could not come back
             raise Refused("BAD_QUOTE")
         return quote
     at, proto = _quoted_checksum(family, quote, field)
