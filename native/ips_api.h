@@ -135,7 +135,8 @@ enum ips_endpoint_flags {
   IPS_EP_TRACE_TUNNEL = 8, /* rewriting, but low-TTL packets take the tunnel: traceroute shows every hop */
 };
 /* One local prefix of an end point. An end point with a v4 and a v6 local
- * network is two records; `site` ties them together. */
+ * network is two records; `site` ties them together. prefix_len 0: behind an encapsulated path, for bindings
+ * of that family whose packets keep their destination. */
 struct ips_endpoint_rec {
   uint8_t local[16];           /* first address of the local prefix; zero for a distribution point */
   uint8_t tunnel_remote[16];   /* tunnel address there; all zero: none */
@@ -241,18 +242,48 @@ size_t ips_tables_reclaim(struct ips_tables *t);
 struct ips_tables_info {
   uint64_t generation, previous, prepared; /* 0: none */
   uint64_t term, revision, digest;         /* of the live generation: header digest of its complete image */
+  uint64_t settings;                       /* ips_digest() of its header from `roles` on: with digest, all that it does */
   uint64_t bytes;                          /* memory of all generations */
   uint32_t n_networks, n_endpoints, n_policies, n_members, n_bindings, roles;
 };
 void ips_tables_info(const struct ips_tables *t, struct ips_tables_info *out);
 /* Complete image of the live generation; returns bytes needed; writes only if they fit. */
 size_t ips_tables_dump(const struct ips_tables *t, void *out, size_t room);
-/* Counter cells in use (indices 0 .. n-1); counters of address `global` as index, ~0 if none. */
+/* Counter cells in use by any generation, the prepared one included: indices 0 .. n-1. */
 uint32_t ips_tables_counter_cells(const struct ips_tables *t);
-/* Counter indices for n binding records' first address; stride 1 within a v4
- * network: a prefix binding owns the cells index .. index + span - 1. */
+/* Counter indices, in the live generation, for n binding records' first address, ~0 if none; stride 1 within a v4
+ * network: a prefix binding owns the cells index .. index + span - 1. A v4 cell belongs to its address as long as
+ * the network exists, bound or not; a v6 cell to its prefix as long as that is bound, whatever it is bound to. */
 void ips_tables_counter_index(const struct ips_tables *t, const struct ips_binding_rec *recs, size_t n,
                               uint32_t *index, uint32_t *span);
+/* Cells that counted for something else before and that the prepared generation gives to new networks or bindings.
+ * Between prepare and commit no worker writes them: the host clears them, or notes their values as where
+ * counting begins. Returns how many ranges there are; writes at most `room`. */
+struct ips_cell_range { uint32_t first, n; };
+size_t ips_tables_fresh_cells(const struct ips_tables *t, struct ips_cell_range *out, size_t room);
+
+/* ---- questions to the live generation (control thread only) ---- */
+
+struct ips_lookup {
+  uint8_t found;         /* 0: in no network / no local prefix of ours; the rest is then 0 and ~0 */
+  uint8_t kind, flags, unmatched; /* enum ips_kind (NONE: no binding), ips_binding_flags, ips_unmatched */
+  uint32_t endpoint;     /* index, or ~0 */
+  uint32_t counter;      /* cell, or ~0 */
+  uint32_t site;         /* of the end point */
+  uint8_t address[16];   /* the other side's address */
+};
+/* Keys and clients: 16 bytes, IPv4 in the first four. client NULL: a policy's end point is not chosen (~0). The array
+ * forms take n keys of 16 bytes in a row (and n clients, or NULL). Return how many were found. */
+size_t ips_lookup_global(const struct ips_tables *t, int family, const uint8_t *keys, const uint8_t *clients, size_t n,
+                         struct ips_lookup *out);
+size_t ips_lookup_local(const struct ips_tables *t, int family, const uint8_t *keys, size_t n, struct ips_lookup *out);
+/* The end point that a policy chooses for a client of a Global IP; ~0: no such policy, nothing loaded. */
+uint32_t ips_lookup_policy(const struct ips_tables *t, uint32_t policy, int family, const uint8_t *client, const uint8_t *global);
+/* The binding that decides about a Global IP: the longest that covers it. 0: none. */
+int ips_lookup_binding(const struct ips_tables *t, int family, const uint8_t *key, struct ips_binding_rec *out);
+/* Nanoseconds for n look-ups of global (local = 0) or local keys, `rounds` times over, as workers do them. */
+uint64_t ips_bench_lookup(const struct ips_tables *t, int local, int family, const uint8_t *keys, const uint8_t *clients, size_t n,
+                          uint32_t rounds);
 
 /* ---- workers: the packet path ------------------------------------------ */
 

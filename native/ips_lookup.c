@@ -1,0 +1,132 @@
+/* ips_lookup.c: questions to the live tables from outside of the packet path: one or many keys,
+ * counter cells, the deciding binding, texts of load errors. Control thread only. */
+#include "ips_gen.h"
+#include <time.h>
+
+static void answer(const struct ips_root *r, bool found, const struct ips_hit *h, struct ips_lookup *out) {
+  const struct ips_endpoint *e = found ? ips_endpoint(r, h->endpoint) : NULL;
+  *out = (struct ips_lookup){.found = found, .endpoint = IPS_NONE, .counter = IPS_NONE};
+  if (!found) return;
+  out->kind = h->kind, out->flags = h->flags, out->unmatched = h->unmatched;
+  out->endpoint = h->endpoint, out->counter = h->counter, out->site = e ? e->r.site : 0;
+  if (h->kind != IPS_KIND_NONE) memcpy(out->address, h->address, sizeof out->address);
+}
+
+size_t ips_lookup_global(const struct ips_tables *t, int family, const uint8_t *keys, const uint8_t *clients, size_t n,
+                         struct ips_lookup *out) {
+  const struct ips_root *r = ips_tables_live(t);
+  size_t found = 0;
+  for (size_t i = 0; i < n; i++) {
+    struct ips_hit h;
+    bool hit = r && ips_find_global(r, (unsigned)family, keys + 16 * i, clients ? clients + 16 * i : NULL, &h);
+    answer(r, hit, &h, out + i);
+    found += hit;
+  }
+  return found;
+}
+
+size_t ips_lookup_local(const struct ips_tables *t, int family, const uint8_t *keys, size_t n, struct ips_lookup *out) {
+  const struct ips_root *r = ips_tables_live(t);
+  size_t found = 0;
+  for (size_t i = 0; i < n; i++) {
+    struct ips_hit h;
+    bool hit = r && ips_find_local(r, (unsigned)family, keys + 16 * i, &h);
+    answer(r, hit, &h, out + i);
+    found += hit;
+  }
+  return found;
+}
+
+uint32_t ips_lookup_policy(const struct ips_tables *t, uint32_t policy, int family, const uint8_t *client, const uint8_t *global) {
+  const struct ips_root *r = ips_tables_live(t);
+  return r ? ips_policy_pick(r, policy, (unsigned)family, client, global) : IPS_NONE;
+}
+
+int ips_lookup_binding(const struct ips_tables *t, int family, const uint8_t *key, struct ips_binding_rec *out) {
+  if (!t->control->live || (family != 4 && family != 6)) return 0;
+  const struct ips_binding_rec *b = ips_records_cover(&t->control->live->content->records, (uint8_t)family,
+                                                      ips_ld_address((unsigned)family, key), family == 4 ? 32 : 128);
+  if (b) *out = *b;
+  return b != NULL;
+}
+
+uint64_t ips_bench_lookup(const struct ips_tables *t, int local, int family, const uint8_t *keys, const uint8_t *clients, size_t n,
+                          uint32_t rounds) {
+  const struct ips_root *r = ips_tables_live(t);
+  struct timespec begin, end;
+  uint32_t sum = 0;
+  if (!r) return 0;
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  for (uint32_t round = 0; round < rounds; round++)
+    for (size_t i = 0; i < n; i++) {
+      struct ips_hit h;
+      bool hit = local ? ips_find_local(r, (unsigned)family, keys + 16 * i, &h)
+                       : ips_find_global(r, (unsigned)family, keys + 16 * i, clients + 16 * i, &h);
+      if (hit) sum += h.endpoint + ips_ld32(h.address) + h.counter;
+    }
+  clock_gettime(CLOCK_MONOTONIC, &end);
+  __asm__ volatile("" : : "r"(sum)); /* the result is used: the loop stays */
+  return (uint64_t)(end.tv_sec - begin.tv_sec) * 1000000000u + (uint64_t)end.tv_nsec - (uint64_t)begin.tv_nsec;
+}
+
+/* ---- counter cells ---- */
+
+uint32_t ips_tables_counter_cells(const struct ips_tables *t) { return t->control->cells.top; }
+
+static uint32_t cell_of(const struct ips_root *r, const struct ips_binding_rec *b, uint32_t *span) {
+  *span = 1;
+  if (b->family == 4 && b->prefix_len <= 32) {
+    uint32_t address = ips_be32(ips_ld32(b->global));
+    const struct ips_net4 *n = ips_net4_find(r, address);
+    if (!n || b->prefix_len < n->prefix_len) return IPS_NONE;
+    *span = (uint32_t)1 << (32 - b->prefix_len);
+    return n->cell + (address - n->base);
+  }
+  ips_u128 global = ips_global_of(b);
+  const struct ips_hash *t = b->family == 6 ? ips_lpm_table(&r->global6, b->prefix_len) : NULL;
+  const struct ips_value *v = t ? ips_hash_find(t, ips_hi(global), ips_lo(global)) : NULL;
+  return v ? v->cell : IPS_NONE;
+}
+
+void ips_tables_counter_index(const struct ips_tables *t, const struct ips_binding_rec *recs, size_t n, uint32_t *index,
+                              uint32_t *span) {
+  const struct ips_root *r = ips_tables_live(t);
+  for (size_t i = 0; i < n; i++) {
+    index[i] = r ? cell_of(r, recs + i, span + i) : IPS_NONE;
+    if (index[i] == IPS_NONE) span[i] = 0;
+  }
+}
+
+size_t ips_tables_fresh_cells(const struct ips_tables *t, struct ips_cell_range *out, size_t room) {
+  const struct ips_cells *c = &t->control->cells;
+  for (size_t i = 0; i < c->n_fresh && i < room; i++) out[i] = c->fresh[i];
+  return c->n_fresh;
+}
+
+const char *ips_load_error_text(int error) {
+  static const char *const texts[] = {
+    [IPS_LOAD_OK] = "the image is fine",
+    [IPS_LOAD_TRUNCATED] = "the image is shorter than its header says, or the counts contradict its size",
+    [IPS_LOAD_BAD_MAGIC] = "not a table image",
+    [IPS_LOAD_BAD_VERSION] = "a version, flag or role that this core does not know",
+    [IPS_LOAD_BAD_RECORD_SIZE] = "records of another size: image and core were built from different sources",
+    [IPS_LOAD_BAD_DIGEST] = "digest does not match: the image was damaged or not written to its end",
+    [IPS_LOAD_STALE_BASE] = "the delta is not based on the live generation",
+    [IPS_LOAD_STALE_TERM] = "term and revision are older than what was committed before",
+    [IPS_LOAD_BAD_FAMILY] = "address family is neither 4 nor 6, or an IPv4 address is longer than four bytes",
+    [IPS_LOAD_BAD_PREFIX] = "prefix length out of range, or host bits set",
+    [IPS_LOAD_BAD_KIND] = "unknown kind or flag of a binding, or a removal in a complete image",
+    [IPS_LOAD_BAD_TARGET] = "target does not exist, has the other family, or cannot be bound to",
+    [IPS_LOAD_BAD_OFFSET] = "the binding does not fit into the local prefix, or is not aligned to its length",
+    [IPS_LOAD_NOT_SORTED] = "bindings do not ascend by family, global prefix and length",
+    [IPS_LOAD_DUPLICATE] = "the same global prefix is bound twice",
+    [IPS_LOAD_OUTSIDE] = "the binding is in no Global Network",
+    [IPS_LOAD_OVERLAP] = "two bindings claim one local address",
+    [IPS_LOAD_TOO_LARGE] = "more records or addresses than the core can index",
+    [IPS_LOAD_NO_MEMORY] = "out of memory",
+    [IPS_LOAD_BAD_POLICY] = "policy without members or weights, with a member twice, or with a table size that will not do",
+    [IPS_LOAD_BAD_ENDPOINT] = "encapsulation without a tunnel, an incomplete tunnel, or an impossible path MTU",
+    [IPS_LOAD_BAD_NETWORK] = "Global Networks overlap, or a field of one is out of range",
+  };
+  return error >= 0 && (size_t)error < sizeof texts / sizeof *texts ? texts[error] : NULL;
+}
