@@ -138,7 +138,8 @@ enum ips_endpoint_flags {
  * network is two records; `site` ties them together. prefix_len 0: behind an encapsulated path, for bindings
  * of that family whose packets keep their destination. */
 struct ips_endpoint_rec {
-  uint8_t local[16];           /* first address of the local prefix; zero for a distribution point */
+  uint8_t local[16];           /* first address of the local prefix; zero, with prefix_len 0: none (distribution
+                                  points, and end points reached by encapsulation only) */
   uint8_t tunnel_remote[16];   /* tunnel address there; all zero: none */
   uint8_t tunnel_local[16];    /* our own tunnel address, the source */
   uint8_t family, prefix_len;  /* of local */

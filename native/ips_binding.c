@@ -8,11 +8,18 @@
 
 struct fit { uint8_t family, prefix_len; }; /* of a policy: what every member can take; family 0: not a target */
 
+/* May a binding lead to this end point? Not to one that this node would have to rewrite to and cannot. */
+static bool is_target(const struct ips_image *image, const struct ips_endpoint_rec *e) {
+  if (e->flags & IPS_EP_DISTRIBUTION) return false;
+  bool can_send = ips_has_local(e) || e->encap != IPS_ENCAP_NONE || e->flags & IPS_EP_SELF;
+  return can_send || !(image->header.roles & IPS_ROLE_OUTER);
+}
+
 static struct fit fit_of(const struct ips_image *image, const struct ips_policy_rec *p) {
   struct fit fit = {0, 0};
   for (uint32_t i = 0; i < p->n_members; i++) {
     const struct ips_endpoint_rec *e = image->endpoints + image->members[p->first_member + i].endpoint;
-    if (e->flags & IPS_EP_DISTRIBUTION || (fit.family && e->family != fit.family)) return (struct fit){0, 0};
+    if (!is_target(image, e) || (fit.family && e->family != fit.family)) return (struct fit){0, 0};
     fit.family = e->family;
     if (e->prefix_len > fit.prefix_len) fit.prefix_len = e->prefix_len;
   }
@@ -51,7 +58,7 @@ static enum ips_load_error judge(const struct ips_build *b, const struct fit *fi
   }
   if (rec->target >= image->header.n_endpoints) return IPS_LOAD_BAD_TARGET;
   const struct ips_endpoint_rec *e = image->endpoints + rec->target;
-  if (e->family != rec->family || e->flags & IPS_EP_DISTRIBUTION) return IPS_LOAD_BAD_TARGET;
+  if (e->family != rec->family || !is_target(image, e)) return IPS_LOAD_BAD_TARGET;
   if (rec->kind == IPS_KIND_ENDPOINT) return judge_local(rec, e->prefix_len);
   return (ips_ld64(rec->local) | ips_ld64(rec->local + 8)) == 0 ? IPS_LOAD_BAD_OFFSET : judge_local(rec, 0);
 }
@@ -79,9 +86,10 @@ static bool same_ground(const struct ips_build *b) {
       memcmp(b->image->policies, ips_policies(base), now->n_policies * sizeof *b->image->policies) ||
       memcmp(b->image->members, ips_members(base), now->n_members * sizeof *b->image->members))
     return false;
+  const struct ips_image old_image = {.header = *old};
   for (uint32_t i = 0; i < now->n_endpoints; i++) {
     const struct ips_endpoint_rec *e = b->image->endpoints + i, *was = &base->root.endpoints[i].r;
-    if (e->family != was->family || e->prefix_len != was->prefix_len || (e->flags ^ was->flags) & IPS_EP_DISTRIBUTION) return false;
+    if (e->family != was->family || e->prefix_len != was->prefix_len || is_target(b->image, e) != is_target(&old_image, was)) return false;
   }
   return true;
 }

@@ -39,6 +39,9 @@ static inline bool ips_refuse(struct ips_load_status *st, enum ips_load_error er
   return false;
 }
 
+/* No local prefix: everything goes there, or comes from there, encapsulated (S1.6). */
+static inline bool ips_has_local(const struct ips_endpoint_rec *e) { return e->prefix_len != 0; }
+
 /* ---- ips_records.c: the bindings, ascending by (family, global, prefix_len) ---- */
 
 struct ips_chunk { struct ips_binding_rec *at; uint32_t n; };

@@ -104,9 +104,8 @@ static bool check_endpoint(const struct ips_endpoint_rec *e, uint32_t i, struct 
   const uint16_t flags = IPS_EP_SELF | IPS_EP_MSS_CLAMP | IPS_EP_DISTRIBUTION | IPS_EP_TRACE_TUNNEL;
   bool is_distribution = e->flags & IPS_EP_DISTRIBUTION;
   if (e->family != 4 && e->family != 6 && !(is_distribution && e->family == 0)) HERE(IPS_LOAD_BAD_FAMILY);
-  bool has_local = e->prefix_len != 0; /* else packets keep their destination: only a tunnel goes there */
-  if (is_distribution || !has_local ? !is_zero(e->local, 16)
-                                    : !is_prefix(e->family, e->local, e->prefix_len, IPS_MIN_NETWORK_BITS) || is_zero(e->local, 16))
+  if (is_zero(e->local, 16) ? e->prefix_len != 0
+                            : is_distribution || !is_prefix(e->family, e->local, e->prefix_len, IPS_MIN_NETWORK_BITS))
     HERE(IPS_LOAD_BAD_PREFIX);
   if (e->flags & ~flags || e->encap > IPS_ENCAP_GUE || !has_sound_tunnel(e)) HERE(IPS_LOAD_BAD_ENDPOINT);
   if ((needs_tunnel(e) && e->tunnel_family == 0) || (e->encap == IPS_ENCAP_GUE && e->gue_port == 0)) HERE(IPS_LOAD_BAD_ENDPOINT);

@@ -24,7 +24,7 @@ uint32_t ips_maglev_size(uint32_t members) {
 }
 
 uint64_t ips_maglev_identity(const struct ips_endpoint_rec *e) {
-  bool has_local = (ips_ld64(e->local) | ips_ld64(e->local + 8)) != 0;
+  bool has_local = e->prefix_len != 0;
   const uint8_t *a = has_local ? e->local : e->tunnel_remote;
   uint64_t kind = has_local ? (uint64_t)e->family << 8 | e->prefix_len : (uint64_t)e->tunnel_family << 16;
   return ips_fold(ips_be64(ips_ld64(a)) ^ 0x3c79ac492ba7b653u, ips_be64(ips_ld64(a + 8)) ^ kind ^ 0x1c69b3f74ac4ae35u);
