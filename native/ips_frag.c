@@ -1,7 +1,8 @@
 /* ips_frag.c: the fragment table (contract in ips_frag.h).
  *
- * A hash table of buckets with eight entries each; an entry is *waiting* (early fragments, no ports) or
- * *known*. Early fragments lie in slots of one pool. Lock order: bucket, then pool; packets are
+ * A hash table of buckets with sixteen entries each; an entry is *waiting* (early fragments, no ports) or
+ * *known*. The tags of a bucket's entries lie beside its lock: a look-up reads two cache lines and
+ * the entry. Early fragments lie in slots of one pool. Lock order: bucket, then pool; packets are
  * copied and emitted outside of both. Look-ups also clear what has expired in their
  * bucket, and a full pool sweeps some others, so that no thread is needed to keep the table alive.
  */
@@ -9,7 +10,7 @@
 #include "ips_parse.h"
 #include <stdlib.h>
 
-enum { WAYS = 8, SWEEP = 64, NO_SLOT = UINT32_MAX };
+enum { WAYS = 16, SWEEP = 64, NO_SLOT = UINT32_MAX };
 
 struct key {
   uint8_t addresses[32]; /* source, destination; IPv4: eight bytes, the rest zero */
@@ -20,16 +21,22 @@ struct key {
 };
 struct entry {
   struct key key;
-  uint64_t expires_ns;   /* 0: free */
+  uint64_t expires_ns;
   struct ips_frag_flow flow;
   uint32_t held[IPS_FRAG_EARLY];
   uint8_t n_held;
   bool known;
 };
 struct bucket {
+  uint64_t earliest_ns;  /* nothing here expires before */
+  uint32_t tag[WAYS];    /* of the key's hash; 0: free */
   uint8_t lock;
   struct entry ways[WAYS];
 } __attribute__((aligned(64)));
+struct place {           /* where a key belongs */
+  struct bucket *bucket;
+  uint32_t tag;
+};
 struct slot {
   uint32_t next_free;
   uint32_t len, counter, endpoint;
@@ -96,7 +103,7 @@ struct ips_frag_table *ips_frag_new(uint32_t datagrams, uint32_t held, uint32_t 
     ips_frag_free(t);
     return NULL;
   }
-  memset(t->buckets, 0, n * sizeof *t->buckets);
+  memset(t->buckets, 0, n * sizeof *t->buckets); /* earliest_ns 0 is put right by the first look-up */
   t->mask = n - 1;
   t->seed = seed;
   t->held_bytes = held_bytes;
@@ -119,45 +126,52 @@ static struct key key_of(const struct ips_pkt *p, const struct ips_view *v) {
   return k;
 }
 
-static struct bucket *bucket_of(const struct ips_frag_table *t, const struct key *k) {
+static struct place place_of(const struct ips_frag_table *t, const struct key *k) {
   uint64_t h = t->seed;
   for (unsigned i = 0; i < sizeof *k; i += 8) {
     h = (h ^ ips_ld64((const uint8_t *)k + i)) * 0x9e3779b97f4a7c15ull;
     h ^= h >> 32;
   }
-  return &t->buckets[h & t->mask];
+  return (struct place){&t->buckets[h & t->mask], (uint32_t)(h >> 32) | 1};
 }
 
-/* Returns how many early fragments are lost with it. */
-static uint32_t forget(struct ips_frag_table *t, struct entry *e) {
-  uint32_t lost = e->n_held;
-  for (unsigned i = 0; i < lost; i++) free_slot(t, e->held[i]);
-  e->expires_ns = 0;
-  e->n_held = 0;
-  count(t->stats.datagrams, -1);
-  count(t->stats.late, lost);
-  return lost;
-}
-
+/* Returns how many early fragments are lost with what has expired. */
 static uint32_t forget_expired(struct ips_frag_table *t, struct bucket *b, uint64_t now_ns) {
+  if (b->earliest_ns > now_ns) return 0;
   uint32_t lost = 0;
-  for (unsigned i = 0; i < WAYS; i++)
-    if (b->ways[i].expires_ns && b->ways[i].expires_ns <= now_ns) lost += forget(t, &b->ways[i]);
+  b->earliest_ns = UINT64_MAX;
+  for (unsigned i = 0; i < WAYS; i++) {
+    struct entry *e = &b->ways[i];
+    if (!b->tag[i]) continue;
+    if (e->expires_ns > now_ns) {
+      if (e->expires_ns < b->earliest_ns) b->earliest_ns = e->expires_ns;
+      continue;
+    }
+    for (unsigned h = 0; h < e->n_held; h++) free_slot(t, e->held[h]);
+    lost += e->n_held;
+    b->tag[i] = 0;
+    count(t->stats.datagrams, -1);
+  }
+  if (lost) count(t->stats.late, lost);
   return lost;
 }
 
-static struct entry *find(struct bucket *b, const struct key *k) {
+static struct entry *find(const struct place *at, const struct key *k) {
+  struct bucket *b = at->bucket;
   for (unsigned i = 0; i < WAYS; i++)
-    if (b->ways[i].expires_ns && memcmp(&b->ways[i].key, k, sizeof *k) == 0) return &b->ways[i];
+    if (b->tag[i] == at->tag && memcmp(&b->ways[i].key, k, sizeof *k) == 0) return &b->ways[i];
   return NULL;
 }
 
-static struct entry *find_or_add(struct ips_frag_table *t, struct bucket *b, const struct key *k, uint64_t now_ns) {
-  struct entry *e = find(b, k);
+static struct entry *find_or_add(struct ips_frag_table *t, const struct place *at, const struct key *k, uint64_t now_ns) {
+  struct bucket *b = at->bucket;
+  struct entry *e = find(at, k);
   for (unsigned i = 0; !e && i < WAYS; i++) {
-    if (b->ways[i].expires_ns) continue;
+    if (b->tag[i]) continue;
+    b->tag[i] = at->tag;
     e = &b->ways[i];
     *e = (struct entry){.key = *k, .expires_ns = now_ns + IPS_FRAG_LIFE_NS};
+    if (e->expires_ns < b->earliest_ns) b->earliest_ns = e->expires_ns;
     count(t->stats.datagrams, 1);
   }
   return e;
@@ -201,11 +215,11 @@ static uint32_t keep_copy(struct ips_frag_table *t, const struct ips_pkt *p, uin
 
 /* OK with *flow, if the ports are known. Else holds the copy in `slot`, if there is one. */
 static int look_up(struct ips_frag_table *t, const struct key *k, uint32_t slot, uint64_t now_ns, struct ips_frag_flow *flow) {
-  struct bucket *b = bucket_of(t, k);
+  struct place at = place_of(t, k);
   int verdict = IPS_FRAGMENTS_FULL;
-  lock(&b->lock);
-  forget_expired(t, b, now_ns);
-  struct entry *e = slot == NO_SLOT ? find(b, k) : find_or_add(t, b, k, now_ns);
+  lock(&at.bucket->lock);
+  forget_expired(t, at.bucket, now_ns);
+  struct entry *e = slot == NO_SLOT ? find(&at, k) : find_or_add(t, &at, k, now_ns);
   if (e && e->known) {
     *flow = e->flow;
     verdict = IPS_OK;
@@ -213,7 +227,7 @@ static int look_up(struct ips_frag_table *t, const struct key *k, uint32_t slot,
     e->held[e->n_held++] = slot;
     verdict = IPS_HELD;
   }
-  unlock(&b->lock);
+  unlock(&at.bucket->lock);
   return verdict;
 }
 
@@ -234,11 +248,11 @@ int ips_frag_ports(struct ips_frag_table *t, const struct ips_pkt *p, const stru
 /* The first fragment decides; what was held so far is handed over to the caller. */
 static int decide(struct ips_frag_table *t, const struct key *k, uint64_t now_ns, struct ips_frag_flow *flow,
                   uint32_t held[IPS_FRAG_EARLY], unsigned *n_held) {
-  struct bucket *b = bucket_of(t, k);
+  struct place at = place_of(t, k);
   int verdict = IPS_OK;
-  lock(&b->lock);
-  forget_expired(t, b, now_ns);
-  struct entry *e = find_or_add(t, b, k, now_ns);
+  lock(&at.bucket->lock);
+  forget_expired(t, at.bucket, now_ns);
+  struct entry *e = find_or_add(t, &at, k, now_ns);
   if (!e) {
     verdict = IPS_FRAGMENTS_FULL;
   } else if (!e->known) {
@@ -253,7 +267,7 @@ static int decide(struct ips_frag_table *t, const struct key *k, uint64_t now_ns
   } else {
     verdict = IPS_BAD_FRAGMENT;
   }
-  unlock(&b->lock);
+  unlock(&at.bucket->lock);
   return verdict;
 }
 

@@ -188,10 +188,10 @@ def test_memory_is_bounded_and_comes_back() -> None:
 
 
 def test_a_full_bucket_refuses() -> None:
-    table = Table(datagrams=8)
-    assert [table.learn(datagram(4, ident)[0])[0] for ident in range(9)] == ["OK"] * 8 + ["FRAGMENTS_FULL"]
-    assert table.ports(datagram(4, 8)[1])[0] == "FRAGMENTS_FULL"
-    assert table.learn(datagram(4, 8)[0], now=S + LIFE)[0] == "OK"
+    table = Table(datagrams=16)
+    assert [table.learn(datagram(4, ident)[0])[0] for ident in range(17)] == ["OK"] * 16 + ["FRAGMENTS_FULL"]
+    assert table.ports(datagram(4, 16)[1])[0] == "FRAGMENTS_FULL"
+    assert table.learn(datagram(4, 16)[0], now=S + LIFE)[0] == "OK"
     assert table.stat("held") == 0
 
 
