@@ -105,7 +105,9 @@ static inline int outer_hit(struct ips_worker *w, struct ips_pkt *p, const struc
   const struct ips_endpoint *e = ips_endpoint(w->root, h->endpoint);
   if (ips_unlikely(!e)) return IPS_NO_ENDPOINT;
   if (e->r.flags & IPS_EP_SELF) return IPS_HERE;
-  return send_to(w, p, v, &e->r, IPS_DST, e->r.encap == IPS_ENCAP_NONE ? h->address : NULL);
+  if (e->r.encap != IPS_ENCAP_NONE) return send_to(w, p, v, &e->r, IPS_DST, NULL);
+  if (ips_unlikely(e->r.prefix_len == 0)) return IPS_NO_TUNNEL; /* no local address to rewrite to either */
+  return send_to(w, p, v, &e->r, IPS_DST, h->address);
 }
 
 int ips_outer_translate(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
@@ -171,6 +173,12 @@ static int inner_translate(struct ips_worker *w, struct ips_pkt *p, const struct
   return IPS_NO_BINDING;
 }
 
+/* What ips_tunnel_in has something to say about; anything else to a tunnel address has no binding. */
+static inline bool may_be_tunnel(uint8_t proto) {
+  return proto == IPS_PROTO_UDP || proto == IPS_PROTO_IPIP || proto == IPS_PROTO_IPV6 || proto == IPS_PROTO_ICMP ||
+         proto == IPS_PROTO_ICMP6;
+}
+
 static inline int forward(struct ips_worker *w, struct ips_pkt *p, enum ips_side side) {
   struct ips_view v;
   p->counter = p->endpoint = IPS_NONE;
@@ -182,7 +190,7 @@ static inline int forward(struct ips_worker *w, struct ips_pkt *p, enum ips_side
   if (ips_unlikely(!w->root)) return ips_worker_count(w, IPS_NO_TABLES, IPS_NONE, bytes);
   if (ips_unlikely(bad_scope(destination(p, &v), v.family)))
     verdict = IPS_DESTINATION_SCOPE;
-  else if (ips_is_tunnel_local(w->root, v.family, destination(p, &v)))
+  else if (may_be_tunnel(v.proto) && ips_is_tunnel_local(w->root, v.family, destination(p, &v)))
     verdict = ips_tunnel_in(w, p, &v);
   else
     verdict = side == IPS_OUTER ? ips_outer_translate(w, p, &v) : inner_translate(w, p, &v);

@@ -17,7 +17,6 @@ enum { ICMP4_ECHO = 8, ICMP6_ECHO = 128, MIN_MTU4 = 576, MIN_MTU6 = 1280 };
 struct outgoing { /* what the pieces of one packet share */
   struct ips_worker *w;
   const struct ips_endpoint_rec *e;
-  const struct ips_view *v;
   uint16_t entropy;
   int verdict; /* of the first piece that failed, else OK */
 };
@@ -38,37 +37,22 @@ static inline uint32_t mix(uint32_t h, uint32_t x) {
   return h ^ h >> 15;
 }
 
-static uint16_t flow_hash(const struct ips_pkt *p, const struct ips_view *v, uint32_t ports) {
-  uint32_t h = mix(0, ports);
+/* One value for all packets of a flow, so that equal-cost paths do not reorder it. Ports count for
+ * whole TCP packets only: what is often fragmented must hash alike with and without them, and a
+ * fragment's siblings may pass another distribution point. */
+static uint16_t flow_entropy(const struct ips_pkt *p, const struct ips_view *v) {
+  bool has_ports = v->proto == IPS_PROTO_TCP && !v->is_fragment;
+  uint32_t h = mix(v->proto, has_ports ? ips_ld32(p->data + v->l4) : 0);
   const uint8_t *a = ips_field_at(p->data, v->family, IPS_SRC);
   for (unsigned i = 0; i < (v->family == 4 ? 8u : 32u); i += 4) h = mix(h, ips_ld32(a + i));
   return (uint16_t)(h >> 16);
 }
 
-/* One value for all packets of a flow, fragments too, so that equal-cost paths do not reorder it.
- * OK, or HELD: an early fragment whose ports are not known yet. */
-static int flow_entropy(struct outgoing *o, const struct ips_pkt *p, const struct ips_view *v) {
-  struct ips_frag_flow flow = {0};
-  bool matters = o->e->encap == IPS_ENCAP_GUE || o->e->tunnel_family == 6;
-  if (matters && (v->proto == IPS_PROTO_TCP || v->proto == IPS_PROTO_UDP)) {
-    struct ips_frag_table *fragments = o->w->shared->fragments;
-    int verdict = ips_frag_ports(fragments, p, v, o->w->now_ns, &flow);
-    if (verdict == IPS_HELD) return IPS_HELD;
-    o->entropy = flow_hash(p, v, (uint32_t)flow.src_port << 16 | flow.dst_port);
-    if (verdict == IPS_OK && v->is_fragment && v->fragment_at == 0)
-      ips_frag_learn(fragments, p, v, o->w->now_ns, &flow, send_piece, o);
-    return IPS_OK; /* a table that is full costs order across paths, not the packet */
-  }
-  o->entropy = flow_hash(p, v, 0);
-  return IPS_OK;
-}
-
 /* Encapsulates p towards e. The caller has checked TTL and, with DF, length. */
 int ips_tunnel_out(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e) {
-  struct outgoing o = {.w = w, .e = e, .v = v, .verdict = IPS_OK};
   if (ips_unlikely(e->tunnel_family == 0)) return IPS_NO_TUNNEL;
-  int verdict = flow_entropy(&o, p, v);
-  if (ips_unlikely(verdict != IPS_OK)) return verdict;
+  struct outgoing o = {.w = w, .e = e, .entropy = flow_entropy(p, v), .verdict = IPS_OK};
+  int verdict;
   if (p->gso_type != IPS_GSO_NONE) {
     verdict = ips_segment(p, v, w->scratch, IPS_SCRATCH_BYTES, IPS_HEADROOM, send_piece, &o);
     return verdict != IPS_OK ? verdict : o.verdict != IPS_OK ? o.verdict : IPS_SPLIT;

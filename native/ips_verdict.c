@@ -1,7 +1,7 @@
 /* ips_verdict.c: names, texts and dispositions, all from ips_verdict.def. */
 #include "ips_core.h"
 
-_Static_assert(IPS_N_VERDICTS <= IPS_MAX_VERDICTS, "counters have room for every verdict");
+_Static_assert((int)IPS_N_VERDICTS <= (int)IPS_MAX_VERDICTS, "counters have room for every verdict");
 
 static const struct { const char *name, *text; } verdicts[] = {
 #define V(name, disposition, text) [IPS_##name] = {#name, text},

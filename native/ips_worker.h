@@ -7,7 +7,6 @@
 #ifndef IPS_WORKER_H
 #define IPS_WORKER_H
 #include "ips_core.h"
-#include "ips_frag.h"
 #include "ips_gro.h"
 #include "ips_path.h"
 #include "ips_table.h"
@@ -15,7 +14,6 @@
 /* What all workers of one node share besides the tables. */
 struct ips_shared {
   struct ips_paths paths;
-  struct ips_frag_table *fragments;
 };
 struct ips_shared *ips_tables_shared(struct ips_tables *t);
 

@@ -193,10 +193,8 @@ class _Endpoints:
 
     def _add(self, endpoint: Endpoint, family: int, prefix: Prefix | None) -> int:
         remote, local = self._tunnel(endpoint, family)
-        tunnel_family = remote.version if remote is not None and local is not None else 0
-        encap = ENCAP[endpoint.path]
-        if endpoint.is_self or not tunnel_family:
-            encap = lib.IPS_ENCAP_NONE  # nothing is sent to ourselves
+        tunnel_family = local.version if local is not None else 0
+        encap = ENCAP[endpoint.path] if tunnel_family else lib.IPS_ENCAP_NONE
         flags = 0
         if endpoint.is_self:
             flags |= lib.IPS_EP_SELF
@@ -216,14 +214,20 @@ class _Endpoints:
             tunnel_family=tunnel_family,
             gue_port=endpoint.gue_port,
             flags=flags,
-            path_mtu=endpoint.path_mtu.of(tunnel_family if endpoint.is_encapsulated and tunnel_family else family),
+            path_mtu=endpoint.path_mtu.of(
+                tunnel_family if endpoint.is_encapsulated and tunnel_family else family
+            ),
             **values,
         )
 
     def _tunnel(self, endpoint: Endpoint, family: int) -> tuple[Address | None, Address | None]:
-        """(remote, local) tunnel addresses for packets of ``family``: of their own family where possible."""
+        """(remote, local) tunnel addresses for packets of ``family``: of their own family where possible.
+        Of our own end point the remote is whoever sends."""
         if endpoint.is_self:
-            return None, None
+            mine = (
+                (endpoint.tunnel4, endpoint.tunnel6) if family == 4 else (endpoint.tunnel6, endpoint.tunnel4)
+            )
+            return None, next((address for address in mine if address is not None), None)
         own = self.config.self_distribution
         if own is None:
             return None, None

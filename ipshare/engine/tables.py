@@ -141,7 +141,9 @@ def unpack(image: bytes | bytearray | memoryview) -> Tables:
         raise ImageError(f"table image of {len(image)} bytes is shorter than its header")
     head = np.frombuffer(image, HEADER, count=1)[0]
     if head["magic"] != lib.IPS_IMAGE_MAGIC or head["version"] != lib.IPS_IMAGE_VERSION:
-        raise ImageError("not a table image of this version", hint="use one version of ipshare for agent and engine")
+        raise ImageError(
+            "not a table image of this version", hint="use one version of ipshare for agent and engine"
+        )
     if int(head["flags"]) & lib.IPS_IMAGE_DELTA:
         raise ImageError("a delta is no complete image")
     if int(head["total_bytes"]) != len(image):
@@ -152,7 +154,9 @@ def unpack(image: bytes | bytearray | memoryview) -> Tables:
     arrays, at = {}, HEADER.itemsize
     for name, layout in SECTIONS.items():
         if head[f"{name}_bytes"] != layout.itemsize:
-            raise ImageError(f"{name} records have {head[f'{name}_bytes']} bytes here, {layout.itemsize} expected")
+            raise ImageError(
+                f"{name} records have {head[f'{name}_bytes']} bytes here, {layout.itemsize} expected"
+            )
         count = int(head[f"n_{plural(name)}"])
         if at + count * layout.itemsize > len(image):
             raise ImageError(f"table image ends within its {plural(name)}")
@@ -182,6 +186,8 @@ def binding_keys(bindings: Records) -> npt.NDArray[np.bytes_]:
 
 def sort_bindings(bindings: Records) -> Records:
     """A sorted copy, as images want it (stable; duplicates are kept for the check to find)."""
-    high, low = (bindings["global"].reshape(-1, 16)[:, i : i + 8].copy().view(">u8").reshape(-1) for i in (0, 8))
+    high, low = (
+        bindings["global"].reshape(-1, 16)[:, i : i + 8].copy().view(">u8").reshape(-1) for i in (0, 8)
+    )
     order = np.lexsort((bindings["prefix_len"], low, high, bindings["family"]))
     return bindings[order]
