@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from ipshare.core import ffi, lib
-from tests.oracle.parse import Offload, View
+from tests.oracle.parse import PLAIN, Offload, View
 
 ROOM = 1280
 
@@ -16,7 +16,7 @@ def verdict_name(verdict: int) -> str:
     return str(ffi.string(lib.ips_verdict_name(verdict)).decode())
 
 
-def packet(data: bytes, offload: Offload = Offload(), buffer: int | None = None) -> tuple[Any, Any]:
+def packet(data: bytes, offload: Offload = PLAIN, buffer: int | None = None) -> tuple[Any, Any]:
     """(struct ips_pkt *, its bytes); ``buffer``: how many of them the host shows (chained buffers)."""
     shown = data if buffer is None else data[:buffer]
     room = ffi.new("uint8_t[]", len(shown) or 1)
@@ -33,7 +33,7 @@ def contents(p: Any) -> bytes:
 
 
 def translate(
-    data: bytes, field: int, address: bytes, offload: Offload = Offload(), buffer: int | None = None
+    data: bytes, field: int, address: bytes, offload: Offload = PLAIN, buffer: int | None = None
 ) -> tuple[str, bytes]:
     """Verdict and packet; a refused packet must be untouched, its length too."""
     p, _room = packet(data, offload, buffer)
@@ -43,7 +43,7 @@ def translate(
     return verdict, contents(p)
 
 
-def view(data: bytes, offload: Offload = Offload(), buffer: int | None = None) -> tuple[str, View | None]:
+def view(data: bytes, offload: Offload = PLAIN, buffer: int | None = None) -> tuple[str, View | None]:
     p, _room = packet(data, offload, buffer)
     v = ffi.new("struct ips_view *")
     verdict = verdict_name(lib.ips_check(p, v))
@@ -51,7 +51,7 @@ def view(data: bytes, offload: Offload = Offload(), buffer: int | None = None) -
     return verdict, View(**{name: getattr(v, name) for name in names}) if verdict == "OK" else None
 
 
-def error_about(data: bytes, kind: int, mtu: int, source: bytes, offload: Offload = Offload()) -> bytes:
+def error_about(data: bytes, kind: int, mtu: int, source: bytes, offload: Offload = PLAIN) -> bytes:
     """The ICMP error about the packet, which must stay as it is; b"" if none is due."""
     p, _room = packet(data, offload)
     out = ffi.new("uint8_t[]", ROOM)
@@ -60,12 +60,12 @@ def error_about(data: bytes, kind: int, mtu: int, source: bytes, offload: Offloa
     return bytes(ffi.buffer(out, size))
 
 
-def answer_echo(data: bytes, offload: Offload = Offload()) -> bytes | None:
+def answer_echo(data: bytes, offload: Offload = PLAIN) -> bytes | None:
     p, _room = packet(data, offload)
     return contents(p) if lib.ips_answer_echo(p) else None
 
 
-def clamp(data: bytes, mss: int, offload: Offload = Offload()) -> bytes:
+def clamp(data: bytes, mss: int, offload: Offload = PLAIN) -> bytes:
     p, _room = packet(data, offload)
     lib.ips_clamp(p, mss)
     return contents(p)

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from tests.cases.build import ADDRESSES, address, build
-from tests.oracle.parse import Offload
+from tests.oracle.parse import PLAIN, Offload
 
 __all__ = ["ADDRESSES", "Case", "address", "cases"]
 
@@ -35,7 +35,7 @@ class Case:
     @property
     def on_wire(self) -> bool:
         """False: offload fields, so no such packet can be sent through a real link."""
-        return self.offload == Offload()
+        return self.offload == PLAIN
 
 
 @cache

@@ -76,7 +76,8 @@ def _from(layers: list[Layer], ends: tuple[bytes, ...]) -> bytes:
 
 def _ip(name: str, fields: Fields, inside: list[Layer]) -> bytes:
     family = 4 if name == "ip4" else 6
-    source, destination = address(fields.get("src", "client"), family), address(fields.get("dst", "global"), family)
+    source = address(fields.get("src", "client"), family)
+    destination = address(fields.get("dst", "global"), family)
     payload = _from(inside, (source, destination))
     proto = fields.get("proto", PROTOCOL.get(inside[0][0], 59) if inside else 59)
     ttl, tos = fields.get("ttl", 64), fields.get("tos", 0)
@@ -138,7 +139,7 @@ def _transport(name: str, fields: Fields, payload: bytes, inner: str, ends: tupl
     header = _header(name, fields, len(payload))
     body = header + payload
     proto, at = PROTOCOL[name], CSUM_AT[name]
-    cover = 0 if name == "icmp" else pseudo(*ends, proto, len(body))
+    cover = 0 if name == "icmp" else pseudo(ends[0], ends[1], proto, len(body))
     if "tune" in fields:
         body = _tuned(body, len(header), at, cover, _wanted(fields["tune"], proto, ends))
     right = checksum(body, cover)
@@ -154,9 +155,8 @@ def _header(name: str, fields: Fields, size: int) -> bytes:
     ports = struct.pack(">HH", fields.get("sport", 40000), fields.get("dport", 80))
     if name == "tcp":
         options = bytes.fromhex(fields.get("options", ""))
-        words_ = fields.get("words", 5 + len(options) // 4)
-        numbers = struct.pack(">IIBBHHH", 0x01020304, 0x05060708, words_ << 4, fields.get("flags", 0x18), 512, 0, 0)
-        return ports + numbers + options
+        size_and_flags = fields.get("words", 5 + len(options) // 4) << 4, fields.get("flags", 0x18)
+        return ports + struct.pack(">IIBBHHH", 0x01020304, 0x05060708, *size_and_flags, 512, 0, 0) + options
     if name == "udp":
         return ports + struct.pack(">HH", fields.get("len", 8 + size), 0)
     if name == "udplite":
@@ -165,13 +165,12 @@ def _header(name: str, fields: Fields, size: int) -> bytes:
         return ports + bytes([4, 0, 0, 0, 0x10, 0, 0, 9])  # CsCov 0, short sequence number
     if name == "mobility":
         return bytes([59, 0, 5, 0, 0, 0, 0, 0])
-    return bytes([fields.get("type", 8 if name == "icmp" else 128), fields.get("code", 0), 0, 0]) + bytes.fromhex(
-        fields.get("rest", "0a0b0001")
-    )
+    kind, code = fields.get("type", 8 if name == "icmp" else 128), fields.get("code", 0)
+    return bytes([kind, code, 0, 0]) + bytes.fromhex(fields.get("rest", "0a0b0001"))
 
 
 def _wanted(tune: int | str, proto: int, ends: tuple[bytes, ...]) -> int:
-    """"zero after": the value that is 0, or 0xffff where 0 means none, once global became local."""
+    """For "zero after": the value that is 0, or 0xffff where 0 means none, once global became local."""
     if tune != "zero after":
         assert isinstance(tune, int)
         return tune

@@ -7,7 +7,7 @@ super-packet its first segment, with the checksum that an offload would have wri
 import struct
 
 from tests.oracle.checksum import ZERO_MEANS_NONE, checksum, folded, mended, pseudo, words
-from tests.oracle.parse import CHECKSUM_AT, FULL, ICMP, ICMP6, PARTIAL, SHORTEST, TCP, Offload, View
+from tests.oracle.parse import CHECKSUM_AT, FULL, ICMP, ICMP6, PARTIAL, PLAIN, SHORTEST, TCP, Offload, View
 from tests.oracle.rewrite import DST, SRC, is_icmp_error, place
 
 TTL, TOO_BIG, HOST_UNREACHABLE, ADMIN = 0, 1, 2, 3
@@ -18,7 +18,7 @@ MESSAGE = {
 LIMIT = {4: 576, 6: 1280}
 
 
-def error(data: bytes, view: View, kind: int, mtu: int, source: bytes, offload: Offload = Offload()) -> bytes:
+def error(data: bytes, view: View, kind: int, mtu: int, source: bytes, offload: Offload = PLAIN) -> bytes:
     """The whole IP packet that reports ``kind`` about ``data``; b"" where none may be sent."""
     if not any(source) or not _may_report(data, view, kind):
         return b""
@@ -99,7 +99,7 @@ def _put(data: bytes, at: int, value: int) -> bytes:
     return data[:at] + struct.pack(">H", value) + data[at + 2 :]
 
 
-def echo_reply(data: bytes, view: View, offload: Offload = Offload()) -> bytes:
+def echo_reply(data: bytes, view: View, offload: Offload = PLAIN) -> bytes:
     """``data``, an echo request, as its reply; a damaged request gives a damaged reply."""
     data = data[: view.ip_len]
     source, destination = place(view.family, SRC), place(view.family, DST)

@@ -37,6 +37,9 @@ class Offload:
     gso_size: int = 0
 
 
+PLAIN: Final = Offload()
+
+
 @dataclass
 class View:
     """struct ips_view."""
@@ -61,7 +64,7 @@ class Refused(Exception):
     """The packet gets the verdict in ``args[0]``."""
 
 
-def parse(data: bytes, offload: Offload = Offload(), buffer: int | None = None) -> View:
+def parse(data: bytes, offload: Offload = PLAIN, buffer: int | None = None) -> View:
     """Where things are in ``data``, of which a host shows the first ``buffer`` bytes (default: all).
 
     Raises Refused with the name of the verdict.

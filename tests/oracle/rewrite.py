@@ -7,7 +7,20 @@ mended by comparing the whole message before and after.
 import struct
 
 from tests.oracle.checksum import ZERO_MEANS_NONE, mended, mended_partial
-from tests.oracle.parse import CHECKSUM_AT, EGRESS, FULL, ICMP, ICMP6, PARTIAL, Offload, Refused, View, parse, walk
+from tests.oracle.parse import (
+    CHECKSUM_AT,
+    EGRESS,
+    FULL,
+    ICMP,
+    ICMP6,
+    PARTIAL,
+    PLAIN,
+    Offload,
+    Refused,
+    View,
+    parse,
+    walk,
+)
 
 SRC, DST = 0, 1
 ERRORS = {4: {3, 4, 5, 11, 12}, 6: {1, 2, 3, 4}}
@@ -24,7 +37,7 @@ def address_of(data: bytes, field: int) -> bytes:
 
 
 def translate(
-    data: bytes, field: int, address: bytes, offload: Offload = Offload(), buffer: int | None = None
+    data: bytes, field: int, address: bytes, offload: Offload = PLAIN, buffer: int | None = None
 ) -> bytes:
     """``data`` with ``address`` as its source or destination, padding cut off. Raises Refused."""
     view = parse(data, offload, buffer)
@@ -68,7 +81,9 @@ def _mode(view: View, offload: Offload) -> int:
     return FULL if inside_a_tunnel else offload.csum
 
 
-def _transport(view: View, payload: bytes, field: int, before: bytes, after: bytes, offload: Offload) -> bytes:
+def _transport(
+    view: View, payload: bytes, field: int, before: bytes, after: bytes, offload: Offload
+) -> bytes:
     at = CHECKSUM_AT[view.family].get(view.proto)
     if at is None or _uncovered(view, field) or _mode(view, offload) == EGRESS:
         return payload
@@ -78,7 +93,9 @@ def _transport(view: View, payload: bytes, field: int, before: bytes, after: byt
     return _mend_at(payload, at, before, after, view.proto in ZERO_MEANS_NONE)
 
 
-def _icmp_error(view: View, message: bytes, field: int, before: bytes, after: bytes, offload: Offload) -> bytes:
+def _icmp_error(
+    view: View, message: bytes, field: int, before: bytes, after: bytes, offload: Offload
+) -> bytes:
     quote, extensions = message[8:], b""
     if view.family == 6 and message[0] in (1, 3) and 128 <= message[4] * 8 < len(quote):
         quote, extensions = quote[: message[4] * 8], quote[message[4] * 8 :]  # RFC 4884
@@ -123,7 +140,7 @@ def _quoted_checksum(family: int, quote: bytes, field: int) -> tuple[int | None,
     """Offset of the quoted checksum that covers the quoted field, and the quoted protocol."""
     if family == 4:
         later = struct.unpack_from(">H", quote, 6)[0] & 0x1FFF
-        inner = View(family=4, proto=quote[9], ttl=0, tos=0, l4=(quote[0] & 15) * 4, ip_len=0, fragment_at=later)
+        inner = View(4, proto=quote[9], ttl=0, tos=0, l4=(quote[0] & 15) * 4, ip_len=0, fragment_at=later)
     else:
         inner = View(family=6, proto=quote[6], ttl=0, tos=0, l4=40, ip_len=0)
         if len(quote) < 40:

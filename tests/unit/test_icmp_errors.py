@@ -1,4 +1,7 @@
-"""ICMP errors that the core makes: S1.7 (PMTU discovery, traceroute); RFC 1122 3.2.2, RFC 1812 4.3.2, RFC 4443 2.4."""
+"""ICMP errors that the core makes: S1.7 (PMTU discovery, traceroute).
+
+RFC 1122 3.2.2, RFC 1812 4.3.2, RFC 4443 2.4.
+"""
 
 from typing import Any
 
@@ -17,14 +20,14 @@ from tests.cases import Case, address, cases
 from tests.cases.build import build
 from tests.oracle import icmp_error
 from tests.oracle.checksum import checksum, folded, pseudo
-from tests.oracle.parse import EGRESS, PARTIAL, Offload, Refused, parse
+from tests.oracle.parse import EGRESS, PARTIAL, PLAIN, Offload, Refused, parse
 
 TTL, TOO_BIG, UNREACHABLE, ADMIN = KINDS = [0, 1, 2, 3]
 CASES = cases()
 LIMIT = {4: 576, 6: 1280}
 
 
-def expected(data: bytes, kind: int, mtu: int, source: bytes, offload: Offload = Offload()) -> bytes:
+def expected(data: bytes, kind: int, mtu: int, source: bytes, offload: Offload = PLAIN) -> bytes:
     try:
         return icmp_error.error(data, parse(data, offload), kind, mtu, source, offload)
     except Refused:
@@ -158,7 +161,7 @@ def offloaded(description: list[Any], transport: str, csum: int) -> tuple[bytes,
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("size", [0, 1, 33, 600, 2001])
 def test_quoted_checksum_is_completed(family: int, transport: str, csum: int, size: int) -> None:
-    """The client finds the checksum that it would have sent itself, also where the quote ends before the data."""
+    """The client finds the checksum that it would have sent itself, also where the quote is cut."""
     description = [f"ip{family}", transport, {"data": size}]
     data, offload = offloaded(description, transport, csum)
     made = core_door.error_about(data, TTL, 0, address("router", family), offload)

@@ -9,7 +9,7 @@ from tests import core_door
 from tests.cases import Case, address, cases
 from tests.cases.build import build
 from tests.oracle.checksum import checksum
-from tests.oracle.parse import Offload, Refused, parse
+from tests.oracle.parse import PLAIN, Offload, Refused, parse
 from tests.oracle.rewrite import DST, SRC, address_of, translate
 
 CASES = cases()
@@ -17,7 +17,7 @@ WHOLE = [case for case in CASES if "/" not in case.name and len(case.packet) < 4
 
 
 def by_oracle(
-    data: bytes, field: int, to: bytes, offload: Offload = Offload(), buffer: int | None = None
+    data: bytes, field: int, to: bytes, offload: Offload = PLAIN, buffer: int | None = None
 ) -> tuple[str, bytes | None]:
     try:
         return "OK", translate(data, field, to, offload, buffer)
@@ -25,7 +25,7 @@ def by_oracle(
         return refused.args[0], None
 
 
-def same(data: bytes, field: int, to: bytes, offload: Offload = Offload(), buffer: int | None = None) -> str:
+def same(data: bytes, field: int, to: bytes, offload: Offload = PLAIN, buffer: int | None = None) -> str:
     """C core and oracle agree on verdict and bytes; the verdict."""
     expected, packet = by_oracle(data, field, to, offload, buffer)
     verdict, changed = core_door.translate(data, field, to, offload, buffer)
@@ -36,7 +36,7 @@ def same(data: bytes, field: int, to: bytes, offload: Offload = Offload(), buffe
     return verdict
 
 
-def there_and_back(data: bytes, field: int, to: bytes, offload: Offload = Offload()) -> tuple[bytes, bytes]:
+def there_and_back(data: bytes, field: int, to: bytes, offload: Offload = PLAIN) -> tuple[bytes, bytes]:
     """(translated, translated back)."""
     _, there = core_door.translate(data, field, to, offload)
     _, back = core_door.translate(there, field, address_of(data, field), offload)
@@ -137,7 +137,7 @@ def test_each_bit_flipped(case: Case) -> None:
 
 @pytest.mark.parametrize("case", WHOLE, ids=named)
 def test_first_buffer_of_a_chain(case: Case) -> None:
-    """A host that shows only the beginning of a packet: nothing behind it is needed, or the packet is refused."""
+    """A host that shows only the beginning of a packet: no more is needed, or the packet is refused."""
     local = address("local", case.family)
     for shown in range(len(case.packet)):
         same(case.packet, DST, local, case.offload, shown)
@@ -158,8 +158,10 @@ def test_udp_sum_that_becomes_zero_is_written_ffff() -> None:
 
 
 def test_error_from_a_device_that_quotes_a_packet_to_another() -> None:
-    """Source rewritten (symmetric path): a quote of a packet to a host behind the device stays as it is; one to
-    the very address that the source gets is refused, for on the way back it would be taken for the device's."""
+    """Source rewritten (symmetric path): a quote of a packet to a host behind the device stays as it is.
+
+    One to the address that the source gets is refused: on the way back it would be taken for the device's.
+    """
     quoted = {"quote": {"packet": [{"ip4": {"src": "client", "dst": "other"}}, "udp"]}}
     error = build([{"ip4": {"src": "global", "dst": "client"}}, {"icmp": {"type": 3}}, quoted])
     assert same(error, SRC, address("local", 4)) == "OK"
@@ -170,7 +172,7 @@ def test_error_from_a_device_that_quotes_a_packet_to_another() -> None:
 
 @pytest.mark.parametrize("name", ["tcp4", "dccp4", "tcp6", "echo6"])
 def test_the_one_field_that_cannot_come_back(name: str) -> None:
-    """0xffff, which no sender computes, comes back as the other spelling of zero; every other field as it was."""
+    """0xffff, which no sender computes, comes back as the other zero; every other field as it was."""
     case = next(case for case in CASES if case.name == name)
     at = {"tcp4": 36, "dccp4": 26, "tcp6": 56, "echo6": 42}[name]
     for field in (0x0000, 0x0001, 0x7FFF, 0xFFFE, 0xFFFF):
