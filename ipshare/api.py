@@ -77,6 +77,17 @@ class Node:
         )
         self._lock = threading.RLock()
 
+    @classmethod
+    def stored(cls, state_dir: Path) -> Self:
+        """The node whose state is in ``state_dir``, by the configuration that was applied to it last.
+
+        Raises NotRunning if nothing was.
+        """
+        config = Store(state_dir).current()
+        if config is None:
+            raise NotRunning(f"nothing was applied to a node with its state in {state_dir}", hint="use -c FILE")
+        return cls(config)
+
     # ---- looking ------------------------------------------------------------
 
     def check(self) -> Sequence[Problem]:

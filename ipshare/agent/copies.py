@@ -73,6 +73,26 @@ def align(engine: EmbeddedEngine, config: Config, memory: Path) -> int:
     return changed
 
 
+def copy_status(engine: EmbeddedEngine, config: Config) -> list[dict[str, Any]]:
+    """The configured copies as JSON values: name, target, runs, packets, bytes, lost (of all its taps)."""
+    have = known(config.node.runtime_dir / "copies.json", engine.info().boot_id)
+    states = {tap.id: tap for tap in engine.control.taps()}
+    rows: dict[str, dict[str, Any]] = {}
+    for tap in wanted(config, engine):
+        copy, state = tap.copy, states.get(have.get(tap.key, 0))
+        target = copy.interface or (
+            str(copy.file) if copy.file else "{} port {}".format(*copy.collector or ())
+        )
+        empty = {"name": copy.name, "target": target, "runs": True, "packets": 0, "bytes": 0, "lost": 0}
+        row = rows.setdefault(copy.name, empty)
+        row["runs"] = row["runs"] and state is not None and state.is_active
+        if state is not None:
+            row["packets"] += state.packets
+            row["bytes"] += state.bytes
+            row["lost"] += state.lost
+    return list(rows.values())
+
+
 def known(memory: Path, boot_id: str) -> dict[str, int]:
     """Taps by key, as they were started by an agent in this run of the engine."""
     try:

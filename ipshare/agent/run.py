@@ -1,0 +1,48 @@
+"""run: ``ipshare agent FILE``: reads the file, takes the node's lock, runs the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from ipshare import config as configuration
+from ipshare.agent.confirm import SystemClock
+from ipshare.agent.daemon import Daemon
+from ipshare.agent.datapath import EmbeddedDataPath, NetRoutes, node_lock
+from ipshare.agent.reconcile import Reconciler
+from ipshare.agent.store import Store
+from ipshare.errors import ConfigError
+from ipshare.model import Config
+
+log = logging.getLogger(__name__)
+STATE_ROOT = Path("/var/lib/ipshare")
+
+
+def run_agent(file: Path, *, group: str | None = None, last_good: bool = False) -> None:
+    """Until it is told to end. Raises ConfigError for a bad file.
+
+    ``last_good``: then what was applied from that file the last time is taken instead.
+    """
+    try:
+        config = configuration.load(file)
+    except ConfigError as error:
+        found = _last_good(file) if last_good else None
+        if found is None:
+            raise
+        for problem in error.problems:
+            log.error("%s", problem)
+        log.error("%s has mistakes: starting with what was applied last", file)
+        config = found
+    with node_lock(config):
+        reconciler = Reconciler(Store(config.node.state_dir), EmbeddedDataPath(), NetRoutes(), SystemClock())
+        asyncio.run(Daemon(file, config, reconciler, group=group).run())
+
+
+def _last_good(file: Path) -> Config | None:
+    """The stored configuration whose main file was ``file``."""
+    for folder in sorted(STATE_ROOT.iterdir()) if STATE_ROOT.is_dir() else ():
+        config = Store(folder).current()
+        if config is not None and config.files and config.files[0].absolute() == file:
+            return config
+    return None

@@ -1,0 +1,148 @@
+"""app: finds the verb, runs it, and turns whatever it raises into one sentence, a hint and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+
+import click
+
+from ipshare.cli import exits, output
+from ipshare.errors import IpshareError
+
+# group of verbs -> verb -> (module of ipshare.cli, one line). The order is that of --help.
+VERBS: dict[str, dict[str, tuple[str, str]]] = {
+    "Configuration": {
+        "check": ("files", "Find every mistake in a configuration, and what this machine has against it."),
+        "diff": ("change", "Show what apply would change."),
+        "apply": ("change", "Make a configuration the node's, in one step."),
+        "confirm": ("change", "Keep a configuration that was applied on trial."),
+        "rollback": ("change", "Go back to the configuration before."),
+        "import": ("files", "Read a bindings file, and show how it differs from what is configured."),
+        "schema": ("files", "Print the JSON Schema of configuration files."),
+    },
+    "Running": {
+        "agent": ("node", "Run this node's agent."),
+        "down": ("node", "End this node: agent, engine, routes."),
+    },
+    "Looking": {
+        "show": ("show", "Show what is live: tables, bindings, endpoints, policies, info."),
+        "counters": ("counters", "Packets, bytes, drops: by verdict, by binding, by address."),
+        "why": ("why", "Ask what happens to a packet, and why."),
+        "probe": ("probe", "Measure paths (mtu), or whether the provider lets replies out (egress)."),
+        "capture": ("capture", "Capture packets to pcapng."),
+        "copy": ("capture", "Show the copies for intrusion detection."),
+    },
+    "Trying": {
+        "demo": ("lab", "Watch an address move between two datacenters, with real traffic."),
+        "lab": ("lab", "A small Internet in network namespaces: up, down, run, exec."),
+        "bench": ("lab", "Measure this machine: core, tables, engine."),
+    },
+    "About": {
+        "version": ("about", "Print versions."),
+        "completion": ("about", "Print a shell completion script."),
+    },
+}
+NEEDS = {"demo": "ipshare.lab.demo", "bench": "ipshare.bench", "lab": "ipshare.lab"}
+"""Verbs that are there only if this module is installed."""
+
+
+class Verbs(click.Group):
+    """A group whose verbs are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [verb for group in VERBS.values() for verb in group if _is_there(verb)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for group in VERBS.values():
+            if cmd_name in group and _is_there(cmd_name):
+                command: click.Command = getattr(
+                    import_module(f"ipshare.cli.{group[cmd_name][0]}"), f"{cmd_name}_"
+                )
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "see ipshare --help"
+            raise output.UsageProblem(f"there is no verb {args[0]!r}", hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, group in VERBS.items():
+            rows = [(verb, text) for verb, (_, text) in group.items() if _is_there(verb)]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), text) for code, text in exits.TEXT.items()])
+
+
+def _is_there(verb: str) -> bool:
+    if verb not in NEEDS:
+        return True
+    try:
+        return find_spec(NEEDS[verb]) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@click.group(
+    cls=Verbs,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option("--version", "show_version", is_flag=True, help="Print the version.")
+@click.pass_context
+def cli(ctx: click.Context, show_version: bool) -> None:
+    """A public IP address that outlives the place where it is served."""
+    if show_version:
+        from ipshare import __version__
+
+        click.echo(f"ipshare {__version__}")
+    elif ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit(exits.USAGE)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; every way out passes here."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    try:
+        code = cli.main(words, prog_name="ipshare", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else exits.OK
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        hint = error.hint if isinstance(error, output.UsageProblem) else _usage_hint(error)
+        return output.fail(error.format_message(), hint, exits.USAGE, as_json=as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # so that the interpreter's own flush at exit is silent
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.BROKEN_PIPE
+    except IpshareError as error:
+        problems = getattr(error, "problems", ())
+        return output.fail(error.message, error.hint, error.exit_code, as_json=as_json, problems=problems)
+    except Exception as error:
+        if os.environ.get("IPSHARE_DEBUG"):
+            raise
+        text = f"unexpected {type(error).__name__}: {error}"
+        return output.fail(text, "this is a bug; IPSHARE_DEBUG=1 shows where", exits.FAILURE, as_json=as_json)
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path} --help" if context is not None else ""

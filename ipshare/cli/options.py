@@ -1,0 +1,65 @@
+"""options: what several verbs take: the configuration, --json, durations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ipshare.cli.output import UsageProblem, working
+
+if TYPE_CHECKING:
+    from ipshare.api import Node
+
+DEFAULT_FILE = Path("/etc/ipshare/site.toml")
+STATE_ROOT = Path("/var/lib/ipshare")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+file_argument = click.argument(
+    "file", required=False, type=click.Path(path_type=Path), envvar="IPSHARE_CONFIG"
+)
+
+
+def config_option(verb: F) -> F:
+    """``-c FILE`` or ``-n NODE``; a verb gets both as ``file`` and ``node_name``."""
+    verb = click.option(
+        "-n", "--node", "node_name", metavar="NAME", help="A node of this machine, by what was applied to it."
+    )(verb)
+    return click.option(
+        "-c",
+        "--config",
+        "file",
+        type=click.Path(path_type=Path),
+        envvar="IPSHARE_CONFIG",
+        help=f"Configuration file. Default: $IPSHARE_CONFIG, or {DEFAULT_FILE}.",
+    )(verb)
+
+
+class Duration(click.ParamType[float]):
+    """ "10ms", "5m": seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from ipshare.config.units import Invalid, duration
+
+        if isinstance(value, float):
+            return value
+        try:
+            return duration(value)
+        except Invalid as error:
+            raise UsageProblem(error.message, error.hint) from None
+
+
+def node_of(file: Path | None, node_name: str | None = None, *, quiet: bool = False) -> Node:
+    """The node that a verb is about. Raises ConfigError, NotRunning."""
+    with working("reading the configuration", quiet=quiet):
+        from ipshare.api import Node
+
+        if node_name is not None:
+            return Node.stored(STATE_ROOT / node_name)
+        return Node(file or DEFAULT_FILE)
