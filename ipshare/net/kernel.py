@@ -122,6 +122,10 @@ class Kernel:
             )
             yield rule, message.get_attr("FRA_PROTOCOL") or 0
 
+    def up(self, device: str) -> None:
+        """Switches a device on, its MTU as it is."""
+        self._ip.link("set", index=self._index(device), state="up")
+
     # -- the four questions about an action --------------------------------
 
     def is_present(self, action: Action) -> bool:

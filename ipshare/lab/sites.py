@@ -1,0 +1,93 @@
+"""The configuration files of the lab's data path nodes, as text. Pure.
+
+One installation, four files: each names all end points and distribution points, and says which of them it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ipshare.lab.internet import (
+    LabSpec,
+    global_network,
+    host_of,
+    internet,
+    site_prefix,
+    tunnel_address,
+    uplink_address,
+)
+
+END_POINTS, DISTRIBUTION_POINTS = ("A", "B"), ("C", "D")
+
+
+def site_toml(spec: LabSpec, node: str, directory: Path, *, target: str) -> str:
+    """site.toml of a node, with every Global Network at end point `target`. directory: for its files."""
+    return "\n".join(
+        [*_node(spec, node, directory), *_networks(spec), *_places(spec, node), *_bindings(spec, target)]
+    )
+
+
+def _node(spec: LabSpec, node: str, directory: Path) -> Iterator[str]:
+    yield "[node]"
+    yield f'name = "{node}"'
+    yield f'runtime_dir = "{directory / "run"}"'
+    yield f'state_dir = "{directory / "state"}"'
+    sources = ", ".join(f'"{uplink_address(spec, node, family)}"' for family in spec.families)
+    yield f"icmp_source = [{sources}]"
+    yield "icmp_rate = 100000"
+    if spec.replies != "direct":
+        yield f"inside = [{', '.join(_inside(spec, node))}]"
+    yield ""
+
+
+def _inside(spec: LabSpec, node: str) -> list[str]:
+    """Devices that replies come in by: the LAN of an end point, the cable to it at a distribution point."""
+    bridges = [f'"{bridge.device}"' for bridge in internet(spec).nodes[node].bridges]
+    partner = {"C": "A", "D": "B"}.get(node)
+    if spec.replies == "rewrite" and partner and host_of(spec, partner) == partner:
+        bridges.append(f'"{partner}"')
+    return bridges
+
+
+def _networks(spec: LabSpec) -> Iterator[str]:
+    for family in spec.families:
+        yield "[[network]]"
+        yield f'name = "global{family}"'
+        yield f'prefix = "{global_network(family)}"'
+        yield ""
+
+
+def _places(spec: LabSpec, node: str) -> Iterator[str]:
+    for name in END_POINTS:
+        yield "[[endpoint]]"
+        yield f'name = "{name}"'
+        local = ", ".join(f'"{site_prefix(name, family)}"' for family in spec.families)
+        yield f"local = [{local}]"
+        yield f"tunnel = [{_tunnels(spec, name)}]"
+        yield f'path = "{spec.path}"'
+        yield f'replies = "{spec.replies}"'
+        if host_of(spec, name) == node:
+            yield "self = true"
+        yield ""
+    for name in DISTRIBUTION_POINTS:
+        yield "[[distribution]]"
+        yield f'name = "{name}"'
+        yield f"tunnel = [{_tunnels(spec, name)}]"
+        if spec.path != "rewrite":
+            yield f'path = "{spec.path}"'
+        if name == node:
+            yield "self = true"
+        yield ""
+
+
+def _tunnels(spec: LabSpec, name: str) -> str:
+    return ", ".join(f'"{tunnel_address(name, family)}"' for family in spec.families)
+
+
+def _bindings(spec: LabSpec, target: str) -> Iterator[str]:
+    for family in spec.families:
+        yield "[[binding]]"
+        yield f'global = "{global_network(family)}"'
+        yield f'to = "{target}"'
+        yield ""
