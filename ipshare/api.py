@@ -39,7 +39,7 @@ from ipshare.engine.plan_text import MAX_ITEMS, Summary, named, summarize
 from ipshare.engine.protocol import Engine, EngineInfo, Side
 from ipshare.engine.tables import Tables
 from ipshare.engine.totals import Totals, count
-from ipshare.errors import NotRunning, Problem, Refused
+from ipshare.errors import EngineError, NotRunning, Problem, Refused
 from ipshare.model import Config
 
 
@@ -85,7 +85,9 @@ class Node:
         """
         config = Store(state_dir).current()
         if config is None:
-            raise NotRunning(f"nothing was applied to a node with its state in {state_dir}", hint="use -c FILE")
+            raise NotRunning(
+                f"nothing was applied to a node with its state in {state_dir}", hint="use -c FILE"
+            )
         return cls(config)
 
     # ---- looking ------------------------------------------------------------
@@ -215,7 +217,8 @@ class Node:
             with agent:
                 result = agent.call("down")
                 lines = ["agent ended"] + ["engine ended"] * result["engine_stopped"] + result["routes"]
-                agent.wait_gone()
+                if not agent.wait_gone():
+                    raise EngineError("the agent took the node down and does not end", hint="see its log")
         with self._alone():
             down = self._reconciler.down(self.store.current() or self.config)
             lines += ["engine ended"] * down.engine_stopped + list(down.routes)

@@ -3,9 +3,11 @@ ipshare.agent.server."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
+import select
 import socket
+import struct
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -66,11 +68,17 @@ class AgentClient:
         result: dict[str, Any] = reply["result"]
         return result
 
-    def wait_gone(self) -> None:
-        """Until the agent has closed the connection, that is, ended."""
-        with contextlib.suppress(OSError):
-            while self._file.read(4096):
-                pass
+    def wait_gone(self, timeout_s: float = 10.0) -> bool:
+        """Until the agent's process has ended; False if it has not by then."""
+        raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        try:
+            pidfd = os.pidfd_open(struct.unpack("3i", raw)[0])
+        except OSError:
+            return True  # gone already, or in another PID namespace
+        try:
+            return bool(select.select([pidfd], [], [], timeout_s)[0])
+        finally:
+            os.close(pidfd)
 
     def close(self) -> None:
         self._file.close()

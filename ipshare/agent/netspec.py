@@ -101,24 +101,27 @@ def _held(config: Config) -> Iterator[Address]:
 
 def _replies(config: Config, facts: Facts, prefixes: Iterable[Prefix]) -> Iterator[Reply]:
     endpoint, distribution = config.self_endpoint, config.self_distribution
-    ours = {config.engine.outer_device, config.engine.inner_device}
     if endpoint is not None and endpoint.replies is not Replies.DIRECT:
         for prefix in prefixes:
-            yield from (Reply(prefix, device, "in") for device in _towards(facts, prefix, ours))
+            yield from (Reply(prefix, device, "in") for device in _towards(config, facts, prefix))
             if any(contains(prefix, ip_network(address)) for address in _held(config)):
                 yield Reply(prefix, "lo", "in")
     elif distribution is not None:
         for other in config.endpoints:
             if other.replies is Replies.REWRITE and not other.is_self:
                 for prefix in other.local:
-                    yield from (Reply(prefix, device, "out") for device in _towards(facts, prefix, ours))
+                    yield from (Reply(prefix, device, "out") for device in _towards(config, facts, prefix))
 
 
-def _towards(facts: Facts, prefix: Prefix, ours: set[str]) -> list[str]:
-    """Devices that main routes addresses of ``prefix`` to: more specific routes, or the best covering one."""
+def _towards(config: Config, facts: Facts, prefix: Prefix) -> list[str]:
+    """Devices behind which addresses of ``prefix`` are: as configured, or as main routes them: more specific
+    routes, else the best covering one."""
+    if config.node.inside:
+        return list(config.node.inside)
+    ours = {config.engine.outer_device, config.engine.inner_device, "lo"}
     inside = {device for route, device in facts.routes if contains(prefix, route)}
     if not inside:
         covering = [(route.prefixlen, device) for route, device in facts.routes if contains(route, prefix)]
         longest = max((length for length, _ in covering), default=0)
         inside = {device for length, device in covering if length == longest and length > 0}
-    return sorted(inside - ours - {"lo"})
+    return sorted(inside - ours)

@@ -56,7 +56,7 @@ def _info(node: Node, as_json: bool) -> None:
         return output.emit(info)
     agent = info.pop("agent")
     for name, value in info.items():
-        output.line(f"{name.replace('_', ' '):12} {_plain(value)}")
+        output.line(f"{name.replace('_', ' '):12} {_plain(name, value)}")
     if agent is None:
         return output.line("agent        none: the data path goes on, nobody watches it", fg="yellow")
     output.line(
@@ -72,16 +72,14 @@ def _info(node: Node, as_json: bool) -> None:
     return None
 
 
-def _plain(value: Any) -> str:
+def _plain(name: str, value: Any) -> str:
+    if name == "digest":
+        return f"{value:016x}"
+    if name in ("bindings", "table_bytes"):
+        return f"{value:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {device}" for name, device in value.items())
-    return (
-        ", ".join(value)
-        if isinstance(value, tuple)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else str(value)
-    )
+        return ", ".join(f"{side} {device}" for side, device in value.items())
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _tables(tables: Tables, as_json: bool) -> None:

@@ -1,0 +1,189 @@
+"""lab: a small Internet on this machine (lab up, down, run, exec, list), the demo and the benchmarks.
+
+Thin: what a lab is lies in ipshare.lab, what the demo and the benchmarks take as options in their own
+modules.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ipshare.cli import exits, output
+from ipshare.cli.options import json_option
+
+if TYPE_CHECKING:
+    from ipshare.lab.lab import Lab
+
+PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@click.command("demo", context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def demo_(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    """Watch an address move between two datacenters, with real traffic."""
+    from importlib import import_module
+
+    ctx.exit(import_module("ipshare.lab.demo").main(list(arguments)))
+
+
+@click.command("bench", context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def bench_(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    """Measure this machine: core, tables, engine."""
+    from importlib import import_module
+
+    ctx.exit(import_module("ipshare.bench").main(list(arguments)))
+
+
+@click.group("lab")
+def lab_() -> None:
+    """A small Internet in network namespaces: clients, routers, distribution points C and D, end points A
+    and B."""
+
+
+def spec_options(verb: Any) -> Any:
+    for option in (
+        click.option(
+            "--path", type=click.Choice(["rewrite", "ipip", "gue"]), default="rewrite", show_default=True
+        ),
+        click.option(
+            "--replies",
+            type=click.Choice(["direct", "tunnel", "rewrite"]),
+            default="direct",
+            show_default=True,
+        ),
+        click.option("--combined", is_flag=True, help="Distribution point C is end point A as well."),
+        click.option(
+            "--target", type=click.Choice(["A", "B"]), default="A", help="Where the address is served."
+        ),
+    ):
+        verb = option(verb)
+    return verb
+
+
+def _lab(path: Any, replies: Any, combined: bool, target: str) -> Lab:
+    from ipshare.agent.spawn import spawn
+    from ipshare.lab.internet import LabSpec
+    from ipshare.lab.lab import Lab
+
+    def start(lab: Lab, node: str, file: Path) -> subprocess.Popen[bytes]:
+        return spawn(file, prefix=lab.command(node, []), log=file.parent / "agent.log")
+
+    return Lab(LabSpec(path=path, replies=replies, combined=combined), start=start, target=target)
+
+
+@lab_.command("up")
+@spec_options
+@json_option
+def up(path: str, replies: str, combined: bool, target: str, as_json: bool) -> None:
+    """Build a lab that stays until `lab down`. Needs root; without it, `lab run` makes one for a command."""
+    from ipshare.errors import NoPrivilege
+    from ipshare.lab import userns
+
+    if not userns.is_root():
+        raise NoPrivilege("a lab that stays needs root", hint="ipshare lab run -- COMMAND works without it")
+    lab = _lab(path, replies, combined, target)
+    with output.working("building the lab", quiet=as_json):
+        lab.__enter__()
+    nodes = {name: lab.namespace(name) for name in lab.topology.nodes}
+    if as_json:
+        return output.emit({"lab": lab.prefix, "directory": str(lab.directory), "namespaces": nodes})
+    output.table(("node", "namespace"), nodes.items())
+    output.line(f"\nlab {lab.prefix} is up; try: ipshare lab exec c1 -- ping -c 3 203.0.113.10")
+    return None
+
+
+@lab_.command("down")
+@click.argument("name", required=False)
+@json_option
+def down(name: str | None, as_json: bool) -> None:
+    """Remove the lab NAME, or all labs of this machine, with every process in them."""
+    from ipshare.lab import state
+
+    removed = {prefix: state.remove(prefix) for prefix in _names(name)}
+    if as_json:
+        return output.emit({"removed": removed})
+    for prefix, namespaces in removed.items():
+        output.line(f"lab {prefix} removed: {len(namespaces)} namespaces")
+    if not removed:
+        output.line("nothing to do: there is no lab")
+    return None
+
+
+def _names(name: str | None) -> list[str]:
+    from ipshare.errors import NotRunning
+    from ipshare.lab import state
+
+    known = [lab.prefix for lab in state.labs()]
+    if name is not None and name not in known:
+        raise NotRunning(f"there is no lab {name}", hint=f"labs here: {', '.join(known) or 'none'}")
+    return [name] if name is not None else known
+
+
+@lab_.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the labs of this machine."""
+    from ipshare.lab import state
+
+    labs = [{"lab": lab.prefix, "directory": str(state.directory(lab.prefix))} for lab in state.labs()]
+    if as_json:
+        return output.emit(labs)
+    for lab in labs:
+        output.line(f"{lab['lab']}  {lab['directory']}")
+    if not labs:
+        output.line("there is no lab")
+    return None
+
+
+@lab_.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("node")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--lab", "name", help="Which lab, where there are several.")
+def exec_(node: str, command: tuple[str, ...], name: str | None) -> None:
+    """Run COMMAND in NODE of a lab. Its exit code is ours."""
+    from ipshare.errors import NotRunning, Refused
+    from ipshare.lab.netns import NETNS_DIR
+
+    names = _names(name or os.environ.get("IPSHARE_LAB"))
+    if len(names) > 1:
+        raise Refused(f"there are {len(names)} labs", hint=f"say --lab, one of: {', '.join(names)}")
+    if not names:
+        raise NotRunning("there is no lab", hint="ipshare lab up")
+    namespace = NETNS_DIR / f"{names[0]}-{node}"
+    if not namespace.exists():
+        raise Refused(f"lab {names[0]} has no node {node}", hint="nodes: " + ", ".join(_nodes(names[0])))
+    os.execvp("nsenter", ["nsenter", f"--net={namespace}", "--", *command])
+
+
+def _nodes(prefix: str) -> list[str]:
+    from ipshare.lab.netns import NETNS_DIR
+
+    return sorted(path.name.removeprefix(f"{prefix}-") for path in NETNS_DIR.glob(f"{prefix}-*"))
+
+
+@lab_.command("run", context_settings={"ignore_unknown_options": True})
+@spec_options
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def run(
+    ctx: click.Context, path: str, replies: str, combined: bool, target: str, command: tuple[str, ...]
+) -> None:
+    """Build a lab, run COMMAND beside it (with IPSHARE_LAB set), and remove it. Works without root where the
+    kernel allows user namespaces. The exit code is the command's."""
+    from ipshare.lab import userns
+
+    userns.become_root()
+    with _lab(path, replies, combined, target) as lab:
+        try:
+            done = subprocess.run(command, env=os.environ | {"IPSHARE_LAB": lab.prefix}, check=False)
+        except FileNotFoundError:
+            raise output.UsageProblem(f"there is no command {command[0]}") from None
+    ctx.exit(done.returncode if done.returncode >= 0 else exits.FAILURE)
