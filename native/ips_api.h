@@ -71,7 +71,7 @@ struct ips_view {
   bool routing_active;    /* v6 routing header with segments left: L4 checksum does not cover destination */
   bool has_ah;            /* proto is AH; what is behind it is not looked at */
   uint16_t frag_header;   /* v6: offset of the fragment header, or 0 */
-  uint32_t frag_id;       /* host order; v4: 16 bits */
+  uint32_t frag_id;       /* of a fragment: identification, host order; v4: 16 bits */
 };
 int ips_check(struct ips_pkt *p, struct ips_view *v); /* ips_parse: a verdict, and *v where it is OK */
 /* ips_parse and ips_rewrite: field 0 = source, 1 = destination becomes address (4 or 16 bytes). A verdict. */

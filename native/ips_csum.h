@@ -17,12 +17,14 @@
 #define IPS_CSUM_H
 #include "ips_core.h"
 
-/* Ones' complement sum of the four words in s. 0 only for s = 0. */
+/* Ones' complement sum of the two or four words in s. 0 only for s = 0. */
+static inline uint16_t ips_csum_fold32(uint32_t s) {
+  s += s << 16 | s >> 16; /* upper half: hi + lo + carry of lo + hi */
+  return (uint16_t)(s >> 16);
+}
 static inline uint16_t ips_csum_fold(uint64_t s) {
-  s += s << 32 | s >> 32; /* upper half: hi + lo + carry of lo + hi */
-  uint32_t t = (uint32_t)(s >> 32);
-  t += t << 16 | t >> 16;
-  return (uint16_t)(t >> 16);
+  s += s << 32 | s >> 32;
+  return ips_csum_fold32((uint32_t)(s >> 32));
 }
 
 /* a + b with end-around carry. */
@@ -31,13 +33,20 @@ static inline uint64_t ips_csum_add(uint64_t a, uint64_t b) {
   return a + (a < b);
 }
 
+/* 16-bit sums; 0 only for 0 + 0. */
+static inline uint16_t ips_csum_add16(uint16_t a, uint16_t b) {
+  a = (uint16_t)(a + b);
+  return (uint16_t)(a + (a < b));
+}
+
 static inline uint16_t ips_csum_class(uint16_t sum) { return sum == 0xffff ? 0 : sum; }
 
 static inline uint16_t ips_csum_delta16(uint16_t before, uint16_t after) {
-  return ips_csum_class(ips_csum_fold((uint64_t)after + (uint16_t)~before));
+  return ips_csum_class(ips_csum_add16(after, (uint16_t)~before));
 }
 static inline uint16_t ips_csum_delta32(uint32_t before, uint32_t after) {
-  return ips_csum_class(ips_csum_fold((uint64_t)after + (uint32_t)~before));
+  uint32_t s = after + ~before;
+  return ips_csum_class(ips_csum_fold32(s + (s < after)));
 }
 /* Of 16 bytes each. */
 static inline uint16_t ips_csum_delta128(const void *before, const void *after) {
@@ -48,12 +57,12 @@ static inline uint16_t ips_csum_delta128(const void *before, const void *after) 
 }
 /* Both changes together. */
 static inline uint16_t ips_csum_join(uint16_t d, uint16_t e) {
-  return ips_csum_class(ips_csum_fold((uint64_t)d + e));
+  return ips_csum_class(ips_csum_add16(d, e));
 }
 
 /* RFC 1624 eqn. 3: the complemented field after a change of delta. */
 static inline uint16_t ips_csum_mend(uint16_t field, uint16_t delta) {
-  return (uint16_t)~ips_csum_fold((uint64_t)(uint16_t)~field + delta);
+  return (uint16_t)~ips_csum_add16((uint16_t)~field, delta);
 }
 /* The same where 0 says "no checksum" and a computed 0 is written 0xffff (RFC 768, 3828, 6935). */
 static inline uint16_t ips_csum_mend_zero(uint16_t field, uint16_t delta) {
@@ -63,7 +72,7 @@ static inline uint16_t ips_csum_mend_zero(uint16_t field, uint16_t delta) {
 }
 /* Of an uncomplemented sum (IPS_CSUM_PARTIAL). */
 static inline uint16_t ips_csum_mend_partial(uint16_t field, uint16_t delta) {
-  return ips_csum_fold((uint64_t)field + delta);
+  return ips_csum_add16(field, delta);
 }
 
 /* Sum of n bytes onto `sum`; an odd last byte counts as if a zero followed. Complement of its fold = checksum. */

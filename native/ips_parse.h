@@ -72,10 +72,14 @@ static inline int ips_parse4(struct ips_pkt *p, struct ips_view *v) {
   unsigned fragment = ips_be16(ips_ld16(ip + 6));
   *v = (struct ips_view){
     .family = 4, .proto = ip[9], .ttl = ip[8], .tos = ip[1], .l4 = (uint16_t)header, .ip_len = ip_len,
-    .fragment_at = (uint16_t)((fragment & 0x1fff) * 8), .is_fragment = (fragment & 0x3fff) != 0,
-    .more_fragments = (fragment & 0x2000) != 0, .dont_fragment = (fragment & 0x4000) != 0,
-    .has_ah = ip[9] == IPS_PROTO_AH, .frag_id = ips_be16(ips_ld16(ip + 4)),
+    .dont_fragment = (fragment & 0x4000) != 0, .has_ah = ip[9] == IPS_PROTO_AH,
   };
+  if (ips_unlikely(fragment & 0x3fff)) {
+    v->fragment_at = (uint16_t)((fragment & 0x1fff) * 8);
+    v->is_fragment = true;
+    v->more_fragments = (fragment & 0x2000) != 0;
+    v->frag_id = ips_be16(ips_ld16(ip + 4));
+  }
   return ips_parse_l4(p, v, ip_len < p->len ? ip_len : p->len);
 }
 

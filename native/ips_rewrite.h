@@ -45,16 +45,22 @@ static inline uint16_t ips_csum_mend_as(enum ips_csum mode, bool zero, uint16_t 
   return zero ? ips_csum_mend_zero(field, delta) : ips_csum_mend(field, delta);
 }
 
-static inline int ips_rewrite(struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address) {
-  if (ips_unlikely(ips_is_icmp_error(p, v))) return ips_rewrite_error(p, v, f, address);
+/* family = v->family, a constant where this is inlined. */
+static inline int ips_rewrite_as(unsigned family, struct ips_pkt *p, const struct ips_view *v, enum ips_field f,
+                                 const uint8_t *address) {
   uint8_t *ip = p->data;
-  uint16_t delta = ips_address_delta(ips_field_at(ip, v->family, f), v->family, address);
-  ips_replace_address(ip, v->family, f, address, delta);
-  const struct ips_l4_rule *rule = ips_l4_rule(v->family, v->proto);
+  uint16_t delta = ips_address_delta(ips_field_at(ip, family, f), family, address);
+  ips_replace_address(ip, family, f, address, delta);
+  const struct ips_l4_rule *rule = ips_l4_rule(family, v->proto);
   if (!rule->csum || v->fragment_at || (v->routing_active && f == IPS_DST)) return IPS_OK;
   uint8_t *field = ip + v->l4 + rule->csum;
   ips_st16(field, ips_csum_mend_as(ips_l4_csum(p, v), rule->zero, ips_ld16(field), delta));
   return IPS_OK;
+}
+
+static inline int ips_rewrite(struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address) {
+  if (ips_unlikely(ips_is_icmp_error(p, v))) return ips_rewrite_error(p, v, f, address);
+  return v->family == 4 ? ips_rewrite_as(4, p, v, f, address) : ips_rewrite_as(6, p, v, f, address);
 }
 
 /* Lowers the MSS option of a SYN to at most `mss` (bytes of payload); adds none. */

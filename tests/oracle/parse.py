@@ -111,7 +111,7 @@ def _ipv4(data: bytes, total: int) -> View:
         more_fragments=bool(fragment & 0x2000),
         dont_fragment=bool(fragment & 0x4000),
         has_ah=proto == AH,
-        frag_id=ident,
+        frag_id=ident if fragment & 0x3FFF else 0,
     )
 
 
