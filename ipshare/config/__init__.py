@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from ipshare.config.bulk import BindingsDiff as BindingsDiff
     from ipshare.config.bulk import diff_bindings as diff_bindings
     from ipshare.config.bulk import import_bindings as import_bindings
-    from ipshare.config.load import Report as Report
-    from ipshare.config.load import check as check
-    from ipshare.config.load import check_text as check_text
-    from ipshare.config.load import load as load
-    from ipshare.config.load import load_text as load_text
+    from ipshare.config.report import Report as Report
+    from ipshare.config.report import check as check
+    from ipshare.config.report import check_text as check_text
+    from ipshare.config.report import load as load
+    from ipshare.config.report import load_text as load_text
     from ipshare.config.schema import json_schema as json_schema
 
 _HOME = {
-    **dict.fromkeys(("Report", "check", "check_text", "load", "load_text"), "ipshare.config.load"),
+    **dict.fromkeys(("Report", "check", "check_text", "load", "load_text"), "ipshare.config.report"),
     **dict.fromkeys(("BindingsDiff", "diff_bindings", "import_bindings"), "ipshare.config.bulk"),
     "json_schema": "ipshare.config.schema",
 }

@@ -213,9 +213,10 @@ class _Check:
 
     def _bound_twice(self, one: int, other: int) -> Problem:
         first, second = self.merged.in_order(one, other)
-        message = (
-            f"{prefix_of(self.rows[second])} is bound a second time: first at {self.merged.place(first)}"
-        )
+        one_row, other_row = self.rows[first], self.rows[second]
+        same = all(one_row[key].tobytes() == other_row[key].tobytes() for key in ("kind", "target", "local"))
+        again = "a second time" if same else "again, to a different target"
+        message = f"{prefix_of(other_row)} is bound {again}: first at {self.merged.place(first)}"
         hint = "leave one of them; for several end points make a policy"
         return self.merged.problem(second, "global", message, hint)
 

@@ -35,9 +35,9 @@ class Merged:
         self.targets: list[str] = []
         self.copies: list[str] = []
         self.problems: list[Problem] = []
+        self._add_toml()  # first: of two equal prefixes the first one counts
         for table in readable(site.bindings_file, "path"):
             self._add_file(table)
-        self._add_toml()
 
     def place(self, index: int) -> Place:
         """Where a row was written."""

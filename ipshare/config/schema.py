@@ -41,29 +41,30 @@ def _text(example: str, pattern: str | None = None) -> WithJsonSchema:
 
 
 def _mtu(value: object) -> PathMtu:
+    """PathMtu from bytes, or from {v4 = bytes, v6 = bytes}; all that is wrong with it in one message."""
     hint = "write bytes, or {v4 = 1400, v6 = 1500}"
-    if isinstance(value, dict):
-        if unknown := sorted(set(value) - {"v4", "v6"}):
-            raise units.Invalid(f"unknown key {unknown[0]!r} in a path MTU", hint)
-        v4, v6 = (_mtu_bytes(value.get(family, 1500), hint) for family in ("v4", "v6"))
-        if v6 < 1280:
-            raise units.Invalid(f"path MTU {v6} is below 1280, the least that IPv6 allows (RFC 8200)", hint)
+    if not isinstance(value, dict):
+        if isinstance(value, int) and 68 <= value < 1280:
+            hint = f"for IPv4 alone write path_mtu = {{v4 = {value}}}"
+        given: dict[str, object] = {"v4": value, "v6": value}
     else:
-        v4 = v6 = _mtu_bytes(value, hint)
-        if v6 < 1280:
-            raise units.Invalid(
-                f"path MTU {v6} is below 1280, the least that IPv6 allows (RFC 8200)",
-                f"for IPv4 alone write path_mtu = {{v4 = {v4}}}",
-            )
-    return PathMtu(v4, v6)
+        given = {"v4": 1500, "v6": 1500, **value}
+    wrong = dict.fromkeys(text for family, bytes_ in given.items() if (text := _mtu_wrong(family, bytes_)))
+    if wrong:
+        raise units.Invalid("; ".join(wrong), hint)
+    return PathMtu(**given)  # type: ignore[arg-type]  # numbers: checked above
 
 
-def _mtu_bytes(value: object, hint: str) -> int:
+def _mtu_wrong(family: str, value: object) -> str | None:
+    if family not in ("v4", "v6"):
+        return f"unknown key {family!r} in a path MTU"
     if not isinstance(value, int) or isinstance(value, bool) or value > 65535:
-        raise units.Invalid(f"not a path MTU: {value!r}", hint)
+        return f"not a path MTU: {value!r}"
     if value < 68:
-        raise units.Invalid(f"path MTU {value} is below 68, the least that IPv4 allows (RFC 791)", hint)
-    return value
+        return f"path MTU {value} is below 68, the least that IPv4 allows (RFC 791)"
+    if family == "v6" and value < 1280:
+        return f"path MTU {value} is below 1280, the least that IPv6 allows (RFC 8200)"
+    return None
 
 
 Duration = Annotated[float, _validator(units.duration), _text("10s", units.DURATION_PATTERN)]
@@ -224,7 +225,7 @@ class Endpoint(Table):
     )
     tunnel: list[Address] = Field(
         default=[],
-        description="Tunnel addresses, at most one per family: out of the local networks, "
+        description="Tunnel addresses, at most one per family: inside a local network, "
         "configured on no interface.",
     )
     gue_port: Port = Field(default=6080, description="UDP port of GUE at this end point.")

@@ -53,7 +53,7 @@ STRINGS = st.builds(
 ATOMS = STRINGS | st.sampled_from(
     [
         "1",
-        "-0x1F".replace("-", ""),
+        "0x1F",
         "1_000",
         "1.5e-3",
         "inf",
@@ -67,11 +67,6 @@ ATOMS = STRINGS | st.sampled_from(
 KEYS = st.sampled_from(["a", "b", "c-d", "1", '"q.x"', "'l ]'", '"\\u0061b"', '""', "'#'"])
 GAPS = st.sampled_from(["", " ", "\n", " # ]}\"'\n", "\n\n\t"])
 BLANKS = st.sampled_from(["", " ", "\t "])
-
-
-@st.composite
-def dotted(draw: st.DrawFn) -> str:
-    return draw(BLANKS).join(draw(st.lists(KEYS, min_size=1, max_size=3)))  # joined by dots below
 
 
 @st.composite
@@ -117,7 +112,7 @@ def kept(lines: list[str]) -> str:
 
 
 @given(BLOCKS, st.sampled_from(["\n", "\r\n"]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_same_paths_as_tomllib(lines: list[str], newline: str) -> None:
     text = kept(lines)
     assert set(scan(text.replace("\n", newline))) == paths(tomllib.loads(text))

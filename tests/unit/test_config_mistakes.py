@@ -376,7 +376,8 @@ MISTAKES = [
         "is larger than local network 10.9.0.0/28",
     ),
     appended(
-        '[[endpoint]]\nname = "S"\nlocal = ["10.9.0.0/28"]\n[[binding]]\nglobal = "203.0.113.34" #!\nto = "S"\n',
+        '[[endpoint]]\nname = "S"\nlocal = ["10.9.0.0/28"]\n'
+        '[[binding]]\nglobal = "203.0.113.34" #!\nto = "S"\n',
         "binding[5].global",
         "starts 34 addresses into 203.0.113.0/24",
         "write `local`",
@@ -511,3 +512,65 @@ def test_every_two_mistakes_are_reported_together() -> None:
         problems = problems_of(text)
         missing += [f"{m.text!r} among {[o.text for o in group]}" for m in group if not matching(problems, m)]
     assert not missing, f"{len(missing)}\n" + "\n".join(missing)
+
+
+WARNINGS = [
+    M(
+        '"203.0.113.0/24"\n[[network]]',
+        '"203.0.113.0/25" #!\n[[network]]',
+        "network[0].prefix",
+        "longer than /24",
+    ),
+    M(
+        '"2001:db8:100::/48"\n[[dist',
+        '"2001:db8:100::/49" #!\n[[dist',
+        "network[1].prefix",
+        "longer than /48",
+    ),
+    M('"192.0.2.1", ', "", "node", "no IPv4 address in icmp_source"),
+    M('distribution = "C"', "", "node", "neither an end point nor a distribution point"),
+    M(
+        'path = "ipip"',
+        'path = "ipip"\npath_mtu = 1290 #!',
+        "endpoint[2].path_mtu",
+        "less 20 bytes",
+        "1300 bytes",
+    ),
+    M(
+        'path = "ipip"',
+        'path = "gue"\npath_mtu = 1311 #!',
+        "endpoint[2].path_mtu",
+        "less 32 bytes",
+        "1312 bytes",
+    ),
+    M('["10.2.1.254"]', '["10.2.0.254"] #!', "endpoint[1].tunnel[0]", "tunnel address", "no binding maps"),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.40"\nto = "A"\nlocal = "10.77.0.1" #!\n',
+        "binding[5].local",
+        "outside of the local networks",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.41"\nhere = true #!\n', "binding[5].here", "served on this node"
+    ),
+]
+
+
+@pytest.mark.parametrize("mistake", WARNINGS, ids=lambda mistake: mistake.text)
+def test_a_warning_keeps_nothing_from_running(mistake: Mistake) -> None:
+    good = (
+        GOOD
+        if mistake.key != "endpoint[1].tunnel[0]"
+        else GOOD.replace('"203.0.113.7"\n', '"203.0.113.240/28"\n')
+    )
+    if mistake.key == "network[0].prefix":
+        good = good.replace('global = "203.0.113.0/24"', 'global = "203.0.113.0/25"')
+    if mistake.key == "network[1].prefix":
+        good = good.replace('global = "2001:db8:100::/48"', 'global = "2001:db8:100::/49"')
+    text = mistake.made_in(good)
+    report = check_text(text)
+    assert not report.problems
+    assert report.config is not None
+    [warning] = matching(list(report.warnings), mistake)
+    assert warning.key == mistake.key
+    lines = [number for number, line in enumerate(text.split("\n"), 1) if "#!" in line]
+    assert not lines or warning.line == lines[0]

@@ -1,0 +1,423 @@
+"""Bindings in bulk: files, mistakes with their lines, differences, agreement with [[binding]]."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_network
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipshare.config import check_text, diff_bindings, import_bindings
+from ipshare.config.bulk import render_diff
+from ipshare.config.bulk_read import COLUMNS
+from ipshare.config.bulk_text import Cells, prefixes, words
+from ipshare.config.units import Invalid, prefix
+from ipshare.errors import ConfigError
+from ipshare.model import NO_NAME, BindingKind, BindingSet, packed, unpacked
+
+
+def cells(texts: list[str]) -> Cells:
+    raw = [text.encode() for text in texts]
+    ends = np.cumsum([len(text) for text in raw], dtype=np.int64)
+    return Cells(np.frombuffer(b"".join(raw) + b"\n", np.uint8), ends - np.diff(ends, prepend=0), ends)
+
+
+GOOD = st.one_of(
+    st.ip_addresses().map(str),
+    st.ip_addresses(v=6).map(lambda address: address.exploded),
+    st.builds(
+        lambda a, n: str(ip_network((int(a), n), strict=False)), st.ip_addresses(v=4), st.integers(0, 32)
+    ),
+    st.builds(
+        lambda a, n: str(ip_network((a << 64, n), strict=False)),
+        st.integers(2**60, 2**63),
+        st.integers(0, 128),
+    ),
+    st.sampled_from(
+        ["::", "::1", "1::", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8", "::/0", "0.0.0.0/0", "2001:DB8::A/128"]
+    ),
+)
+BAD = st.text(alphabet="0123456789abcdefABCDEF:./ gx%", max_size=24)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    text = draw(GOOD)
+    at = draw(st.integers(0, len(text)))
+    return (
+        text[:at]
+        + draw(st.sampled_from(["", ":", "::", ".", "/", "0", "f", "-", " "]))
+        + text[at + draw(st.integers(0, 2)) :]
+    )
+
+
+@given(st.lists(GOOD | BAD | damaged(), max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_the_fast_parser_takes_nothing_else_than_the_slow_one(texts: list[str]) -> None:
+    """And what it leaves to the slow one is rare: no text that str() of a network gives."""
+    found = prefixes(cells(texts))
+    for index, text in enumerate(texts):
+        family = int(found.family[index])
+        try:
+            value = prefix(text)
+        except Invalid:
+            assert family == 0, text
+            continue
+        if family:
+            assert (family, int(found.prefix_len[index])) == (value.version, value.prefixlen), text
+            assert found.address[index].tobytes() == packed(value.network_address), text
+        else:
+            assert text not in (str(value), str(value.network_address)), text
+
+
+@given(st.lists(st.text(alphabet="abc", max_size=20), max_size=30))
+def test_words(texts: list[str]) -> None:
+    found, code = words(cells(texts))
+    assert [found[number] for number in code] == texts
+    assert len(set(found)) == len(found)
+
+
+def table(bindings: BindingSet) -> list[tuple[str, str, str, str, str]]:
+    """prefix, kind, target, local, copy of each row."""
+    return [
+        (
+            f"{unpacked(row['global'].tobytes(), row['family'])}/{row['prefix_len']}",
+            BindingKind(row["kind"]).name,
+            bindings.targets[row["target"]] if row["target"] != NO_NAME else "",
+            str(unpacked(row["local"].tobytes(), row["local_family"])) if row["local_family"] else "",
+            bindings.copies[row["copy"]] if row["copy"] != NO_NAME else "",
+        )
+        for row in bindings.rows
+    ]
+
+
+EXPECTED = [
+    ("10.0.0.0/24", "POLICY", "p", "", ""),
+    ("10.0.0.1/32", "ENDPOINT", "A", "192.168.0.9", "ids"),
+    ("10.0.0.2/32", "ENDPOINT", "B", "", ""),
+    ("10.0.0.3/32", "DOWN", "", "", ""),
+    ("2001:db8::/64", "HERE", "", "", ""),
+]
+CSV = """global,to,local,policy,here,down,copy
+2001:db8::/64,,,,yes,,
+# a comment
+
+10.0.0.3,,,,,true,
+ 10.0.0.2 ,\tB,,,,,
+10.0.0.1,A,192.168.0.9,,,,ids
+10.0.0.0/24,,,p,,,
+"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("quotes", [False, True])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_csv(tmp_path: Path, newline: str, quotes: bool, bom: bytes) -> None:
+    text = CSV.replace("10.0.0.1,A,", '"10.0.0.1","A",') if quotes else CSV
+    path = tmp_path / "b.csv"
+    path.write_bytes(bom + text.replace("\n", newline).encode())
+    found = import_bindings(path)
+    assert table(found) == EXPECTED
+    assert found.rows["line"].tolist() == [8, 7, 6, 5, 2]
+    assert found.files == (path,)
+
+
+def test_json(tmp_path: Path) -> None:
+    rows = [
+        {"global": "2001:db8::/64", "here": True},
+        {"global": "10.0.0.3", "down": True, "here": False},
+        {"global": "10.0.0.2", "to": "B", "local": None},
+        {"global": "10.0.0.1", "to": "A", "local": "192.168.0.9", "copy": "ids"},
+        {"global": "10.0.0.0/24", "policy": "p"},
+    ]
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(rows))
+    found = import_bindings(path)
+    assert table(found) == EXPECTED
+    assert found.rows["line"].tolist() == [5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("text", ["global,to\n", "global\n# nothing\n\n"])
+def test_no_rows(tmp_path: Path, text: str) -> None:
+    (tmp_path / "b.csv").write_text(text)
+    assert len(import_bindings(tmp_path / "b.csv")) == 0
+
+
+MISTAKES = [
+    ("b.csv", "", [(1, "header line is missing")]),
+    ("b.csv", "glob,to\n1.2.3.4,A\n", [(1, "unknown column 'glob'")]),
+    ("b.csv", "global,to,to\n1.2.3.4,A,B\n", [(1, "column 'to' twice")]),
+    ("b.csv", "# x\nto\nA\n", [(2, "column 'global' is missing")]),
+    ("b.txt", "global,to\n", [(0, "ends in .csv or .json")]),
+    (
+        "b.csv",
+        "global,to,down\n1.2.3.4/8,A,\n1.2.3.5,A\n1.2.3.6,,\n1.2.3.7,A,true\n"
+        "1.2.3.8,A b,\n1.2.3.9,A,perhaps\n,A,\nx,y,\n",
+        [
+            (2, "1.2.3.4/8 has host bits set"),
+            (3, "2 cells instead of 3"),
+            (4, "leads nowhere"),
+            (5, "to and down exclude each other"),
+            (6, "not a name: 'A b'"),
+            (7, "must be true or false, not 'perhaps'"),
+            (8, "key 'global' is missing"),
+            (9, "not a prefix: 'x'"),
+        ],
+    ),
+    ("b.csv", "global,policy,local\n1.2.3.4,p,10.0.0.1\n", [(2, "local goes only together with `to`")]),
+    ("b.csv", "global,to\n1.2.3.4,A\n1.2.3.4/32,B\n", [(3, "bound a second time: first in line 2")]),
+    ("b.csv", 'global,to\n"1.2.3.4\n",A\n1.2.3.5,"A\n', [(3, "not a prefix"), (4, "not a name")]),
+    ("b.json", "[{]", [(1, "not JSON")]),
+    ("b.json", '{"global": "1.2.3.4"}', [(1, "not an array of objects")]),
+    ("b.json", "[1]", [(1, "row 1 is no object")]),
+    (
+        "b.json",
+        '[{"global": "1.2.3.4", "to": "A"}, {"globl": "1.2.3.5", "to": 7}]',
+        [(2, "unknown key 'globl'"), (2, "7 in row 2 is neither")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), MISTAKES, ids=lambda value: str(value)[:30])
+def test_mistakes(tmp_path: Path, name: str, text: str, expected: list[tuple[int, str]]) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        import_bindings(tmp_path / name)
+    found = caught.value.problems
+    assert [problem.line for problem in found] == [line for line, _ in expected], found
+    for problem, (_, message) in zip(found, expected, strict=True):
+        assert message in problem.message
+        assert problem.hint
+        assert problem.file == str(tmp_path / name)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        import_bindings(tmp_path / "none.csv")
+
+
+def test_a_hundred_mistakes_and_a_count(tmp_path: Path) -> None:
+    path = tmp_path / "b.csv"
+    path.write_text("global,to\n" + "".join(f"10.0.0.{i % 256}/24,A\n" for i in range(1, 251)))
+    with pytest.raises(ConfigError) as caught:
+        import_bindings(path)
+    assert len(caught.value.problems) == 101
+    assert caught.value.problems[-1].message == "and 150 more rows with mistakes"
+
+
+def rows_of(path: Path, *lines: str) -> BindingSet:
+    path.write_text("global,to,local,policy,copy\n" + "\n".join(lines) + "\n")
+    return import_bindings(path)
+
+
+def test_diff(tmp_path: Path) -> None:
+    old = rows_of(tmp_path / "old.csv", "10.0.0.1,A,,,", "10.0.0.2,B,,,ids", "10.0.0.3,A,,,", "10.0.0.4,,,p,")
+    new = rows_of(
+        tmp_path / "new.csv", "10.0.0.4,,,q,", "10.0.0.3,A,,,", "10.0.0.2,B,10.9.0.1,,ids", "10.0.0.9,C,,,"
+    )
+    change = diff_bindings(old, new)
+    assert change
+    assert (len(change.added), len(change.removed), len(change.before), len(change.after)) == (1, 1, 2, 2)
+    assert render_diff(change).split("\n") == [
+        "1 added, 1 removed, 2 changed",
+        "- 10.0.0.1/32 -> A",
+        "+ 10.0.0.9/32 -> C",
+        "~ 10.0.0.2/32 -> B copy ids  =>  -> B 10.9.0.1 copy ids",
+        "~ 10.0.0.4/32 -> policy p  =>  -> policy q",
+    ]
+    assert render_diff(change, most=1).split("\n")[1:] == ["- 10.0.0.1/32 -> A", "... and 3 more"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from("AB")), max_size=8),
+    st.lists(st.integers(0, 9), max_size=8),
+)
+@settings(max_examples=40, deadline=None)
+def test_diff_is_what_it_takes(
+    tmp_path_factory: pytest.TempPathFactory, old: list[tuple[int, str]], new: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("diff")
+    first, second = dict(old), dict.fromkeys(new, "B")
+    before = rows_of(path / "old.csv", *(f"10.0.0.{host},{to},,," for host, to in first.items()))
+    after = rows_of(path / "new.csv", *(f"10.0.0.{host},{to},,," for host, to in second.items()))
+    change = diff_bindings(before, after)
+    assert not diff_bindings(before, before)
+    assert {int(row["global"][3]) for row in change.added} == second.keys() - first.keys()
+    assert {int(row["global"][3]) for row in change.removed} == first.keys() - second.keys()
+    both = first.keys() & second.keys()
+    assert {int(row["global"][3]) for row in change.after} == {
+        host for host in both if first[host] != second[host]
+    }
+
+
+# -- among networks and end points: a row and a [[binding]] are judged alike
+
+SITE = """
+[node]
+name = "c"
+distribution = "C"
+icmp_source = ["192.0.2.1", "2001:db8:f::1"]
+[[distribution]]
+name = "C"
+tunnel = ["192.0.2.10"]
+[[network]]
+name = "g4"
+prefix = "203.0.113.0/24"
+[[network]]
+name = "g6"
+prefix = "2001:db8:100::/48"
+[[endpoint]]
+name = "A"
+local = ["10.1.0.0/24", "2001:db8:a::/48"]
+tunnel = ["10.1.0.254"]
+[[endpoint]]
+name = "B"
+local = ["10.2.0.0/28"]
+[[endpoint]]
+name = "E"
+local = ["10.3.0.0/28"]
+tunnel = ["10.3.0.1"]
+path = "gue"
+[[policy]]
+name = "p"
+members = [{endpoint = "A"}, {endpoint = "B"}]
+[[copy]]
+name = "ids"
+interface = "eth9"
+"""
+GLOBALS = [
+    "203.0.113.0/24",
+    "203.0.113.0/29",
+    "203.0.113.3",
+    "203.0.113.4",
+    "203.0.113.5",
+    "203.0.113.99",
+    "203.0.113.254",
+    "2001:db8:100::/64",
+    "2001:db8:100::7",
+    "198.51.100.1",
+    "203.0.112.0/23",
+]
+LOCALS = [
+    "",
+    "",
+    "",
+    "10.1.0.3",
+    "10.1.0.4",
+    "10.2.0.4",
+    "10.1.0.0/29",
+    "10.77.0.1",
+    "203.0.113.9",
+    "224.0.0.1",
+    "2001:db8:a::7",
+    "10.0.0.0/8",
+]
+ROW = st.one_of(
+    st.tuples(
+        st.sampled_from(GLOBALS), st.sampled_from(["A", "B", "E", "X"]), st.sampled_from(LOCALS), st.just("")
+    ),
+    st.tuples(st.sampled_from(GLOBALS), st.just(""), st.just(""), st.sampled_from(["p", "y"])),
+)
+
+
+def as_toml(row: tuple[str, str, str, str]) -> str:
+    values = zip(("global", "to", "local", "policy"), row, strict=True)
+    return "[[binding]]\n" + "".join(f'{key} = "{value}"\n' for key, value in values if value)
+
+
+@given(st.lists(ROW, max_size=6, unique_by=lambda row: row[0]), st.integers(0, 6))
+@settings(max_examples=100, deadline=None)
+def test_a_row_is_judged_like_a_table(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str, str]], in_toml: int
+) -> None:
+    """All in TOML, and some of them in a CSV file: the same messages about rows, the same bindings."""
+    path = tmp_path_factory.mktemp("rows")
+    (path / "b.csv").write_text(
+        "global,to,local,policy\n" + "".join(",".join(row) + "\n" for row in rows[in_toml:])
+    )
+    plain = check_text(SITE + "".join(map(as_toml, rows)))
+    mixed_text = (
+        SITE + "".join(map(as_toml, rows[:in_toml])) + '[[bindings_file]]\nname = "f"\npath = "b.csv"\n'
+    )
+    mixed = check_text(mixed_text, path / "site.toml")
+    assert bool(plain.problems) == bool(mixed.problems)
+    alone = {p.message for p in plain.problems if "claimed" not in p.message and "tunnel" not in p.message}
+    assert alone <= {p.message for p in mixed.problems}
+    if plain.config is None or mixed.config is None or mixed.config.bulk is None:
+        return
+    bulk = table(mixed.config.bulk)
+    expected = [
+        (
+            str(binding.prefix),
+            binding.kind.name,
+            binding.target or "",
+            str(binding.local.network_address) if binding.local else "",
+            "",
+        )
+        for binding in plain.config.bindings[in_toml:]
+    ]
+    assert sorted(bulk) == sorted(expected)
+    for row in mixed.config.bulk.rows:
+        if row["kind"] == BindingKind.POLICY:
+            [binding] = [
+                b
+                for b in plain.config.bindings
+                if packed(b.prefix.network_address) == row["global"].tobytes()
+                and b.prefix.prefixlen == row["prefix_len"]
+            ]
+            assert int.from_bytes(row["local"][:4].tobytes(), "big") == binding.offset
+
+
+def judged(tmp_path: Path, extra: str, *lines: str) -> list[tuple[str, int, str, str]]:
+    (tmp_path / "b.csv").write_text(",".join(COLUMNS) + "\n" + "\n".join(lines) + "\n")
+    report = check_text(
+        SITE + extra + '[[bindings_file]]\nname = "f"\npath = "b.csv"\n', tmp_path / "site.toml"
+    )
+    return [(Path(p.file).name, p.line, p.key, p.message) for p in (*report.problems, *report.warnings)]
+
+
+def test_rows_against_tables_and_each_other(tmp_path: Path) -> None:
+    extra = '[[binding]]\nglobal = "203.0.113.3"\nto = "A"\n'
+    found = judged(
+        tmp_path, extra, "203.0.113.3,B,,,,,", "203.0.113.4,A,10.1.0.3,,,,", "203.0.113.5,A,10.1.0.254,,,,",
+        "203.0.113.6,A,10.77.0.1,,,,", "203.0.113.7,A,,,,,nix",
+    )  # fmt: skip
+    assert found == [
+        (
+            "site.toml",
+            18,
+            "endpoint[0].tunnel[0]",
+            "tunnel address 10.1.0.254 is also the local address of a Global IP of 203.0.113.5/32 "
+            f"({tmp_path}/b.csv:4), which cannot be reached",
+        ),
+        (
+            "b.csv",
+            2,
+            "global",
+            f"203.0.113.3/32 is bound again, to a different target: first at {tmp_path}/site.toml:33",
+        ),
+        (
+            "b.csv",
+            3,
+            "local",
+            "local address 10.1.0.3 of end point 'A' is claimed by 203.0.113.3/32 too "
+            f"({tmp_path}/site.toml:33)",
+        ),
+        ("b.csv", 6, "copy", "there is no copy named 'nix'"),
+        (
+            "b.csv",
+            5,
+            "local",
+            "1 row has a local address outside of the local networks of end point 'A', this one first",
+        ),
+    ]
+
+
+def test_a_moved_host_frees_its_local_address(tmp_path: Path) -> None:
+    assert not judged(
+        tmp_path, "", "203.0.113.0/28,B,,,,,", "203.0.113.3,A,,,,,", "203.0.113.4,B,10.2.0.3,,,,"
+    )
