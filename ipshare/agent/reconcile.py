@@ -151,7 +151,7 @@ class Reconciler:
         self.store.put(applied(before, self.store.add(wanted), trial))
         try:
             return self._pass(wanted)
-        except BaseException:
+        except (Exception, KeyboardInterrupt):
             self.store.put(before)
             if now is not None:
                 self._restore(now)
@@ -170,7 +170,7 @@ class Reconciler:
         self.store.put(after)
         try:
             return self._pass(target)
-        except BaseException:
+        except (Exception, KeyboardInterrupt):
             self.store.put(before)
             raise
 
@@ -257,17 +257,18 @@ class Reconciler:
         if engine is None:
             engine, started = self.data_path.launch(config), True
             self.engine = engine
-        had_generation = engine.info().generation
         plan = diff(engine.read(), desired(config))
-        generation = engine.apply(plan)
+        before = engine.info().generation
+        generation = before
         try:
+            generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
             lines = tuple(self.routes.apply(config))
-        except BaseException:
+        except (Exception, KeyboardInterrupt):
             if started:
                 self.data_path.stop(config)
                 self.engine = None
-            elif plan and had_generation:
+            elif before and generation != before:
                 engine.rollback()
             raise
         self.config = config
