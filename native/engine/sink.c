@@ -11,11 +11,12 @@
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
-enum { VXLAN_PORT = 4789, SEND_BUFFER = 1 << 22 };
+enum { VXLAN_PORT = 4789, SEND_BUFFER = 1 << 22, LAST_CHANCE_MS = 2000, SMALLEST_BLOCK = 80 };
 struct vxlan_frame { uint8_t vxlan[8]; struct ether_header ethernet; } __attribute__((packed));
 
 static int open_file(struct sink *s, int fd, const struct engine *e, const char **sentence) {
@@ -114,7 +115,20 @@ bool sink_flush(struct sink *s) {
     s->used -= (uint32_t)n;
     memmove(s->buffer, s->buffer + n, s->used);
   }
+  s->waiting = 0;
   return true;
+}
+
+void sink_finish(struct sink *s) {
+  uint64_t deadline = clock_ns(CLOCK_BOOTTIME) + LAST_CHANCE_MS * 1000000ull, now;
+  while (!sink_flush(s) && atomic_load(&s->last_errno) == EAGAIN && (now = clock_ns(CLOCK_BOOTTIME)) < deadline) {
+    struct pollfd reader = {.fd = s->fd, .events = POLLOUT};
+    poll(&reader, 1, (int)((deadline - now) / 1000000) + 1);
+  }
+  uint32_t whole = s->used ? s->used / SMALLEST_BLOCK + 1 : 0, missing = s->waiting < whole ? s->waiting : whole;
+  atomic_fetch_sub(&s->packets, missing);
+  atomic_fetch_add(&s->lost, missing);
+  sink_close(s);
 }
 
 static void to_file(struct sink *s, const struct tap_record *r) {
@@ -129,6 +143,7 @@ static void to_file(struct sink *s, const struct tap_record *r) {
     return;
   }
   s->used += (uint32_t)n;
+  s->waiting++;
   delivered(s, kept);
 }
 

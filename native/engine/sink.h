@@ -21,6 +21,7 @@ struct sink {
   socklen_t to_bytes;
   uint8_t *buffer;                 /* FILE: what is not written yet */
   uint32_t used;
+  uint32_t waiting;                /* packets in it, at most: those since it was last empty */
   _Atomic uint64_t packets, bytes, lost;
   _Atomic uint32_t last_errno;
 };
@@ -30,6 +31,8 @@ int sink_open(struct sink *s, const struct ips_ctl_tap *rule, int fd, const stru
 void sink_packet(struct sink *s, struct tap_record *r);
 /* Writes out what waits; true if nothing waits any more. */
 bool sink_flush(struct sink *s);
+/* Gives a slow pipe a last, short time to take what waits; what it does not take is lost and counted. */
+void sink_finish(struct sink *s);
 void sink_close(struct sink *s);
 
 /* pcapng.c: writes into `at` (room bytes), returns the length; 0: does not fit. */

@@ -50,12 +50,7 @@ static void look_after_active(struct taps *t, struct tap *tap) {
 static void finish(struct taps *t, struct tap *tap) {
   if (!workers_moved_on(t->engine, tap->seen)) return;
   while (drain_all(t)) {}
-  if (!sink_flush(&tap->sink) && atomic_load(&tap->sink.last_errno) == EAGAIN) {
-    struct pollfd reader = {.fd = tap->sink.fd, .events = POLLOUT};
-    poll(&reader, 1, 1000); /* a last chance for a slow pipe */
-    sink_flush(&tap->sink);
-  }
-  sink_close(&tap->sink);
+  sink_finish(&tap->sink);
   atomic_store(&tap->status, IPS_TAP_ENDED);
   eventfd_signal(t->engine->wake_event);
 }

@@ -168,7 +168,7 @@ def decode(record: Any) -> TapState:
         name: int(record[name])
         for name in ("id", "packets", "bytes", "lost_ring", "lost_target", "target_errno", "started_ns")
     }
-    return TapState(is_active=record["status"] == lib.IPS_TAP_ACTIVE, target=target, **numbers)
+    return TapState(is_active=int(record["status"]) == lib.IPS_TAP_ACTIVE, target=target, **numbers)
 
 
 def decode_all(payload: bytes) -> list[TapState]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import functools
 import mmap
 import os
 import socket
@@ -118,7 +119,10 @@ class Connection:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
         try:
             self._socket.settimeout(timeout_s)
-            self._socket.sendmsg([head.tobytes(), payload], rights)
+            with contextlib.suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # a refusal may lie there to be read
+                self._socket.sendmsg([head.tobytes(), payload], rights)
             return self._receive()
         except TimeoutError as error:
             self.close()
@@ -131,9 +135,13 @@ class Connection:
 
     def _receive(self) -> Reply:
         space = socket.CMSG_SPACE(array.array("i").itemsize)
-        message, ancillary, _, _ = self._socket.recvmsg(
-            lib.IPS_CTL_MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC
+        receive = functools.partial(
+            self._socket.recvmsg, lib.IPS_CTL_MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC
         )
+        try:
+            message, ancillary, _, _ = receive()
+        except ConnectionResetError:  # said once; what the engine wrote before it hung up comes after
+            message, ancillary, _, _ = receive()
         fd = -1
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -143,15 +151,12 @@ class Connection:
             raise EngineGone("the engine closed the connection", hint="see its log")
         head = np.frombuffer(message, REPLY, count=1)[0]
         payload = message[REPLY.itemsize :]
-        if (
-            head["magic"] == lib.IPS_CTL_MAGIC
-            and head["status"] == lib.IPS_CTL_OK
-            and head["seq"] == self._seq
-        ):
+        is_ours = head["magic"] == lib.IPS_CTL_MAGIC
+        if is_ours and head["status"] == lib.IPS_CTL_OK and head["seq"] == self._seq:
             return Reply(payload, fd)
         if fd >= 0:
             os.close(fd)
-        if head["magic"] != lib.IPS_CTL_MAGIC or (head["status"] == lib.IPS_CTL_OK):
+        if not is_ours or head["status"] == lib.IPS_CTL_OK:
             self.close()
             raise EngineGone("whoever listens on the socket is no ipshare-engine of this version")
         raise _refusal(int(head["status"]), payload)
