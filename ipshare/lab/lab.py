@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ipshare.lab import build, netns, relay, sites, state
+from ipshare.lab import build, netns, relay_client, sites, state
 from ipshare.lab.capture import Capture
 from ipshare.lab.impair import Impairment
 from ipshare.lab.internet import LabSpec, internet, uplink_address
@@ -189,7 +189,7 @@ class Lab:
     def impair(self, link: str, **settings: Any) -> dict[str, Any]:
         """Changes what the relay does on a link (fields of Impairment; none: just asks). Returns settings and
         counts. The link must have an `impair` in the LabSpec, a clean Impairment() for instance."""
-        return relay.ask(self._control, self.topology.link(link).name, **settings)
+        return relay_client.ask(self._control, self.topology.link(link).name, **settings)
 
 
 def _search_path() -> str:

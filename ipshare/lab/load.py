@@ -251,7 +251,7 @@ async def _echo_reply(
 
 
 def _checksum(data: bytes) -> int:
-    words = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1])) + (
+    words: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1])) + (
         data[-1] << 8 if len(data) & 1 else 0
     )
     words = (words & 0xFFFF) + (words >> 16)

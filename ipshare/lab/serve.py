@@ -1,8 +1,8 @@
 """The lab's server process: TCP and UDP, on every address of its namespace, telling what it saw.
 
-TCP: the client sends a line of JSON ({"bytes": n, "echo": bool}) and n bytes; back come the same bytes, if wanted, and
-a line with their SHA-256, the destination address that arrived and the client's address. UDP: a datagram
-is answered with its own content behind the same facts. One process, one thread.
+TCP: the client sends a line of JSON ({"bytes": n, "echo": bool}) and n bytes; back come the same bytes, if
+wanted, and a line with their SHA-256, the destination address that arrived and the client's address. UDP: a
+datagram is answered with its own content behind the same facts. One process, one thread.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ipshare.errors import IpshareError
 
@@ -33,8 +33,8 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Tcp:
-    """`connections` to one address, begun within spread_s; each sends `bytes` in `chunks`, pause_s apart, and wants
-    them back if `echo`. expect: names of the servers that may answer; empty: any."""
+    """`connections` to one address, begun within spread_s; each sends `bytes` in `chunks`, pause_s apart, and
+    wants them back if `echo`. expect: names of the servers that may answer; empty: any."""
 
     address: str
     connections: int = 1
@@ -51,8 +51,8 @@ class Tcp:
 
 @dataclass(frozen=True, slots=True)
 class Udp:
-    """`flows` sockets that send `datagrams` each, payload sizes (bytes) going round; larger than the path MTU:
-    fragments. timeout_s: how long the last answers are waited for."""
+    """`flows` sockets that send `datagrams` each, payload sizes (bytes) going round; larger than the path
+    MTU: fragments. timeout_s: how long the last answers are waited for."""
 
     address: str
     flows: int = 1
@@ -109,7 +109,7 @@ class TcpReport:
 
 @dataclass(frozen=True, slots=True)
 class UdpReport:
-    """sent = received + lost + corrupted (of a known number) + misdelivered; duplicated: answers beyond the first."""
+    """sent = received + lost + corrupted + misdelivered; duplicated: answers beyond the first."""
 
     sent: int
     received: int
@@ -170,7 +170,10 @@ def open_datagram(data: bytes) -> Datagram | None:
     return Datagram(int.from_bytes(body[:4]), json.loads(body[6:end]), body[end:])
 
 
-Report = TypeVar("Report", TcpReport, UdpReport, PingReport)
+Report = TypeVar("Report", bound=TcpReport | UdpReport | PingReport)
+
+
+_REPORTS: dict[type, type] = {Tcp: TcpReport, Udp: UdpReport, Ping: PingReport}
 
 
 class Running(Generic[Report]):
@@ -202,7 +205,7 @@ def serve(lab: Lab, *nodes: str, port: int = PORT) -> Iterator[None]:
             command = [sys.executable, "-m", "ipshare.lab.serve", "--name", node, "--port", str(port)]
             started.append(lab.popen(node, command, stdout=subprocess.PIPE))
         for process in started:
-            if not process.stdout.readline():
+            if process.stdout is None or not process.stdout.readline():
                 raise IpshareError("a server of the lab did not start", hint="is its port taken?")
         yield
     finally:
@@ -210,14 +213,15 @@ def serve(lab: Lab, *nodes: str, port: int = PORT) -> Iterator[None]:
             lab.end(process)
 
 
+@overload
+def start(lab: Lab, node: str, request: Tcp) -> Running[TcpReport]: ...
+@overload
+def start(lab: Lab, node: str, request: Udp) -> Running[UdpReport]: ...
+@overload
+def start(lab: Lab, node: str, request: Ping) -> Running[PingReport]: ...
 def start(lab: Lab, node: str, request: Tcp | Udp | Ping) -> Running[Any]:
-    """Starts a client on a node; several run side by side. `.result()` is a TcpReport, UdpReport or PingReport."""
-    kinds: dict[type, type] = {Tcp: TcpReport, Udp: UdpReport, Ping: PingReport}
+    """Starts a client on a node; several run side by side."""
     command = [sys.executable, "-m", "ipshare.lab.load", type(request).__name__, json.dumps(asdict(request))]
     process = lab.popen(node, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return Running(process, kinds[type(request)])
-
-
-def run(lab: Lab, node: str, request: Tcp | Udp | Ping) -> Any:
-    """start() and result() in one."""
-    return start(lab, node, request).result()
+    kind: Any = _REPORTS[type(request)]
+    return Running(process, kind)

@@ -44,5 +44,5 @@ def offloads_off(device: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for command in _OFFLOADS:
             value = array.array("B", struct.pack("=II", command, 0))
-            request = struct.pack("=16sP16x", device.encode(), value.buffer_info()[0])
+            request = struct.pack("16sP16x", device.encode(), value.buffer_info()[0])
             fcntl.ioctl(control, _SIOCETHTOOL, request)

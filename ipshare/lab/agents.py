@@ -1,0 +1,20 @@
+"""A lab whose data path nodes run the real agent and engine."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from ipshare.agent.spawn import spawn
+from ipshare.lab.internet import LabSpec
+from ipshare.lab.lab import Lab
+
+
+def start_agent(lab: Lab, node: str, file: Path) -> subprocess.Popen[bytes]:
+    """Starts `ipshare agent` in the node; returns when it forwards. Its log lies beside its configuration."""
+    return spawn(file, prefix=lab.command(node, []), log=file.parent / "agent.log")
+
+
+def lab_with_agents(spec: LabSpec | None = None, *, target: str = "A") -> Lab:
+    """The lab, to be entered; the Global Networks are served at end point ``target``."""
+    return Lab(spec, start=start_agent, target=target)

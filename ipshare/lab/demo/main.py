@@ -1,0 +1,94 @@
+"""The verb: options, what is said while it runs, files at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from ipshare.errors import IpshareError
+from ipshare.lab import userns
+from ipshare.lab.internet import LabSpec
+
+PATHS = ("rewrite", "gue")
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the demo; 0 if everything was as it should be, 1 otherwise, 2 for a wrong option."""
+    options = _parser().parse_args(arguments)
+    userns.become_root()
+    from ipshare.lab.demo import plot, report
+    from ipshare.lab.demo.story import Scale, tell
+
+    scale = Scale() if not options.quick else Scale(12, 8_000, 3, 12, 3, 2, 30)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        if not options.json:
+            print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
+
+    chapters = [tell(LabSpec(path=path), scale, say) for path in options.path or PATHS]
+    result = report.as_json(chapters)
+    _save(options.out, plot.svg(chapters), result)
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        _show(chapters, result, options.out)
+    return 0 if result["ok"] else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ipshare demo", description="An address moves between two datacenters, with real traffic."
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
+    parser.add_argument("--quick", action="store_true", help="little traffic: a smoke test")
+    parser.add_argument(
+        "--path", action="append", choices=("rewrite", "ipip", "gue"), help="only this path (may be repeated)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="where plot and JSON go (demo-out)"
+    )
+    return parser
+
+
+def _save(directory: Path, plot: str, result: dict[str, object]) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "demo.svg").write_text(plot)
+        (directory / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise IpshareError(
+            f"cannot write to {directory}: {error.strerror}", hint="choose another directory with --out"
+        ) from None
+
+
+def _show(chapters: list, result: dict, directory: Path) -> None:  # type: ignore[type-arg]
+    from rich.console import Console
+    from rich.table import Table
+
+    from ipshare.lab.demo import report
+
+    console = Console(highlight=False)
+    table = Table(title="Every payload was hashed at both ends, every destination compared")
+    for heading in ("path", "served", "what", "tried", "good", "lost", "corrupted", "misdelivered"):
+        table.add_column(heading, justify="left" if heading in ("path", "served", "what") else "right")
+    for row in report.tables(chapters):
+        table.add_row(*row)
+    console.print(table)
+    for chapter in chapters:
+        console.print(f"\n[bold]{chapter.path}[/bold]: new connections while the address moved")
+        for text in [*report.timeline(chapter.move), *report.sentences(chapter)]:
+            console.print(f"  {text}", markup=False)
+    word = (
+        f"[green]{report.VERDICT_OK}[/green]"
+        if result["ok"]
+        else "[red]not everything was as it should be[/red]"
+    )
+    console.print(f"\n{word}\nplot: {directory / 'demo.svg'}   figures: {directory / 'demo.json'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,93 @@
+"""The demo's plot: new connections over time, by the end point that served them. SVG, no library."""
+
+from __future__ import annotations
+
+from collections import Counter
+from xml.sax.saxutils import escape
+
+from ipshare.lab.demo.story import Chapter
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 300, 60, 20, 56, 46
+BIN_S = 0.1
+SERIES = (("a1", "served at A", "#2a7f62"), ("b1", "served at B", "#c8611f"), ("", "failed", "#b3123a"))
+STYLE = (
+    "text{font:13px system-ui,sans-serif;fill:#1c2733}.s{font-size:11px;fill:#5b6b7a}"
+    ".grid{stroke:#d9e0e6}.flip{stroke:#1c2733;stroke-dasharray:4 3}.bg{fill:#fff}"
+    "@media(prefers-color-scheme:dark){text{fill:#e8edf2}.s{fill:#9fb0bf}.bg{fill:#12181f}"
+    ".grid{stroke:#2b3844}.flip{stroke:#e8edf2}}"
+)
+
+
+def svg(chapters: list[Chapter]) -> str:
+    """One panel for each chapter, one above the other."""
+    total = HEIGHT * len(chapters)
+    panels = "\n".join(_panel(chapter, index * HEIGHT) for index, chapter in enumerate(chapters))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total}" width="{WIDTH}" '
+        f'role="img" aria-label="New connections by end point"><style>{STYLE}</style>'
+        f'<rect class="bg" width="{WIDTH}" height="{total}"/>\n{panels}\n</svg>\n'
+    )
+
+
+def _panel(chapter: Chapter, top: int) -> str:
+    records = chapter.move.stream
+    end = max(max((r.started for r in records), default=1.0), chapter.move.ended) + BIN_S
+    bins = {key: Counter(int(r.started / BIN_S) for r in records if r.server == key) for key, _, _ in SERIES}
+    highest = max((sum(bins[key][n] for key in bins) for n in range(int(end / BIN_S) + 1)), default=1) or 1
+    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def x(seconds: float) -> float:
+        return LEFT + width * seconds / end
+
+    def y(count: float) -> float:
+        return TOP + height * (1 - count / highest)
+
+    parts = [
+        f'<g transform="translate(0 {top})">',
+        f'<text x="{LEFT}" y="22">{escape(_title(chapter))}</text>',
+    ]
+    parts += _axes(x, y, end, highest)
+    for n in range(int(end / BIN_S) + 1):
+        base = 0
+        for key, _, colour in SERIES:
+            count = bins[key][n]
+            if count:
+                parts.append(
+                    f'<rect x="{x(n * BIN_S):.1f}" y="{y(base + count):.1f}" width="{width * BIN_S / end - 1:.1f}" '
+                    f'height="{y(base) - y(base + count):.1f}" fill="{colour}"/>'
+                )
+            base += count
+    at = x(chapter.move.ended)
+    parts.append(f'<line class="flip" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>')
+    parts.append(f'<text class="s" x="{at + 5:.1f}" y="{TOP + 4}">the move is complete</text>')
+    return "\n".join([*parts, *_legend(), "</g>"])
+
+
+def _title(chapter: Chapter) -> str:
+    return f"{chapter.path}: new connections per {BIN_S:g} s, by the end point that served them"
+
+
+def _axes(x, y, end: float, highest: int) -> list[str]:  # type: ignore[no-untyped-def]
+    parts = []
+    for count in sorted({0, highest // 2, highest}):
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(count):.1f}" y2="{y(count):.1f}"/>'
+        )
+        parts.append(
+            f'<text class="s" x="{LEFT - 8}" y="{y(count) + 4:.1f}" text-anchor="end">{count}</text>'
+        )
+    step = 0.5 if end < 6 else 1.0
+    for n in range(int(end / step) + 1):
+        parts.append(
+            f'<text class="s" x="{x(n * step):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{n * step:g} s</text>'
+        )
+    return parts
+
+
+def _legend() -> list[str]:
+    parts = []
+    for n, (_, label, colour) in enumerate(SERIES):
+        at = LEFT + 130 * n
+        parts.append(f'<rect x="{at}" y="31" width="11" height="11" rx="2" fill="{colour}"/>')
+        parts.append(f'<text class="s" x="{at + 17}" y="41">{label}</text>')
+    return parts

@@ -1,0 +1,204 @@
+"""A lab comes up complete, several at once, and goes without a trace, however its process ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipshare.config import load
+from ipshare.errors import IpshareError
+from ipshare.lab import Impairment, Lab, LabSpec, state
+from ipshare.lab.internet import global_ip, host_of, internet, site_prefix
+from ipshare.lab.netns import NETNS_DIR, inside
+
+VARIANTS = {
+    "rewrite": LabSpec(),
+    "ipip": LabSpec(path="ipip", replies="tunnel"),
+    "gue": LabSpec(path="gue", replies="tunnel"),
+    "symmetric": LabSpec(replies="rewrite"),
+    "combined": LabSpec(combined=True),
+    "v4": LabSpec(families=(4,)),
+    "v6": LabSpec(families=(6,)),
+    "small": LabSpec(mtu={"r2-A": 1400, "r1-r2": 1300}),
+    "bad": LabSpec(impair={"r1-r2": Impairment()}),
+}
+
+
+def traces(prefix: str) -> list[str]:
+    """Whatever of a lab is still on this machine."""
+    names = [path.name for path in NETNS_DIR.glob(f"{prefix}*")] if NETNS_DIR.exists() else []
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if prefix in line]
+    processes = [p for p in Path("/proc").glob("[0-9]*/cmdline") if prefix in _read(p)]
+    files = [str(state.directory(prefix))] if state.directory(prefix).exists() else []
+    return names + mounts + list(map(str, processes)) + files
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def mounts(prefix: str) -> int:
+    return Path("/proc/self/mountinfo").read_text().count(f"/{prefix}-")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_up_and_down_twice_leaves_nothing(name: str):
+    for _ in range(2):
+        with Lab(VARIANTS[name]) as lab:
+            assert set(lab.topology.nodes) <= {
+                path.name.removeprefix(f"{lab.prefix}-") for path in NETNS_DIR.glob(f"{lab.prefix}-*")
+            }
+            namespaces = len(list(NETNS_DIR.glob(f"{lab.prefix}-*")))
+            assert mounts(lab.prefix) == namespaces, "one mount for each namespace, no copies"
+        assert traces(lab.prefix) == []
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_configurations_are_accepted(name: str):
+    with Lab(VARIANTS[name]) as lab:
+        for node in lab.data_path():
+            config = load(lab.site_file(node.name))
+            assert config.node.name == node.name
+            assert (config.self_endpoint is not None) == ("endpoint" in node.roles)
+            assert (config.self_distribution is not None) == ("distribution" in node.roles)
+
+
+@pytest.mark.parametrize("name", ["rewrite", "symmetric", "combined", "small", "bad"])
+def test_every_client_reaches_every_data_path_node_and_servers_their_gateway(name: str):
+    spec = VARIANTS[name]
+    with Lab(spec) as lab:
+        for family in spec.families:
+            for client in ("c1", "c3"):
+                for node in lab.data_path():
+                    lab.run(client, ["ping", "-c1", "-W5", str(lab.address(node.name, family))])
+            for site in "AB":
+                for server in (f"{site.lower()}1", f"{site.lower()}2"):
+                    lab.run(host_of(spec, site), ["ping", "-c1", "-W5", str(global_ip(server, family))])
+
+
+def test_global_network_arrives_at_both_distribution_points():
+    with Lab() as lab:
+        for client, point in (("c1", "C"), ("c2", "C"), ("c3", "D")):
+            for server, family in (("a1", 4), ("a2", 6)):
+                destination = global_ip(server, family).packed
+                with lab.capture(point, "r1" if point == "C" else "r2") as capture:
+                    lab.run(
+                        client, ["ping", "-c1", "-W1", "-t9", str(global_ip(server, family))], check=False
+                    )
+                assert any(destination in packet[:40] for packet in capture.packets(family)), (client, server)
+
+
+def test_local_networks_arrive_at_their_end_point():
+    with Lab() as lab:
+        for site in "AB":
+            for family in (4, 6):
+                device = "r2" if site == "A" else "r1"
+                target = site_prefix(site, family)[77]
+                with lab.capture(site, device) as capture:
+                    lab.run("c1", ["ping", "-c1", "-W1", "-t9", str(target)], check=False)
+                assert any(target.packed in packet[:40] for packet in capture.packets(family))
+
+
+def test_source_filter_drops_what_is_not_the_nodes_own():
+    with Lab(LabSpec(source_filter=("A",))) as lab:
+        client, foreign = str(lab.address("c3", 4)), str(global_ip("a1", 4))
+        with lab.capture("c3", "r2") as capture:
+            lab.run("a1", ["ping", "-c1", "-W1", "-I", foreign, client], check=False)
+            lab.run("A", ["ping", "-c1", "-W5", client])
+        sources = {packet[12:16] for packet in capture.packets(4)}
+        assert lab.address("A", 4).packed in sources
+        assert global_ip("a1", 4).packed not in sources
+
+
+def test_small_link_is_found_by_path_mtu_discovery():
+    with Lab(LabSpec(mtu={"A-r2": 1400})) as lab:
+        target = str(lab.address("A", 4))
+        out = lab.run("c1", ["ping", "-c1", "-W2", "-M", "do", "-s", "1400", target], check=False)
+        assert "1400" in out and "100% packet loss" in out
+        lab.run("c1", ["ping", "-c1", "-W5", "-M", "do", "-s", "1372", target])
+
+
+def test_several_labs_at_once():
+    with Lab() as one, Lab() as other:
+        assert one.prefix != other.prefix
+        for lab in (one, other):
+            lab.run("c1", ["ping", "-c1", "-W5", str(lab.address("A", 4))])
+    assert traces(one.prefix) == traces(other.prefix) == []
+
+
+def test_after_sigkill_remove_takes_the_rest_away():
+    script = (
+        "import sys, time\nfrom ipshare.lab import Impairment, Lab, LabSpec\n"
+        "lab = Lab(LabSpec(impair={'r1-r2': Impairment()})).__enter__()\n"
+        "lab.popen('A', ['sleep', '3600'])\n"
+        "print(lab.prefix, flush=True)\nsys.stdin.read()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    victim = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert victim.stdout is not None
+    prefix = victim.stdout.readline().strip()
+    found = {lab.prefix: lab for lab in state.labs()}
+    assert found[prefix].is_alive and found[prefix].owner == victim.pid
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert traces(prefix)
+    assert not {lab.prefix: lab for lab in state.labs()}[prefix].is_alive
+    assert len(state.remove(prefix)) == 14
+    assert traces(prefix) == []
+    assert state.remove(prefix) == []
+
+
+def test_failure_while_coming_up_leaves_nothing():
+    def start(lab: Lab, node: str, site: Path) -> None:
+        raise RuntimeError(node)
+
+    lab = Lab(start=start)
+    with pytest.raises(RuntimeError, match="C"):
+        lab.__enter__()
+    assert traces(lab.prefix) == []
+
+
+def test_nodes_are_started_with_their_configuration_and_ended():
+    started: list[str] = []
+
+    def start(lab: Lab, node: str, site: Path) -> None:
+        started.append(node)
+        assert f'name = "{node}"' in site.read_text()
+        lab.popen(node, ["sleep", "3600"])
+
+    with Lab(start=start) as lab:
+        assert started == ["C", "D", "A", "B"]
+    assert traces(lab.prefix) == []
+
+
+def namespace_of_thread() -> str:
+    return str(Path("/proc/thread-self/ns/net").readlink())
+
+
+def test_inside_runs_in_the_namespace_and_comes_back():
+    here = namespace_of_thread()
+    with Lab() as lab:
+        there = lab.inside("c1", namespace_of_thread)
+        assert there != here == namespace_of_thread()
+        with pytest.raises(FileNotFoundError):
+            inside(lab.prefix + "-nobody", os.getpid)
+
+
+def test_unknown_link_is_refused_with_the_names():
+    with pytest.raises(IpshareError, match="no link r1-A") as refusal:
+        internet(LabSpec(mtu={"r1-A": 1400}))
+    assert "A-r2" in refusal.value.hint
