@@ -33,8 +33,8 @@ class _Layout:
 
 
 _LAYOUTS = {
-    4: _Layout(socket.SOL_IP, socket.AF_INET, "/proc/net/ip_tables_names", 16, 88),
-    6: _Layout(socket.IPPROTO_IPV6, socket.AF_INET6, "/proc/net/ip6_tables_names", 64, 140),
+    4: _Layout(socket.SOL_IP, socket.AF_INET, "/proc/thread-self/net/ip_tables_names", 16, 88),
+    6: _Layout(socket.IPPROTO_IPV6, socket.AF_INET6, "/proc/thread-self/net/ip6_tables_names", 64, 140),
 }
 
 
@@ -86,17 +86,14 @@ def _forward(layout: _Layout) -> Iterator[_Rule]:
 
 def _rule(entries: bytes, at: int, layout: _Layout, target: int) -> _Rule:
     inbound, outbound = struct.unpack_from("16s16s", entries, at + layout.interfaces)
-    masks = struct.unpack_from("16s16s", entries, at + layout.interfaces + 32)
     (name,) = struct.unpack_from("29s", entries, at + target + 2)
     (verdict,) = struct.unpack_from("=i", entries, at + target + 32)
-    words = [_word(text, mask) for text, mask in zip((inbound, outbound), masks, strict=True)]
-    return _Rule(words[0], words[1], verdict if not name.rstrip(b"\0") else None)
+    return _Rule(_word(inbound), _word(outbound), verdict if not name.rstrip(b"\0") else None)
 
 
-def _word(text: bytes, mask: bytes) -> str:
-    """Device pattern in iptables' spelling: a mask shorter than name and terminator is a trailing '+'."""
-    name = text.split(b"\0")[0].decode(errors="replace")
-    return name + "+" if name and mask.count(0xFF) <= len(name) else name
+def _word(text: bytes) -> str:
+    """A device pattern; iptables keeps its trailing '+' in the name."""
+    return text.split(b"\0")[0].decode(errors="replace")
 
 
 def _ask(layout: _Layout, option: int, request: bytes) -> bytes:

@@ -18,7 +18,7 @@ _OFFLOADS = (0x15, 0x17, 0x1F, 0x24, 0x2C)
 
 
 def veth(device: str, peer: str, peer_namespace: int, *, mtu: int) -> None:
-    """A pair: `device` here, `peer` in the namespace of this file descriptor, both with this MTU, both down."""
+    """A pair: `device` here, `peer` in the namespace of this descriptor, both with this MTU, both down."""
     with IPRoute() as ip:
         ip.link(
             "add",
@@ -30,7 +30,7 @@ def veth(device: str, peer: str, peer_namespace: int, *, mtu: int) -> None:
 
 
 def bridge(device: str, ports: tuple[str, ...]) -> None:
-    """A bridge that forwards at once (no spanning tree, no multicast snooping) over existing ports; all up."""
+    """A bridge over existing ports that forwards at once (no spanning tree, no snooping); all up."""
     with IPRoute() as ip:
         ip.link("add", ifname=device, kind="bridge", br_stp_state=0, br_mcast_snooping=0)
         master = ip.link_lookup(ifname=device)[0]
@@ -40,7 +40,7 @@ def bridge(device: str, ports: tuple[str, ...]) -> None:
 
 
 def offloads_off(device: str) -> None:
-    """What the kernel sends by this device is whole: checksums filled in, no super-packets. OSError if refused."""
+    """What the kernel sends here is whole: checksums filled in, no super-packets. OSError if refused."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for command in _OFFLOADS:
             value = array.array("B", struct.pack("=II", command, 0))

@@ -215,7 +215,8 @@ def test_engine_gone_and_back(fresh: Fresh, undo_file: Path):
         assert "ips-out" in run("ip route get 203.0.113.5")
         for fd in devices:
             os.close(fd)
-        got = subprocess.run("ip route get 203.0.113.5".split(), capture_output=True, text=True, check=False)
+        command = ["ip", "route", "get", "203.0.113.5"]
+        got = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "No route to host" in got.stderr, "unreachable, not on upstream"
         devices = [tun("ips-out"), tun("ips-in")]
         lost = missing(actions)
