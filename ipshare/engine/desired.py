@@ -155,8 +155,10 @@ class _Endpoints:
         """A peer: the source of tunnel packets, and the taker of tunnelled replies."""
         own = self.config.self_endpoint
         for family, remote in ((4, distribution.tunnel4), (6, distribution.tunnel6)):
-            local = own and (own.tunnel4 if family == 4 else own.tunnel6)
-            if remote is None or local is None:
+            if remote is None or own is None:
+                continue
+            local = own.tunnel4 if family == 4 else own.tunnel6
+            if local is None:
                 continue
             self.distributions[distribution.name, family] = self._append(
                 distribution.name,
@@ -166,7 +168,7 @@ class _Endpoints:
                 encap=ENCAP[distribution.path],
                 tunnel_family=family,
                 gue_port=distribution.gue_port,
-                flags=lib.IPS_EP_DISTRIBUTION | (lib.IPS_EP_MSS_CLAMP if own and own.mss_clamp else 0),
+                flags=lib.IPS_EP_DISTRIBUTION | (lib.IPS_EP_MSS_CLAMP if own.mss_clamp else 0),
                 path_mtu=distribution.path_mtu.of(family),
             )
 
@@ -248,7 +250,8 @@ class _Endpoints:
 
 def _site(config: Config, name: str) -> int:
     """A number that all records of one end point or distribution point share."""
-    return [place.name for place in (*config.endpoints, *config.distributions)].index(name)
+    names = [endpoint.name for endpoint in config.endpoints]
+    return (names + [distribution.name for distribution in config.distributions]).index(name)
 
 
 class _Policies:

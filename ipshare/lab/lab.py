@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -67,10 +68,19 @@ class Lab:
         for node in self.data_path():
             self.write_site(node.name, target=self._target)
         if self._start is not None:
-            for node in self.data_path():
-                process = self._start(self, node.name, self.site_file(node.name))
-                if process is not None:
-                    self._processes.append(process)
+            self._start_nodes(self._start)
+
+    def _start_nodes(self, start: Start) -> None:
+        """All at once; the first that fails is raised when the others have started or failed as well."""
+        with ThreadPoolExecutor() as pool:
+            waiting = [
+                pool.submit(start, self, node.name, self.site_file(node.name)) for node in self.data_path()
+            ]
+        failed = [error for each in waiting if (error := each.exception()) is not None]
+        started = [each.result() for each in waiting if each.exception() is None]
+        self._processes += [process for process in started if process is not None]
+        if failed:
+            raise failed[0]
 
     def _start_relay(self, relayed: dict[str, tuple[str, str]]) -> None:
         links = {

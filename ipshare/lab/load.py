@@ -259,12 +259,14 @@ def _checksum(data: bytes) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """KIND REQUEST-AS-JSON; prints the report as JSON."""
+    """KIND REQUEST-AS-JSON [FD]; closes FD when it begins; prints the report as JSON."""
     kind, fields = arguments[0], json.loads(arguments[1])
     for name in ("expect", "sizes"):
         if name in fields:
             fields[name] = tuple(fields[name])
     report: TcpReport | UdpReport | PingReport
+    if len(arguments) > 2:
+        os.close(int(arguments[2]))  # begins now: whoever holds the other end reads its end
     if kind == "Tcp":
         report = asyncio.run(_tcp(Tcp(**fields)))
     elif kind == "Udp":

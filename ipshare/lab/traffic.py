@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -179,11 +180,19 @@ _REPORTS: dict[type, type] = {Tcp: TcpReport, Udp: UdpReport, Ping: PingReport}
 class Running(Generic[Report]):
     """A client at work."""
 
-    def __init__(self, process: subprocess.Popen[str], kind: type[Report]) -> None:
-        self._process, self._kind = process, kind
+    def __init__(self, process: subprocess.Popen[str], kind: type[Report], begun: int) -> None:
+        self._process, self._kind, self._begun = process, kind, begun
+
+    def wait_begun(self) -> None:
+        """Returns when the client sends its first packet (or has failed)."""
+        if self._begun >= 0:
+            os.read(self._begun, 1)
+            os.close(self._begun)
+            self._begun = -1
 
     def result(self, timeout_s: float = 300) -> Report:
         """Waits for the end. Raises IpshareError where the client itself failed."""
+        self.wait_begun()
         out, error = self._process.communicate(timeout=timeout_s)
         if self._process.returncode:
             last = error.strip().splitlines()[-1] if error.strip() else f"status {self._process.returncode}"
@@ -221,7 +230,11 @@ def start(lab: Lab, node: str, request: Udp) -> Running[UdpReport]: ...
 def start(lab: Lab, node: str, request: Ping) -> Running[PingReport]: ...
 def start(lab: Lab, node: str, request: Tcp | Udp | Ping) -> Running[Any]:
     """Starts a client on a node; several run side by side."""
-    command = [sys.executable, "-m", "ipshare.lab.load", type(request).__name__, json.dumps(asdict(request))]
-    process = lab.popen(node, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    begun, begin = os.pipe()
+    words = [type(request).__name__, json.dumps(asdict(request)), str(begin)]
+    command = [sys.executable, "-m", "ipshare.lab.load", *words]
+    pipe = subprocess.PIPE
+    process = lab.popen(node, command, stdout=pipe, stderr=pipe, text=True, pass_fds=(begin,))
+    os.close(begin)
     kind: Any = _REPORTS[type(request)]
-    return Running(process, kind)
+    return Running(process, kind, begun)

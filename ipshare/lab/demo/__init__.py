@@ -1,4 +1,4 @@
-"""``ipshare demo``: an address moves between two datacenters while real traffic flows, and every byte is checked."""
+"""``ipshare demo``: an address moves between two datacenters under real traffic, every byte checked."""
 
 from ipshare.lab.demo.main import main
 

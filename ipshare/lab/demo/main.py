@@ -7,12 +7,14 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 from ipshare.errors import IpshareError
 from ipshare.lab import userns
 from ipshare.lab.internet import LabSpec
 
-PATHS = ("rewrite", "gue")
+PathName = Literal["rewrite", "ipip", "gue"]
+PATHS: tuple[PathName, ...] = ("rewrite", "gue")
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +31,8 @@ def main(arguments: list[str]) -> int:
         if not options.json:
             print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
 
-    chapters = [tell(LabSpec(path=path), scale, say) for path in options.path or PATHS]
+    paths: tuple[PathName, ...] = options.path or PATHS
+    chapters = [tell(LabSpec(path=path), scale, say) for path in paths]
     result = report.as_json(chapters)
     _save(options.out, plot.svg(chapters), result)
     if options.json:
@@ -74,7 +77,8 @@ def _show(chapters: list, result: dict, directory: Path) -> None:  # type: ignor
     console = Console(highlight=False)
     table = Table(title="Every payload was hashed at both ends, every destination compared")
     for heading in ("path", "served", "what", "tried", "good", "lost", "corrupted", "misdelivered"):
-        table.add_column(heading, justify="left" if heading in ("path", "served", "what") else "right")
+        left = heading in ("path", "served", "what")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in report.tables(chapters):
         table.add_row(*row)
     console.print(table)

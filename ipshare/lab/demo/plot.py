@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from xml.sax.saxutils import escape
 
 from ipshare.lab.demo.story import Chapter
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 300, 60, 20, 56, 46
 BIN_S = 0.1
+Scale = Callable[[float], float]
 SERIES = (("a1", "served at A", "#2a7f62"), ("b1", "served at B", "#c8611f"), ("", "failed", "#b3123a"))
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1c2733}.s{font-size:11px;fill:#5b6b7a}"
@@ -35,6 +37,7 @@ def _panel(chapter: Chapter, top: int) -> str:
     bins = {key: Counter(int(r.started / BIN_S) for r in records if r.server == key) for key, _, _ in SERIES}
     highest = max((sum(bins[key][n] for key in bins) for n in range(int(end / BIN_S) + 1)), default=1) or 1
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    bar = width * BIN_S / end - 1
 
     def x(seconds: float) -> float:
         return LEFT + width * seconds / end
@@ -52,10 +55,7 @@ def _panel(chapter: Chapter, top: int) -> str:
         for key, _, colour in SERIES:
             count = bins[key][n]
             if count:
-                parts.append(
-                    f'<rect x="{x(n * BIN_S):.1f}" y="{y(base + count):.1f}" width="{width * BIN_S / end - 1:.1f}" '
-                    f'height="{y(base) - y(base + count):.1f}" fill="{colour}"/>'
-                )
+                parts.append(_bar(x(n * BIN_S), y(base + count), bar, y(base) - y(base + count), colour))
             base += count
     at = x(chapter.move.ended)
     parts.append(f'<line class="flip" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>')
@@ -63,11 +63,15 @@ def _panel(chapter: Chapter, top: int) -> str:
     return "\n".join([*parts, *_legend(), "</g>"])
 
 
+def _bar(x: float, y: float, width: float, height: float, colour: str) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}"/>'
+
+
 def _title(chapter: Chapter) -> str:
     return f"{chapter.path}: new connections per {BIN_S:g} s, by the end point that served them"
 
 
-def _axes(x, y, end: float, highest: int) -> list[str]:  # type: ignore[no-untyped-def]
+def _axes(x: Scale, y: Scale, end: float, highest: int) -> list[str]:
     parts = []
     for count in sorted({0, highest // 2, highest}):
         parts.append(
@@ -78,9 +82,8 @@ def _axes(x, y, end: float, highest: int) -> list[str]:  # type: ignore[no-untyp
         )
     step = 0.5 if end < 6 else 1.0
     for n in range(int(end / step) + 1):
-        parts.append(
-            f'<text class="s" x="{x(n * step):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{n * step:g} s</text>'
-        )
+        place = f'x="{x(n * step):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle"'
+        parts.append(f'<text class="s" {place}>{n * step:g} s</text>')
     return parts
 
 

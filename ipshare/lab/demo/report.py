@@ -62,12 +62,13 @@ def timeline(move: Move) -> list[str]:
 def sentences(chapter: Chapter) -> list[str]:
     """What the move cost, honestly."""
     move = chapter.move
+    broken = move.long_broken + move.cut_by_flip
     served = len([r for r in move.stream if r.server])
     return [
         f"{served:,} of {len(move.stream):,} connections opened around the move were served; "
         f"{move.broken_new} opened before or after it failed",
-        f"{move.long_broken + move.cut_by_flip} of the {move.long_open + move.cut_by_flip} connections that were open "
-        "at A broke: this version moves an address, not the connections to it",
+        f"{broken} of the {move.long_open + move.cut_by_flip} connections that were open at A broke: "
+        "this version moves an address, not the connections to it",
         f"replies: {chapter.replies.from_end_points:,} packets left the end points for the clients, "
         f"{chapter.replies.through_distribution_points} of them through C or D",
     ]

@@ -22,7 +22,7 @@ from ipshare.model import packed
 
 MOVE_ORDER = ("B", "C", "D", "A")
 DATAGRAM_SIZES = (64, 700, 1200)  # bytes; with its headers each fits into every path of the lab
-WARM_UP_S, AFTER_S = 1.5, 1.5
+WARM_UP_S, STREAM_S = 1.5, 5.0
 
 Say = Callable[[str], None]
 
@@ -42,7 +42,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Sums over clients. Payload that differs counts in corrupted, the wrong server or address in misdelivered."""
+    """Sums over clients. corrupted: payload differs; misdelivered: wrong server or address."""
 
     tried: int = 0
     good: int = 0
@@ -169,21 +169,22 @@ def _tally(report: Any, size: int) -> Tally:
 def _move(lab: Lab, scale: Scale, say: Say) -> Move:
     say("new connections all the time, some that stay open, and the address moves from A to B")
     long, stream = [], []
-    spread = WARM_UP_S + AFTER_S
     for number, (client, address) in enumerate(_targets(lab.spec)):
         slow = Tcp(
             address, scale.long_connections, 60_000, chunks=60, pause_s=0.08, timeout_s=12, seed=number
         )
-        quick = Tcp(address, scale.stream, 2_000, spread_s=spread, timeout_s=12, seed=number)
+        quick = Tcp(address, scale.stream, 2_000, spread_s=STREAM_S, timeout_s=12, seed=number)
         long.append(start(lab, client, slow))
         stream.append(start(lab, client, quick))
+    for each in [*long, *stream]:
+        each.wait_begun()
     zero = time.monotonic()
     time.sleep(WARM_UP_S)
     began = time.monotonic()
     commits = {node: at - zero for node, at in _flip(lab)}
     ended = time.monotonic()
     say(
-        f"moved: {len(MOVE_ORDER)} nodes, one commit each, {(ended - began) * 1000:.0f} ms from the first to the last"
+        f"moved: {len(MOVE_ORDER)} nodes, one commit each, {(ended - began) * 1000:.0f} ms from first to last"
     )
     reports = [each.result() for each in stream]
     held = [each.result() for each in long]
