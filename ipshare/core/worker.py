@@ -121,7 +121,9 @@ class Worker:
         fields = ("gso_size", "gso_type", "csum", "csum_start", "csum_offset")
         return Outcome(
             verdict,
-            *(tuple(part) for part in made),
+            packets=tuple(made[0]),
+            errors=tuple(made[1]),
+            copies=tuple(made[2]),
             counter=None if p.counter == NONE else p.counter,
             endpoint=None if p.endpoint == NONE else p.endpoint,
             offload={name: int(getattr(p, name)) for name in fields},

@@ -151,7 +151,8 @@ def unpack(image: bytes | bytearray | memoryview) -> Tables:
     body = np.frombuffer(image, np.uint8)[HEADER.itemsize :]
     if lib.ips_digest(ffi.from_buffer(body), body.nbytes) != int(head["digest"]):
         raise ImageError("table image is damaged: its digest does not match")
-    arrays, at = {}, HEADER.itemsize
+    arrays: dict[str, Any] = {}
+    at = HEADER.itemsize
     for name, layout in SECTIONS.items():
         if head[f"{name}_bytes"] != layout.itemsize:
             raise ImageError(
