@@ -55,7 +55,9 @@ def site_text(directory: Path, *, to: str = "A", weight: int = 1, more: str = ""
 
 def site(directory: Path, *, to: str = "A", weight: int = 1, more: str = "") -> Config:
     """A distribution point with a /24 at one end point and one address shared by two."""
-    return configuration.load_text(site_text(directory, to=to, weight=weight, more=more), directory / "site.toml")
+    return configuration.load_text(
+        site_text(directory, to=to, weight=weight, more=more), directory / "site.toml"
+    )
 
 
 class Killed(BaseException):

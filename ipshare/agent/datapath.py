@@ -33,13 +33,18 @@ class EmbeddedDataPath:
 
     def attach(self, config: Config) -> EmbeddedEngine | None:
         socket = engine_socket(config.node.runtime_dir)
-        if not socket.exists():
-            return None
+        try:
+            if not socket.exists():
+                return None
+        except PermissionError:
+            raise NoPrivilege(f"may not look into {socket.parent}", hint="run as root") from None
         engine = EmbeddedEngine(socket)
         try:
             hello = engine.control.hello()
-        except EngineGone:
+        except EngineGone as error:
             engine.close()
+            if isinstance(error.__cause__, PermissionError):
+                raise NoPrivilege(f"may not talk to the engine at {socket}", hint="run as root") from None
             return None
         if hello.netns != Path("/proc/thread-self/ns/net").stat().st_ino:
             engine.close()

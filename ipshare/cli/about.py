@@ -46,9 +46,9 @@ def completion_(shell: str, as_json: bool) -> None:
     """Print the completion script of a shell."""
     from click.shell_completion import get_completion_class
 
-    from ipshare.cli.app import cli
+    from ipshare.cli.app import COMPLETE, cli
 
     kind = get_completion_class(shell)
     assert kind is not None, "click knows the three"
-    script = kind(cli, {}, "ipshare", "_IPSHARE_COMPLETE").source()
+    script = kind(cli, {}, "ipshare", COMPLETE).source()
     output.emit({"shell": shell, "script": script}) if as_json else output.line(script)

@@ -49,6 +49,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "completion": ("about", "Print a shell completion script."),
     },
 }
+COMPLETE = "_IPSHARE_COMPLETE"
 NEEDS = {"demo": "lab/demo", "bench": "bench", "lab": "lab/lab"}
 """Verbs that are there only if this part of the package is installed."""
 
@@ -116,9 +117,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     try:
-        code = cli.main(words, prog_name="ipshare", standalone_mode=False)
+        instruction = os.environ.get(COMPLETE)
+        if instruction:
+            return _complete(instruction)
+        # Not cli.main(): that has ideas of its own about broken pipes and Ctrl-C.
+        with cli.make_context("ipshare", words) as context:
+            cli.invoke(context)
         sys.stdout.flush()
-        return code if isinstance(code, int) else exits.OK
+        return exits.OK
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -140,6 +146,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         text = f"unexpected {type(error).__name__}: {error}"
         return output.fail(text, "this is a bug; IPSHARE_DEBUG=1 shows where", exits.FAILURE, as_json=as_json)
+
+
+def _complete(instruction: str) -> int:
+    """What the shell asks for at a Tab, in the words of click's completion scripts."""
+    from click.shell_completion import shell_complete
+
+    return shell_complete(cli, {}, "ipshare", COMPLETE, instruction)
 
 
 def _usage_hint(error: click.ClickException) -> str:

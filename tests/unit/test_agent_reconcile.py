@@ -1,4 +1,5 @@
-"""The agent's state machine over an engine that is the C core: apply, interruption at every step, trial, rollback."""
+"""The agent's state machine over an engine that is the C core: apply, interruption at every step, trial,
+rollback."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def test_an_engine_that_was_killed_comes_back_with_everything(world: World) -> N
 
 @pytest.mark.parametrize("kill", [True, False], ids=["killed", "failed"])
 def test_interrupted_anywhere_the_next_run_arrives(tmp_path: Path, kill: bool) -> None:
-    """Every step of an apply that moves the address and adds a network, cut off; then a new agent does it again."""
+    """Every step of an apply that moves the address and adds a network, cut off; then a new agent does it
+    again."""
     for cut in range(100):
         directory = tmp_path / f"{kill}{cut}"
         directory.mkdir()

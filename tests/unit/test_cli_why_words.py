@@ -1,4 +1,5 @@
-"""Packets as words: what is written is what is built (Scapy is the judge), and words come back as they went."""
+"""Packets as words: what is written is what is built (Scapy is the judge), and words come back as they
+went."""
 
 from __future__ import annotations
 

@@ -574,3 +574,26 @@ def test_a_warning_keeps_nothing_from_running(mistake: Mistake) -> None:
     assert warning.key == mistake.key
     lines = [number for number, line in enumerate(text.split("\n"), 1) if "#!" in line]
     assert not lines or warning.line == lines[0]
+
+
+CASCADES = [
+    M('name = "E"\n', 'name = "E E"\n', "endpoint[2].name", "not a name"),
+    M('path = "ipip"', 'pth = "ipip"', "endpoint[2].pth", "unknown key"),
+    M('[[endpoint]]\nname = "B"', '[[endpiont]]\nname = "B"', "endpiont", "unknown key"),
+    M("[[policy]]", "[[polcy]]", "polcy", "unknown key"),
+    M("[[policy]]", "[policy]", "policy", "must be an array of tables", "[[policy]]"),
+    M("[[copy]]", "[copy]", "copy", "must be an array of tables", "[[copy]]"),
+    M('prefix = "203.0.113.0/24"', "", "network[0]", "key 'prefix' is missing"),
+    M('local = ["10.1.0.0/24"', 'lcal = ["10.1.0.0/24"', "endpoint[0].lcal", "unknown key"),
+    M('local = ["10.1.0.0/24"', 'local = ["10.1.0.0/244"', "endpoint[0].local[0]", "not a prefix"),
+    M("[[distribution]]", "[[distributions]]", "distributions", "unknown key"),
+    M('prefix = "2001:db8:100::/48"', "prefix = 1", "network[1].prefix", "not a prefix"),
+]
+
+
+@pytest.mark.parametrize("mistake", CASCADES, ids=lambda mistake: mistake.new)
+def test_a_mistake_is_not_reported_by_what_follows_from_it(mistake: Mistake) -> None:
+    assert GOOD.count(mistake.old) == 1
+    problems = problems_of(mistake.made_in(GOOD))
+    assert [problem.key for problem in problems] == [mistake.key], "\n".join(map(str, problems))
+    assert matching(problems, mistake)

@@ -241,6 +241,7 @@ def inner6(protocol: int, payload: bytes, src: str = "2001:db8::1", dst: str = "
         (inner6(44, bytes([17, 0, 0, 1]) + bytes(4) + bytes(8)), True),
         (inner6(44, bytes([17, 0, 0, 9]) + bytes(4) + bytes(8)), False),
         (inner6(51, bytes([58, 1]) + bytes(10) + bytes([1]) + bytes(7)), False),
+        (inner6(51, bytes([58, 1]) + bytes(10) + bytes([128]) + bytes(7)), True),
         (inner6(60, bytes([58, 7]) + bytes(6)), False),
     ],
 )

@@ -107,6 +107,13 @@ def test_udp_segments_equal_model(version: int, payload: bytes, size: int, no_su
     assert [p.data for p in out] == oracle.segment(packet.data, size, no_sum=no_sum)
 
 
+def test_udp_segment_never_says_no_checksum() -> None:
+    first = udp(4, bytes(2))
+    word = int.from_bytes(first[26:28], "big")  # with this as payload the sum comes out as 0
+    packet = super_udp(4, word.to_bytes(2, "big") * 3, 2)
+    assert [p.data[26:28] for p in segment(packet)[1]] == [b"\xff\xff"] * 3
+
+
 def test_extension_headers_are_repeated() -> None:
     src, dst = ends(6)
     header = struct.pack("!HHIIBBHHH", 1, 2, 100, 0, 5 << 4, 0x10, 9, 0, 0)

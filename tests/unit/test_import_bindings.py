@@ -74,6 +74,51 @@ def test_the_fast_parser_takes_nothing_else_than_the_slow_one(texts: list[str]) 
             assert text not in (str(value), str(value.network_address)), text
 
 
+EDGES = [
+    "01.2.3.4",
+    "1.2.3.04",
+    "1.2.3.256",
+    "1.2.3",
+    "1.2.3.4.5",
+    "1.2.3.4/33",
+    "1.2.3.4/",
+    "1.2.3.4/032",
+    "1..2.3",
+    ".1.2.3",
+    "1.2.3.",
+    "1.2.3.4/32/1",
+    "1.2.3.4.0/24",
+    "999999999.1.1.1",
+    "1:2:3:4:5:6:7:8:9",
+    "1:2:3:4:5:6:7:8::",
+    "1:2:3:4:5:6:7",
+    ":::",
+    ":1::",
+    "1::2::3",
+    ":1",
+    "1:",
+    "12345::",
+    "g::",
+    "::1/129",
+    "::1/",
+    "::1/0128",
+    "::1/1a",
+    "::ffff:1.2.3.4",
+    "1.2.3.4/255.255.255.255",
+    "1:2:3:4:5:6:7:/128",
+    "1:2:3:4::5:6:7:8",
+    ":",
+    "/",
+    ".",
+    "1",
+    "::/-1",
+]
+
+
+def test_edges_of_the_fast_parser() -> None:
+    assert not prefixes(cells(EDGES)).family.any()
+
+
 @given(st.lists(st.text(alphabet="abc", max_size=20), max_size=30))
 def test_words(texts: list[str]) -> None:
     found, code = words(cells(texts))

@@ -49,7 +49,9 @@ def tables(rows: dict[tuple[int, int], tuple[int, int]], mtu: int = 1500, rate: 
         row["target"], row["flags"] = which + (0 if family == 4 else 2), copy
     endpoints = ENDPOINTS.copy()
     endpoints["path_mtu"] = mtu
-    return Tables(NETWORKS, endpoints, bindings=sort_bindings(bindings), roles=lib.IPS_ROLE_OUTER, icmp_rate=rate)
+    return Tables(
+        NETWORKS, endpoints, bindings=sort_bindings(bindings), roles=lib.IPS_ROLE_OUTER, icmp_rate=rate
+    )
 
 
 rows = st.dictionaries(

@@ -1,0 +1,146 @@
+"""The command as a process: what it loads, how it ends when it is interrupted, cut off, or not allowed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipshare.cli import exits
+from tests.agent_world import site_text
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "ipshare"]
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("IPSHARE", "NO_COLOR"))}
+ENVIRONMENT["PYTHONPATH"] = str(ROOT)
+
+
+def ipshare(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *words], capture_output=True, text=True, env=ENVIRONMENT | more, timeout=60, check=False
+    )
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """What makes a command start slowly: none of it may be loaded for a question about words."""
+    code = (
+        "import sys; from ipshare.cli.app import run; run(['--help']); run(['chekc']); run(['apply', '--help'])\n"
+        "heavy = {'numpy', 'pydantic', 'rich', 'asyncio', 'pyroute2', 'ipshare.core', 'cffi', 'ipshare.lab'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_ending_reader_is_no_error() -> None:
+    with subprocess.Popen(
+        [*COMMAND, "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    ) as p:
+        assert p.stdout is not None and p.stderr is not None
+        p.stdout.close()
+        assert p.stderr.read() == b""
+        assert p.wait(60) == exits.BROKEN_PIPE
+
+
+def test_ctrl_c_is_quiet() -> None:
+    words = ["probe", "egress", "--listen", "--address", "127.0.0.1", "--port", "47901"]
+    with subprocess.Popen(
+        [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    ) as p:
+        assert p.stdout is not None and p.stderr is not None
+        assert b"listening" in p.stdout.readline()
+        p.send_signal(signal.SIGINT)
+        assert p.wait(60) == exits.INTERRUPTED
+        assert p.stderr.read() == b""
+
+
+def test_errors_are_json_where_json_was_wanted(tmp_path: Path) -> None:
+    done = ipshare("check", str(tmp_path / "none.toml"), "--json")
+    assert done.returncode == exits.USAGE
+    assert json.loads(done.stdout)["ok"] is False
+    done = ipshare("show", "-c", str(tmp_path / "none.toml"), "--json")
+    assert done.returncode == exits.USAGE and done.stdout == ""
+    error = json.loads(done.stderr)["error"]
+    assert set(error) == {"message", "hint", "exit_code", "problems"}
+    assert error["exit_code"] == exits.USAGE
+
+
+def test_no_colour_in_a_pipe() -> None:
+    assert "\x1b" not in ipshare("check", "/nowhere.toml").stderr
+
+
+@pytest.mark.parametrize("no_colour", ["", "1"])
+def test_colour_on_a_terminal_unless_refused(no_colour: str) -> None:
+    script = shutil.which("script")
+    if script is None:
+        pytest.skip("no script(1) to make a terminal")
+    line = f"{' '.join(COMMAND)} check /nowhere.toml"
+    done = subprocess.run(
+        [script, "-qec", line, "/dev/null"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT | {"NO_COLOR": no_colour, "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    assert ("\x1b[31merror" in done.stdout) == (not no_colour)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    assert "_IPSHARE_COMPLETE" in ipshare("completion", shell).stdout
+
+
+def test_completion_finds_verbs() -> None:
+    done = ipshare(_IPSHARE_COMPLETE="bash_complete", COMP_WORDS="ipshare che", COMP_CWORD="1")
+    assert done.stdout.strip() == "plain,check"
+
+
+def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv to give privileges away")
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    return subprocess.run(
+        [*drop, *COMMAND, *words], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False
+    )
+
+
+def node_of_root(directory: Path) -> str:
+    """A configuration that nobody may read, of a node that only root may touch."""
+    for parent in (directory, *directory.parents):
+        if "pytest" in str(parent):
+            parent.chmod(0o755)
+    (directory / "site.toml").write_text(site_text(directory))
+    return str(directory / "site.toml")
+
+
+@pytest.mark.parametrize("verb", [["agent"], ["apply"], ["show", "-c"]])
+def test_without_privileges_one_sentence_and_nothing_left(tmp_path: Path, verb: list[str]) -> None:
+    file = node_of_root(tmp_path)
+    (tmp_path / "run").mkdir(mode=0o700)
+    before = sorted(tmp_path.rglob("*"))
+    done = as_nobody(*verb, file)
+    assert done.returncode == exits.NO_PRIVILEGE, done.stderr
+    assert done.stderr.startswith("error: ") and "hint: run as root" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_socket_that_one_may_not_open_is_not_an_absent_engine(tmp_path: Path) -> None:
+    file = node_of_root(tmp_path)
+    (tmp_path / "run").mkdir(mode=0o755)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as engine:
+        engine.bind(str(tmp_path / "run" / "engine.sock"))
+        engine.listen()
+        os.chmod(tmp_path / "run" / "engine.sock", 0o600)
+        assert as_nobody("show", "-c", file).returncode == exits.NO_PRIVILEGE
