@@ -59,7 +59,7 @@ static int open_tunnel(const struct ips_pkt *p, const struct ips_view *v, struct
 static uint32_t inner_length(const struct ips_pkt *p, const struct inside *in) {
   const uint8_t *ip = p->data + in->at;
   uint32_t header = in->family == 4 ? 20 : 40;
-  if (in->room < header || p->len < in->at + header || ip[0] >> 4 != in->family) return 0;
+  if (p->len < in->at + header || ip[0] >> 4 != in->family) return 0;
   uint32_t length = in->family == 4 ? ips_be16(ips_ld16(ip + 2)) : 40u + ips_be16(ips_ld16(ip + 4));
   if (in->family == 4) header = (ip[0] & 15u) * 4;
   return header < 20 || length < header || length > in->room ? 0 : length;

@@ -53,11 +53,13 @@ def v6_fragments(whole: bytes, ident: int, size: int) -> list[bytes]:
     return out
 
 
-def datagram(version: int, ident: int = 9, size: int = 400, sport: int = 5000) -> list[bytes]:
+def datagram(
+    version: int, ident: int = 9, size: int = 400, sport: int = 5000, dport: int = 53
+) -> list[bytes]:
     payload = random.Random(ident).randbytes(size)
     if version == 4:
-        return oracle.fragment4(udp(4, payload, df=False, ip_id=ident, sport=sport), 124)
-    return v6_fragments(udp(6, payload, sport=sport), ident, 104)
+        return oracle.fragment4(udp(4, payload, df=False, ip_id=ident, sport=sport, dport=dport), 124)
+    return v6_fragments(udp(6, payload, sport=sport, dport=dport), ident, 104)
 
 
 VERSIONS = pytest.mark.parametrize("version", (4, 6))
@@ -137,12 +139,12 @@ def test_expire_counts_what_was_lost() -> None:
 @VERSIONS
 def test_the_first_first_fragment_wins(version: int) -> None:
     table, pieces = Table(), datagram(version)
-    other = datagram(version, sport=6666)
     assert table.learn(pieces[0], value=1) == ("OK", 1)
     assert table.learn(pieces[0], value=2) == ("OK", 1)
-    assert table.learn(other[0], value=3)[0] == "BAD_FRAGMENT"
+    assert table.learn(datagram(version, sport=6666)[0], value=3)[0] == "BAD_FRAGMENT"
+    assert table.learn(datagram(version, dport=54)[0], value=3)[0] == "BAD_FRAGMENT"
     assert table.ports(pieces[1]) == ("OK", FLOW, 1)
-    assert table.stat("conflicts") == 1
+    assert table.stat("conflicts") == 2
 
 
 def test_key_has_every_part() -> None:
