@@ -127,8 +127,8 @@ static inline unsigned ips_encap_overhead(const struct ips_endpoint_rec *e) {
  * must be complete (ips_complete_csum). Outer TTL = inner TTL (traceroute through the tunnel), DSCP copied, ECN by
  * RFC 6040 normal mode, DF set (v4 outer) where the inner packet has DF or is v6.
  *   int ips_decap(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_info *info);
- * Strips IP-in-IP or GUE; ECN by RFC 6040 4.2 (CE on Not-ECT inner: drop, TUNNEL_INNER). Validates the UDP
- * checksum of GUE when it is not zero.
+ * Strips IP-in-IP or GUE; ECN by RFC 6040 4.2 (CE on Not-ECT inner: drop, TUNNEL_INNER); the lower of both TTLs
+ * goes on. Validates the UDP checksum of GUE when it is not zero.
  */
 
 /* ---- ips_gso.c / ips_gro.c: software segmentation and coalescing -------- */
