@@ -175,7 +175,10 @@ class _Plan:
 
     def _router(self, name: str, other: str) -> Node:
         neighbours = [b if a == name else a for a, b in ((x.a, x.b) for x in self.links) if name in (a, b)]
+        # A distribution point relays a router's ICMP error to the client, its source as it was; on the way it
+        # may meet that very router. Most routers pass their own address as a source, Linux by default not.
         actions: list[Action] = [*_forwarding(self.spec.families)]
+        actions.append(SysctlSet("net/ipv4/conf/all/accept_local", "1"))
         for neighbour in neighbours:
             actions += self._end(name, neighbour)
         for family in self.spec.families:

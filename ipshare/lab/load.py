@@ -149,19 +149,24 @@ async def _udp(request: Udp) -> UdpReport:
 
         loop.add_reader(client, receive)
     started = time.monotonic()
-    for number in range(request.flows * request.datagrams):
-        size = request.sizes[number % len(request.sizes)]
-        sent[number] = make.randbytes(size)
+    total = request.flows * request.datagrams
+    for number in range(total):
+        sent[number] = make.randbytes(request.sizes[number % len(request.sizes)])
+    resent = 0
+    for attempt in range(request.attempts):
+        for number in [n for n in sent if n not in seen]:
+            resent += attempt > 0
+            try:
+                clients[number % request.flows].send(sealed(Datagram(number, {}, sent[number])))
+            except OSError as error:
+                verdicts.errors[type(error).__name__] += 1
+            await asyncio.sleep(request.pause_s)
         try:
-            clients[number % request.flows].send(sealed(Datagram(number, {}, sent[number])))
-        except OSError as error:
-            verdicts.errors[type(error).__name__] += 1
-        await asyncio.sleep(request.pause_s)
-    try:
-        async with asyncio.timeout(request.timeout_s):
-            await finished.wait()
-    except TimeoutError:
-        verdicts.errors["TimeoutError"] += 1
+            async with asyncio.timeout(request.timeout_s):
+                await finished.wait()
+            break
+        except TimeoutError:
+            verdicts.errors["TimeoutError"] += 1
     for client in clients:
         loop.remove_reader(client)
         client.close()
@@ -172,6 +177,7 @@ async def _udp(request: Udp) -> UdpReport:
         corrupted=verdicts.counts["corrupted"],
         misdelivered=verdicts.counts["misdelivered"],
         duplicated=sum(seen.values()) - len(seen),
+        resent=resent,
         seconds=time.monotonic() - started,
         servers=dict(verdicts.servers),
         errors=dict(verdicts.errors),

@@ -53,7 +53,8 @@ class Tcp:
 @dataclass(frozen=True, slots=True)
 class Udp:
     """`flows` sockets that send `datagrams` each, payload sizes (bytes) going round; larger than the path
-    MTU: fragments. timeout_s: how long the last answers are waited for."""
+    MTU: fragments. timeout_s: how long the last answers are waited for; then what has none is sent again,
+    `attempts` times in all (IPv6 loses the first datagrams by which it learns a path MTU)."""
 
     address: str
     flows: int = 1
@@ -61,6 +62,7 @@ class Udp:
     sizes: tuple[int, ...] = (64, 512, 1200)
     pause_s: float = 0.0
     timeout_s: float = 3.0
+    attempts: int = 1
     expect: tuple[str, ...] = ()
     seed: int = 1
     port: int = PORT
@@ -110,7 +112,8 @@ class TcpReport:
 
 @dataclass(frozen=True, slots=True)
 class UdpReport:
-    """sent = received + lost + corrupted + misdelivered; duplicated: answers beyond the first."""
+    """sent = received + lost + corrupted + misdelivered; duplicated: answers beyond the first; resent: beyond
+    the first attempt."""
 
     sent: int
     received: int
@@ -118,6 +121,7 @@ class UdpReport:
     corrupted: int
     misdelivered: int
     duplicated: int
+    resent: int
     seconds: float
     servers: dict[str, int]
     errors: dict[str, int]
