@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from ipshare.config import schema, units
-from ipshare.config.bulk_read import Columns, capped, read_columns
+from ipshare.config.bulk_read import MOST_PROBLEMS, Columns, capped, read_columns
 from ipshare.config.bulk_text import Bytes, Cells, Prefixes, prefixes, words
 from ipshare.config.site import explain_row
 from ipshare.errors import ConfigError, Problem
@@ -159,10 +159,10 @@ def _flags(cells: Cells) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
 
 def _explained(columns: Columns, bad: npt.NDArray[np.int64]) -> Iterator[Problem]:
     problems: list[Problem] = []
-    for row in bad[:100]:
+    for row in bad[:MOST_PROBLEMS]:
         cells = {name: cells.one(int(row)) for name, cells in columns.cells.items()}
         problems += _row_problems(columns.path, int(columns.line[row]), cells)
-    yield from capped(problems, len(problems) + max(0, len(bad) - 100))
+    yield from capped(problems, len(problems) + max(0, len(bad) - MOST_PROBLEMS))
 
 
 def _row_problems(path: Path, line: int, cells: dict[str, str]) -> Iterator[Problem]:
@@ -211,7 +211,7 @@ def duplicates(rows: Rows, path: Path) -> list[Problem]:
     key = keys(rows)
     again = np.flatnonzero(key[1:] == key[:-1]) + 1
     problems = []
-    for i in again[:100]:
+    for i in again[:MOST_PROBLEMS]:
         message = f"{prefix_of(rows[i])} is bound a second time: first in line {rows[i - 1]['line']}"
         problems.append(Problem(str(path), int(rows[i]["line"]), 0, "global", message, "leave one of them"))
     return capped(problems, len(again))
