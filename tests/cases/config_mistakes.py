@@ -1,0 +1,461 @@
+"""One edit of a good configuration for each mistake that a configuration can contain.
+
+An edit is (what is replaced, by what); "" appends. ``#!`` marks the line that the report has to name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GOOD = """
+[node]
+name = "c1"
+distribution = "C"
+icmp_source = ["192.0.2.1", "2001:db8:f::1"]
+[engine]
+workers = 2
+[[network]]
+name = "g4"
+prefix = "203.0.113.0/24"
+[[network]]
+name = "g6"
+prefix = "2001:db8:100::/48"
+[[distribution]]
+name = "C"
+tunnel = ["192.0.2.10"]
+[[endpoint]]
+name = "A"
+local = ["10.1.0.0/24", "2001:db8:a::/48"]
+[[endpoint]]
+name = "B"
+local = ["10.2.0.0/23"]
+tunnel = ["10.2.1.254"]
+replies = "tunnel"
+[[endpoint]]
+name = "E"
+local = ["10.3.0.0/28"]
+tunnel = ["10.3.0.1"]
+path = "ipip"
+[[policy]]
+name = "p"
+members = [{endpoint = "A", weight = 2}, {endpoint = "B"}]
+[[binding]]
+global = "203.0.113.0/24"
+to = "A"
+[[binding]]
+global = "203.0.113.7"
+to = "B"
+[[binding]]
+global = "203.0.113.8"
+policy = "p"
+[[binding]]
+global = "2001:db8:100::/48"
+to = "E"
+[[binding]]
+global = "203.0.113.9"
+down = true
+[[copy]]
+name = "ids"
+interface = "eth9"
+[probe]
+interval = "10s"
+"""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    old: str  # in GOOD exactly once; "": append
+    new: str
+    key: str
+    text: str
+    hint: str = ""
+
+    def made_in(self, site: str) -> str:
+        return site.replace(self.old, self.new) if self.old else site + self.new
+
+
+def appended(table: str, key: str, text: str, hint: str = "") -> Mistake:
+    return Mistake("", table, key, text, hint)
+
+
+M = Mistake
+MISTAKES = [
+    # one table alone
+    M(
+        'name = "c1"',
+        'name = "c1"\nicmp_rtae = 5 #!',
+        "node.icmp_rtae",
+        "unknown key",
+        "did you mean 'icmp_rate'",
+    ),
+    M('[node]\nname = "c1"', "[node] #!", "node", "key 'name' is missing"),
+    M('name = "c1"', 'name = "c 1" #!', "node.name", "not a name"),
+    M('name = "c1"', 'name = "c1"\nruntime_dir = "run" #!', "node.runtime_dir", "not an absolute path"),
+    M('name = "c1"', 'name = "c1"\nicmp_rate = -1 #!', "node.icmp_rate", "at least 0, not -1"),
+    M(
+        'name = "c1"',
+        'name = "c1"\ninside = ["ips-in"] #!',
+        "node.inside[0]",
+        "the engine's own inner_device",
+    ),
+    M('name = "c1"', 'name = "c1"\noutside = ["a/b"] #!', "node.outside[0]", "is no device name"),
+    M('"192.0.2.1", ', '"192.0.2.1", "192.0.2.2",\n', "node.icmp_source[1]", "a second IPv4 source"),
+    M('"192.0.2.1", ', '"127.0.0.1", ', "node.icmp_source[0]", "127.0.0.1 is loopback"),
+    M('"192.0.2.1", ', '"192.0.2.1/24", ', "node.icmp_source[0]", "not an IP address", "the address alone"),
+    M(
+        'distribution = "C"',
+        'distribution = "CC" #!',
+        "node.distribution",
+        "no distribution point named 'CC'",
+    ),
+    M("workers = 2", 'workers = "2" #!', "engine.workers", "must be a whole number, not '2'"),
+    M("workers = 2", "workers = true #!", "engine.workers", "must be a whole number, not True"),
+    M("workers = 2", "workers = 2\nworker = 2 #!", "engine.worker", "unknown key", "did you mean 'workers'?"),
+    M("workers = 2", 'kind = "vpp" #!', "engine.kind", "not built in this version", "embedded"),
+    M("workers = 2", 'kind = "embeded" #!', "engine.kind", "not one of embedded", "did you mean 'embedded'?"),
+    M(
+        "workers = 2",
+        'outer_device = "sixteen-letters-" #!',
+        "engine.outer_device",
+        "16 bytes; Linux allows 1 to 15",
+    ),
+    M("workers = 2", 'inner_device = "ips-out" #!', "engine.inner_device", "are both 'ips-out'"),
+    M("workers = 2", "delivery_table = 254 #!", "engine.delivery_table", "254 is main"),
+    M("workers = 2", "delivery_table = 255 #!", "engine.delivery_table", "255 is local"),
+    M("workers = 2", "reply_table = 253 #!", "engine.reply_table", "253 is default"),
+    M("workers = 2", "reply_table = 4900 #!", "engine.reply_table", "both 4900"),
+    M("workers = 2", "rule_priority = 32766 #!", "engine.rule_priority", "at most 32764"),
+    M('interval = "10s"', "interval = 10 #!", "probe.interval", "a string with a unit, not 10", '"10ms"'),
+    M('interval = "10s"', 'interval = "10 s" #!', "probe.interval", "not a duration: '10 s'"),
+    M('interval = "10s"', 'interval = "0s" #!', "probe.interval", "more than 0"),
+    M('interval = "10s"', 'interval = "10s"\ntimeout = "10s" #!', "probe.timeout", "not below interval"),
+    M("[probe]", "[prbe] #!", "prbe", "unknown key 'prbe'", "did you mean 'probe'?"),
+    # networks
+    M(
+        '"203.0.113.0/24"\n[[network]]',
+        '"203.0.113.1/24" #!\n[[network]]',
+        "network[0].prefix",
+        "host bits set",
+        '"203.0.113.0/24"',
+    ),
+    M(
+        '"203.0.113.0/24"\n[[network]]',
+        '"203.0.113.0/24"\nunmatched = "pass" #!\n[[network]]',
+        "network[0].unmatched",
+        "would go back upstream and loop",
+    ),
+    M('name = "g6"', 'name = "g4" #!', "network[1].name", "the name 'g4' is taken"),
+    appended(
+        '[[network]]\nname = "o"\nprefix = "203.0.113.128/25" #!\n',
+        "network[2].prefix",
+        "overlaps Global Network 203.0.113.0/24",
+    ),
+    appended('[[network]]\nname = "m"\nprefix = "239.0.0.0/8" #!\n', "network[2].prefix", "is multicast"),
+    appended('[[network]]\nname = "l"\nprefix = "fe80::/64" #!\n', "network[2].prefix", "is link-local"),
+    appended('[[network]]\nname = "u"\nprefix = "0.0.0.0/8" #!\n', "network[2].prefix", "is unspecified"),
+    appended('[[network]]\nname = "z"\nprefix = "::1" #!\n', "network[2].prefix", "::1/128 is loopback"),
+    # end points and distribution points
+    M(
+        '["10.1.0.0/24", ',
+        '["10.1.0.0/24", "203.0.113.64/26", ',
+        "endpoint[0].local[1]",
+        "overlaps Global Network 203.0.113.0/24",
+    ),
+    M(
+        '["10.1.0.0/24", ',
+        '["10.1.0.0/24", "10.2.1.0/24", ',
+        "endpoint[1].local[0]",
+        "overlaps 10.2.1.0/24 of end point 'A'",
+    ),
+    M('["10.1.0.0/24", ', '["10.1.0.0/24", "169.254.1.0/24", ', "endpoint[0].local[1]", "is link-local"),
+    appended('[[endpoint]] #!\nname = "N"\n', "endpoint[3]", "'N' has no local network", "ipip"),
+    appended(
+        '[[endpoint]]\nname = "N"\nlocal = ["10.9.0.0/24"]\npath = "gue" #!\n',
+        "endpoint[3].path",
+        "end point 'N' has no tunnel address",
+    ),
+    appended(
+        '[[endpoint]]\nname = "N"\nlocal = ["10.9.0.0/24"]\nreplies = "tunnel" #!\n',
+        "endpoint[3].replies",
+        "end point 'N' has no tunnel address",
+    ),
+    appended(
+        '[[endpoint]]\nname = "N"\nlocal = ["10.9.0.0/24"]\ntunnel = ["10.8.0.1"] #!\n',
+        "endpoint[3].tunnel[0]",
+        "not inside a local network",
+    ),
+    appended(
+        '[[endpoint]]\nname = "N"\nlocal = ["10.9.0.0/24"]\ntunnel = ["10.9.0.1", "10.9.0.2"] #!\n',
+        "endpoint[3].tunnel[1]",
+        "a second IPv4 tunnel address",
+    ),
+    appended(
+        '[[endpoint]]\nname = "N"\nlocal = ["fd00::/64"]\ntunnel = ["fd00::1"] \nreplies = "tunnel" #!\n',
+        "endpoint[3].replies",
+        "an IPv6 tunnel address",
+    ),
+    appended(
+        '[[endpoint]]\nname = "N"\nlocal = ["10.9.0.0/24"]\npath_mtu = 1000 #!\n',
+        "endpoint[3].path_mtu",
+        "below 1280",
+        "path_mtu = {v4 = 1000}",
+    ),
+    appended(
+        '[[endpoint]]\nname = "N"\nlocal = ["10.9.0.0/24"]\npath_mtu = {v4 = 67, v6 = 1279} #!\n',
+        "endpoint[3].path_mtu",
+        "67 is below 68, the least that IPv4 allows (RFC 791); path MTU 1279",
+    ),
+    appended(
+        '[[endpoint]]\nname = "N"\nlocal = ["10.9.0.0/24"]\npath_mtu = {v5 = 1500} #!\n',
+        "endpoint[3].path_mtu",
+        "unknown key 'v5'",
+    ),
+    M(
+        'path = "ipip"',
+        'path = "ipip"\nreplies = "rewrite" #!',
+        "endpoint[2].replies",
+        "needs path = 'rewrite'",
+    ),
+    M(
+        'path = "ipip"',
+        'path = "ippip" #!',
+        "endpoint[2].path",
+        "not one of rewrite, ipip, gue",
+        "mean 'ipip'?",
+    ),
+    M('name = "C"\n', 'name = "C"\npath = "rewrite" #!\n', "distribution[0].path", "not one of ipip, gue"),
+    appended(
+        '[[distribution]] #!\nname = "D"\ntunnel = ["2001:db8:f::10"]\n',
+        "distribution[1]",
+        "'D' has no IPv4 tunnel address, but end point 'E'",
+    ),
+    appended(
+        '[[distribution]]\nname = "D"\ntunnel = ["10.2.1.254"] #!\n',
+        "distribution[1].tunnel[0]",
+        "configured twice",
+    ),
+    appended(
+        '[[distribution]]\nname = "D"\ntunnel = ["203.0.113.99"] #!\n',
+        "distribution[1].tunnel[0]",
+        "inside Global Network",
+    ),
+    appended(
+        '[[distribution]]\nname = "D"\ntunnel = ["192.0.2.12"]\nself = true #!\n',
+        "distribution[1].self",
+        "cannot be distribution point 'D'",
+    ),
+    appended(
+        '[[distribution]]\nname = "D"\ntunnel = ["192.0.2.12"]\nweight = 70000 #!\n',
+        "distribution[1].weight",
+        "at most 65535",
+    ),
+    # policies
+    M(
+        '{endpoint = "A", weight = 2}',
+        '\n{weight = 1}, #!\n{endpoint = "A"}',
+        "policy[0].members[0]",
+        "key 'endpoint' is missing",
+    ),
+    M(
+        '{endpoint = "A", weight = 2}',
+        '\n{endpoint = "X"} #!\n',
+        "policy[0].members[0].endpoint",
+        "no end point named 'X'",
+        "known: A, B, E",
+    ),
+    M(
+        '{endpoint = "A", weight = 2}',
+        '{endpoint = "A", weight = 2},\n{endpoint = "A"} #!\n',
+        "policy[0].members[1].endpoint",
+        "a member twice",
+    ),
+    appended('[[policy]]\nname = "q"\nmembers = [] #!\n', "policy[1].members", "'q' has no members"),
+    appended(
+        '[[policy]]\nname = "q"\nmembers = [{endpoint = "A", weight = 0}] #!\n',
+        "policy[1].members",
+        "has no weight",
+    ),
+    appended(
+        '[[policy]]\nname = "q"\nmembers = [{endpoint = "A"}]\nclient_bits = {v4 = 33} #!\n',
+        "policy[1].client_bits.v4",
+        "at most 32, not 33",
+    ),
+    appended('[[policy]]\nname = "q"\nmembers = "A" #!\n', "policy[1].members", "must be an array, not 'A'"),
+    # bindings
+    appended('[[binding]] #!\nglobal = "203.0.113.20"\n', "binding[5]", "leads nowhere"),
+    appended(
+        '[[binding]] #!\nglobal = "203.0.113.21"\nto = "A"\ndown = true\n', "binding[5]", "exclude each other"
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.22"\nto = "a" #!\n', "binding[5].to", "no end point named 'a'"
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.23"\npolicy = "pp" #!\n',
+        "binding[5].policy",
+        "no policy named 'pp'",
+        "did you mean 'p'?",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.24"\nto = "A"\ncopy = "idz" #!\n',
+        "binding[5].copy",
+        "no copy named 'idz'",
+        "did you mean 'ids'?",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.25"\npolicy = "p"\nlocal = "10.1.0.9" #!\n',
+        "binding[5].local",
+        "only together with `to`",
+    ),
+    appended(
+        '[[binding]]\nglobal = "198.51.100.1" #!\nto = "A"\n',
+        "binding[5].global",
+        "outside of every Global Network",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.112.0/23" #!\nto = "A"\n',
+        "binding[5].global",
+        "outside of every Global Network",
+        "bind 203.0.113.0/24 instead",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.7" #!\nto = "A"\n',
+        "binding[5].global",
+        "to a different target",
+        "make a policy",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.9" #!\ndown = true\n', "binding[5].global", "bound a second time"
+    ),
+    appended(
+        '[[binding]] #!\nglobal = "203.0.113.26"\nto = "A"\nlocal = "10.1.0.27"\n',
+        "binding[5]",
+        "local address 10.1.0.27 of end point 'A' is claimed by 203.0.113.0/24 too",
+        "encapsulate",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.28"\nto = "B"\nlocal = "10.2.0.0/24" #!\n',
+        "binding[5].local",
+        "differ in length",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.29"\nto = "A"\nlocal = "2001:db8:a::5" #!\n',
+        "binding[5].local",
+        "is IPv4, its local side 2001:db8:a::5/128 IPv6",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.30"\nto = "A"\nlocal = "203.0.113.31" #!\n',
+        "binding[5].local",
+        "overlaps Global Network",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.32"\nto = "A"\nlocal = "224.0.0.5" #!\n',
+        "binding[5].local",
+        "224.0.0.5/32 is multicast",
+    ),
+    appended(
+        '[[binding]]\nglobal = "2001:db8:100:1::/64" #!\nto = "B"\n',
+        "binding[5].global",
+        "end point 'B' has no IPv6 local network",
+    ),
+    appended(
+        '[[binding]]\nglobal = "2001:db8:100:2::/64"\npolicy = "p" #!\n',
+        "binding[5].policy",
+        "policy 'p': 2001:db8:100:2::/64 is IPv6",
+    ),
+    appended(
+        '[[endpoint]]\nname = "S"\nlocal = ["10.9.0.0/28"]\n[[binding]]\nglobal = "203.0.113.32/27" #!\n'
+        'to = "S"\n',
+        "binding[5].global",
+        "is larger than local network 10.9.0.0/28",
+    ),
+    appended(
+        '[[endpoint]]\nname = "S"\nlocal = ["10.9.0.0/28"]\n'
+        '[[binding]]\nglobal = "203.0.113.34" #!\nto = "S"\n',
+        "binding[5].global",
+        "starts 34 addresses into 203.0.113.0/24",
+        "write `local`",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.35"\nto = "B"\nlocal = "10.2.1.254"\n',
+        "endpoint[1].tunnel[0]",
+        "also the local address of a Global IP of 203.0.113.35/32",
+    ),
+    # copies
+    appended('[[copy]] #!\nname = "n"\n', "copy[1]", "this copy goes nowhere"),
+    appended('[[copy]] #!\nname = "n"\nfile = "x"\ninterface = "eth1"\n', "copy[1]", "exclude each other"),
+    appended(
+        '[[copy]]\nname = "n"\nfile = "x"\nsample = "2/3" #!\n', "copy[1].sample", "not a sample: '2/3'"
+    ),
+    appended('[[copy]]\nname = "n"\nfile = "x"\nsnaplen = "10QB" #!\n', "copy[1].snaplen", "not a size"),
+    appended(
+        '[[copy]]\nname = "n"\nfile = "x"\nsnaplen = 20 #!\n', "copy[1].snaplen", "not between 64 and 65535"
+    ),
+    appended(
+        '[[copy]]\nname = "n"\ncollector = "ids.example:4789" #!\n',
+        "copy[1].collector",
+        "not an address and port",
+        "host names are not resolved",
+    ),
+    appended('[[copy]]\nname = "n"\ninterface = "ips-out" #!\n', "copy[1].interface", "own outer_device"),
+    appended(
+        '[[bindings_file]]\nname = "f"\npath = "none.csv" #!\n',
+        "bindings_file[0].path",
+        "cannot read none.csv",
+    ),
+]
+
+# Found, but no reason not to run.
+WARNINGS = [
+    M(
+        '"203.0.113.0/24"\n[[network]]',
+        '"203.0.113.0/25" #!\n[[network]]',
+        "network[0].prefix",
+        "longer than /24",
+    ),
+    M(
+        '"2001:db8:100::/48"\n[[dist',
+        '"2001:db8:100::/49" #!\n[[dist',
+        "network[1].prefix",
+        "longer than /48",
+    ),
+    M('"192.0.2.1", ', "", "node", "no IPv4 address in icmp_source"),
+    M('distribution = "C"', "", "node", "neither an end point nor a distribution point"),
+    M(
+        'path = "ipip"',
+        'path = "ipip"\npath_mtu = 1290 #!',
+        "endpoint[2].path_mtu",
+        "less 20 bytes",
+        "1300 bytes",
+    ),
+    M(
+        'path = "ipip"',
+        'path = "gue"\npath_mtu = 1311 #!',
+        "endpoint[2].path_mtu",
+        "less 32 bytes",
+        "1312 bytes",
+    ),
+    M('["10.2.1.254"]', '["10.2.0.254"] #!', "endpoint[1].tunnel[0]", "tunnel address", "no binding maps"),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.40"\nto = "A"\nlocal = "10.77.0.1" #!\n',
+        "binding[5].local",
+        "outside of the local networks",
+    ),
+    appended(
+        '[[binding]]\nglobal = "203.0.113.41"\nhere = true #!\n', "binding[5].here", "served on this node"
+    ),
+]
+
+# Mistakes from which others would seem to follow.
+CASCADES = [
+    M('name = "E"\n', 'name = "E E"\n', "endpoint[2].name", "not a name"),
+    M('path = "ipip"', 'pth = "ipip"', "endpoint[2].pth", "unknown key"),
+    M('[[endpoint]]\nname = "B"', '[[endpiont]]\nname = "B"', "endpiont", "unknown key"),
+    M("[[policy]]", "[[polcy]]", "polcy", "unknown key"),
+    M("[[policy]]", "[policy]", "policy", "must be an array of tables", "[[policy]]"),
+    M("[[copy]]", "[copy]", "copy", "must be an array of tables", "[[copy]]"),
+    M('prefix = "203.0.113.0/24"', "", "network[0]", "key 'prefix' is missing"),
+    M('local = ["10.1.0.0/24"', 'lcal = ["10.1.0.0/24"', "endpoint[0].lcal", "unknown key"),
+    M('local = ["10.1.0.0/24"', 'local = ["10.1.0.0/244"', "endpoint[0].local[0]", "not a prefix"),
+    M("[[distribution]]", "[[distributions]]", "distributions", "unknown key"),
+    M('prefix = "2001:db8:100::/48"', "prefix = 1", "network[1].prefix", "not a prefix"),
+]
