@@ -1,7 +1,7 @@
 """A node without kernel and processes: a data path and routes in memory that can be made to fail anywhere.
 
-The engine is ipshare.engine.memory, that is, the C core itself; so what arrives there is what packets would see.
-``World`` survives the "death" of an agent: a new Reconciler over it finds what the old one left.
+The engine is ipshare.engine.memory, that is, the C core itself; so what arrives there is what packets would
+see. ``World`` survives the "death" of an agent: a new Reconciler over it finds what the old one left.
 """
 
 from __future__ import annotations

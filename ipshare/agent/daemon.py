@@ -41,6 +41,8 @@ TRIAL_POLL_S = 5.0
 """CLOCK_BOOTTIME runs on in suspend and the event loop's clock does not: look again at least this often."""
 PATH_KEPT_ROUNDS = 3
 """A measured path MTU is forgotten when so many rounds of probes did not renew it."""
+ABOUT_FILE = ("start", "apply", "reload", "rollback")
+"""Verbs whose success ends what was wrong with the others."""
 STUCK_S = 60.0
 """Work that takes longer than this keeps the watchdog's sign of life back."""
 
@@ -67,6 +69,7 @@ class Daemon:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="work")
         self._busy_since: float | None = None
         self._stop = asyncio.Event()
+        self.ready = asyncio.Event()  # everything is up and the socket serves
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "status": self._status,
@@ -92,6 +95,7 @@ class Daemon:
             for job in (self._drift(), self._trial(), self._watchdog(), self._probing()):
                 self._spawn(job)
             self._ready()
+            self.ready.set()
             await self._stop.wait()
         finally:
             notify.notify("STOPPING=1")
@@ -146,8 +150,6 @@ class Daemon:
             return self.node.apply(configuration.load(file), within)
 
         done = await self._change("apply", str(file), str(caller), change)
-        for name in ("start", "reload"):
-            self._note(name, "")
         return _result(done) | {"confirm_within_s": within}
 
     async def _reload(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
@@ -261,7 +263,8 @@ class Daemon:
         if isinstance(result, Done):
             self.generation = result.generation
         self.audit.record(who=who, verb=verb, what=what, generation=self.generation, outcome="ok")
-        self._note(verb, "")
+        for topic in ABOUT_FILE if verb in ABOUT_FILE else (verb,):
+            self._note(topic, "")
         if isinstance(result, Done) and self.node.engine is not None:
             self.guard.watch(self.node.engine.info().pid)
             self._note("engine", "")

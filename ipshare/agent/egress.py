@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,21 +62,18 @@ def _parse(data: bytes) -> tuple[str, str] | None:
 
 
 def listen(
-    address: str,
-    port: int,
+    server: socket.socket,
     *,
-    heard: Callable[[str, str], None] = lambda _n, _a: None,
-    until: float | None = None,
+    heard: Callable[[str, str], None] = lambda _nonce, _address: None,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Answers probes until ``until`` (monotonic seconds; None: for ever). ``heard(nonce, address)`` for
-    each first one.
-
-    A request that says "seen" gets the address from which its nonce came with "mark", or "-".
-    """
+    """Answers probes at ``server`` (see ``open_listener``) while ``goes_on``; ``heard(nonce, address)`` for
+    each first one. A request that says "seen" gets the address from which its nonce came with "mark", or
+    "-"."""
     seen: OrderedDict[str, str] = OrderedDict()
-    with _socket(address, port) as server:
-        while until is None or time.monotonic() < until:
-            server.settimeout(0.5 if until is not None else None)
+    server.settimeout(0.2)
+    with server:
+        while goes_on():
             try:
                 data, sender = server.recvfrom(2048)
             except TimeoutError:
@@ -155,7 +151,8 @@ def _from(source: Address) -> socket.socket:
     return out
 
 
-def _socket(address: str, port: int) -> socket.socket:
+def open_listener(address: str, port: int) -> socket.socket:
+    """A bound UDP socket. Raises IpshareError."""
     v6 = ":" in address
     server = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:

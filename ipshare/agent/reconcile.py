@@ -140,13 +140,13 @@ class Reconciler:
         before = self.store.state()
         now = self.store.config(before.current)
         trial = trial_of(confirm_within_s, self.clock) if confirm_within_s is not None else None
+        applied(before, before.last + 1, trial)  # refused before anything is looked at
         if now is not None and same(now, wanted):
-            if trial is not None and before.trial is None:
+            if trial is not None:
                 raise Refused("this is what the node is on already: there is nothing to try")
-            if before.rejected and not before.trial:
+            if before.rejected:
                 self.store.put(replace(before, rejected=0))
             return self._pass(wanted)
-        applied(before, before.last + 1, trial)  # refused before anything is written
         self._check_same_engine(wanted)
         self.store.put(applied(before, self.store.add(wanted), trial))
         try:

@@ -82,9 +82,10 @@ def egress(
     from ipshare.agent import egress as prober
 
     if listen:
+        server = prober.open_listener(address, port)
         if not as_json:
             output.line(f"listening at {address} port {port} (UDP) until Ctrl-C")
-        return prober.listen(address, port, heard=lambda nonce, sender: _heard(nonce, sender, as_json))
+        return prober.listen(server, heard=lambda nonce, sender: _heard(nonce, sender, as_json))
     if host is None or source is None:
         raise output.UsageProblem("--to and --source are needed", "or --listen at the other end")
     try:

@@ -215,7 +215,15 @@ class TestTrial:
         self.begin(world)
         with pytest.raises(Refused, match="waiting for its confirmation"):
             world.agent().apply(site(world.directory, weight=5))
+        with pytest.raises(Refused, match="waiting for its confirmation"):
+            world.agent().apply(site(world.directory, to="B"))
         assert world.target(PACKET) == TO_B
+
+    def test_what_the_node_is_on_cannot_be_tried(self, world: World) -> None:
+        agent = world.agent()
+        agent.start(site(world.directory))
+        with pytest.raises(Refused, match="nothing to try"):
+            agent.apply(site(world.directory), 60)
 
     def test_rolled_back_by_hand(self, world: World) -> None:
         self.begin(world)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,4 +88,4 @@ def test_serials_are_never_given_twice(tmp_path: Path) -> None:
 def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
     store = Store(tmp_path / "state")
     store.put(State())
-    assert os.stat(tmp_path / "state").st_mode & 0o777 == 0o700
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
