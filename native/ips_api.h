@@ -280,6 +280,9 @@ size_t ips_lookup_global(const struct ips_tables *t, int family, const uint8_t *
 size_t ips_lookup_local(const struct ips_tables *t, int family, const uint8_t *keys, size_t n, struct ips_lookup *out);
 /* The end point that a policy chooses for a client of a Global IP; ~0: no such policy, nothing loaded. */
 uint32_t ips_lookup_policy(const struct ips_tables *t, uint32_t policy, int family, const uint8_t *client, const uint8_t *global);
+/* The table that a policy over n end points with these weights has: out[slot] = position in `ends`. size: prime,
+ * > 100 * n. For tests, and for saying beforehand which share of clients a change moves. -1: no memory, no weight, bad size. */
+int ips_maglev_table(const struct ips_endpoint_rec *ends, const uint32_t *weights, uint32_t n, uint32_t size, uint16_t *out);
 /* The binding that decides about a Global IP: the longest that covers it. 0: none. */
 int ips_lookup_binding(const struct ips_tables *t, int family, const uint8_t *key, struct ips_binding_rec *out);
 /* Nanoseconds for n look-ups of global (local = 0) or local keys, `rounds` times over, as workers do them. */

@@ -137,3 +137,18 @@ void ips_maglev_drop(struct ips_mem *m, struct ips_maglev *g) {
   ips_release(m, g->table);
   ips_release(m, g);
 }
+
+int ips_maglev_table(const struct ips_endpoint_rec *ends, const uint32_t *weights, uint32_t n, uint32_t size, uint16_t *out) {
+  struct ips_mem mem;
+  ips_mem_init(&mem);
+  if (n == 0 || n > UINT16_MAX || size > IPS_MAGLEV_MAX || size <= (uint64_t)n * 100 || !ips_is_prime(size)) return -1;
+  struct ips_maglev_member *members = ips_alloc(&mem, n * sizeof *members);
+  for (uint32_t i = 0; members && i < n; i++)
+    members[i] = (struct ips_maglev_member){ips_maglev_identity(ends + i), weights[i], i};
+  uint32_t kept = members ? ips_maglev_order(members, n) : 0;
+  struct ips_maglev *g = kept ? ips_maglev_new(&mem, members, kept, size) : NULL;
+  if (g) memcpy(out, g->table, size * sizeof *out);
+  ips_maglev_drop(&mem, g);
+  ips_release(&mem, members);
+  return g ? 0 : -1;
+}

@@ -124,8 +124,9 @@ static void add_tunnel(struct ips_root *r, struct ips_tunnel *cells, unsigned fa
 
 bool ips_build_tunnels(struct ips_build *b) {
   struct ips_root *r = &b->out->root;
-  uint32_t n = 8;
-  while (n < 4 * r->header.n_endpoints) n *= 2;
+  uint32_t n = 8, ends = 0; /* up to three cells for each end point, at most three quarters in use */
+  for (uint32_t i = 0; i < r->header.n_endpoints; i++) ends += r->endpoints[i].r.tunnel_family != 0;
+  while (n < 4 * ends) n *= 2;
   struct ips_tunnel *cells = ips_alloc(b->mem, n * sizeof *cells);
   if (!cells) return ips_no_memory(b);
   r->tunnels = cells;
