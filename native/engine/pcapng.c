@@ -16,7 +16,7 @@ static void put(struct writer *w, const void *bytes, size_t n) {
   static const uint8_t zero[4];
   size_t padded = (n + 3) & ~(size_t)3;
   if (w->used + padded <= w->room) {
-    memcpy(w->at + w->used, bytes, n);
+    if (n) memcpy(w->at + w->used, bytes, n); /* bytes may be NULL then */
     memcpy(w->at + w->used + n, zero, padded - n);
   }
   w->used += padded; /* beyond room: end_block says that it did not fit */

@@ -163,7 +163,7 @@ def test_an_empty_message_ends_the_connection(peer: socket.socket) -> None:
 def open_files(path: Path) -> list[str]:
     with Control(path) as control:
         pid = control.hello().pid
-    return sorted(str(fd.readlink()).split(":")[0] for fd in Path(f"/proc/{pid}/fd").iterdir())
+        return sorted(str(fd.readlink()).split(":")[0] for fd in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_unwanted_descriptors_are_refused_and_closed(path: Path, peer: socket.socket) -> None:
