@@ -29,6 +29,8 @@ _UNSHARE = (
     "--kill-child",
     "--mount-proc",
 )
+# Only there where /run is ours: the machine's own may be writable too, and is not to be written to.
+_PREPARED = Path("/run/ipshare-lab-userns")
 _CAP_SYS_ADMIN, _CAP_NET_ADMIN = 21, 12
 
 
@@ -71,7 +73,7 @@ def become_root(arguments: Sequence[str] | None = None) -> None:
 
 def _prepare_mounts() -> None:
     """A /run of our own (namespaces' names, sockets) and the /sys of our own network namespace; once."""
-    if NETNS_DIR.is_dir() and os.access(NETNS_DIR, os.W_OK):
+    if _PREPARED.exists():
         return
     libc = ctypes.CDLL(None, use_errno=True)
     for kind, where in ((b"tmpfs", b"/run"), (b"sysfs", b"/sys")):
@@ -81,3 +83,4 @@ def _prepare_mounts() -> None:
                 hint="run as root",
             )
     NETNS_DIR.mkdir()
+    _PREPARED.touch()

@@ -128,13 +128,12 @@ def _local_traps(spec: NodeNet, kernel: Kernel) -> Iterator[Problem]:
         *((prefix, "local network") for prefix in spec.local_networks),
         *((host_prefix(address), "tunnel address") for address in spec.tunnels),
     ]
-    held = {host_prefix(address) for address in spec.held}
     seen: set[str] = set()
     for family in families(spec):
         for route in kernel.routes(family, _LOCAL):
             entry = ip_network(route["prefix"])
             trap = next((g for g in guarded if contains(g[0], entry)), None)
-            if trap is not None and str(entry) not in seen and not (entry in held and not spec.networks):
+            if trap is not None and str(entry) not in seen:
                 seen.add(str(entry))
                 yield _problem(
                     f"{entry.network_address} in the {trap[1]} {trap[0]} belongs to this node itself: "

@@ -72,12 +72,11 @@ def test_reordering_is_overtaken_by_as_many_as_asked():
     out, channel = through(Impairment(reorder=0.02, reorder_by=5))
     order = numbers(out)
     assert sorted(order) == list(range(2000)), "nothing lost"
-    late = [n for position, n in enumerate(order) if any(m > n for m in order[:position])]
+    late = {n for position, n in enumerate(order) if any(m > n for m in order[:position])}
     assert len(late) == channel.counts["reordered"] and 10 < len(late) < 100
-    for n in late:
-        if n < 1990:
-            overtakers = sum(1 for m in order[: order.index(n)] if m > n)
-            assert 1 <= overtakers <= 5
+    for n in (n for n in late if n < 1990):
+        overtakers = {m for m in order[: order.index(n)] if m > n}
+        assert overtakers == set(range(n + 1, n + 6)) - late, "the next five, but for those held themselves"
 
 
 def test_reordered_frame_does_not_wait_for_ever():

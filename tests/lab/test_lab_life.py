@@ -14,7 +14,7 @@ from ipshare.config import load
 from ipshare.errors import IpshareError
 from ipshare.lab import Impairment, Lab, LabSpec, state
 from ipshare.lab.internet import global_ip, host_of, internet, site_prefix
-from ipshare.lab.netns import NETNS_DIR, inside
+from ipshare.lab.netns import NETNS_DIR, inside, process_ids
 
 VARIANTS = {
     "rewrite": LabSpec(),
@@ -43,6 +43,11 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def is_running(pid: int) -> bool:
+    """A zombie is not."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def mounts(prefix: str) -> int:
@@ -157,7 +162,10 @@ def test_after_sigkill_remove_takes_the_rest_away():
     victim.wait()
     assert traces(prefix)
     assert not {lab.prefix: lab for lab in state.labs()}[prefix].is_alive
+    inside_it = [pid for path in NETNS_DIR.glob(f"{prefix}-*") for pid in process_ids(path.name)]
+    assert len(inside_it) == 2, "the relay and the sleeper outlived their parent"
     assert len(state.remove(prefix)) == 14
+    assert not [pid for pid in inside_it if Path(f"/proc/{pid}/ns/net").exists() and is_running(pid)]
     assert traces(prefix) == []
     assert state.remove(prefix) == []
 

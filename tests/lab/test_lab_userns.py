@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ipshare.lab import userns
+from ipshare.lab import state, userns
+from ipshare.lab.netns import NETNS_DIR
 
 SCRIPT = """
 import os, sys
@@ -28,6 +29,7 @@ with Lab(LabSpec(impair={"r1-r2": Impairment(delay_s=0.001)}, source_filter=("B"
         assert start(lab, "c1", Ping(address, count=1)).result().is_clean
         assert start(lab, "c1", Tcp(address, connections=5, expect=("A",))).result().is_clean
     fd = os.open("/dev/net/tun", os.O_RDWR)
+    os.close(fd)
     print("works", flush=True)
     if sys.argv[1:]:
         print(lab.prefix, flush=True)
@@ -77,6 +79,9 @@ def test_sigkill_of_the_outer_process_ends_everything_inside():
     assert process.stdout.readline() == "works\n"
     prefix = process.stdout.readline().strip()
     assert prefix
+    assert not list(NETNS_DIR.glob(f"{prefix}-*")) and not state.directory(prefix).exists(), (
+        "its /run is its own"
+    )
     assert members(prefix), "the relay and the server are there"
     handles = [os.pidfd_open(pid) for pid in members(prefix)]
     process.kill()

@@ -58,6 +58,10 @@ def machine() -> list[int]:
         run(f"ip link set {device} up")
     run("ip address add 192.0.2.1/24 dev up0")
     run("ip -6 address add 2001:db8:77::1/64 dev up0 nodad")
+    # Values of its own, which a write to all/forwarding and back would not restore.
+    for name, value in (("up1/forwarding", "1"), ("default/forwarding", "1"), ("all/accept_redirects", "0")):
+        for family in ("ipv4", "ipv6"):
+            Path("/proc/sys/net", family, "conf", name).write_text(value)
     return [tun("ips-out"), tun("ips-in")]
 
 
@@ -197,6 +201,8 @@ def test_killed_by_sigkill_undo_restores_exactly(fresh: Fresh, undo_file: Path, 
         assert snapshot() != before
         with open(undo_file, "a") as file:
             file.write('{"do": {"kind_of_action": "Rou')  # a write that was cut short
+        apply(recipe(BOTH), undo_file)
+        assert missing(recipe(BOTH)) == []
         undo(undo_file)
         assert snapshot() == before
         del devices
