@@ -47,7 +47,7 @@ static void note_fragment(const uint8_t *header, uint32_t at, struct ips_view *v
   v->frag_id = ips_be32(ips_ld32(header + 4));
 }
 
-/* Walks the extension headers of the IPv6 packet at ip, of which `end` >= 40 bytes may
+/* Walks the extension headers of the IPv6 packet at ip, of which `end` > 6 bytes may
  * be read; sets proto, l4, routing_active and what is known of a fragment. */
 int ips_parse_extensions(const uint8_t *ip, uint32_t end, struct ips_view *v) {
   uint32_t at = 40;

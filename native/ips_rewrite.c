@@ -29,7 +29,7 @@ static void find_quoted_csum(const uint8_t *ip, uint32_t bytes, unsigned family,
   if (family == 4) {
     v.proto = ip[9];
     v.fragment_at = ips_be16(ips_ld16(ip + 6)) & 0x1fff;
-  } else if (bytes < 40 || ips_parse_extensions(ip, bytes, &v)) {
+  } else if (ips_parse_extensions(ip, bytes, &v)) {
     return;
   }
   const struct ips_l4_rule *rule = ips_l4_rule(family, v.proto);

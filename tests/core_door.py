@@ -51,9 +51,11 @@ def view(data: bytes, offload: Offload = PLAIN, buffer: int | None = None) -> tu
     return verdict, View(**{name: getattr(v, name) for name in names}) if verdict == "OK" else None
 
 
-def error_about(data: bytes, kind: int, mtu: int, source: bytes, offload: Offload = PLAIN) -> bytes:
+def error_about(
+    data: bytes, kind: int, mtu: int, source: bytes, offload: Offload = PLAIN, buffer: int | None = None
+) -> bytes:
     """The ICMP error about the packet, which must stay as it is; b"" if none is due."""
-    p, _room = packet(data, offload)
+    p, _room = packet(data, offload, buffer)
     out = ffi.new("uint8_t[]", ROOM)
     size = lib.ips_error_about(p, kind, mtu, source, out, ROOM)
     assert contents(p) == data[: p.len]
@@ -66,6 +68,8 @@ def answer_echo(data: bytes, offload: Offload = PLAIN) -> bytes | None:
 
 
 def clamp(data: bytes, mss: int, offload: Offload = PLAIN) -> bytes:
-    p, _room = packet(data, offload)
+    """The packet; what lies behind its IP length must stay as it is."""
+    p, room = packet(data, offload)
     lib.ips_clamp(p, mss)
+    assert bytes(ffi.buffer(room, len(data)))[p.len :] == data[p.len :]
     return contents(p)

@@ -107,7 +107,12 @@ NEVER: dict[str, list[Any]] = {
     "about an error, v6": ["ip6", {"icmp6": {"type": 1}}, {"data": 48}],
     "about an unknown error, v6": ["ip6", {"icmp6": {"type": 99}}, {"data": 48}],
     "about a redirect, v6": ["ip6", {"icmp6": {"type": 137}}, {"data": 48}],
-    "about what may be part of an error, v6": ["ip6", {"frag": {"fragment": [8, 16]}}, "icmp6", {"data": 48}],
+    "about what may be part of an error, v6": [
+        "ip6",
+        {"frag": {"fragment": [8, 16]}},
+        "icmp6",
+        {"data": "90" * 48},
+    ],
     "from nobody, v6": [{"ip6": {"src": "::"}}, "udp"],
     "from loopback, v6": [{"ip6": {"src": "::1"}}, "udp"],
     "from multicast, v6": [{"ip6": {"src": "ff05::1"}}, "udp"],
@@ -167,6 +172,38 @@ def test_quoted_checksum_is_completed(family: int, transport: str, csum: int, si
     made = core_door.error_about(data, TTL, 0, address("router", family), offload)
     quote = message(made)[8:]
     assert quote == build(description)[: len(quote)]
+
+
+@pytest.mark.parametrize("csum", [PARTIAL, EGRESS])
+@pytest.mark.parametrize("family", [4, 6])
+def test_quoted_udp_sum_of_zero_is_written_ffff(family: int, csum: int) -> None:
+    description = [f"ip{family}", {"udp": {"tune": 0xFFFF}}, {"data": 20}]
+    data, offload = offloaded(description, "udp", csum)
+    made = core_door.error_about(data, TTL, 0, address("router", family), offload)
+    assert message(made)[8:] == build(description)
+
+
+def test_partial_sum_of_a_tunnelled_packet_at_an_odd_offset() -> None:
+    """What the sum covers goes on behind the end of the quote, in the middle of a word."""
+    data, offload = build(["ip4", "esp", {"data": 801}]), Offload(PARTIAL, 33, 6)
+    made = core_door.error_about(data, TTL, 0, address("router", 4), offload)
+    field = checksum(data[33:]).to_bytes(2)
+    assert message(made)[8:] == (data[:39] + field + data[41:])[:548]
+
+
+@pytest.mark.parametrize("buffer", [60, 300, 2039])
+def test_sum_over_what_is_out_of_reach_is_left_alone(buffer: int) -> None:
+    data, offload = offloaded(["ip4", "tcp", {"data": 2000}], "tcp", PARTIAL)
+    made = core_door.error_about(data, TTL, 0, address("router", 4), offload, buffer)
+    assert message(made)[8:] == data[: min(buffer, 548)]
+
+
+@pytest.mark.parametrize("name", ["fragment4-first", "fragment4-middle", "routing6-active", "sctp4", "ah6"])
+def test_egress_sum_that_cannot_be_known_is_left_alone(name: str) -> None:
+    data = next(case.packet for case in CASES if case.name == name)
+    source = address("router", 4 if data[0] >> 4 == 4 else 6)
+    made = core_door.error_about(data, TTL, 0, source, Offload(EGRESS))
+    assert made == b"" if name == "fragment4-middle" else message(made)[8:] == data
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -3,6 +3,8 @@
 The same table runs through the engines elsewhere; here it is about every byte.
 """
 
+from typing import Any
+
 import pytest
 
 from tests import core_door
@@ -155,6 +157,40 @@ def test_udp_sum_that_becomes_zero_is_written_ffff() -> None:
         case = next(case for case in CASES if case.name == name)
         there, _ = there_and_back(case.packet, DST, address("local", case.family))
         assert there[at : at + 2] == b"\xff\xff"
+
+
+TRANSPORTS: dict[str, list[Any]] = {
+    "tcp": ["tcp", {"data": 4}],
+    "udp": ["udp", {"data": 4}],
+    "no sum": [{"udp": {"csum": 0}}],
+    "sctp": ["sctp"],
+    "wrong": [{"tcp": {"csum": "wrong"}}],
+}
+
+
+CHAINS: dict[str, tuple[int, list[Any]]] = {
+    "v4": (4, []),
+    "v6": (6, []),
+    "options": (6, ["dstopts"]),
+    "segments left": (6, [{"routing": {"left": 1}}]),
+    "no segments left": (6, [{"routing": {"left": 0}}]),
+}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS.values(), ids=TRANSPORTS.keys())
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS.keys())
+def test_s1_5_error_from_a_device(chain: tuple[int, list[Any]], transport: list[Any]) -> None:
+    """Source rewritten (symmetric path): the quoted destination is mended, its sums where they cover it."""
+    family, between = chain
+    ip, error = f"ip{family}", {"icmp": {"type": 3}} if family == 4 else {"icmp6": {"type": 1}}
+    quoted = build([{ip: {"src": "client", "dst": "global"}}, *between, *transport])
+    for cut in range(len(quoted) + 1):
+        packet = build([{ip: {"src": "global", "dst": "client"}}, error, {"data": quoted[:cut].hex()}])
+        assert same(packet, SRC, address("local", family)) == "OK"
+        there, back = there_and_back(packet, SRC, address("local", family))
+        assert back == packet
+    if transport is not TRANSPORTS["wrong"]:  # of that one the oracle alone can tell how wrong it must be
+        assert there.endswith(build([{ip: {"src": "client", "dst": "local"}}, *between, *transport]))
 
 
 def test_error_from_a_device_that_quotes_a_packet_to_another() -> None:
