@@ -19,7 +19,7 @@ bool ips_is_prime(uint32_t n) {
 uint32_t ips_maglev_size(uint32_t members) {
   static const uint32_t primes[] = {65537, 1048583, 8388617};
   unsigned i = 0;
-  while (i < 2 && primes[i] <= (uint64_t)members * 100) i++;
+  while (i < 2 && primes[i] <= (uint64_t)members * 600) i++; /* below, a change moves more than twice its share */
   return primes[i];
 }
 

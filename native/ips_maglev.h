@@ -24,7 +24,7 @@ struct ips_maglev { /* shared between generations, and between policies that ask
   struct ips_maglev_member members[]; /* ordered */
 };
 bool ips_is_prime(uint32_t n);
-uint32_t ips_maglev_size(uint32_t members); /* 65537 up to 655 members */
+uint32_t ips_maglev_size(uint32_t members); /* 65537 up to 109 members, 1048583 up to 1747, then 8388617 */
 uint64_t ips_maglev_identity(const struct ips_endpoint_rec *e);
 /* Takes out members without a weight and sorts the others by identity; returns how many there are. */
 uint32_t ips_maglev_order(struct ips_maglev_member *members, uint32_t n);

@@ -164,7 +164,7 @@ def test_no_client_bits_pin_a_global_ip_to_one_end_point() -> None:
     assert len(picks) == 10
 
 
-@pytest.mark.parametrize("n", [3, 10, 50])
+@pytest.mark.parametrize("n", [3, 10, 50, 109])
 def test_removing_or_adding_a_member_moves_little_else(n: int) -> None:
     """Ideal: only the member's own share moves. Bound: twice that in all."""
     before, after = (table(dict.fromkeys(range(count), 1)) for count in (n, n - 1))
