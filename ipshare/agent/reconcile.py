@@ -148,14 +148,7 @@ class Reconciler:
                 self.store.put(replace(before, rejected=0))
             return self._pass(wanted)
         self._check_same_engine(wanted)
-        self.store.put(applied(before, self.store.add(wanted), trial))
-        try:
-            return self._pass(wanted)
-        except (Exception, KeyboardInterrupt):
-            self.store.put(before)
-            if now is not None:
-                self._restore(now)
-            raise
+        return self._switch(before, applied(before, self.store.add(wanted), trial), wanted)
 
     def confirm(self) -> None:
         """The trial's configuration stays."""
@@ -167,12 +160,7 @@ class Reconciler:
         after = rolled_back(before)
         target = self._stored(after.current)
         self._check_same_engine(target)
-        self.store.put(after)
-        try:
-            return self._pass(target)
-        except (Exception, KeyboardInterrupt):
-            self.store.put(before)
-            raise
+        return self._switch(before, after, target)
 
     def expire(self) -> Done | None:
         """Rolls back if the trial's time is over; None: nothing to do yet."""
@@ -287,11 +275,21 @@ class Reconciler:
         self.engine = self.data_path.attach(config)
         return self.engine
 
-    def _restore(self, config: Config) -> None:
+    def _switch(self, before: State, after: State, config: Config) -> Done:
+        """From one state to another; back to the one before if that fails. The state is written first: an agent
+        that dies in between leaves a trial with its deadline, or a configuration that its successor compares."""
+        now = self.store.config(before.current)
+        self.store.put(after)
         try:
-            self._pass(config)
-        except IpshareError as error:
-            log.error("could not restore the configuration before: %s", error)
+            return self._pass(config)
+        except (Exception, KeyboardInterrupt):
+            self.store.put(before)
+            if now is not None:
+                try:
+                    self._pass(now)
+                except IpshareError as error:
+                    log.error("could not restore the configuration before: %s", error)
+            raise
 
     def _expire(self, state: State) -> State:
         log.warning("the configuration was not confirmed in time: rolling back")

@@ -150,6 +150,24 @@ def test_a_rollback_takes_routes_along(world: World) -> None:
     assert world.installed == ("route 203.0.113.0/24",)
 
 
+def test_a_rollback_that_fails_changes_nothing(world: World) -> None:
+    agent = world.agent()
+    agent.start(site(world.directory))
+    agent.apply(site(world.directory, to="B"))
+    for cut in range(100):
+        assert world.running is not None
+        world.faults = world.running.faults = Faults(at=cut)
+        try:
+            agent.rollback()
+        except EngineError:
+            assert world.target(PACKET) == TO_B
+            assert agent.store.state().current == 2
+        else:
+            break
+    assert cut >= 5
+    assert world.target(PACKET) == TO_A
+
+
 def test_what_was_rolled_back_is_not_taken_from_the_file_again(world: World) -> None:
     agent = world.agent()
     agent.start(site(world.directory))

@@ -61,6 +61,7 @@ def test_long_lists_end_and_are_counted(tmp_path: Path) -> None:
     assert summary.count == 50
     assert len(summary.lines()) == 6
     assert summary.lines()[-1] == "+ ... and 45 more bindings"
+    assert summary.lines()[0] == "+ binding 203.0.113.100: B 10.2.0.100"
     assert summary.to_json()["changes"][0]["count"] == 50
 
 
