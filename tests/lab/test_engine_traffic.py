@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ipshare.core import VERDICTS
-from ipshare.engine.embedded import Control, EngineGone, EngineRestarted
+from ipshare.engine.embedded import Control, EngineGone, EngineRestarted, TapRule, ToFile
 from ipshare.engine.tables import pack
 from ipshare.lab.netns import inside
 from tests.engine_lab import GLOBAL4, GLOBAL6, INNER, OUTER, Lab, Node, load, run
@@ -199,14 +199,19 @@ def test_a_killed_engine_leaves_nothing_and_starts_again(lab: Lab, dist: Node) -
 def test_without_tables_everything_is_a_counted_drop(lab: Lab, dist: Node) -> None:
     dist.engine.terminate()
     dist.start()
+    dist.control = Control(dist.socket)
+    with open(lab.directory / "dropped", "wb") as file:
+        rule = TapRule(ToFile(file.fileno()), verdicts=frozenset({"NO_TABLES"}), max_packets=5)
+        tap = dist.control.start_tap(rule)
     client = open_socket(lab, "client", socket.AF_INET, socket.SOCK_DGRAM)
     for _ in range(5):
         client.sendto(b"x", (GLOBAL4, 9))
     client.close()
-    dist.control = Control(dist.socket)
-    load(dist.control, OUTER)
-    run(lab.names["client"], f"ping -4 -c 1 -W 3 {GLOBAL4}")  # behind the five in the same queues
+    assert dist.control.wait_tap(tap.id, 20).packets == 5
     assert verdict(dist, "NO_TABLES", 0) >= 5
+    assert read(dist, "tx_packets", 0) == 0
+    load(dist.control, OUTER)
+    assert " 0% packet loss" in run(lab.names["client"], f"ping -4 -c 1 -W 3 {GLOBAL4}")
 
 
 def test_a_removed_device_ends_the_engine(tmp_path: Path, lab: Lab) -> None:
