@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import count
 from typing import Literal
 
@@ -83,11 +83,6 @@ def global_network(family: int) -> Prefix:
 def global_ip(server: str, family: int) -> Address:
     """The Global IP that a server (a1, a2, b1, b2) holds."""
     return global_network(family)[_SERVERS[server][1]]
-
-
-def servers() -> tuple[str, ...]:
-    """Names of all servers."""
-    return tuple(_SERVERS)
 
 
 def internet(spec: LabSpec) -> Topology:
@@ -252,11 +247,3 @@ def _everything(family: int) -> Prefix:
 
 def _forwarding(families: tuple[int, ...]) -> list[Action]:
     return [SysctlSet(f"net/ipv{family}/conf/all/forwarding", "1") for family in families]
-
-
-def server_at(site: str, address: Address | str) -> str:
-    """Which server holds this Global IP at A or B. Raises KeyError."""
-    for name, (where, host) in _SERVERS.items():
-        if where == site and ip_address(address) in (GLOBAL4[host], GLOBAL6[host]):
-            return name
-    raise KeyError(f"{address} at {site}")

@@ -53,10 +53,6 @@ class Topology:
     nodes: Mapping[str, Node] = field(default_factory=dict)
     links: tuple[Link, ...] = ()
 
-    def with_role(self, role: str) -> list[Node]:
-        """Nodes that have the role, in the order of their definition."""
-        return [node for node in self.nodes.values() if role in node.roles]
-
     def link(self, name: str) -> Link:
         """The link ``a-b`` (either order). Raises KeyError."""
         for link in self.links:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ipshare.errors import IpshareError
 
-RouteKind = Literal["unicast", "unreachable", "blackhole", "throw"]
+RouteKind = Literal["unicast", "unreachable", "blackhole"]
 Key = tuple[str | int | None, ...]
 
 # Marks our routes and rules in the kernel (rtm_protocol, FRA_PROTOCOL): what carries another number
