@@ -146,7 +146,7 @@ class Reconciler:
                 raise Refused("this is what the node is on already: there is nothing to try")
             if before.rejected:
                 self.store.put(replace(before, rejected=0))
-            return self._pass(wanted)
+            return self._pass(wanted, preflight=self.attached(wanted) is None)
         self._check_same_engine(wanted)
         return self._switch(before, applied(before, self.store.add(wanted), trial), wanted)
 
@@ -171,10 +171,11 @@ class Reconciler:
         return self.rollback()
 
     def reconcile(self) -> Done:
-        """Another pass for the current configuration."""
+        """Another pass for the current configuration. No preflight: what the node was running with a moment
+        ago comes back at once, whatever somebody did to this machine meanwhile."""
         if self.config is None:
             raise NotRunning("no configuration was applied yet")
-        return self._pass(self.config)
+        return self._pass(self.config, preflight=False)
 
     def drift(self) -> list[str]:
         """What is not as the last pass left it, cheaply found: no table is read."""
@@ -237,10 +238,9 @@ class Reconciler:
         """What this machine has against ``config``."""
         return self.routes.preflight(config, engine_runs=self.attached(config) is not None)
 
-    def _pass(self, config: Config) -> Done:
+    def _pass(self, config: Config, *, preflight: bool = True) -> Done:
         engine, started = self.attached(config), False
-        problems = self.routes.preflight(config, engine_runs=engine is not None)
-        if problems:
+        if preflight and (problems := self.routes.preflight(config, engine_runs=engine is not None)):
             raise NotReady(problems)
         if engine is None:
             engine, started = self.data_path.launch(config), True
@@ -276,8 +276,9 @@ class Reconciler:
         return self.engine
 
     def _switch(self, before: State, after: State, config: Config) -> Done:
-        """From one state to another; back to the one before if that fails. The state is written first: an agent
-        that dies in between leaves a trial with its deadline, or a configuration that its successor compares."""
+        """From one state to another; back to the one before if that fails. The state is written first: an
+        agent that dies in between leaves a trial with its deadline, or a configuration that its successor
+        compares."""
         now = self.store.config(before.current)
         self.store.put(after)
         try:
@@ -286,7 +287,7 @@ class Reconciler:
             self.store.put(before)
             if now is not None:
                 try:
-                    self._pass(now)
+                    self._pass(now, preflight=False)
                 except IpshareError as error:
                     log.error("could not restore the configuration before: %s", error)
             raise

@@ -59,6 +59,18 @@ def test_an_engine_that_was_killed_comes_back_with_everything(world: World) -> N
     assert agent.drift() == []
 
 
+def test_an_engine_comes_back_whatever_somebody_did_to_the_machine_meanwhile(world: World) -> None:
+    agent = world.agent()
+    agent.start(site(world.directory))
+    world.against = [Problem("m", 0, 0, "", "a firewall drops", "open it")]
+    world.kill_engine()
+    assert agent.reconcile().engine_started
+    assert world.agent().start(site(world.directory))[0].is_empty, "nor is an agent kept from taking over"
+    with pytest.raises(NotReady):
+        agent.apply(site(world.directory, to="B"))
+    assert world.target(PACKET) == TO_A
+
+
 @pytest.mark.parametrize("kill", [True, False], ids=["killed", "failed"])
 def test_interrupted_anywhere_the_next_run_arrives(tmp_path: Path, kill: bool) -> None:
     """Every step of an apply that moves the address and adds a network, cut off; then a new agent does it
