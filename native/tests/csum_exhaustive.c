@@ -128,5 +128,5 @@ int main(int argc, char **argv) {
   wide_forms();
   byte_strings();
   printf("%lu checks\n", checks);
-  return 0;
+  return checks < 100000000; /* a loop that ran empty proves nothing */
 }

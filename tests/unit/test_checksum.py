@@ -1,16 +1,11 @@
-"""The checksum oracle against the RFCs' own numbers, and the C core's arithmetic exhaustively."""
+"""The checksum oracle against the RFCs' own numbers. The C core's arithmetic, exhaustively:
+native/tests/csum_exhaustive.c."""
 
-import shutil
-import subprocess
-from pathlib import Path
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracle.checksum import checksum, folded, mended, mended_partial, pseudo, words
 
-NATIVE = Path(__file__).parents[2] / "native"
 EVEN = st.binary(min_size=2, max_size=64).filter(lambda data: len(data) % 2 == 0)
 
 
@@ -49,16 +44,3 @@ def test_partial_is_the_sum_of_what_is_there(before: bytes, after: bytes, rest: 
     covered = b"\x11\x22" + rest
     expected = folded(words(after + covered))
     assert mended_partial(folded(words(before + covered)), before, after) == expected
-
-
-def test_c_core_exhaustively(tmp_path: Path) -> None:
-    """65,536 fields x deltas, all ways of writing zero: native/tests/csum_exhaustive.c."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    program = tmp_path / "csum_exhaustive"
-    source = NATIVE / "tests" / "csum_exhaustive.c"
-    subprocess.run([compiler, "-O3", "-std=gnu11", f"-I{NATIVE}", source, "-o", program], check=True)
-    run = subprocess.run([program], capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stderr
-    assert int(run.stdout.split()[0]) > 100_000_000
