@@ -64,7 +64,9 @@ class MemoryEngine:
             try:
                 return worker.load(plan.image(live))
             except LoadError as error:
-                raise EngineError(f"the engine refused the tables: {error.message}", hint=error.hint) from error
+                raise EngineError(
+                    f"the engine refused the tables: {error.message}", hint=error.hint
+                ) from error
 
     def rollback(self) -> int:
         with self._lock:

@@ -112,7 +112,7 @@ def parse(text: str) -> Words:
 def _protocol(word: str) -> int:
     if word.lower() in PROTOCOLS:
         return PROTOCOLS[word.lower()]
-    if word.isdigit() and int(word) < 256:
+    if re.fullmatch("[0-9]{1,3}", word) and int(word) < 256:
         return int(word)
     message = f"{word!r} is no protocol" if word else "an empty description"
     raise DescriptionError(
@@ -122,7 +122,7 @@ def _protocol(word: str) -> int:
 
 def _endpoint(word: str, proto: str) -> tuple[Address, int]:
     match = re.fullmatch(
-        r"\[([^\]]*)\](?::(\d+))?|([0-9.]+)(?::(\d+))?|([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)", word
+        r"\[([^\]]*)\](?::([0-9]{1,9}))?|([0-9.]+)(?::([0-9]{1,9}))?|([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)", word
     )
     if match is None:
         raise DescriptionError(f"{word!r} is no address", hint="v4: 192.0.2.1:80, v6: [2001:db8::1]:80")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
@@ -84,6 +84,9 @@ def test_mistakes_name_the_word_and_say_what_to_write(words: str, says: str) -> 
 
 
 @given(st.text(max_size=60))
+@example("\u00b2 1.2.3.4 > 5.6.7.8")
+@example("tcp 1.2.3.4:\u0661 > 5.6.7.8")
+@example("9" * 5000 + " 1.2.3.4 > 5.6.7.8")
 def test_no_words_crash(words: str) -> None:
     with contextlib.suppress(DescriptionError):
         packet(words)
