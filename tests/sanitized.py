@@ -1,8 +1,8 @@
 """The C parts built under a sanitizer, for the tests that run them.
 
-``build`` asks native/Makefile, which keeps what is up to date: the first run of the tests compiles, the next one
-does not. ``ENVIRONMENT`` makes every finding an exit code. The compilers can come without a sanitizer's
-run-time library: then ``Missing`` says what to install.
+``build`` asks native/Makefile, which keeps what is up to date: the first run of the tests compiles, the
+next one does not. ``run`` makes every finding an exit code. The compilers may come without a sanitizer's
+run-time library: ``Missing`` says so.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NATIVE = ROOT / "native"
 MEMORY, THREADS = "address,undefined", "thread"
+OUTCOME = subprocess.CompletedProcess[str]
 ENVIRONMENT = {
     "ASAN_OPTIONS": "abort_on_error=0:exitcode=99:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -29,9 +30,9 @@ class Missing(Exception):
 
 
 def build(*targets: str, sanitizer: str = "") -> Path:
-    """Makes targets of native/Makefile; the directory with the results.
+    """Makes targets of native/Makefile and returns the directory with the results.
 
-    Raises ``Missing`` where the sanitizer's library is not installed. Several test runs may build at a time.
+    Raises ``Missing`` where the sanitizer's library is not installed. Test runs may build side by side.
     """
     directory = NATIVE / "build" / sanitizer
     directory.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def build(*targets: str, sanitizer: str = "") -> Path:
     return directory
 
 
-def run(*command: str | Path, timeout_s: float = 200, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, timeout_s: float = 200, cwd: Path | None = None) -> OUTCOME:
     """Runs a sanitized program. Raises ``Missing`` where the kernel's address layout leaves it no room."""
     done = _run(command, timeout_s, cwd)
     if "unexpected memory mapping" in done.stderr:  # ThreadSanitizer with more random bits than it knows
@@ -59,15 +60,13 @@ def run(*command: str | Path, timeout_s: float = 200, cwd: Path | None = None) -
 
 def library(name: str) -> str:
     """Path of gcc's run-time library ``name``, to be preloaded. Raises ``Missing``."""
-    found = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
-    if not Path(found.strip()).is_absolute():
+    found = subprocess.check_output(["gcc", f"-print-file-name={name}"], text=True).strip()
+    if not Path(found).is_absolute():
         raise Missing(f"gcc has no {name} here")
-    return found.strip()
+    return found
 
 
-def _run(
-    command: tuple[str | Path, ...], timeout_s: float, cwd: Path | None
-) -> subprocess.CompletedProcess[str]:
+def _run(command: tuple[str | Path, ...], timeout_s: float, cwd: Path | None) -> OUTCOME:
     return subprocess.run(
         command,
         capture_output=True,

@@ -106,7 +106,7 @@ static void join(const uint8_t *how, const uint8_t *data, size_t n) {
       uint32_t last = in.count - 1, head = in.packet[last][0] >> 4 == 4 ? 20 : 40;
       free(memory);
       p = mend_packet(&memory, 0, in.packet[last], in.len[last]);
-      uint32_t l4 = head + 20u <= p.len ? (p.data[head + 12] >> 4) * 4u : 0, payload = head + l4 < p.len ? p.len - head - l4 : 0;
+      uint32_t l4 = head + 20u <= p.len ? (p.data[head + 12] >> 4) * 4u : 0, payload = l4 && head + l4 < p.len ? p.len - head - l4 : 0;
       if (payload) ips_st32(p.data + head + 4, ips_be32(ips_be32(ips_ld32(p.data + head + 4)) + payload));
       if (head == 20) ips_st16(p.data + 4, ips_be16((uint16_t)(ips_be16(ips_ld16(p.data + 4)) + !(how[1] & 4))));
       if (len && payload) p.data[p.len - 1] = data[0];

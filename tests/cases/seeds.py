@@ -1,35 +1,142 @@
 """Seed corpora for the fuzz targets, out of the packet cases: ``python -m tests.cases.seeds DIRECTORY``.
 
-Writes DIRECTORY/fuzz_parse and DIRECTORY/fuzz_rewrite, one file for each case, in the input
-format that the targets describe at their top.
+Writes DIRECTORY/TARGET for each native/fuzz/TARGET.c, in the input format that the target describes at its
+top. The packets for fuzz_forward bear addresses of the tables that it loads.
 """
 
+from __future__ import annotations
+
+import random
+import struct
 import sys
+from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
-from tests.cases import address, cases
+import numpy as np
+
+from ipshare.core import lib
+from ipshare.engine.tables import BINDING, ENDPOINT, HEADER, MEMBER, NETWORK, POLICY, Tables, pack
+from tests.cases import Case, address, cases
+from tests.oracle.encap import encap
+from tests.oracle.parse import Refused
+from tests.oracle.rewrite import DST, translate
+
+GUE = 6080
+Inputs = Iterator[tuple[str, bytes]]
 
 
 def write(directory: Path) -> None:
-    """One file for each case and target."""
+    """One file for each input of each target."""
+    for target, inputs in TARGETS.items():
+        (directory / target).mkdir(parents=True, exist_ok=True)
+        for name, data in inputs():
+            (directory / target / name.replace("/", "-")).write_bytes(data)
+
+
+def _fields(case: Case, number: int) -> bytes:
+    o = case.offload
+    sizes = (min(o.gso_size, 255), 0, number % 2, 20)
+    return bytes((o.csum, o.csum_start // 2, o.csum_offset // 2, o.gso_type, *sizes))
+
+
+def parse() -> Inputs:
     for number, case in enumerate(cases()):
-        o = case.offload
-        fields = [
-            o.csum,
-            o.csum_start // 2,
-            o.csum_offset // 2,
-            o.gso_type,
-            min(o.gso_size, 255),
-            0,
-            number % 2,
-            20,
-        ]
+        yield case.name, _fields(case, number) + case.packet
+
+
+def rewrite() -> Inputs:
+    for number, case in enumerate(cases()):
         local = address("local", case.family).ljust(16, b"\0")
-        for target, before in (("fuzz_parse", b""), ("fuzz_rewrite", local)):
-            (directory / target).mkdir(parents=True, exist_ok=True)
-            (directory / target / case.name.replace("/", "-")).write_bytes(
-                bytes(fields) + before + case.packet
-            )
+        yield case.name, _fields(case, number) + local + case.packet
+
+
+def _sent_to(packet: bytes, to: str) -> bytes:
+    try:
+        return translate(packet, DST, ip_address(to).packed)
+    except Refused:
+        return packet
+
+
+def _side_and_fields(gso_type: int, csum: int) -> int:
+    """First byte of fuzz_forward: outer side, true header sums, these fields."""
+    fits = (
+        b
+        for b in range(0x20, 256, 2)
+        if b & 0x20 and (b >> 1) % 3 == gso_type % 3 and (b >> 3) % 3 == csum % 3
+    )
+    return next(fits)
+
+
+def forward() -> Inputs:
+    """To each kind of binding in turn, outer and inner; through the tunnel of the distribution point too."""
+    for number, case in enumerate(cases()):
+        o, four = case.offload, case.family == 4
+        flags = _side_and_fields(o.gso_type, o.csum)
+        rest = struct.pack("<HHH", o.gso_size, o.csum_start, o.csum_offset)
+        outer = _sent_to(case.packet, f"203.0.113.{number % 7}" if four else "2001:db8:1::10")
+        inner = _sent_to(case.packet, "10.4.0.3" if four else "2001:db8:a::10")
+        yield f"{case.name}-outer", bytes((flags, 0)) + rest + outer
+        yield f"{case.name}-inner", bytes((flags | 1, 0)) + rest + inner
+        if four and case.verdict == "OK":
+            tunnel = encap(_sent_to(case.packet, "203.0.113.3"), "192.0.2.20", "10.4.0.254", gue_port=GUE)
+            yield f"{case.name}-tunnel", bytes((_side_and_fields(0, 0) | 1, 0)) + bytes(6) + tunnel
+
+
+def decap() -> Inputs:
+    for number, case in enumerate(cases()):
+        ends = ("192.0.2.20", "10.4.0.254") if number % 2 else ("2001:db8::1", "2001:db8::2")
+        yield f"{case.name}-plain", b"\0" + case.packet
+        if case.verdict == "OK":
+            yield f"{case.name}-gue", b"\0" + encap(case.packet, *ends, gue_port=GUE)
+            yield f"{case.name}-ip", b"\0" + encap(case.packet, *ends)
+
+
+def gso() -> Inputs:
+    """Each packet cut, and three times in a row, of which two continue the first, joined."""
+    for case in cases():
+        o, size = case.offload, len(case.packet)
+        cut = bytes((o.gso_type << 1 | (o.csum & 1) << 3, 0)) + struct.pack("<H", o.gso_size or 100)
+        yield f"{case.name}-cut", cut + bytes((o.csum_start, o.csum_offset)) + b"\x40\x01" + case.packet
+        if size < 512:
+            once = bytes((size & 255, size >> 8)) + case.packet
+            yield f"{case.name}-join", b"\x01" + bytes(7) + once + b"\x01\x04x\x01\x04y"
+
+
+def frag() -> Inputs:
+    rng = random.Random(1)
+    for number in range(32):
+        yield f"{number}", rng.randbytes(5 * 40)
+
+
+def image() -> Inputs:
+    """One site of both families, and the same again as a second image."""
+    rows = [np.zeros(2, layout) for layout in (NETWORK, ENDPOINT, POLICY, MEMBER, BINDING)]
+    networks, endpoints, policies, members, bindings = rows
+    for i, (net, local) in enumerate((("203.0.113.0", "10.4.0.0"), ("2001:db8:1::", "2001:db8:a::"))):
+        family, length = (4, 24) if i == 0 else (6, 64)
+        for records, name, text in (
+            (networks, "prefix", net),
+            (endpoints, "local", local),
+            (bindings, "global", net),
+        ):
+            records[i][name] = np.frombuffer(ip_address(text).packed.ljust(16, b"\0"), np.uint8)
+            records[i]["family"], records[i]["prefix_len"] = family, length
+        endpoints[i]["flags"] = lib.IPS_EP_SELF
+        policies[i]["first_member"], policies[i]["n_members"], policies[i]["table_size"] = i, 1, 307
+        policies[i]["v4_bits"], policies[i]["v6_bits"] = 32, 64
+        members[i]["endpoint"], members[i]["weight"] = i, 1
+        bindings[i]["target"] = i
+    for kind in (lib.IPS_KIND_ENDPOINT, lib.IPS_KIND_POLICY, lib.IPS_KIND_HERE):
+        bindings["kind"] = kind
+        made = Tables(
+            networks=networks, endpoints=endpoints, policies=policies, members=members, bindings=bindings
+        )
+        records = bytes((0, lib.IPS_ROLE_INNER, 2, 2, 2, 2)) + bytes(pack(made))[HEADER.itemsize :]
+        yield f"{kind}", struct.pack(">H", len(records)) + records + records
+
+
+TARGETS = {f"fuzz_{f.__name__}": f for f in (parse, rewrite, forward, decap, gso, frag, image)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every program of native/tests under AddressSanitizer and UBSan; those with threads under ThreadSanitizer too."""
+"""Every program of native/tests under AddressSanitizer and UBSan; with threads, under ThreadSanitizer too."""
 
 from __future__ import annotations
 

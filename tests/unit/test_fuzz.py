@@ -1,0 +1,58 @@
+"""Every target of native/fuzz under libFuzzer, ASan and UBSan, from the seeds of the packet cases.
+
+What a target claims stands at its top. IPSHARE_FUZZ_SECONDS gives each one more time than it has here; for
+hours, and with a corpus that stays: ``make fuzz TARGET=fuzz_parse SECONDS=3600``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests import sanitized
+from tests.cases import seeds
+
+SECONDS = int(os.environ.get("IPSHARE_FUZZ_SECONDS", "5"))
+TARGETS = sorted(source.stem for source in (sanitized.NATIVE / "fuzz").glob("*.c"))
+pytestmark = pytest.mark.skipif(shutil.which("clang") is None, reason="FUZZ TARGETS NOT RUN: no clang")
+
+
+@pytest.fixture(scope="module")
+def programs() -> Path:
+    try:
+        return sanitized.build("fuzz") / "fuzz"
+    except sanitized.Missing as why:
+        pytest.skip(f"FUZZ TARGETS NOT RUN: {why} (Debian: libclang-rt-14-dev)")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("seeds")
+    seeds.write(directory)
+    return directory
+
+
+def test_every_target_has_seeds() -> None:
+    assert sorted(seeds.TARGETS) == TARGETS
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_target(target: str, programs: Path, inputs: Path, tmp_path: Path) -> None:
+    """No input breaks a claim; each seed is one of the inputs."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    options = (f"-max_total_time={SECONDS}", "-max_len=4096", "-timeout=20", "-print_final_stats=1")
+    done = sanitized.run(
+        programs / target, *options, corpus, inputs / target, timeout_s=SECONDS + 200, cwd=tmp_path
+    )
+    found = [
+        file for file in tmp_path.iterdir() if file.name.startswith(("crash-", "leak-", "timeout-", "oom-"))
+    ]
+    words = "\n".join(f"{file}: {file.read_bytes().hex()}" for file in found)
+    assert done.returncode == 0 and not found, f"{words}\n{done.stderr[-4000:]}"
+    executed = re.search(r"stat::number_of_executed_units: (\d+)", done.stderr)
+    assert executed and int(executed[1]) > len(list((inputs / target).iterdir())), done.stderr[-1000:]
