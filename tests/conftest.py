@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import examples
+
 HERE = Path(__file__).parent
 ABSENT: dict[str, str] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    examples.register()
     if not shutil.which("vpp"):
         ABSENT["vpp"] = "no VPP installed"
     if not shutil.which("qemu-system-x86_64"):

@@ -6,13 +6,14 @@ from ipaddress import IPv4Network, IPv6Network
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipshare.config import bulk_claims
 from ipshare.config.bulk_wide import Wide
 from ipshare.config.claims import Claim, Span, conflicts, effective
 from ipshare.model import Prefix, packed
+from tests.examples import examples
 
 BASE4, BASE6 = (
     int(IPv4Network("203.0.112.0/20").network_address),
@@ -65,7 +66,7 @@ def bulk_spans(nets: list[Prefix], family: int) -> list[Span]:
 
 @pytest.mark.parametrize("family", [4, 6])
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_effective(family: int, data: st.DataObject) -> None:
     nets = data.draw(prefixes(family))
     spans = [Span(int(n.network_address), int(n.broadcast_address), i) for i, n in enumerate(nets)]
@@ -86,7 +87,7 @@ CLAIMS = st.lists(
 
 
 @given(CLAIMS)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_conflicts(claims: list[Claim]) -> None:
     shared = {
         (one, other)

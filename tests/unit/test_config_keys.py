@@ -5,10 +5,11 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipshare.config.keys import KeyPath, render, scan
+from tests.examples import examples
 
 
 def paths(value: Any, at: KeyPath = ()) -> set[KeyPath]:
@@ -27,6 +28,7 @@ def paths(value: Any, at: KeyPath = ()) -> set[KeyPath]:
 TRAPS = st.sampled_from(
     ['"', "'", "]", "}", "[", "{", "#", ",", "=", ".", " ", "\t", "a", "é", "\\", "[[x]]", "]]", '""', "''"]
 )
+
 TRAP_TEXT = st.lists(TRAPS, max_size=6).map("".join)
 
 
@@ -112,14 +114,14 @@ def kept(lines: list[str]) -> str:
 
 
 @given(BLOCKS, st.sampled_from(["\n", "\r\n"]))
-@settings(max_examples=150, deadline=None)
+@examples(100)
 def test_the_same_paths_as_tomllib(lines: list[str], newline: str) -> None:
     text = kept(lines)
     assert set(scan(text.replace("\n", newline))) == paths(tomllib.loads(text))
 
 
 @given(BLOCKS)
-@settings(max_examples=150, deadline=None)
+@examples(100)
 def test_a_place_is_where_the_key_is_written(lines: list[str]) -> None:
     text = kept(lines)
     rows = text.split("\n")

@@ -6,10 +6,11 @@ import re
 import tomllib
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipshare.config import check_text
+from tests.examples import examples
 
 EXAMPLES = [
     re.sub(r"^include.*$|^\[\[bindings_file\]\]\n.*\n.*$", "", path.read_text(), flags=re.MULTILINE)
@@ -66,7 +67,7 @@ def spoiled(draw: st.DrawFn) -> str:
 
 
 @given(spoiled())
-@settings(max_examples=250, deadline=None)
+@examples(150)
 def test_a_report_and_nothing_else(text: str) -> None:
     report = check_text(text)
     assert (report.config is None) == bool(report.problems)
@@ -77,7 +78,7 @@ def test_a_report_and_nothing_else(text: str) -> None:
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_any_text(text: str) -> None:
     report = check_text(text)
     assert report.problems

@@ -6,12 +6,13 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 
 from ipshare.core import ffi, lib
+from tests.examples import examples
 from tests.oracle import encap as oracle
 from tests.packet_doors import EGRESS, GSO_TCP, PARTIAL, Packet, endpoint, ip, name, partial, tcp, udp
 
@@ -52,7 +53,7 @@ def wrapped(packet: bytes, outer: int, gue: int, **fields: int) -> bytes:
     st.integers(0, 65535),
     st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_s1_6_encap_equals_model_and_comes_back(
     outer: int, inner: int, gue: int, tos: int, ttl: int, df: bool, entropy: int, ip_id: int, size: int
 ) -> None:

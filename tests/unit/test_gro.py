@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipshare.core import ffi, lib
+from tests.examples import examples
 from tests.oracle import encap as oracle
 from tests.packet_doors import GSO_TCP, PARTIAL, Collector, Emitted, Packet, ends, ip, name, segment, tcp, udp
 
@@ -304,7 +305,7 @@ def greedy(packets: list[bytes]) -> list[list[bytes]]:
         max_size=14,
     )
 )
-@settings(max_examples=250, deadline=None)
+@examples(250)
 def test_one_flow_equals_model(version: int, steps: list[tuple[int, int, int, int, bool]]) -> None:
     packets, seq, ip_id = [], 1, 65534
     for size, flags, jump, id_step, is_good in steps:

@@ -13,6 +13,7 @@ from scapy.layers.inet import IP, TCP, fragment
 from scapy.layers.inet6 import IPv6
 
 from ipshare.core import ffi, lib
+from tests.examples import examples
 from tests.oracle import encap as oracle
 from tests.packet_doors import (
     GSO_TCP,
@@ -55,7 +56,7 @@ def super_udp(version: int, payload: bytes, size: int, **fields: object) -> Pack
     tos=st.integers(0, 255),
     fixed=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_tcp_segments_equal_model(
     version: int,
     payload: bytes,
@@ -95,7 +96,7 @@ def test_tcp_segments_as_scapy_reads_them(version: int) -> None:
 
 @pytest.mark.parametrize("version", (4, 6))
 @given(payload=st.binary(max_size=500), size=st.integers(1, 200), no_sum=st.booleans())
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_udp_segments_equal_model(version: int, payload: bytes, size: int, no_sum: bool) -> None:
     packet = super_udp(version, payload, size)
     if no_sum:
@@ -230,7 +231,7 @@ OPTIONS = {
     mtu=st.integers(68, 600),
     offset=st.sampled_from([0, 0x2000, 0x2003, 0x0010, 0x8000]),
 )
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_fragments_equal_model(options: bytes, size: int, mtu: int, offset: int) -> None:
     size = size // 8 * 8 + 8 if offset & 0x3FFF else size
     payload = random.Random(size).randbytes(size)

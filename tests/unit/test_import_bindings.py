@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipshare.config import diff_bindings, import_bindings
@@ -17,6 +17,7 @@ from ipshare.config.bulk_text import Cells, prefixes, words
 from ipshare.config.units import Invalid, prefix
 from ipshare.errors import ConfigError
 from ipshare.model import NO_NAME, BindingKind, BindingSet, packed, unpacked
+from tests.examples import examples
 
 
 def cells(texts: list[str]) -> Cells:
@@ -55,7 +56,7 @@ def damaged(draw: st.DrawFn) -> str:
 
 
 @given(st.lists(GOOD | BAD | damaged(), max_size=30))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_the_fast_parser_takes_nothing_else_than_the_slow_one(texts: list[str]) -> None:
     """And what it leaves to the slow one is rare: no text that str() of a network gives."""
     found = prefixes(cells(texts))
@@ -280,7 +281,7 @@ def test_diff(tmp_path: Path) -> None:
     st.lists(st.tuples(st.integers(0, 9), st.sampled_from("AB")), max_size=8),
     st.lists(st.integers(0, 9), max_size=8),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_diff_is_what_it_takes(
     tmp_path_factory: pytest.TempPathFactory, old: list[tuple[int, str]], new: list[int]
 ) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipshare.config import check_text
 from ipshare.config.bulk_read import COLUMNS
 from ipshare.model import BindingKind, packed
+from tests.examples import examples
 from tests.unit.test_import_bindings import table
 
 SITE = """
@@ -87,7 +88,7 @@ def as_toml(row: tuple[str, str, str, str]) -> str:
 
 
 @given(st.lists(ROW, max_size=6, unique_by=lambda row: row[0]), st.integers(0, 6))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_row_is_judged_like_a_table(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str, str]], in_toml: int
 ) -> None:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tests import core_door
 from tests.cases.build import build
+from tests.examples import examples
 from tests.oracle.checksum import checksum
 from tests.oracle.parse import PLAIN, Offload, Refused, parse
 from tests.oracle.rewrite import DST, SRC, address_of, place, translate
@@ -15,6 +16,7 @@ WORD = st.one_of(st.sampled_from([0, 0xFFFF, 1, 0xFFFE]), st.integers(0, 0xFFFF)
 SUM: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({}), WORD.map(lambda word: {"csum": word}), st.just({"tune": 0}), st.just({"tune": "zero after"})
 )
+
 DATA = st.integers(2, 60)
 FRAGMENT = st.tuples(st.integers(0, 6), st.integers(1, 12)).map(lambda f: (f[0] * 8, f[0] * 8 + f[1] * 8))
 
@@ -88,7 +90,7 @@ def has_ffff(data: bytes) -> bool:
     return b"\xff\xff" in data
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(packets(), FIELD, ADDRESS)
 def test_s1_3_generated(data: bytes, field: int, to: bytes) -> None:
     """translate(translate(p)) = p byte for byte, right and wrong sums, whatever the addresses are."""
@@ -102,7 +104,7 @@ def test_s1_3_generated(data: bytes, field: int, to: bytes) -> None:
         assert back.hex() == data.hex()
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(packets(), FIELD, ADDRESS)
 def test_s1_3_ffff_is_the_only_exception(data: bytes, field: int, to: bytes) -> None:
     """Where a packet does not come back, 0x0000 stands for 0xffff, and nothing else differs."""
@@ -117,7 +119,7 @@ def test_s1_3_ffff_is_the_only_exception(data: bytes, field: int, to: bytes) -> 
         assert (data[at], back[at]) == (0xFF, 0)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     packets(),
     FIELD,
@@ -143,7 +145,7 @@ def test_mutated(
     agree(bytes(damaged), field, bytes(range(16))[: 4 if damaged and damaged[0] >> 4 == 4 else 16])
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=200), FIELD)
 @example(b"\x60" + bytes(39), DST)
 def test_any_bytes(data: bytes, field: int) -> None:
@@ -160,7 +162,7 @@ OFFLOADS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(packets(), FIELD, OFFLOADS)
 def test_offloads(data: bytes, field: int, offload: Offload) -> None:
     """Fields that a host got wrong are refused; right ones translate and come back."""
@@ -173,7 +175,7 @@ def test_offloads(data: bytes, field: int, offload: Offload) -> None:
         assert back == data
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(packets(), FIELD)
 def test_same_address_changes_nothing(data: bytes, field: int) -> None:
     """Not even the spelling of zero in a checksum."""

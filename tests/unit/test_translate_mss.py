@@ -1,13 +1,14 @@
 """MSS clamping (S1.7): the option of a SYN is lowered, never raised or added; right sums stay right."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from tests import core_door
 from tests.cases.build import build
+from tests.examples import examples
 from tests.oracle.checksum import checksum, pseudo
 from tests.oracle.parse import EGRESS, PARTIAL, Offload
 
@@ -87,7 +88,7 @@ def test_offloaded_checksum_is_left_to_who_completes_it() -> None:
         assert after == before[:42] + (1381).to_bytes(2) + before[44:]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.binary(max_size=40), st.integers(0, 2**32 - 1), st.integers(0, 15))
 def test_any_options(options: bytes, bound: int, words: int) -> None:
     """At most two bytes and the checksum change, and the checksum stays right."""
