@@ -285,9 +285,10 @@ uint32_t ips_lookup_policy(const struct ips_tables *t, uint32_t policy, int fami
 int ips_maglev_table(const struct ips_endpoint_rec *ends, const uint32_t *weights, uint32_t n, uint32_t size, uint16_t *out);
 /* The binding that decides about a Global IP: the longest that covers it. 0: none. */
 int ips_lookup_binding(const struct ips_tables *t, int family, const uint8_t *key, struct ips_binding_rec *out);
-/* Nanoseconds for n look-ups of global (local = 0) or local keys, `rounds` times over, as workers do them. */
+/* Nanoseconds for n look-ups of global (local = 0) or local keys, `rounds` times over, as workers do them. ahead: keys
+ * between the prefetch of a global key and its look-up, as a host that holds a batch does; 0: no prefetch. */
 uint64_t ips_bench_lookup(const struct ips_tables *t, int local, int family, const uint8_t *keys, const uint8_t *clients, size_t n,
-                          uint32_t rounds);
+                          uint32_t rounds, uint32_t ahead);
 
 /* ---- workers: the packet path ------------------------------------------ */
 

@@ -96,6 +96,8 @@ struct ips_hash *ips_lpm_add(struct ips_mem *m, struct ips_lpm *s, unsigned pref
 void ips_lpm_trim(struct ips_mem *m, struct ips_lpm *s); /* drops empty tables */
 /* The value of a key, to be written; a new one has kind 0 and must get another. NULL: no memory. */
 struct ips_value *ips_hash_put(struct ips_mem *m, struct ips_hash *t, ips_u128 key);
+/* Asks for the lines that ips_hash_put will touch. */
+void ips_hash_expect(const struct ips_hash *t, ips_u128 key);
 bool ips_hash_remove(struct ips_mem *m, struct ips_hash *t, ips_u128 key); /* absent is fine; false: no memory */
 
 /* ---- a generation ---- */

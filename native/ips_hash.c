@@ -86,6 +86,17 @@ struct ips_value *ips_hash_put(struct ips_mem *m, struct ips_hash *t, ips_u128 k
     }
 }
 
+void ips_hash_expect(const struct ips_hash *t, ips_u128 key) {
+  uint64_t hash = ips_hash_of(ips_hi(key), ips_lo(key));
+  const struct ips_hash_page *page = ips_page_of(t, hash);
+  uint32_t bucket = ips_bucket_of(hash) * IPS_BUCKET;
+  ips_page_expect(page);
+  __builtin_prefetch(page->keys + bucket, 1);
+  __builtin_prefetch(page->values + bucket, 1);
+  __builtin_prefetch(page->values + bucket + IPS_BUCKET - 1, 1);
+  __builtin_prefetch(&page->used, 1);
+}
+
 /* The hole at `hole` is filled from the cells behind it that were displaced across it. */
 static void close_hole(struct ips_hash_page *page, uint32_t hole) {
   for (;;) {

@@ -13,6 +13,7 @@
 #include "ips_gen.h"
 
 enum outcome { DONE, FAILED, ANEW };
+enum { AHEAD = 8 };
 
 struct ips_claims ips_claims_of(const struct ips_content *c, const struct ips_binding_rec *b) {
   if (b->kind == IPS_KIND_POLICY) {
@@ -178,15 +179,42 @@ static enum outcome patch(struct ips_build *b) {
   return o;
 }
 
-static enum outcome anew(struct ips_build *b) {
+static void count_claims(const struct ips_content *c, uint32_t counts[2][129]) {
   const struct ips_binding_rec *rec;
+  uint32_t endpoint;
+  ips_u128 local;
+  for (struct ips_position p = {0, 0}; (rec = ips_records_next(&c->records, &p));)
+    for (struct ips_claims i = ips_claims_of(c, rec); ips_claims_next(c, rec, &i, &endpoint, &local);)
+      counts[rec->family == 6][rec->prefix_len]++;
+}
+
+static void expect(struct ips_content *c, const struct ips_binding_rec *rec) {
+  struct ips_claims i = ips_claims_of(c, rec);
+  uint32_t endpoint;
+  ips_u128 local;
+  const struct ips_hash *t = ips_lpm_table(tables(c, rec->family), rec->prefix_len);
+  if (!t || !ips_claims_next(c, rec, &i, &endpoint, &local)) return;
+  ips_hash_expect(t, local);
+  if (rec->family == 6) ips_hash_expect(ips_lpm_table(&c->root.global6, rec->prefix_len), ips_global_of(rec)); /* its cell */
+}
+
+static enum outcome anew(struct ips_build *b) {
+  struct ips_content *c = b->out;
+  const struct ips_binding_rec *rec, *later;
+  uint32_t counts[2][129] = {{0}};
   enum outcome o = DONE;
-  if (!ips_lpm_copy(b->mem, &b->out->root.local4, NULL) || !ips_lpm_copy(b->mem, &b->out->root.local6, NULL)) {
+  if (!ips_lpm_copy(b->mem, &c->root.local4, NULL) || !ips_lpm_copy(b->mem, &c->root.local6, NULL)) {
     ips_no_memory(b);
     return FAILED;
   }
-  for (struct ips_position p = {0, 0}; o == DONE && (rec = ips_records_next(&b->out->records, &p));) o = claim(b, rec, 1);
-  b->out->nested = o == DONE && (any_nested(&b->out->root.local4) || any_nested(&b->out->root.local6));
+  count_claims(c, counts);
+  struct ips_position p = {0, 0}, ahead = {0, 0};
+  for (unsigned i = 0; i < AHEAD && ips_records_next(&c->records, &ahead); i++) {}
+  while (o == DONE && (rec = ips_records_next(&c->records, &p))) {
+    if ((later = ips_records_next(&c->records, &ahead))) expect(c, later);
+    o = claim(b, rec, counts[rec->family == 6][rec->prefix_len]);
+  }
+  c->nested = o == DONE && (any_nested(&c->root.local4) || any_nested(&c->root.local6));
   return o;
 }
 

@@ -51,7 +51,7 @@ int ips_lookup_binding(const struct ips_tables *t, int family, const uint8_t *ke
 }
 
 uint64_t ips_bench_lookup(const struct ips_tables *t, int local, int family, const uint8_t *keys, const uint8_t *clients, size_t n,
-                          uint32_t rounds) {
+                          uint32_t rounds, uint32_t ahead) {
   const struct ips_root *r = ips_tables_live(t);
   struct timespec begin, end;
   uint32_t sum = 0;
@@ -60,6 +60,7 @@ uint64_t ips_bench_lookup(const struct ips_tables *t, int local, int family, con
   for (uint32_t round = 0; round < rounds; round++)
     for (size_t i = 0; i < n; i++) {
       struct ips_hit h;
+      if (ahead && i + ahead < n) ips_prefetch_global(r, (unsigned)family, keys + 16 * (i + ahead));
       bool hit = local ? ips_find_local(r, (unsigned)family, keys + 16 * i, &h)
                        : ips_find_global(r, (unsigned)family, keys + 16 * i, clients + 16 * i, &h);
       if (hit) sum += h.endpoint + ips_ld32(h.address) + h.counter;

@@ -165,6 +165,8 @@ void *ips_page_ref(void *page) {
   return page;
 }
 
+void ips_page_expect(const void *page) { __builtin_prefetch(head_of(page), 1); }
+
 void ips_page_drop(struct ips_mem *m, void *page) {
   if (!page || page == (const void *)ips_empty_page || --head_of(page)->refs) return;
   m->bytes -= STRIDE;

@@ -32,6 +32,7 @@ extern const uint64_t ips_empty_page[IPS_PAGE_BYTES / 8];
 
 void *ips_page_new(struct ips_mem *m, const void *copy_of); /* one reference; copy_of NULL: zeroed */
 void *ips_page_ref(void *page);
+void ips_page_expect(const void *page); /* asks for the line that ips_page_own reads */
 void ips_page_drop(struct ips_mem *m, void *page);
 /* A page with the same bytes that the caller may write: itself if nobody else has
  * it, else a copy, for which the caller's reference to `page` is given up. NULL: no memory, nothing changed. */

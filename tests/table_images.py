@@ -67,7 +67,9 @@ def member(end: int, weight: int = 1) -> Record:
     return {"endpoint": end, "weight": weight}
 
 
-def binding(prefix: str, target: int = 0, local: str | int = 0, kind: int | None = None, **fields: Any) -> Record:
+def binding(
+    prefix: str, target: int = 0, local: str | int = 0, kind: int | None = None, **fields: Any
+) -> Record:
     """``local``: an offset as a number, or an address."""
     net = ip_network(prefix)
     return {

@@ -15,7 +15,9 @@ def fold(a: int, b: int) -> int:
     return product >> 64 ^ product & MASK
 
 
-def identity(family: int, prefix_len: int, local: bytes, tunnel_family: int = 0, tunnel_remote: bytes = b"") -> int:
+def identity(
+    family: int, prefix_len: int, local: bytes, tunnel_family: int = 0, tunnel_remote: bytes = b""
+) -> int:
     """Of a member: its local prefix, or, without one, its tunnel address."""
     address = (local if prefix_len else tunnel_remote).ljust(16, b"\0")
     kind = family << 8 | prefix_len if prefix_len else tunnel_family << 16

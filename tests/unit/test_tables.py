@@ -126,7 +126,9 @@ def test_an_unrelated_local_address(one: str, other: str) -> None:
         ("2001:db8:100::/64", "2001:db8:100::7/128", "2001:db8:100::7", "2001:db8:a::7"),
     ],
 )
-def test_a_host_taken_elsewhere_leaves_no_claim_behind(prefix: str, exception: str, key: str, local: str) -> None:
+def test_a_host_taken_elsewhere_leaves_no_claim_behind(
+    prefix: str, exception: str, key: str, local: str
+) -> None:
     """S1.3: A's address of the moved host is nobody's, unless something else takes it."""
     a, b = (0, 1) if "." in prefix else (2, 3)
     nets = [network("203.0.113.0/24"), network("198.51.100.0/24"), *GLOBAL6, network("2001:db8:200::/64")]
@@ -337,7 +339,9 @@ def many(n: int) -> Image:
     rows["local"][:, :4] = np.arange(n).astype(">u4").view("u1").reshape(-1, 4)
     rows["family"], rows["prefix_len"], rows["kind"] = 4, 32, lib.IPS_KIND_ENDPOINT
     return Image(
-        networks=[network("100.64.0.0/10")], endpoints=[endpoint("10.0.0.0/8"), endpoint("11.0.0.0/8")], bindings=rows
+        networks=[network("100.64.0.0/10")],
+        endpoints=[endpoint("10.0.0.0/8"), endpoint("11.0.0.0/8")],
+        bindings=rows,
     )
 
 
@@ -393,6 +397,25 @@ def test_thousands_come_and_go_by_deltas() -> None:
     assert tables.dump() == image.but(bindings=left).pack()
     found = tables.find_local([f"2001:db8:a::{i:x}" for i in range(1, 4001)])["kind"] != GONE
     assert [i for i, is_found in enumerate(found) if is_found] == [i for i in range(4000) if i % 1000 >= 990]
+
+
+def test_a_crowded_hash_finds_all_that_is_left_after_any_removal() -> None:
+    """Buckets overflow; removal must close the gaps that later keys were displaced across."""
+    tables = Tables()
+    image = Image(networks=GLOBAL6, endpoints=SITE6, header=ROLES_INNER)
+    there = set(range(1, 4300))
+    keys = {i: f"2001:db8:100::{i:x}" for i in there}
+    generation = tables.load(image.but(bindings=[binding(f"{keys[i]}/128", A, i) for i in sorted(there)]))
+    rng = np.random.default_rng(3)
+    while there:
+        gone = set(rng.choice(sorted(there), min(len(there), 700), replace=False).tolist())
+        generation = tables.load(
+            image.delta(generation, [binding(f"{keys[i]}/128", kind=GONE) for i in sorted(gone)])
+        )
+        there -= gone
+        expected = np.array([i in there for i in keys])
+        assert ((tables.find_global(list(keys.values()))["kind"] != GONE) == expected).all()
+        assert ((tables.find_local([f"2001:db8:a::{i:x}" for i in keys])["kind"] != GONE) == expected).all()
 
 
 def test_the_longest_binding_is_named() -> None:
