@@ -202,6 +202,17 @@ def test_an_end_point_without_a_local_prefix() -> None:
         assert not tables.find_local(["0.0.0.9"])[0]["found"]
 
 
+def test_a_network_grows_around_its_bindings() -> None:
+    tables = Tables()
+    generation = tables.load(Image(bindings=[WHOLE, MOVED]))
+    wider = Image(networks=[network("203.0.112.0/23")])
+    generation = tables.load(wider.delta(generation, []))
+    assert addresses(tables, "203.0.113.6", "203.0.113.7", "203.0.112.7") == ["10.0.0.6", "10.0.1.7", None]
+    tables.load(Image(networks=[network("203.0.113.0/24", unmatched=1)]).delta(generation, []))
+    assert addresses(tables, "203.0.113.7") == ["10.0.1.7"]
+    assert not tables.find_global(["203.0.112.7"])[0]["found"]
+
+
 def test_a_policys_own_member() -> None:
     ends = [endpoint("10.0.0.0/24"), endpoint("10.0.1.0/24", flags=SELF)]
     tables = Tables()
@@ -393,6 +404,9 @@ def test_thousands_come_and_go_by_deltas() -> None:
     for part in range(0, 4000, 1000):
         gone = [{**row, "kind": GONE} for row in rows[part : part + 990]]
         generation = tables.load(image.delta(generation, gone))
+        tables.load(tables.dump())  # the previous generation, with all its chunks, goes
+        generation = tables.info()["generation"]
+    assert tables.info()["bytes"] < 14 * 32_768  # ten records in each of many chunks were put together
     left = [row for i, row in enumerate(rows) if i % 1000 >= 990]
     assert tables.dump() == image.but(bindings=left).pack()
     found = tables.find_local([f"2001:db8:a::{i:x}" for i in range(1, 4001)])["kind"] != GONE

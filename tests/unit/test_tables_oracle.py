@@ -9,8 +9,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ipshare.core import lib
+from tests.examples import examples
 from tests.oracle.tables import LEADS_ON, Oracle
-from tests.table_images import Image, Record, Refused, Tables, binding, endpoint, in_order, member, network, packed, policy
+from tests.table_images import (
+    Image,
+    Record,
+    Refused,
+    Tables,
+    binding,
+    endpoint,
+    in_order,
+    member,
+    network,
+    packed,
+    policy,
+)
 
 GONE = lib.IPS_KIND_NONE
 TUNNEL = {"tunnel": ("192.0.2.1", "192.0.2.2"), "encap": lib.IPS_ENCAP_IPIP}
@@ -112,7 +125,7 @@ def check(tables: Tables, oracle: Oracle) -> None:
                 assert not allowed or is_shared, ip_address(key)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(examples(250), suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_tables_equal_the_oracle_after_every_change(data: st.DataObject) -> None:
     site = data.draw(sites())
@@ -129,7 +142,9 @@ def test_tables_equal_the_oracle_after_every_change(data: st.DataObject) -> None
         oracle = Oracle(image, image.bindings)  # type: ignore[arg-type]
         use_delta = generation and data.draw(st.booleans())
         try:
-            generation = tables.load(site.delta(generation, in_order(change.values())) if use_delta else image)
+            generation = tables.load(
+                site.delta(generation, in_order(change.values())) if use_delta else image
+            )
         except Refused as refused:
             assert refused.reason[0] == lib.IPS_LOAD_OVERLAP and oracle.overlaps()
             continue
