@@ -1,0 +1,55 @@
+"""The tests of the C core once more with the core under AddressSanitizer and UBSan behind Python.
+
+Buffers of cffi are allocations of their own then (PYTHONMALLOC), so that one byte past a packet is seen. What
+is slow because of its number of packets is left out: the fuzz targets do that faster.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from tests import sanitized
+
+SUBSET = (
+    "test_forward.py",
+    "test_encap.py",
+    "test_encap_errors.py",
+    "test_gro.py",
+    "test_gso.py",
+    "test_fragments.py",
+    "test_translate.py",
+    "test_translate_generated.py",
+    "test_translate_mss.py",
+    "test_icmp_errors.py",
+    "test_tables.py",
+    "test_tables_errors.py",
+)
+LEFT_OUT = ("truncated", "flipped", "chain", "thousands", "crowded", "test_view", "only_whole_echo_requests")
+
+
+def test_core_tests() -> None:
+    try:
+        core = sanitized.build("module", sanitizer=sanitized.MEMORY) / "_native.abi3.so"
+        preload = sanitized.library("libasan.so")
+    except sanitized.Missing as why:
+        pytest.skip(f"CORE TESTS NOT RUN UNDER {sanitized.MEMORY}: {why}")
+    settings = {
+        "LD_PRELOAD": preload,
+        "PYTHONMALLOC": "malloc",
+        "HYPOTHESIS_PROFILE": "quick",
+        "IPSHARE_TEST_CORE": str(core),
+        "ASAN_OPTIONS": sanitized.ENVIRONMENT["ASAN_OPTIONS"] + ":detect_leaks=0",
+    }
+    chosen = " and ".join(f"not {word}" for word in LEFT_OUT)
+    done = sanitized.run(
+        *("env", *(f"{name}={value}" for name, value in settings.items())),
+        *(sys.executable, "-m", "pytest", "-q", "-p", "tests.sanitized_door", "-k", chosen),
+        *(sanitized.ROOT / "tests" / "unit" / name for name in SUBSET),
+        cwd=sanitized.ROOT,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed and int(passed[1]) > 1000, done.stdout[-1000:]
