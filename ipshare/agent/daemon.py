@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
@@ -39,6 +40,7 @@ DRIFT_S = 10.0
 """Time between two looks at whether engine and routes are still what they should be."""
 TRIAL_POLL_S = 5.0
 """CLOCK_BOOTTIME runs on in suspend and the event loop's clock does not: look again at least this often."""
+PROBE_AGAIN_S = 2.0
 PATH_KEPT_ROUNDS = 3
 """A measured path MTU is forgotten when so many rounds of probes did not renew it."""
 ABOUT_FILE = ("start", "apply", "reload", "rollback")
@@ -229,12 +231,15 @@ class Daemon:
             await asyncio.sleep(interval)
 
     async def _probing(self) -> None:
+        """A round every interval; sooner, but ever more slowly, while a node is silent: it may be starting."""
+        again_s = PROBE_AGAIN_S
         while True:
             config = self.node.config or self.wanted
             if config.probe.mtu:
                 with contextlib.suppress(IpshareError):
                     await self._probe_once()
-            await asyncio.sleep(config.probe.interval_s)
+            again_s = again_s * 2 if self.prober.silent() else PROBE_AGAIN_S
+            await asyncio.sleep(min(config.probe.interval_s, again_s if self.prober.silent() else math.inf))
 
     async def _probe_once(self) -> None:
         config = self.node.config or self.wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,10 +12,28 @@ from ipshare.agent.egress import PORT
 from ipshare.cli import exits, output
 from ipshare.cli.options import config_option, json_option, node_of
 
+if TYPE_CHECKING:
+    from ipshare.api import Node
+
 
 @click.group("probe")
 def probe_() -> None:
     """Measure the network around this node."""
+
+
+def _measured(node: Node) -> list[dict[str, Any]]:
+    from ipshare.agent.client import AgentClient
+    from ipshare.agent.prober import Prober
+    from ipshare.errors import NotRunning
+
+    try:
+        with AgentClient(node.config.node.runtime_dir) as agent:
+            rows: list[dict[str, Any]] = agent.call("probe")["paths"]
+            return rows
+    except NotRunning:
+        prober = Prober()
+        prober.run(node.config)
+        return prober.report()
 
 
 @probe_.command("mtu")
@@ -25,15 +43,13 @@ def probe_() -> None:
 def mtu(ctx: click.Context, file: Path | None, node_name: str | None, as_json: bool) -> None:
     """Measure what the paths to the other nodes carry, both ways, with DF.
 
-    Needs a tunnel address at the other end: its engine answers there.
+    Needs a tunnel address at the other end: its engine answers there. Where an agent runs, it
+    measures and tells its engine what it found; otherwise nothing is changed.
     """
-    from ipshare.agent.prober import Prober, paths
+    from ipshare.agent.prober import paths
 
-    with node_of(file, node_name, quiet=as_json) as node:
-        prober = Prober()
-        with output.working("probing", quiet=as_json):
-            prober.run(node.config)
-    rows = prober.report()
+    with node_of(file, node_name, quiet=as_json) as node, output.working("probing", quiet=as_json):
+        rows = _measured(node)
     without = _without_address(node.config, {path.name for path in paths(node.config)})
     if as_json:
         output.emit({"paths": rows, "not_probed": without})

@@ -1,0 +1,234 @@
+"""Promises kept on real packets: PMTU discovery, traceroute, no loop, odd hosts, shared addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ipshare.agent.client import AgentClient
+from ipshare.api import Node
+from ipshare.lab.agents import lab_with_agents, start_agent
+from ipshare.lab.internet import CLIENTS, LabSpec, global_ip, uplink_address
+from ipshare.lab.lab import Lab
+from ipshare.lab.traffic import Ping, Tcp, Udp, serve, start
+
+PATHS = ("rewrite", "ipip", "gue")
+LINKS = ("C-r1", "r1-r2", "A-r2", "a1-A")
+"""Every link between a client's router and the device, on the way of c1's packets."""
+FAMILIES = (4, 6)
+SMALL = 1360  # every encapsulation of the lab still leaves IPv6 its 1,280 bytes
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def served(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A lab with agents and servers, one for each path."""
+    with lab_with_agents(LabSpec(path=request.param)) as lab, serve(lab, "a1", "a2", "b1", "b2"):
+        yield lab
+
+
+def clean(lab: Lab, client: str, request: Tcp | Udp | Ping) -> None:
+    report = start(lab, client, request).result()
+    assert report.is_clean, report
+
+
+def set_mtu(lab: Lab, link: str, mtu: int) -> None:
+    a, b = link.split("-")
+    for node, device in ((a, b), (b, a)):
+        for name in (device, "lan") if device in ("a1", "b1") else (device,):
+            lab.run(node, ["ip", "link", "set", name, "mtu", str(mtu)])
+
+
+def probe(lab: Lab) -> None:
+    """Every agent measures its paths now, and tells its engine (as it does every minute)."""
+    agents = [AgentClient(lab.directory / node.name / "run") for node in lab.data_path()]
+    with ThreadPoolExecutor() as pool:
+        for answer in pool.map(lambda agent: agent.call("probe"), agents):
+            assert answer["paths"]
+    for agent in agents:
+        agent.close()
+
+
+def forget_routes(lab: Lab) -> None:
+    for node in ("c1", "a1"):
+        for family in ("-4", "-6"):
+            lab.run(node, ["ip", family, "route", "flush", "cache"])
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_path_mtu_discovery_with_a_small_link(served: Lab, link: str) -> None:
+    """S1.7: wherever the path is narrow, the client learns it and bulk TCP goes through, both ways."""
+    set_mtu(served, link, SMALL)
+    try:
+        probe(served)
+        forget_routes(served)
+        for family in FAMILIES:
+            address = str(global_ip("a1", family))
+            ping = ["ping", f"-{family}", "-n", "-c", "2", "-W", "2", "-M", "do", "-s", "1400", address]
+            refused = served.run("c1", ping, check=False)
+            learned = served.run("c1", ["ip", "route", "get", address])
+            assert re.search(r"mtu (\d+)", learned), f"the client learned nothing: {refused}"
+            clean(served, "c1", Tcp(address, connections=3, bytes=200_000, timeout_s=20, expect=("a1",)))
+    finally:
+        set_mtu(served, link, 1500)
+        probe(served)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_traceroute_shows_every_hop(served: Lab, family: int) -> None:
+    address = str(global_ip("a1", family))
+    out = served.run("c1", ["traceroute", f"-{family}", "-n", "-q", "1", "-w", "2", "-m", "16", address])
+    hops = [line.split()[1] for line in out.splitlines()[1:]]
+    assert "*" not in hops, out
+    assert hops[-1] == address, out
+    for node in ("C", "A"):
+        assert str(uplink_address(served.spec, node, family)) in hops, out
+
+
+@pytest.mark.parametrize("node", ["C", "A", "r1"])
+def test_a_client_on_a_node_of_the_path(served: Lab, node: str) -> None:
+    for family in FAMILIES:
+        address = str(global_ip("a1", family))
+        clean(served, node, Tcp(address, connections=5, expect=("a1",)))
+        clean(served, node, Ping(address))
+
+
+def test_fragments_of_every_kind_arrive_together(served: Lab) -> None:
+    for family in FAMILIES:
+        address = str(global_ip("a1", family))
+        start(served, "c1", Udp(address, datagrams=4, sizes=(3000,))).result()  # the path MTU is learned
+        clean(served, "c1", Udp(address, flows=4, datagrams=20, sizes=(64, 1400, 3000, 9000), expect=("a1",)))
+
+
+def share(lab: Lab) -> None:
+    """Binds the Global Networks to both end points by a policy, at every node."""
+    for node in lab.data_path():
+        text = lab.site_file(node.name).read_text()
+        head = text[: text.index("[[binding]]")]
+        policy = '[[policy]]\nname = "both"\nmembers = [{ endpoint = "A" }, { endpoint = "B" }]\n'
+        bindings = [
+            f'[[binding]]\nglobal = "{prefix}"\npolicy = "both"\n'
+            for prefix in ("203.0.113.0/24", "2001:db8:9::/64")
+        ]
+        lab.site_file(node.name).write_text(head + policy + "".join(bindings))
+        with Node(lab.site_file(node.name)) as api:
+            api.apply()
+
+
+@pytest.fixture(scope="module", params=["rewrite", "gue"])
+def shared(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with lab_with_agents(LabSpec(path=request.param)) as lab, serve(lab, "a1", "b1"):
+        share(lab)
+        yield lab
+
+
+def test_a_client_stays_at_one_end_point_whatever_it_sends(shared: Lab) -> None:
+    """S1.8: TCP, UDP of mixed sizes (fragments), from any client through either distribution point."""
+    seen = set()
+    for client in CLIENTS:
+        for family in FAMILIES:
+            address = str(global_ip("a1", family))
+            start(shared, client, Udp(address, datagrams=4, sizes=(3000,))).result()
+            udp = start(shared, client, Udp(address, flows=5, datagrams=12, sizes=(64, 1300, 4000))).result()
+            tcp = start(shared, client, Tcp(address, connections=10)).result()
+            assert udp.is_clean and tcp.is_clean, (udp, tcp)
+            assert len(udp.servers.keys() | tcp.servers.keys()) == 1, (
+                client,
+                family,
+                udp.servers,
+                tcp.servers,
+            )
+            seen |= udp.servers.keys()
+    assert seen == {"a1", "b1"}
+
+
+def test_icmp_errors_reach_the_right_server_behind_a_shared_address(shared: Lab) -> None:
+    """The servers' packets are too long for the client's link: its router's error comes to the Global IP."""
+    seen = set()
+    for client, router in (("c1", "r1"), ("c2", "r1"), ("c3", "r2")):
+        shared.run(router, ["ip", "link", "set", client, "mtu", str(SMALL)])
+        for family in FAMILIES:
+            address = str(global_ip("a1", family))
+            report = start(shared, client, Tcp(address, connections=3, bytes=200_000, timeout_s=20)).result()
+            assert report.is_clean, (client, family, report)
+            seen |= report.servers.keys()
+    assert seen == {"a1", "b1"}
+
+
+@pytest.fixture(scope="module")
+def combined() -> Iterator[Lab]:
+    with lab_with_agents(LabSpec(combined=True)) as lab, serve(lab, "a1", "b1"):
+        yield lab
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_roles_on_one_node_make_no_loop(combined: Lab, family: int) -> None:
+    """Each echo request crosses the node once: captured at its uplink, in and out."""
+    address = str(global_ip("a1", family))
+    with combined.capture("C", "r1") as capture:
+        clean(combined, "c1", Ping(address, count=5))
+        clean(combined, "c3", Ping(address, count=5))  # by way of D: outer there, inner at C
+    protocol, at = (1, 9) if family == 4 else (58, 6)
+    kinds = (0, 8) if family == 4 else (128, 129)
+    header = 20 if family == 4 else 40
+    echoes = [p for p in capture.packets(family) if p[at] == protocol and p[header] in kinds]
+    assert len(echoes) == 20
+
+
+def test_traffic_of_all_kinds_with_both_roles_on_one_node(combined: Lab) -> None:
+    for client in CLIENTS:
+        for family in FAMILIES:
+            address = str(global_ip("a1", family))
+            clean(combined, client, Tcp(address, connections=10, bytes=50_000, expect=("a1",)))
+            clean(combined, client, Udp(address, flows=3, expect=("a1",)))
+
+
+DOCKER = """
+table ip docker {
+  chain forward {
+    type filter hook forward priority 0; policy accept;
+    ct state invalid drop
+    ct state established,related accept
+  }
+  chain postrouting {
+    type nat hook postrouting priority 100; policy accept;
+    ip saddr 172.17.0.0/16 oifname != "docker0" masquerade
+  }
+}
+table ip6 docker {
+  chain forward {
+    type filter hook forward priority 0; policy accept;
+    ct state invalid drop
+  }
+}
+"""
+
+
+def test_hosts_with_connection_tracking_and_docker_like_rules(tmp_path: Path) -> None:
+    """Half of each connection passes a node: to connection tracking that would be invalid."""
+    rules = tmp_path / "docker.nft"
+    rules.write_text(DOCKER)
+
+    def start_beside_docker(lab: Lab, node: str, file: Path):  # type: ignore[no-untyped-def]
+        lab.run(node, ["nft", "-f", str(rules)])
+        return start_agent(lab, node, file)
+
+    with Lab(LabSpec(), start=start_beside_docker) as lab, serve(lab, "a1"):
+        for family in FAMILIES:
+            clean(lab, "c1", Tcp(str(global_ip("a1", family)), connections=20, bytes=50_000, expect=("a1",)))
+            clean(lab, "c3", Udp(str(global_ip("a1", family)), flows=5, expect=("a1",)))
+        tracked = lab.run("C", ["conntrack", "-L"], check=False)
+        assert "203.0.113." not in tracked and "198.18.1." not in tracked, tracked
+
+
+def test_a_forward_policy_that_drops_is_named(tmp_path: Path) -> None:
+    def start_behind_a_wall(lab: Lab, node: str, file: Path):  # type: ignore[no-untyped-def]
+        if node == "C":
+            lab.run(node, ["iptables", "-P", "FORWARD", "DROP"])
+        return start_agent(lab, node, file)
+
+    with pytest.raises(Exception, match="FORWARD"), Lab(LabSpec(families=(4,)), start=start_behind_a_wall):
+        pass
