@@ -27,6 +27,8 @@ from ipshare.lab.netns import inside
 
 NODES = ("client", "dist", "end", "server")
 GLOBAL4, GLOBAL6 = "203.0.113.9", "2001:db8:9::9"
+PAIRS = ((4, "203.0.113.0", 24, "198.18.1.0"), (6, "2001:db8:9::", 64, "2001:db8:1::"))
+"""Family, Global Network, length, local network."""
 SYSCTLS = (
     "ipv4.ip_forward=1",
     "ipv6.conf.all.forwarding=1",
@@ -48,16 +50,20 @@ def _packed(address: str) -> np.ndarray:
     return np.frombuffer(ipaddress.ip_address(address).packed.ljust(16, b"\0"), np.uint8)
 
 
-def tables(role: int, *, self_flag: int, copy: bool = False, drop_half: bool = False) -> Tables:
+def tables(
+    role: int,
+    *,
+    self_flag: int,
+    copy: bool = False,
+    drop_half: bool = False,
+    pairs: tuple[tuple[int, str, int, str], ...] = PAIRS,
+) -> Tables:
     """Both families, one end point; every address of the Global Networks bound 1:1 to the local ones.
 
-    copy: bindings are marked for copies. drop_half: 203.0.113.128/25 has no binding."""
+    copy: bindings are marked for copies. drop_half: 203.0.113.128/25 has no binding. pairs: the networks."""
     networks, endpoints, bindings = np.zeros(2, NETWORK), np.zeros(2, ENDPOINT), np.zeros(2, BINDING)
-    rows = (
-        (4, "203.0.113.0", 24, "198.18.1.0", 25 if drop_half else 24),
-        (6, "2001:db8:9::", 64, "2001:db8:1::", 64),
-    )
-    for i, (family, prefix, length, local, bound) in enumerate(rows):
+    for i, (family, prefix, length, local) in enumerate(pairs):
+        bound = 25 if drop_half and family == 4 else length
         networks[i]["prefix"], networks[i]["family"], networks[i]["prefix_len"] = (
             _packed(prefix),
             family,
