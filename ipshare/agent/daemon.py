@@ -231,7 +231,7 @@ class Daemon:
             await asyncio.sleep(interval)
 
     async def _probing(self) -> None:
-        """A round every interval; sooner, but ever more slowly, while a node is silent: it may be starting."""
+        """A round every interval; sooner, but ever more slowly, while a node is silent (starting)."""
         again_s = PROBE_AGAIN_S
         while True:
             config = self.node.config or self.wanted
