@@ -311,6 +311,11 @@ void ips_worker_end(struct ips_worker *w);
 /* One packet; returns a verdict. The disposition says what to do with p. */
 int ips_outer(struct ips_worker *w, struct ips_pkt *p); /* a packet that entered the outer side */
 int ips_inner(struct ips_worker *w, struct ips_pkt *p); /* a packet that entered the inner side */
+/* For hosts that hold several packets: asks for the memory that the tables (first step, about eight packets before the
+ * packet's turn) and its counters (second step, about four before) are in. Within a frame; changes nothing.
+ * side: 0 outer, 1 inner. ip: `len` bytes. */
+enum ips_prefetch_step { IPS_PREFETCH_FIRST = 0, IPS_PREFETCH_SECOND = 1 };
+void ips_prefetch(const struct ips_worker *w, int side, const uint8_t *ip, uint32_t len, int step);
 
 /* Counters of one worker: verdicts[side][verdict], bindings[cell] = packets and
  * bytes, and a bounded sparse matrix of (cell, verdict) for verdicts other than OK. */
@@ -394,9 +399,14 @@ void ips_frag_stats(const struct ips_frag_table *t, struct ips_frag_stats *out);
 
 /* ---- benchmarks (ips_bench.c) ------------------------------------------ */
 
-/* Nanoseconds for `rounds` passes over n packets (packet i at packets + i * stride, lengths[i] bytes, each at most
- * stride <= 1,920), including a copy of each; w NULL: the copying alone. 0: out of memory or range. */
+/* All in nanoseconds of this thread's processor time. */
+/* `rounds` passes over n packets (packet i at packets + i * stride, lengths[i] bytes, each at most stride <= 1,920),
+ * including a copy of each; w NULL: the copying alone. ahead: ips_prefetch is called so many packets early, its second
+ * step half as many; 0: never.
+ * Returns 0: out of memory or range. */
 uint64_t ips_bench_packets(struct ips_worker *w, int side, const uint8_t *packets, uint32_t stride, const uint16_t *lengths,
-                           uint32_t n, uint32_t rounds);
+                           uint32_t n, uint32_t rounds, uint32_t ahead);
+/* That many additions, each waiting for the one before: a processor clock each. */
+uint64_t ips_bench_clock(uint32_t additions);
 
 #endif

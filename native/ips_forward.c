@@ -8,13 +8,22 @@
  * Everything that could refuse the packet comes before the first changed byte:
  * scope, TTL and length are judged while the packet still bears the addresses that
  * its sender knows, because an ICMP error quoting any other would be ignored.
+ *
+ * An ordinary packet takes the express lane: the same steps with everything uncommon left out. Whatever it
+ * cannot tell at once goes the whole way, which alone says what is right.
  */
+#include "ips_ordinary.h"
 #include "ips_rewrite.h"
 #include "ips_worker.h"
 
+#define HOT static inline __attribute__((always_inline))
+
 /* RFC 1122 3.2.1.3, RFC 4291 2.5/2.7: addresses that are never forwarded. */
 static inline bool bad_scope(const uint8_t *a, unsigned family) {
-  if (family == 4) return a[0] == 0 || a[0] == 127 || a[0] >= 224 || (a[0] == 169 && a[1] == 254);
+  if (family == 4) {
+    uint32_t address = ips_be32(ips_ld32(a));
+    return address - (1u << 24) >= 223u << 24 || address >> 24 == 127 || address >> 16 == 0xa9fe;
+  }
   if (a[0] == 0xff || (a[0] == 0xfe && (a[1] & 0xc0) == 0x80)) return true;
   return ips_ld64(a) == 0 && (ips_be64(ips_ld64(a + 8)) <= 1);
 }
@@ -179,23 +188,103 @@ static inline bool may_be_tunnel(uint8_t proto) {
          proto == IPS_PROTO_ICMP6;
 }
 
-static inline int forward(struct ips_worker *w, struct ips_pkt *p, enum ips_side side) {
+static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_pkt *p, enum ips_side side) {
   struct ips_view v;
+  uint32_t bytes = p->total_len;
   p->counter = p->endpoint = IPS_NONE;
   w->side = side;
-  w->counters->packets++;
-  uint32_t bytes = p->total_len;
   int verdict = ips_parse(p, &v);
-  if (ips_unlikely(verdict != IPS_OK)) return ips_worker_count(w, verdict, IPS_NONE, bytes);
-  if (ips_unlikely(!w->root)) return ips_worker_count(w, IPS_NO_TABLES, IPS_NONE, bytes);
+  if (ips_unlikely(verdict != IPS_OK)) return ips_worker_count(w, side, verdict, IPS_NONE, bytes);
+  if (ips_unlikely(!w->root)) return ips_worker_count(w, side, IPS_NO_TABLES, IPS_NONE, bytes);
   if (ips_unlikely(bad_scope(destination(p, &v), v.family)))
     verdict = IPS_DESTINATION_SCOPE;
   else if (may_be_tunnel(v.proto) && ips_is_tunnel_local(w->root, v.family, destination(p, &v)))
     verdict = ips_tunnel_in(w, p, &v);
   else
     verdict = side == IPS_OUTER ? ips_outer_translate(w, p, &v) : inner_translate(w, p, &v);
-  return ips_worker_count(w, verdict, p->counter, bytes);
+  return ips_worker_count(w, side, verdict, p->counter, bytes);
 }
 
-int ips_outer(struct ips_worker *w, struct ips_pkt *p) { return forward(w, p, IPS_OUTER); }
-int ips_inner(struct ips_worker *w, struct ips_pkt *p) { return forward(w, p, IPS_INNER); }
+/* ---- the express lane ---------------------------------------------------- */
+
+/* First bytes of addresses that bad_scope has to judge, by bit: IPv4, IPv6. */
+enum { ODD4 = 1, ODD6 = 2 };
+static const uint8_t odd_first_byte[256] = {
+  [0] = ODD4 | ODD6, [127] = ODD4, [169] = ODD4, [224 ... 253] = ODD4, [254 ... 255] = ODD4 | ODD6,
+};
+
+/* Would send_to rewrite, and nothing else? */
+HOT bool only_rewrites(const struct ips_worker *w, const struct ips_view *v, uint32_t endpoint) {
+  const struct ips_endpoint *e = ips_endpoint(w->root, endpoint);
+  if (!e || e->r.encap != IPS_ENCAP_NONE || e->r.prefix_len == 0) return false;
+  if (e->r.flags & (IPS_EP_SELF | IPS_EP_MSS_CLAMP | IPS_EP_TRACE_TUNNEL)) {
+    if (e->r.flags & IPS_EP_SELF || (e->r.flags & IPS_EP_MSS_CLAMP && v->proto == IPS_PROTO_TCP)) return false;
+    if (e->r.flags & IPS_EP_TRACE_TUNNEL && v->ttl < IPS_TRACE_TTL) return false;
+  }
+  return v->ip_len <= ips_path_mtu(&w->shared->paths, &e->r, w->now_ns);
+}
+
+/* False: nothing was done. True: translated and counted, verdict OK. No function that takes the address of view or
+ * hit may be called here: they live in registers. */
+HOT bool express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side, unsigned family) {
+  struct ips_view v;
+  struct ips_hit h;
+  if (!(family == 4 ? ips_ordinary4(p, &v) : ips_ordinary6(p, &v)) || v.ttl <= 1 || !w->root) return false;
+  const uint8_t *from = ips_field_at(p->data, family, IPS_SRC), *to = ips_field_at(p->data, family, IPS_DST);
+  if ((odd_first_byte[from[0]] | odd_first_byte[to[0]]) & (family == 4 ? ODD4 : ODD6)) return false;
+  if (v.proto == IPS_PROTO_UDP && ips_is_tunnel_local(w->root, family, to)) return false;
+  if (side == IPS_OUTER) {
+    if (!(w->header->roles & IPS_ROLE_OUTER) || w->header->flags & IPS_IMAGE_ANTISPOOF) return false;
+    if (!ips_find_global(w->root, family, to, from, &h)) return false;
+  } else if (!(w->header->roles & IPS_ROLE_INNER) || !ips_find_local(w->root, family, to, &h)) {
+    return false;
+  }
+  if (h.flags || (h.kind != IPS_KIND_ENDPOINT && h.kind != IPS_KIND_POLICY && h.kind != IPS_KIND_ADDRESS)) return false;
+  if (side == IPS_OUTER && !only_rewrites(w, &v, h.endpoint)) return false;
+  uint32_t bytes = p->total_len;
+  p->len = p->total_len = v.ip_len;
+  p->counter = h.counter;
+  p->endpoint = h.endpoint;
+  ips_rewrite_as(family, p, &v, IPS_DST, h.address);
+  ips_worker_count(w, side, IPS_OK, h.counter, bytes);
+  return true;
+}
+
+
+void ips_prefetch(const struct ips_worker *w, int side, const uint8_t *ip, uint32_t len, int step) {
+  unsigned family = len >= 20 ? ip[0] >> 4 : 0;
+  if (!w->root || (family != 4 && (family != 6 || len < 40))) return;
+  const uint8_t *to = ips_field_at(ip, family, IPS_DST);
+  ips_u128 key = ips_ld_address(family, to);
+  const struct ips_lpm *lpm = side == IPS_OUTER ? &w->root->global6 : family == 4 ? &w->root->local4 : &w->root->local6;
+  bool is_direct = side == IPS_OUTER && family == 4; /* no hash: all is known at once */
+  uint32_t cell = IPS_NONE;
+  if (step == IPS_PREFETCH_SECOND)
+    cell = is_direct ? IPS_NONE : ips_hash_cell(lpm, ips_hi(key), ips_lo(key), family);
+  else if (side == IPS_OUTER)
+    cell = ips_prefetch_global(w->root, family, to);
+  else
+    ips_prefetch_hash(lpm, ips_hi(key), ips_lo(key));
+  if (cell < w->n_cells) __builtin_prefetch(w->cells + cell, 1);
+}
+
+/* Apart for each family: one function for both would spill registers for the other's sake. */
+#define LANE(name, side, family)                                                                 \
+  static __attribute__((noinline)) int name(struct ips_worker *w, struct ips_pkt *p) {            \
+    return ips_likely(express(w, p, side, family)) ? IPS_OK : whole_way(w, p, side);             \
+  }
+LANE(outer4, IPS_OUTER, 4)
+LANE(outer6, IPS_OUTER, 6)
+LANE(inner4, IPS_INNER, 4)
+LANE(inner6, IPS_INNER, 6)
+
+static inline bool is_6(const struct ips_pkt *p) { return p->len && p->data[0] >> 4 == 6; }
+
+int ips_outer(struct ips_worker *w, struct ips_pkt *p) {
+  w->counters->packets++;
+  return is_6(p) ? outer6(w, p) : outer4(w, p);
+}
+int ips_inner(struct ips_worker *w, struct ips_pkt *p) {
+  w->counters->packets++;
+  return is_6(p) ? inner6(w, p) : inner4(w, p);
+}

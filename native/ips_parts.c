@@ -120,6 +120,7 @@ static void add_tunnel(struct ips_root *r, struct ips_tunnel *cells, unsigned fa
   uint32_t i = ips_tunnel_hash(family, t.remote, t.local);
   while (cells[i & r->tunnel_mask].family) i++;
   cells[i & r->tunnel_mask] = t;
+  if (!remote) r->tunnel_ends |= 1ull << (local[family == 4 ? 3 : 15] & 63);
 }
 
 bool ips_build_tunnels(struct ips_build *b) {

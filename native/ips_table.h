@@ -123,6 +123,7 @@ struct ips_root {
   const struct ips_policy *policies;
   const struct ips_tunnel *tunnels; /* open addressing, tunnel_mask + 1 cells; remote 0: one of our own addresses */
   uint32_t tunnel_mask;
+  uint64_t tunnel_ends;        /* bit n: one of our own tunnel addresses ends in n, modulo 64 */
   uint8_t longest4;            /* longest IPv4 binding */
   uint16_t first4[257];
 };
@@ -135,6 +136,8 @@ static inline const struct ips_endpoint *ips_endpoint(const struct ips_root *r, 
 
 static inline const struct ips_net4 *ips_net4_find(const struct ips_root *r, uint32_t address) {
   uint32_t i = r->first4[address >> 24], end = r->first4[(address >> 24) + 1];
+  if (i == end) return NULL;
+  if (ips_likely((address & r->net4[i].mask) == r->net4[i].base)) return r->net4 + i; /* most often there is one */
   while (ips_unlikely(end - i > 4)) {
     uint32_t mid = (i + end) / 2;
     if (r->net4[mid].base > address) end = mid; else i = mid;
@@ -253,19 +256,39 @@ static inline bool ips_find_global_self(const struct ips_root *r, unsigned famil
   return family == 4 ? ips_find4(r, key, NULL, IPS_OWN, h) : ips_find6(r, key, NULL, IPS_OWN, h);
 }
 
-/* Asks for the cache line that ips_find_global will need; a host that holds a batch calls it a few packets ahead. */
-static inline void ips_prefetch_global(const struct ips_root *r, unsigned family, const uint8_t *key) {
-  if (family == 4) {
-    uint32_t address = ips_be32(ips_ld32(key));
-    const struct ips_net4 *n = ips_net4_find(r, address);
-    if (n) __builtin_prefetch(n->pages[(address - n->base) / IPS_PAGE_SLOTS] + (address - n->base) % IPS_PAGE_SLOTS);
-  } else if (r->global6.n) {
-    const struct ips_hash *t = r->global6.tables;
-    uint64_t hash = ips_hash_of(ips_be64(ips_ld64(key)) & t->mask_hi, ips_be64(ips_ld64(key + 8)) & t->mask_lo);
-    const struct ips_hash_page *page = ips_page_of(t, hash);
-    __builtin_prefetch(page->keys + ips_bucket_of(hash) * IPS_BUCKET);
-    __builtin_prefetch(page->values + ips_bucket_of(hash) * IPS_BUCKET);
+/* Functions that only prefetch: GCC 12 takes them for ones that do nothing, unless it must inline them. */
+#define IPS_PREFETCHES static inline __attribute__((always_inline))
+
+/* Asks for the lines of a key in the longest of the prefixes in use, where most addresses are. */
+IPS_PREFETCHES void ips_prefetch_hash(const struct ips_lpm *lpm, uint64_t hi, uint64_t lo) {
+  if (!lpm->n) return;
+  const struct ips_hash *t = lpm->tables;
+  uint64_t hash = ips_hash_of(hi & t->mask_hi, lo & t->mask_lo);
+  const struct ips_hash_page *page = ips_page_of(t, hash);
+  const struct ips_value *values = page->values + ips_bucket_of(hash) * IPS_BUCKET;
+  __builtin_prefetch(page->keys + ips_bucket_of(hash) * IPS_BUCKET);
+  __builtin_prefetch(values);
+  __builtin_prefetch(values + IPS_BUCKET / 2);
+}
+/* When these have arrived: the key's counter cell, or IPS_NONE. */
+static inline uint32_t ips_hash_cell(const struct ips_lpm *lpm, uint64_t hi, uint64_t lo, unsigned family) {
+  if (!lpm->n) return IPS_NONE;
+  const struct ips_hash *t = lpm->tables;
+  const struct ips_value *v = ips_hash_find(t, hi & t->mask_hi, lo & t->mask_lo);
+  return v ? v->cell + (family == 4 ? (uint32_t)((hi & ~t->mask_hi) >> 32) : 0) : IPS_NONE;
+}
+/* Asks for the lines that ips_find_global will need; a host that holds a batch calls it a few packets ahead. Returns
+ * the counter cell where the address alone tells it (IPv4), else IPS_NONE. */
+IPS_PREFETCHES uint32_t ips_prefetch_global(const struct ips_root *r, unsigned family, const uint8_t *key) {
+  if (family == 6) {
+    ips_prefetch_hash(&r->global6, ips_be64(ips_ld64(key)), ips_be64(ips_ld64(key + 8)));
+    return IPS_NONE;
   }
+  uint32_t address = ips_be32(ips_ld32(key));
+  const struct ips_net4 *n = ips_net4_find(r, address);
+  if (!n) return IPS_NONE;
+  __builtin_prefetch(n->pages[(address - n->base) / IPS_PAGE_SLOTS] + (address - n->base) % IPS_PAGE_SLOTS);
+  return n->cell + (address - n->base);
 }
 
 /* ---- local -> global ---- */
@@ -322,6 +345,7 @@ static inline uint32_t ips_find_tunnel(const struct ips_root *r, unsigned family
   return t ? t->endpoint : IPS_NONE; /* remote 0 is no address: its cells name IPS_NONE */
 }
 static inline bool ips_is_tunnel_local(const struct ips_root *r, unsigned family, const uint8_t *address) {
+  if (ips_likely(!(r->tunnel_ends >> (address[family == 4 ? 3 : 15] & 63) & 1))) return false;
   return ips_tunnel_find(r, family, 0, ips_ld_address(family, address)) != NULL;
 }
 

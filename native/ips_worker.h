@@ -50,8 +50,8 @@ struct ips_worker {
 };
 
 /* Sends the ICMP error about p (v: its view), if allowed by rule, rate and configuration. */
-void ips_worker_error(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v, enum ips_error_kind kind,
-                      uint32_t mtu);
+__attribute__((cold)) void ips_worker_error(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v,
+                                            enum ips_error_kind kind, uint32_t mtu);
 /* True if the rate allows one more ICMP error now. */
 bool ips_worker_may_send_error(struct ips_worker *w);
 void ips_worker_emit(struct ips_worker *w, uint8_t *data, uint32_t len, enum ips_emit kind);
@@ -60,11 +60,12 @@ void ips_worker_count_drop(struct ips_worker *w, uint32_t counter, int verdict);
 static inline bool ips_is_zero(const uint8_t address[16]) { return (ips_ld64(address) | ips_ld64(address + 8)) == 0; }
 
 /* Every packet ends here exactly once. `packets`, `bytes`: as it arrived. */
-static inline int ips_worker_count(struct ips_worker *w, int verdict, uint32_t counter, uint32_t bytes) {
-  w->counters->verdicts[w->side][verdict]++;
-  if (ips_likely(counter < w->n_cells) && ips_likely(ips_dispositions[verdict] != IPS_DROP)) {
-    w->cells[counter].packets++;
-    w->cells[counter].bytes += bytes;
+static inline int ips_worker_count(struct ips_worker *w, enum ips_side side, int verdict, uint32_t counter, uint32_t bytes) {
+  w->counters->verdicts[side][verdict]++;
+  if (ips_likely(counter < w->n_cells) && (ips_likely(verdict == IPS_OK) || ips_dispositions[verdict] != IPS_DROP)) {
+    struct ips_cell *cell = w->cells + counter;
+    cell->packets++;
+    cell->bytes += bytes;
   }
   if (ips_unlikely(verdict != IPS_OK)) ips_worker_count_drop(w, counter, verdict);
   return verdict;
