@@ -67,7 +67,7 @@ static void keep_cells(struct ips_cells *cells, const struct ips_gen *g) {
 }
 
 static void sweep_cells(struct ips_control *c) {
-  if (c->cells.top < SWEEP_FLOOR || c->cells.top < c->cells.sweep_at) return;
+  if (!c->cells.sweep_at || c->cells.top < c->cells.sweep_at) return;
   ips_cells_sweep_begin(&c->cells);
   keep_cells(&c->cells, c->live);
   keep_cells(&c->cells, c->previous);
@@ -108,6 +108,7 @@ uint64_t ips_tables_prepare(struct ips_tables *t, const void *bytes, size_t n, s
     content = ips_build(&c->mem, &c->cells, &image, c->live ? c->live->content : NULL, st);
   ips_image_close(&c->mem, &image);
   if (!content) return 0;
+  if (!c->cells.sweep_at) c->cells.sweep_at = 2 * c->cells.top + SWEEP_FLOOR; /* the first one leaves nothing behind */
   c->prepared = gen_new(t, content, image.header.term, image.header.revision);
   if (c->prepared) return c->prepared->root.generation;
   ips_content_drop(&c->mem, content);

@@ -18,6 +18,7 @@ from tests.table_images import (
     in_order,
     member,
     network,
+    packed,
     policy,
     text,
 )
@@ -415,9 +416,6 @@ def test_thousands_come_and_go_by_deltas() -> None:
     for part in range(0, 4000, 1000):
         gone = [{**row, "kind": GONE} for row in rows[part : part + 990]]
         generation = tables.load(image.delta(generation, gone))
-        tables.load(tables.dump())  # the previous generation, with all its chunks, goes
-        generation = tables.info()["generation"]
-    assert tables.info()["bytes"] < 14 * 32_768  # ten records in each of many chunks were put together
     left = [row for i, row in enumerate(rows) if i % 1000 >= 990]
     assert tables.dump() == image.but(bindings=left).pack()
     found = tables.find_local([f"2001:db8:a::{i:x}" for i in range(1, 4001)])["kind"] != GONE
@@ -430,17 +428,34 @@ def test_a_crowded_hash_finds_all_that_is_left_after_any_removal() -> None:
     image = Image(networks=GLOBAL6, endpoints=SITE6, header=ROLES_INNER)
     there = set(range(1, 4300))
     keys = {i: f"2001:db8:100::{i:x}" for i in there}
+    outer, inner = (
+        b"".join(bytes(packed(f"{base}{i:x}")) for i in keys) for base in ("2001:db8:100::", "2001:db8:a::")
+    )
     generation = tables.load(image.but(bindings=[binding(f"{keys[i]}/128", A, i) for i in sorted(there)]))
     rng = np.random.default_rng(3)
     while there:
-        gone = set(rng.choice(sorted(there), min(len(there), 700), replace=False).tolist())
-        generation = tables.load(
-            image.delta(generation, [binding(f"{keys[i]}/128", kind=GONE) for i in sorted(gone)])
-        )
-        there -= gone
+        few = len(there) // 10 + 1  # more would be built anew
+        gone = rng.choice(sorted(there), few, replace=False).tolist()
+        rows = [binding(f"{keys[i]}/128", kind=GONE) for i in sorted(gone)]
+        generation = tables.load(image.delta(generation, rows))
+        there -= set(gone)
         expected = np.array([i in there for i in keys])
-        assert ((tables.find_global(list(keys.values()))["kind"] != GONE) == expected).all()
-        assert ((tables.find_local([f"2001:db8:a::{i:x}" for i in keys])["kind"] != GONE) == expected).all()
+        assert ((tables.globals(6, outer, None)["kind"] != GONE) == expected).all()
+        assert ((tables.locals(6, inner)["kind"] != GONE) == expected).all()
+
+
+def test_chunks_that_hold_little_are_put_together() -> None:
+    tables = Tables()
+    image = many(100_000)
+    generation = tables.load(image)
+    gone = image.bindings.copy()  # type: ignore[union-attr]
+    gone["kind"] = GONE
+    keep = np.arange(len(gone)) % 500 == 0
+    tables.load(image.delta(generation, gone[~keep]))  # type: ignore[arg-type]
+    assert tables.dump() == image.but(bindings=image.bindings[keep]).pack()  # type: ignore[call-overload]
+    tables.load(tables.dump())  # the previous generation, with all its chunks, goes
+    pages_of_slots = 100_000 // 4096 + 1
+    assert tables.info()["bytes"] < (pages_of_slots + 20) * 32_832 + 850_000  # and the map of 4 M cells
 
 
 def test_the_longest_binding_is_named() -> None:

@@ -175,6 +175,12 @@ CASES: dict[str, tuple[Image, str, int, int]] = {
         POLICY,
         1,
     ),
+    "policy members without end": (
+        with_row("policies", 1, first_member=1, n_members=0xFFFFFFFF),
+        "BAD_TARGET",
+        POLICY,
+        1,
+    ),
     "policy without members": (with_row("policies", 1, n_members=0), "BAD_POLICY", POLICY, 1),
     "policy without weight": (with_row("members", 2, weight=0), "BAD_POLICY", POLICY, 1),
     "table not prime": (with_row("policies", 0, table_size=309), "BAD_POLICY", POLICY, 0),
