@@ -149,9 +149,9 @@ class Engine:
     outer_device: str
     inner_device: str
     counter_cells: int  # per-binding counters that can be told apart
-    delivery_table: int  # routing table for what comes out of our devices
+    service_table: int  # routing table with our routes only, asked before the node's own
     reply_table: int  # routing table that takes replies into our devices
-    rule_priority: int  # of the first `ip rule`; the second has the next number
+    rule_priority: int  # of the first `ip rule`; ten in a row are ours
 
 
 @dataclass(frozen=True, slots=True)

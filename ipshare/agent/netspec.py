@@ -71,7 +71,7 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
         ra_devices=facts.ra_devices,
         outer_device=config.engine.outer_device,
         inner_device=config.engine.inner_device,
-        service_table=config.engine.delivery_table,
+        service_table=config.engine.service_table,
         reply_table=config.engine.reply_table,
         rule_priority=config.engine.rule_priority,
     )

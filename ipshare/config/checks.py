@@ -156,14 +156,14 @@ def devices(site: Site, engine: schema.Engine) -> Iterator[Finding]:
 def routing_tables(site: Site, engine: schema.Engine) -> Iterator[Finding]:
     reserved = {255: "local", 254: "main", 253: "default"}
     tables = {
-        key: getattr(engine, key) for key in ("delivery_table", "reply_table") if key not in engine._broken
+        key: getattr(engine, key) for key in ("service_table", "reply_table") if key not in engine._broken
     }
     for key, number in tables.items():
         if number in reserved:
             message = f"routing table {number} is {reserved[number]}, one of the kernel's own"
             yield Finding(("engine", key), message, "choose a free number from 1 to 252 or above 255")
     if len(tables) == 2 and len(set(tables.values())) == 1:
-        message = f"delivery_table and reply_table are both {engine.reply_table}"
+        message = f"service_table and reply_table are both {engine.reply_table}"
         yield Finding(("engine", "reply_table"), message, "give each a table of its own")
 
 

@@ -178,19 +178,21 @@ class Engine(Table):
         le=1 << 26,
         description="Bindings that can have counters of their own; 16 bytes each for every worker.",
     )
-    delivery_table: RoutingTable = Field(
+    service_table: RoutingTable = Field(
         default=4900,
-        description="Routing table (number) where packets that come out of our devices are looked up first.",
+        description="Routing table (number) that holds our routes and nothing else; it is asked before the "
+        "node's own. Must be free.",
     )
     reply_table: RoutingTable = Field(
-        default=4901, description="Routing table (number) that brings replies of devices into our devices."
+        default=4901,
+        description="Routing table (number) that brings replies of devices into our devices. Must be free.",
     )
     rule_priority: int = Field(
         default=4900,
         ge=1,
-        le=32764,
-        description="Priority of our first `ip rule`; the next number is used too. Below 32766, "
-        "that of table main.",
+        le=32756,
+        description="Priority of our first `ip rule`; ten numbers from here on must be free, all of them "
+        "below 32766, that of table main.",
     )
 
 

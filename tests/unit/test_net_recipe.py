@@ -160,3 +160,10 @@ def test_diff_sees_a_changed_mtu():
         "route add 203.0.113.0/24 dev ips-out mtu 1300 metric 64 table 17301"
     ]
     assert not steps.first and not steps.last
+
+
+def test_the_configuration_allows_the_priorities_that_there_is_room_for():
+    limits = json_schema()["$defs"]["Engine"]["properties"]["rule_priority"]
+    recipe(replace(EVERYTHING, rule_priority=limits["maximum"]))
+    with pytest.raises(NetError, match="out of range"):
+        recipe(replace(EVERYTHING, rule_priority=limits["maximum"] + 1))
