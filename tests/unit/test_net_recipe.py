@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from ipshare.config import json_schema
 from ipshare.net import GlobalNetwork, NetError, NodeNet, Reply, describe, recipe
 from ipshare.net.actions import (
     AddressAdd,
