@@ -154,17 +154,18 @@ struct ips_endpoint_rec {
 struct ips_policy_rec { /* S1.8 */
   uint32_t first_member, n_members;
   uint32_t table_size;    /* prime, > 100 x members; 0: chosen by the core */
-  uint8_t v4_bits, v6_bits; /* leading client bits that are hashed; 32 and 64 by default */
+  uint8_t v4_bits, v6_bits; /* leading client bits that are hashed; usually 32 and 64; 0: one end point for all clients */
   uint8_t reserved[2];
   uint64_t seed;
 };
+/* In the Maglev table a member is known by its local prefix, one without by its tunnel_remote: the same on all nodes. */
 struct ips_member_rec {
   uint32_t endpoint; /* index; for a dual-stack end point the record of the policy's family */
   uint32_t weight;   /* 0: takes nothing new */
 };
 
 enum ips_kind {
-  IPS_KIND_NONE = 0,     /* no binding here (in a delta: remove this binding) */
+  IPS_KIND_NONE = 0,     /* in a delta: remove this binding (fine if there is none); of an answer: no binding here */
   IPS_KIND_ENDPOINT = 1, /* target = end point; local = offset from its local prefix, 128 bit big-endian
                             (IPv4: the first four bytes) */
   IPS_KIND_POLICY = 2,   /* target = policy; local = offset, the same at every member */
@@ -204,7 +205,8 @@ enum ips_load_error {
   IPS_LOAD_NOT_SORTED = 13,   /* bindings must ascend by (family, global, prefix_len) */
   IPS_LOAD_DUPLICATE = 14,    /* equal prefix twice */
   IPS_LOAD_OUTSIDE = 15,      /* binding outside of every network */
-  IPS_LOAD_OVERLAP = 16,      /* two bindings of one end point claim one local address */
+  IPS_LOAD_OVERLAP = 16,      /* two bindings claim one local address; judged where roles make this node map it
+                                 back, and not of end points that are encapsulated to (S1.6) */
   IPS_LOAD_TOO_LARGE = 17,    /* more than the core can index */
   IPS_LOAD_NO_MEMORY = 18,
   IPS_LOAD_BAD_POLICY = 19,   /* no member, weight sum 0, table size not prime */
@@ -214,7 +216,7 @@ enum ips_load_error {
 struct ips_load_status {
   int error;        /* enum ips_load_error */
   uint32_t section; /* 0 header, 1 network, 2 end point, 3 policy, 4 member, 5 binding */
-  uint32_t index;   /* of the first bad record in its section */
+  uint32_t index;   /* of the first bad record in its section; ~0: a binding that a delta kept from its base */
 };
 const char *ips_load_error_text(int error);
 
@@ -235,7 +237,9 @@ uint64_t ips_tables_prepare(struct ips_tables *t, const void *image, size_t byte
 int ips_tables_commit(struct ips_tables *t, uint64_t generation);
 void ips_tables_abort(struct ips_tables *t);
 /* The previous generation becomes live again, under a new number, which is
- * returned; 0 if there is none. Rolling back twice returns to where one was. */
+ * returned; 0 if there is none (or no memory). Rolling back twice returns to where one was. It bears the highest
+ * (term, revision) ever committed, and images below that stay refused: what is live is told by digest and settings.
+ * A prepared generation is discarded. */
 uint64_t ips_tables_rollback(struct ips_tables *t);
 /* Frees what no worker can see any more. Cheap; called by the control thread now and then. Returns bytes freed. */
 size_t ips_tables_reclaim(struct ips_tables *t);
