@@ -38,7 +38,7 @@ ipshare/_bin/ipshare-engine: $(NATIVE) setup.py | .venv/.installed
 lint: setup-test
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m importlinter.cli lint 2>/dev/null || .venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 
 bench: setup-test
 	$(PY) -m ipshare bench $(BENCH)

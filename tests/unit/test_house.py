@@ -1,0 +1,38 @@
+"""The house style, where a machine can judge it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYTHON = sorted((ROOT / "ipshare").rglob("*.py"))
+C = sorted(path for pattern in ("*.c", "*.h", "*/*.c", "*/*.h") for path in (ROOT / "native").glob(pattern))
+LONGEST = 500  # lines; beyond that a file is no longer one thing
+
+
+@pytest.mark.parametrize("path", [*PYTHON, *C], ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_says_what_it_is_for_and_stays_one_thing(path: Path) -> None:
+    text = path.read_text()
+    opens = ('"""', 'r"""') if path.suffix == ".py" else ("/*",)
+    assert not text or text.startswith(opens), "opens without saying what it is for"
+    assert len(text.splitlines()) <= LONGEST
+
+
+def test_the_compiled_module_has_one_door() -> None:
+    users = [path for path in PYTHON if re.search(r"import.*\b_native\b|core\._native", path.read_text())]
+    assert {path.parent.name for path in users} == {"core"}
+
+
+def test_the_core_knows_neither_its_hosts_nor_python() -> None:
+    core = [path for path in C if path.parent.name == "native"]
+    includes = {line for path in core for line in re.findall(r'#include [<"]([^>"]+)', path.read_text())}
+    assert not [name for name in includes if re.match(r"vlib|vnet|vpp|Python|engine/", name)]
+
+
+@pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "NotImplementedError"])
+def test_nothing_is_left_for_later(word: str) -> None:
+    found = [path for path in [*PYTHON, *C] if word in path.read_text()]
+    assert not found
