@@ -32,7 +32,7 @@ def test_the_core_knows_neither_its_hosts_nor_python() -> None:
     assert not [name for name in includes if re.match(r"vlib|vnet|vpp|Python|engine/", name)]
 
 
-@pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "NotImplementedError"])
+@pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "raise NotImplementedError"])
 def test_nothing_is_left_for_later(word: str) -> None:
     found = [path for path in [*PYTHON, *C] if word in path.read_text()]
     assert not found
