@@ -76,9 +76,16 @@ class Worker:
         generation = int(lib.ips_tables_prepare(self._tables, ffi.from_buffer(image), len(image), status))
         if generation == 0:
             raise LoadError(status.error, status.section, status.index)
+        self._clear_fresh_cells()
         lib.ips_tables_commit(self._tables, generation)
         lib.ips_tables_reclaim(self._tables)
         return generation
+
+    def _clear_fresh_cells(self) -> None:
+        """Cells that counted for a binding that is gone begin at zero for their next one."""
+        ranges = ffi.new("struct ips_cell_range[]", lib.ips_tables_fresh_cells(self._tables, ffi.NULL, 0) or 1)
+        for n in range(lib.ips_tables_fresh_cells(self._tables, ranges, len(ranges))):
+            self._cells[ranges[n].first : ranges[n].first + ranges[n].n] = 0
 
     def rollback(self) -> int:
         """The previous generation under a new number; 0 if there is none."""

@@ -105,6 +105,7 @@ static int op_prepare(struct call *c) {
 static int op_commit(struct call *c) {
   struct ips_ctl_generation g;
   memcpy(&g, c->payload, sizeof g);
+  if (!cells_clear_fresh(c->control->engine)) return refuse(c, IPS_CTL_SYSTEM, "out of memory: nothing was committed");
   if (ips_tables_commit(c->control->engine->tables, g.generation))
     return refuse(c, IPS_CTL_NO_GENERATION, "generation %llu is not prepared: prepare it (again), another client may have "
                   "replaced it", (unsigned long long)g.generation);
