@@ -80,6 +80,7 @@ struct ips_ctl_error {
 enum ips_ctl_feature {
   IPS_CTL_FEATURE_TSO = 1,      /* TCP super-packets pass whole */
   IPS_CTL_FEATURE_USO = 2,      /* UDP super-packets too (Linux 6.2) */
+  IPS_CTL_FEATURE_URING = 4,    /* workers move small packets in batches, by io_uring */
 };
 struct ips_ctl_hello {
   uint8_t boot_id[16];      /* of this run of the process */

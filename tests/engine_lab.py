@@ -108,10 +108,13 @@ class Node:
     socket: Path
     engine: launch.Engine
     control: Control
+    plain_io: bool = False
 
     def start(self, *, workers: int = 2) -> None:
         """(Again), devices up and routed."""
-        self.engine = inside(self.name, lambda: launch.start(self.socket, workers=workers))
+        self.engine = inside(
+            self.name, lambda: launch.start(self.socket, workers=workers, plain_io=self.plain_io)
+        )
         for device in ("ips-out", "ips-in"):
             run(self.name, f"sysctl -qw net.ipv4.conf.{device}.rp_filter=0")
             run(self.name, f"sysctl -qw net.ipv4.conf.{device}.accept_local=1")
@@ -185,9 +188,11 @@ class Lab:
             run(self.names[node], f"ip {family} rule add iif {device} lookup 77 pref 100")
             run(self.names[node], f"ip {family} route add {prefix} via {gateway} table 77")
 
-    def engine(self, node: str, content: Tables | None = None, *, workers: int = 2) -> Node:
+    def engine(
+        self, node: str, content: Tables | None = None, *, workers: int = 2, plain_io: bool = False
+    ) -> Node:
         socket = self.directory / f"{node}.sock"
-        started = Node(self.names[node], socket, None, Control(socket))  # type: ignore[arg-type]
+        started = Node(self.names[node], socket, None, Control(socket), plain_io)  # type: ignore[arg-type]
         started.start(workers=workers)
         self._end.callback(self._stop, started)
         if content is not None:

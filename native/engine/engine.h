@@ -32,7 +32,7 @@ enum exit_code {
 };
 
 enum {
-  BATCH = 64,              /* packets of one device per frame */
+  BATCH = 64,              /* packets of one device per frame, at most */
   HEADROOM = 256,          /* before a packet read from a device; the vnet header takes part of it */
   PACKET_ROOM = 65536 + 128,
   SIDES = 2,
@@ -47,6 +47,7 @@ struct options {
   uint32_t workers;
   uint32_t counter_cells;
   bool json_errors;
+  bool plain_io;             /* read() and write() even where io_uring could be used */
 };
 
 struct region { /* region.c */
@@ -59,6 +60,7 @@ struct tap_set;
 struct tap_ring;
 struct taps;
 
+struct io;
 struct worker {
   struct engine *engine;
   struct ips_worker *core;
@@ -72,7 +74,7 @@ struct worker {
   _Atomic uint64_t frame;     /* odd while a frame is in hand */
   pthread_t thread;
   bool started;
-  uint8_t *buffer;            /* HEADROOM + PACKET_ROOM */
+  struct io *io;              /* io.h: buffers and batches */
 };
 
 struct engine {
@@ -106,6 +108,8 @@ int region_create(struct region *r, uint32_t workers, uint32_t cells, const uint
 struct ips_ctl_worker *region_worker(const struct region *r, uint32_t worker);
 struct ips_counters *region_counters(const struct region *r, uint32_t worker);
 struct ips_cell *region_cells(const struct region *r, uint32_t worker);
+/* cells.c: before a commit. False: no memory, nothing cleared. */
+bool cells_clear_fresh(const struct engine *e);
 int memfd_sealed(const char *name, size_t bytes, void **map); /* writable now; memfd_seal() when filled */
 int memfd_seal(int fd, void *map, size_t bytes);
 

@@ -20,7 +20,7 @@
 
 static const char USAGE[] =
   "usage: ipshare-engine --socket PATH [--workers N] [--outer NAME] [--inner NAME]\n"
-  "                      [--counter-cells N] [--node NAME] [--json-errors] [--version]\n";
+  "                      [--counter-cells N] [--node NAME] [--plain-io] [--json-errors] [--version]\n";
 
 static int usage(const char *what, const char *value) {
   int code = fail(EXIT_USAGE, "see --help", "%s%s%s", what, value ? " " : "", value ? value : "");
@@ -44,12 +44,12 @@ static long default_workers(void) {
   return cpus < 1 ? 1 : cpus > 8 ? 8 : cpus;
 }
 
-enum option_code { OPT_SOCKET = 256, OPT_WORKERS, OPT_OUTER, OPT_INNER, OPT_CELLS, OPT_NODE, OPT_JSON, OPT_VERSION, OPT_HELP };
+enum option_code { OPT_SOCKET = 256, OPT_WORKERS, OPT_OUTER, OPT_INNER, OPT_CELLS, OPT_NODE, OPT_PLAIN, OPT_JSON, OPT_VERSION, OPT_HELP };
 static const struct option OPTIONS[] = {
   {"socket", required_argument, NULL, OPT_SOCKET}, {"workers", required_argument, NULL, OPT_WORKERS},
   {"outer", required_argument, NULL, OPT_OUTER}, {"inner", required_argument, NULL, OPT_INNER},
   {"counter-cells", required_argument, NULL, OPT_CELLS}, {"node", required_argument, NULL, OPT_NODE},
-  {"json-errors", no_argument, NULL, OPT_JSON}, {"version", no_argument, NULL, OPT_VERSION},
+  {"plain-io", no_argument, NULL, OPT_PLAIN}, {"json-errors", no_argument, NULL, OPT_JSON}, {"version", no_argument, NULL, OPT_VERSION},
   {"help", no_argument, NULL, OPT_HELP}, {0},
 };
 
@@ -61,6 +61,7 @@ static int set_option(struct options *o, int code, const char *value) {
     case OPT_OUTER: o->device[IPS_CTL_OUTER] = value; break;
     case OPT_INNER: o->device[IPS_CTL_INNER] = value; break;
     case OPT_NODE: o->node = value; break;
+    case OPT_PLAIN: o->plain_io = true; break;
     case OPT_JSON: fail_use_json(o->json_errors = true); break;
     case OPT_WORKERS:
       if ((n = number(value, 1, IPS_CTL_MAX_WORKERS)) < 0) return usage("--workers is a number from 1 to 64, not", value);

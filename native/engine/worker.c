@@ -1,23 +1,21 @@
 /* worker.c: one packet thread: read -> core -> write, on its own queue of each device.
  *
- * A turn takes up to BATCH packets of the outer device, then of the inner one; each
- * batch is one frame of the core. A packet is read, changed and written before the next one
- * is read, so that it never leaves the cache. What the core makes on the way (segments,
- * ICMP errors) goes out of the same device through emit(). Both queues empty: sleep in
- * epoll. Nothing here allocates, locks or logs; what goes wrong is counted.
+ * A turn takes some packets of the outer device, then of the inner one (io.h: one by one or
+ * as a batch); each is one frame of the core. What the core makes on the way (segments, ICMP
+ * errors) goes out of the same device through emit(). Both queues empty: sleep in epoll.
+ * Nothing here allocates, locks or logs; what goes wrong is counted.
  */
 #define _GNU_SOURCE
 #include "engine.h"
+#include "io.h"
 #include "tap.h"
 #include "vnet.h"
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
-/* Counters have one writer; a relaxed store keeps readers from seeing half a number. */
+enum { MANY_IN_VAIN = 64 };
+
 #define ADD(counter, n) __atomic_store_n(&(counter), (counter) + (n), __ATOMIC_RELAXED)
 
 static void device_gone(struct worker *w) {
@@ -26,40 +24,17 @@ static void device_gone(struct worker *w) {
   eventfd_signal(w->engine->wake_event);
 }
 
-static void refused(struct worker *w) {
-  ADD(w->stat->tx_refused[w->side], 1);
-  __atomic_store_n(&w->stat->tx_errno, (uint64_t)errno, __ATOMIC_RELAXED);
-}
-
-static inline void send_packet(struct worker *w, struct ips_pkt *p) {
-  struct virtio_net_hdr header = vnet_out(p);
-  ssize_t n;
-  if (ips_likely(p->headroom >= VNET_BYTES)) {
-    memcpy(p->data - VNET_BYTES, &header, VNET_BYTES);
-    n = write(w->fd[w->side], p->data - VNET_BYTES, p->len + VNET_BYTES);
-  } else {
-    struct iovec parts[2] = {{&header, VNET_BYTES}, {p->data, p->len}};
-    n = writev(w->fd[w->side], parts, 2);
-  }
-  if (ips_unlikely(n < 0)) {
-    refused(w);
-    return;
-  }
-  ADD(w->stat->tx_packets[w->side], 1);
-  ADD(w->stat->tx_bytes[w->side], p->len);
-}
-
 static void emit(void *arg, struct ips_pkt *p, int kind) {
   struct worker *w = arg;
   if (ips_unlikely(w->taps != NULL)) tap_emitted(w, p, kind);
-  if (kind != IPS_EMIT_COPY) send_packet(w, p);
+  if (kind != IPS_EMIT_COPY) io_send(w, p, false);
 }
 
 static inline int call_core(struct worker *w, struct ips_pkt *p) {
   return w->side == IPS_CTL_OUTER ? ips_outer(w->core, p) : ips_inner(w->core, p);
 }
 
-static inline void one_packet(struct worker *w, uint8_t *at, uint32_t bytes) {
+static inline void one_packet(struct worker *w, uint8_t *at, uint32_t bytes, bool is_stable) {
   struct ips_pkt p;
   int verdict;
   vnet_in(at, bytes, HEADROOM - VNET_BYTES, &p);
@@ -72,10 +47,11 @@ static inline void one_packet(struct worker *w, uint8_t *at, uint32_t bytes) {
     verdict = call_core(w, &p);
     tap_verdict(w, &p, verdict);
   }
-  if (ips_likely(ips_dispositions[verdict] == IPS_SEND)) send_packet(w, &p);
+  if (ips_likely(ips_dispositions[verdict] == IPS_SEND)) io_send(w, &p, is_stable);
 }
 
-static void frame_begin(struct worker *w) {
+static void frame_begin(struct worker *w, int side) {
+  w->side = side;
   atomic_fetch_add(&w->frame, 1); /* a full barrier: taps are read after it */
   w->taps = tap_current(w->engine->taps);
   ips_worker_begin(w->core, clock_ns(CLOCK_BOOTTIME));
@@ -87,24 +63,53 @@ static void frame_end(struct worker *w) {
   atomic_store_explicit(&w->frame, w->frame + 1, memory_order_release);
 }
 
-/* One batch of one device. Returns true if the queue may hold more. */
-static bool turn(struct worker *w, int side) {
-  uint8_t *at = w->buffer + HEADROOM - VNET_BYTES;
-  int fd = w->fd[side];
-  ssize_t n = read(fd, at, PACKET_ROOM);
-  if (n < 0 && errno == EAGAIN) return false;
-  unsigned left = BATCH;
-  w->side = side;
-  frame_begin(w);
-  while (n > VNET_BYTES) {
-    one_packet(w, at, (uint32_t)n);
-    if (--left == 0) break;
-    n = read(fd, at, PACKET_ROOM);
+static bool is_fatal(int error) { return error && error != EAGAIN && error != EINTR; }
+
+/* One by one, all in the same buffer. Returns true if the queue may hold more. */
+static bool turn_single(struct worker *w, int side) {
+  uint8_t *at = io_slot(w->io, w->io->set, 0) + HEADROOM - VNET_BYTES;
+  uint64_t bytes = 0;
+  unsigned n = 0;
+  int error = 0;
+  io_flush(w);
+  ssize_t size = read(w->fd[side], at, PACKET_ROOM);
+  if (size < 0) error = errno;
+  if (size > VNET_BYTES) {
+    frame_begin(w, side);
+    do {
+      one_packet(w, at, (uint32_t)size, false);
+      bytes += (uint64_t)size;
+      if (++n == BATCH) break;
+      size = read(w->fd[side], at, PACKET_ROOM);
+      if (size < 0) error = errno;
+    } while (size > VNET_BYTES);
+    frame_end(w);
   }
-  int reason = n < 0 ? errno : 0;
+  if (is_fatal(error)) device_gone(w);
+  w->io->is_large[side] = n && bytes / n > IO_SMALL;
+  return n == BATCH || (n && !w->io->is_large[side]);
+}
+
+/* Writes the batch before and reads the next in one system call. Returns true if the queue may hold more. */
+static bool turn_batch(struct worker *w, int side) {
+  struct io *io = w->io;
+  uint32_t want = io->want[side];
+  if (!io_read_batch(w, side)) return false;
+  uint8_t *at = io_slot(io, io->set, 0) + HEADROOM - VNET_BYTES;
+  int error = 0;
+  frame_begin(w, side);
+  for (uint32_t i = 0; i < want; i++, at += IO_SLOT) {
+    if (ips_likely(io->result[i] > VNET_BYTES)) one_packet(w, at, (uint32_t)io->result[i], true);
+    else if (io->result[i] < 0 && is_fatal(-io->result[i])) error = -io->result[i];
+  }
   frame_end(w);
-  if (reason && reason != EAGAIN && reason != EINTR) device_gone(w);
-  return left == 0;
+  io->set ^= 1; /* the packets stay where they are until they are written */
+  if (error) device_gone(w);
+  return true;
+}
+
+static inline bool turn(struct worker *w, int side) {
+  return w->io->batched && !w->io->is_large[side] ? turn_batch(w, side) : turn_single(w, side);
 }
 
 static int watch(int epoll, int fd) {
@@ -136,11 +141,14 @@ static void *run(void *arg) {
   watch(epoll, w->engine->stop_event);
   watch(epoll, w->fd[IPS_CTL_OUTER]);
   watch(epoll, w->fd[IPS_CTL_INNER]);
-  while (!atomic_load_explicit(&w->engine->fatal, memory_order_relaxed)) {
+  for (unsigned in_vain = 0; !atomic_load_explicit(&w->engine->fatal, memory_order_relaxed);) {
     bool more = turn(w, IPS_CTL_OUTER);
     more |= turn(w, IPS_CTL_INNER);
     ADD(w->stat->loops, 1);
+    in_vain = more ? 0 : in_vain + 1;
+    if (in_vain > MANY_IN_VAIN) w->io->batched = false; /* woken for packets that its reads do not see */
     if (more && !atomic_load_explicit(&w->engine->stopping, memory_order_relaxed)) continue;
+    io_flush(w);
     if (!sleep_until_packets(w, epoll)) break;
   }
   close(epoll);
@@ -150,9 +158,9 @@ static void *run(void *arg) {
 int worker_start(struct worker *w) {
   struct engine *e = w->engine;
   w->random = 2463534242u + w->index;
-  w->buffer = aligned_alloc(64, HEADROOM + PACKET_ROOM);
   w->core = ips_worker_new(e->tables, w->index, emit, w);
-  if (!w->buffer || !w->core) return -1;
+  if (io_open(w) || !w->core) return -1;
+  if (w->io->batched) e->features |= IPS_CTL_FEATURE_URING;
   ips_worker_set_counters(w->core, region_counters(&e->region, w->index), region_cells(&e->region, w->index),
                           e->options.counter_cells);
   if (pthread_create(&w->thread, NULL, run, w)) return -1;
@@ -166,7 +174,7 @@ int worker_start(struct worker *w) {
 void worker_stop(struct worker *w) {
   if (w->started) pthread_join(w->thread, NULL);
   ips_worker_free(w->core);
-  free(w->buffer);
+  io_close(w);
   for (int side = 0; side < SIDES; side++) close(w->fd[side]);
 }
 

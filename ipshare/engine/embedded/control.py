@@ -53,7 +53,7 @@ class EngineRestarted(EngineGone):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who answers. ``netns``: inode of the network namespace; ``features``: "tso", "uso"."""
+    """Who answers. ``netns``: inode of the network namespace; ``features``: "tso", "uso", "uring"."""
 
     boot_id: str
     version: str
@@ -266,7 +266,11 @@ def _generation(reply: Reply) -> int:
 
 def _hello(reply: Reply) -> Hello:
     record = reply.one(HELLO)
-    bits = {"tso": lib.IPS_CTL_FEATURE_TSO, "uso": lib.IPS_CTL_FEATURE_USO}
+    bits = {
+        "tso": lib.IPS_CTL_FEATURE_TSO,
+        "uso": lib.IPS_CTL_FEATURE_USO,
+        "uring": lib.IPS_CTL_FEATURE_URING,
+    }
     numbers = ("pid", "workers", "outer_ifindex", "inner_ifindex", "netns", "started_ns")
     return Hello(
         boot_id=record["boot_id"].tobytes().hex(),

@@ -57,7 +57,14 @@ def binary() -> Path:
 
 
 def arguments(
-    socket_path: Path, *, workers: int | None, outer: str, inner: str, counter_cells: int | None, node: str
+    socket_path: Path,
+    *,
+    workers: int | None = None,
+    outer: str = "ips-out",
+    inner: str = "ips-in",
+    counter_cells: int | None = None,
+    node: str = "",
+    plain_io: bool = False,
 ) -> list[str]:
     """The engine's command line, for a service unit as well."""
     command = [str(binary()), "--socket", str(socket_path), "--outer", outer, "--inner", inner]
@@ -67,6 +74,8 @@ def arguments(
         command += ["--counter-cells", str(counter_cells)]
     if node:
         command += ["--node", node]
+    if plain_io:
+        command.append("--plain-io")
     return command
 
 
@@ -78,17 +87,25 @@ def start(
     inner: str = "ips-in",
     counter_cells: int | None = None,
     node: str = "",
+    plain_io: bool = False,
     log: Path | None = None,
     timeout_s: float = READY_TIMEOUT_S,
 ) -> Engine:
     """Starts an engine in the caller's network namespace and returns when it serves its socket.
 
+    ``plain_io``: one system call per packet even where io_uring works.
     ``log``: file that its messages are appended to; None: they are dropped after the start.
     Raises ``EngineError`` (``NoPrivilege``) with the engine's own sentence and remedy.
     """
     path = Path(socket_path)
     command = arguments(
-        path, workers=workers, outer=outer, inner=inner, counter_cells=counter_cells, node=node
+        path,
+        workers=workers,
+        outer=outer,
+        inner=inner,
+        counter_cells=counter_cells,
+        node=node,
+        plain_io=plain_io,
     )
     with (
         tempfile.TemporaryDirectory(prefix="ipshare-") as scratch,
