@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Literal
 
-from ipshare.errors import IpshareError
+from ipshare.errors import IpshareError, Refused
 from ipshare.lab import userns
 from ipshare.lab.internet import LabSpec
 
@@ -20,6 +21,7 @@ PATHS: tuple[PathName, ...] = ("rewrite", "gue")
 def main(arguments: list[str]) -> int:
     """Runs the demo; 0 if everything was as it should be, 1 otherwise, 2 for a wrong option."""
     options = _parser().parse_args(arguments)
+    _check_writable(options.out)
     userns.become_root()
     from ipshare.lab.demo import plot, report
     from ipshare.lab.demo.story import Scale, tell
@@ -57,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_writable(directory: Path) -> None:
+    """Before a minute of work. Raises Refused; makes nothing."""
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written to" if there.is_dir() else "is no directory"
+        raise Refused(f"cannot write to {directory}: {there} {why}", hint="choose another one with --out")
+
+
 def _save(directory: Path, plot: str, result: dict[str, object]) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -69,13 +79,14 @@ def _save(directory: Path, plot: str, result: dict[str, object]) -> None:
 
 
 def _show(chapters: list, result: dict, directory: Path) -> None:  # type: ignore[type-arg]
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     from ipshare.lab.demo import report
 
     console = Console(highlight=False)
-    table = Table(title="Every payload was hashed at both ends, every destination compared")
+    table = Table(title="Every payload was hashed at both ends, every destination compared", box=SIMPLE)
     for heading in ("path", "served", "what", "tried", "good", "lost", "corrupted", "misdelivered"):
         left = heading in ("path", "served", "what")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
