@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,14 +101,15 @@ def toml(
     clamp: bool = False,
     unmatched: str = "drop",
     reply_path: str = "gue",
+    change: Callable[[str], str] = str,
 ) -> str:
-    """The configuration of one node: "C", "A" or "B"."""
+    """The configuration of one node: "C", "A" or "B"; ``change`` is applied to its text."""
     me = f'{"distribution" if node == "C" else "endpoint"} = "{node}"'
     head = SITE.format(
         node=node, me=me, path=path, replies=replies, mtu=mtu, clamp=str(clamp).lower(), unmatched=unmatched,
         reply_path=reply_path,
     )  # fmt: skip
-    return head + bindings
+    return change(head + bindings)
 
 
 @contextmanager

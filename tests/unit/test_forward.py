@@ -255,6 +255,20 @@ def test_the_same_client_reaches_the_same_end_point_whatever_it_sends() -> None:
         assert len(seen) == 2
 
 
+def test_a_policy_of_encapsulated_end_points_needs_no_local_address() -> None:
+    """S1.6: packets keep their destination; the end points' own networks may be smaller than the Global one."""
+
+    def small(text: str) -> str:
+        return text.replace("10.1.0.0/24", "10.1.0.240/28").replace("10.2.0.0/24", "10.2.0.240/28")
+
+    with site(SHARED, path="gue", change=small) as nodes:
+        for number in range(20):
+            packet = bytes(IP(src=f"198.51.100.{number}", dst="203.0.113.77") / UDP(sport=1, dport=2))
+            (tunnel,) = nodes.outer(packet).packets
+            end = {"10.1.0.254": nodes.A, "10.2.0.254": nodes.B}[IP(tunnel).dst]
+            assert end.process("inner", tunnel).packets == (packet,)
+
+
 def test_an_icmp_error_reaches_the_device_quoting_its_own_address() -> None:
     quoted = IP(src=GLOBAL4, dst=CLIENT4) / TCP(sport=80, dport=4000) / DATA
     error = bytes(IP(src="192.0.2.99", dst=GLOBAL4, id=5) / ICMP(type=3, code=4, nexthopmtu=1300) / quoted)
