@@ -182,8 +182,8 @@ class _Endpoints:
         return self.any_of(name, family), 0
 
     def any_of(self, name: str, family: int) -> int:
-        """The record that stands for end point ``name`` in ``family`` where no local address is meant: behind an
-        encapsulated path the any-address one, else its first local prefix."""
+        """The record that stands for end point ``name`` in ``family`` where no local address is meant:
+        behind an encapsulated path the any-address one, else its first local prefix."""
         if (name, family) in self.any_address:
             return self.any_address[name, family]
         return next(index for _, index in self.prefixes(name, family))

@@ -256,7 +256,7 @@ def test_the_same_client_reaches_the_same_end_point_whatever_it_sends() -> None:
 
 
 def test_a_policy_of_encapsulated_end_points_needs_no_local_address() -> None:
-    """S1.6: packets keep their destination; the end points' own networks may be smaller than the Global one."""
+    """S1.6: packets keep their destination; the end points' own networks may be smaller."""
 
     def small(text: str) -> str:
         return text.replace("10.1.0.0/24", "10.1.0.240/28").replace("10.2.0.0/24", "10.2.0.240/28")
