@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -120,6 +122,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         instruction = os.environ.get(COMPLETE)
         if instruction:
             return _complete(instruction)
+        _end_like_ctrl_c()
         # Not cli.main(): that has ideas of its own about broken pipes and Ctrl-C.
         with cli.make_context("ipshare", words) as context:
             cli.invoke(context)
@@ -127,6 +130,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return exits.OK
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()  # the group's help
+        return exits.USAGE
     except click.ClickException as error:
         hint = error.hint if isinstance(error, output.UsageProblem) else _usage_hint(error)
         return output.fail(error.format_message(), hint, exits.USAGE, as_json=as_json)
@@ -146,6 +152,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         text = f"unexpected {type(error).__name__}: {error}"
         return output.fail(text, "this is a bug; IPSHARE_DEBUG=1 shows where", exits.FAILURE, as_json=as_json)
+
+
+def _end_like_ctrl_c() -> None:
+    """SIGTERM and a terminal that closes take back what Ctrl-C would: a lab, a capture. Under nohup SIGHUP is
+    ignored and stays so; the agent has handlers of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _complete(instruction: str) -> int:

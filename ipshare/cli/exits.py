@@ -22,6 +22,6 @@ TEXT = {
     NOT_RUNNING: "no engine (or agent) of this node is running",
     NO_PRIVILEGE: "the caller may not do that",
     NO: "the question was answered, and the answer is no (differences, a path too narrow, packets filtered)",
-    INTERRUPTED: "interrupted (Ctrl-C)",
+    INTERRUPTED: "interrupted (Ctrl-C, SIGTERM, the terminal went away)",
     BROKEN_PIPE: "the reader of the output went away",
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ipshare.cli import exits, output
-from ipshare.cli.options import DEFAULT_FILE, config_option, file_argument, json_option
+from ipshare.cli.options import FILE, file_argument, file_option, json_option, named_file
 
 
 @click.command("check")
@@ -20,8 +20,9 @@ def check_(ctx: click.Context, file: Path | None, machine: bool, as_json: bool) 
     """Find every mistake in the configuration FILE: all of them at once, each with its place and a remedy."""
     from ipshare import config
 
+    file = named_file(file)
     with output.working("checking", quiet=as_json):
-        report = config.check(file or DEFAULT_FILE)
+        report = config.check(file)
     found = list(report.problems)
     against = []
     if machine and report.config is not None:
@@ -30,14 +31,14 @@ def check_(ctx: click.Context, file: Path | None, machine: bool, as_json: bool) 
         against = list(Node(report.config).check())
     code = exits.USAGE if found else exits.REFUSED if against else exits.OK
     if as_json:
-        record = {"ok": not code, "file": str(file or DEFAULT_FILE), "problems": [asdict(p) for p in found]}
+        record = {"ok": not code, "file": str(file), "problems": [asdict(p) for p in found]}
         record |= {"warnings": [asdict(p) for p in report.warnings], "machine": [asdict(p) for p in against]}
         output.emit(record)
     else:
         output.problems(report.warnings, warning=True)
         output.problems([*found, *against])
         if not code and report.config is not None:
-            output.line(f"{file or DEFAULT_FILE}: no mistakes ({_size(report.config)})")
+            output.line(f"{file}: no mistakes ({_size(report.config)})")
         elif found:
             output.line(f"{len(found)} mistake{'s' if len(found) != 1 else ''}")
     ctx.exit(code)
@@ -53,11 +54,11 @@ def _size(config: object) -> str:
 
 
 @click.command("import")
-@click.argument("bindings", type=click.Path(path_type=Path))
-@config_option
+@click.argument("bindings", type=FILE)
+@file_option
 @click.option("--write", is_flag=True, help="Put it in the place of the configured bindings file.")
 @json_option
-def import_(bindings: Path, file: Path | None, node_name: str | None, write: bool, as_json: bool) -> None:
+def import_(bindings: Path, file: Path | None, write: bool, as_json: bool) -> None:
     """Read the bindings file BINDINGS (CSV or JSON), and show how it differs from what is configured.
 
     Nothing is changed without --write, and nothing a packet sees before the next apply.
@@ -66,9 +67,10 @@ def import_(bindings: Path, file: Path | None, node_name: str | None, write: boo
     from ipshare.config.bulk import render_diff
     from ipshare.errors import Refused
 
+    file = named_file(file)
     with output.working("reading bindings", quiet=as_json):
         new = config.import_bindings(bindings)
-        report = config.check(file or DEFAULT_FILE)
+        report = config.check(file)
         if report.config is None:
             from ipshare.errors import ConfigError
 
@@ -90,7 +92,7 @@ def import_(bindings: Path, file: Path | None, node_name: str | None, write: boo
     if write and difference:
         from ipshare.cli.replace import replace_checked
 
-        replace_checked(bindings, files[0], file or DEFAULT_FILE)
+        replace_checked(bindings, files[0], file)
         written = True
     if as_json:
         counts = {

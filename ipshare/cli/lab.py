@@ -7,6 +7,7 @@ modules.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,11 +85,7 @@ def _lab(path: Any, replies: Any, combined: bool, target: str) -> Lab:
 @json_option
 def up(path: str, replies: str, combined: bool, target: str, as_json: bool) -> None:
     """Build a lab that stays until `lab down`. Needs root; without it, `lab run` makes one for a command."""
-    from ipshare.errors import NoPrivilege
-    from ipshare.lab import userns
-
-    if not userns.is_root():
-        raise NoPrivilege("a lab that stays needs root", hint="ipshare lab run -- COMMAND works without it")
+    _needs_root("a lab that stays", hint="ipshare lab run -- COMMAND works without it")
     lab = _lab(path, replies, combined, target)
     with output.working("building the lab", quiet=as_json):
         lab.__enter__()
@@ -107,7 +104,10 @@ def down(name: str | None, as_json: bool) -> None:
     """Remove the lab NAME, or all labs of this machine, with every process in them."""
     from ipshare.lab import state
 
-    removed = {prefix: state.remove(prefix) for prefix in _names(name)}
+    names = _names(name)
+    if names:
+        _needs_root("removing a lab")
+    removed = {prefix: state.remove(prefix) for prefix in names}
     if as_json:
         return output.emit({"removed": removed})
     for prefix, namespaces in removed.items():
@@ -115,6 +115,14 @@ def down(name: str | None, as_json: bool) -> None:
     if not removed:
         output.line("nothing to do: there is no lab")
     return None
+
+
+def _needs_root(what: str, hint: str = "run as root") -> None:
+    from ipshare.errors import NoPrivilege
+    from ipshare.lab import userns
+
+    if not userns.is_root():
+        raise NoPrivilege(f"{what} needs root", hint=hint)
 
 
 def _names(name: str | None) -> list[str]:
@@ -148,8 +156,12 @@ def list_(as_json: bool) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--lab", "name", help="Which lab, where there are several.")
 def exec_(node: str, command: tuple[str, ...], name: str | None) -> None:
-    """Run COMMAND in NODE of a lab. Its exit code is ours."""
+    """Run COMMAND in NODE of a lab. Its exit code is ours.
+
+    At C, D, A and B the verbs of ipshare are about that node: IPSHARE_CONFIG names its configuration.
+    """
     from ipshare.errors import NotRunning, Refused
+    from ipshare.lab import state
     from ipshare.lab.netns import NETNS_DIR
 
     names = _names(name or os.environ.get("IPSHARE_LAB"))
@@ -160,7 +172,12 @@ def exec_(node: str, command: tuple[str, ...], name: str | None) -> None:
     namespace = NETNS_DIR / f"{names[0]}-{node}"
     if not namespace.exists():
         raise Refused(f"lab {names[0]} has no node {node}", hint="nodes: " + ", ".join(_nodes(names[0])))
-    os.execvp("nsenter", ["nsenter", f"--net={namespace}", "--", *command])
+    _needs_root("entering a node of a lab")
+    if shutil.which(command[0]) is None:
+        raise output.UsageProblem(f"there is no command {command[0]}")
+    site = state.directory(names[0]) / node / "site.toml"
+    environment = os.environ | ({"IPSHARE_CONFIG": str(site)} if site.exists() else {})
+    os.execvpe("nsenter", ["nsenter", f"--net={namespace}", "--", *command], environment)
 
 
 def _nodes(prefix: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ipshare.cli import output
-from ipshare.cli.options import DEFAULT_FILE, config_option, file_argument, json_option, node_of
+from ipshare.cli.options import FILE, config_option, file_argument, json_option, named_file, node_of
 
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -29,12 +29,12 @@ def agent_(file: Path | None, group: str | None, last_good: bool, verbose: bool,
     from ipshare.agent.run import run_agent
 
     _log_to_stderr(verbose, as_json)
-    run_agent((file or DEFAULT_FILE).absolute(), group=group, last_good=last_good)
+    run_agent(named_file(file).absolute(), group=group, last_good=last_good)
 
 
 @click.command("down")
 @config_option
-@click.argument("path", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.argument("path", metavar="[FILE]", required=False, type=FILE)
 @json_option
 def down_(path: Path | None, file: Path | None, node_name: str | None, as_json: bool) -> None:
     """End this node: its agent, its engine, and every route, rule and sysctl that was set for it."""

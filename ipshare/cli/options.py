@@ -16,12 +16,20 @@ if TYPE_CHECKING:
 DEFAULT_FILE = Path("/etc/ipshare/site.toml")
 STATE_ROOT = Path("/var/lib/ipshare")
 F = TypeVar("F", bound=Callable[..., Any])
+FILE: click.Path = click.Path(path_type=Path, readable=False)
+"""Whether it can be read is found, and told with its remedy, by whoever reads it."""
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-file_argument = click.argument(
-    "file", required=False, type=click.Path(path_type=Path), envvar="IPSHARE_CONFIG"
+file_option = click.option(
+    "-c",
+    "--config",
+    "file",
+    type=FILE,
+    envvar="IPSHARE_CONFIG",
+    help=f"Configuration file. Default: $IPSHARE_CONFIG, or {DEFAULT_FILE}.",
 )
+file_argument = click.argument("file", required=False, type=FILE, envvar="IPSHARE_CONFIG")
 
 
 def config_option(verb: F) -> F:
@@ -29,14 +37,7 @@ def config_option(verb: F) -> F:
     verb = click.option(
         "-n", "--node", "node_name", metavar="NAME", help="A node of this machine, by what was applied to it."
     )(verb)
-    return click.option(
-        "-c",
-        "--config",
-        "file",
-        type=click.Path(path_type=Path),
-        envvar="IPSHARE_CONFIG",
-        help=f"Configuration file. Default: $IPSHARE_CONFIG, or {DEFAULT_FILE}.",
-    )(verb)
+    return file_option(verb)
 
 
 class Duration(click.ParamType[float]):
@@ -55,6 +56,16 @@ class Duration(click.ParamType[float]):
             raise UsageProblem(error.message, error.hint) from None
 
 
+def named_file(file: Path | None) -> Path:
+    """The configuration that was named, or the one by custom. Raises UsageProblem if neither is there."""
+    if file is None and not DEFAULT_FILE.exists():
+        raise UsageProblem(
+            f"no configuration was named, and there is no {DEFAULT_FILE}",
+            "name one: as argument or with -c FILE (see --help), or in $IPSHARE_CONFIG",
+        )
+    return file or DEFAULT_FILE
+
+
 def node_of(file: Path | None, node_name: str | None = None, *, quiet: bool = False) -> Node:
     """The node that a verb is about. Raises ConfigError, NotRunning."""
     with working("reading the configuration", quiet=quiet):
@@ -62,4 +73,4 @@ def node_of(file: Path | None, node_name: str | None = None, *, quiet: bool = Fa
 
         if node_name is not None:
             return Node.stored(STATE_ROOT / node_name)
-        return Node(file or DEFAULT_FILE)
+        return Node(named_file(file))

@@ -51,14 +51,15 @@ def test_an_ending_reader_is_no_error() -> None:
         assert p.wait(60) == exits.BROKEN_PIPE
 
 
-def test_ctrl_c_is_quiet() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_is_quiet(number: signal.Signals) -> None:
     words = ["probe", "egress", "--listen", "--address", "127.0.0.1", "--port", "47901"]
     with subprocess.Popen(
         [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
     ) as p:
         assert p.stdout is not None and p.stderr is not None
         assert b"listening" in p.stdout.readline()
-        p.send_signal(signal.SIGINT)
+        p.send_signal(number)
         assert p.wait(60) == exits.INTERRUPTED
         assert p.stderr.read() == b""
 
@@ -144,3 +145,42 @@ def test_a_socket_that_one_may_not_open_is_not_an_absent_engine(tmp_path: Path) 
         engine.listen()
         (tmp_path / "run" / "engine.sock").chmod(0o600)
         assert as_nobody("show", "-c", file).returncode == exits.NO_PRIVILEGE
+
+
+def test_a_group_without_verb_shows_its_help_as_a_mistake() -> None:
+    done = ipshare("lab")
+    assert (done.returncode, done.stdout) == (exits.USAGE, "")
+    assert done.stderr.startswith("Usage: ipshare lab")
+
+
+@pytest.mark.skipif(Path("/etc/ipshare/site.toml").exists(), reason="this machine has a configuration")
+@pytest.mark.parametrize("verb", ["show", "check", "agent", "down"])
+def test_no_configuration_named_and_none_there(verb: str) -> None:
+    done = ipshare(verb)
+    assert done.returncode == exits.USAGE
+    assert "no configuration was named" in done.stderr and "-c FILE" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_the_demo_looks_where_its_files_go_before_it_works(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    done = ipshare("demo", "--out", str(tmp_path / name))
+    assert (done.returncode, done.stdout) == (exits.REFUSED, "")
+    assert f"cannot write to {tmp_path / name}" in done.stderr and "--out" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [["down", "x"], ["exec", "c1", "true"]])
+def test_another_ones_lab_is_not_touched_without_root(tmp_path: Path, verb: list[str]) -> None:
+    script = (
+        "import sys; from pathlib import Path; from ipshare.lab import netns, state, userns\n"
+        "here = Path(sys.argv[1]); state.STATE_DIR = netns.NETNS_DIR = here\n"
+        "userns.is_root = lambda: False\n"
+        "from ipshare.cli.app import run; sys.exit(run(['lab', *sys.argv[2:]]))"
+    )
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "state.json").write_text('{"names": ["x-c1"], "owner": 1, "started": ""}')
+    (tmp_path / "x-c1").touch()
+    words = [sys.executable, "-c", script, str(tmp_path), *verb]
+    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
+    assert done.returncode == exits.NO_PRIVILEGE, done.stderr
+    assert (tmp_path / "x-c1").exists() and (tmp_path / "x" / "state.json").exists()

@@ -86,6 +86,7 @@ def _show(chapters: list, result: dict, directory: Path) -> None:  # type: ignor
     from ipshare.lab.demo import report
 
     console = Console(highlight=False)
+    console.width = max(console.width, 110)  # rich would drop figures; a narrow terminal wraps the lines
     table = Table(title="Every payload was hashed at both ends, every destination compared", box=SIMPLE)
     for heading in ("path", "served", "what", "tried", "good", "lost", "corrupted", "misdelivered"):
         left = heading in ("path", "served", "what")
