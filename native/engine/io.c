@@ -22,7 +22,7 @@ int io_open(struct worker *w) {
   io->batched = !w->engine->options.plain_io && uring_open(&io->ring, w->fd) == 0;
   io->want[0] = io->want[1] = 1;
   io->arena = malloc(IO_ARENA);
-  void *slots = mmap(NULL, 2ull * IO_BATCH * IO_SLOT, PROT_READ | PROT_WRITE,
+  void *slots = mmap(NULL, (size_t)IO_BATCH * IO_SLOT, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (slots == MAP_FAILED) return -1;
   io->slots = slots;
@@ -33,7 +33,7 @@ void io_close(struct worker *w) {
   struct io *io = w->io;
   if (!io) return;
   uring_close(&io->ring);
-  if (io->slots) munmap(io->slots, 2ull * IO_BATCH * IO_SLOT);
+  if (io->slots) munmap(io->slots, (size_t)IO_BATCH * IO_SLOT);
   free(io->arena);
   free(io);
 }
@@ -116,7 +116,7 @@ bool io_read_batch(struct worker *w, int side) {
   uint64_t bytes = 0;
   for (uint32_t i = 0; i < want; i++) {
     io->result[i] = -EAGAIN;
-    uring_queue(&io->ring, false, side, io_slot(io, io->set, i) + HEADROOM - VNET_BYTES, PACKET_ROOM, i);
+    uring_queue(&io->ring, false, side, io_slot(io, i) + HEADROOM - VNET_BYTES, PACKET_ROOM, i);
   }
   run_ring(w);
   for (uint32_t i = 0; i < want; i++) {

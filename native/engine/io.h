@@ -13,7 +13,7 @@
 #include "uring.h"
 
 enum {
-  IO_BATCH = 32,                        /* slots of one set */
+  IO_BATCH = 32,
   IO_SLOT = HEADROOM + PACKET_ROOM,     /* a packet may be a super-packet, one never knows */
   IO_SMALL = 2048,                      /* bytes of packets that are worth a batch */
   IO_ARENA = 1 << 18,                   /* copies of small packets that the core made */
@@ -22,11 +22,10 @@ enum {
 struct io {
   struct uring ring;
   bool batched;                /* ring is there */
-  uint8_t *slots;              /* two sets of IO_BATCH: one is read into while the other is being written */
+  uint8_t *slots;              /* IO_BATCH; a submission's writes out of them come before its reads into them */
   uint8_t *arena;
   uint32_t arena_used;
   uint32_t staged;             /* writes in the ring */
-  int set;
   uint32_t want[SIDES];        /* reads that the next batch tries */
   bool is_large[SIDES];        /* the last batch was mostly large packets */
   int result[IO_BATCH];        /* of the reads */
@@ -38,10 +37,8 @@ void io_close(struct worker *w);
 void io_send(struct worker *w, struct ips_pkt *p, bool is_stable);
 /* Sends what is staged; before sleeping. */
 void io_flush(struct worker *w);
-/* Reads up to io->want[side] packets into the current set; results are in io->result. False: there was none. */
+/* Reads up to io->want[side] packets into the slots; results are in io->result. False: there was none. */
 bool io_read_batch(struct worker *w, int side);
 
-static inline uint8_t *io_slot(const struct io *io, int set, uint32_t i) {
-  return io->slots + ((size_t)set * IO_BATCH + i) * IO_SLOT;
-}
+static inline uint8_t *io_slot(const struct io *io, uint32_t i) { return io->slots + (size_t)i * IO_SLOT; }
 #endif

@@ -96,8 +96,11 @@ int tap_start(struct taps *t, const struct ips_ctl_tap *rule, int fd, int owner,
     return status;
   }
   struct tap *tap = &t->slots[at];
-  *tap = (struct tap){.id = ++t->next_id, .owner = rule->flags & IPS_TAP_OWNED ? owner : -1, .rule = *rule,
-                      .started_ns = clock_ns(CLOCK_BOOTTIME)};
+  tap->id = ++t->next_id; /* field by field: the thread looks at `status`, which stays 0 */
+  tap->owner = rule->flags & IPS_TAP_OWNED ? owner : -1;
+  tap->rule = *rule;
+  tap->started_ns = clock_ns(CLOCK_BOOTTIME);
+  atomic_store(&tap->wants_stop, false);
   tap->deadline_ns = rule->max_ms ? tap->started_ns + rule->max_ms * 1000000ull : 0;
   for (uint32_t i = 0; i < t->engine->options.workers; i++) tap->lost_base[i] = atomic_load(&t->rings[i].lost[at]);
   error = sink_open(&tap->sink, rule, fd, t->engine, sentence);

@@ -67,7 +67,7 @@ static bool is_fatal(int error) { return error && error != EAGAIN && error != EI
 
 /* One by one, all in the same buffer. Returns true if the queue may hold more. */
 static bool turn_single(struct worker *w, int side) {
-  uint8_t *at = io_slot(w->io, w->io->set, 0) + HEADROOM - VNET_BYTES;
+  uint8_t *at = io_slot(w->io, 0) + HEADROOM - VNET_BYTES;
   uint64_t bytes = 0;
   unsigned n = 0;
   int error = 0;
@@ -95,7 +95,7 @@ static bool turn_batch(struct worker *w, int side) {
   struct io *io = w->io;
   uint32_t want = io->want[side];
   if (!io_read_batch(w, side)) return false;
-  uint8_t *at = io_slot(io, io->set, 0) + HEADROOM - VNET_BYTES;
+  uint8_t *at = io_slot(io, 0) + HEADROOM - VNET_BYTES;
   int error = 0;
   frame_begin(w, side);
   for (uint32_t i = 0; i < want; i++, at += IO_SLOT) {
@@ -103,7 +103,6 @@ static bool turn_batch(struct worker *w, int side) {
     else if (io->result[i] < 0 && is_fatal(-io->result[i])) error = -io->result[i];
   }
   frame_end(w);
-  io->set ^= 1; /* the packets stay where they are until they are written */
   if (error) device_gone(w);
   return true;
 }

@@ -160,12 +160,14 @@ def test_small_and_large_packets_of_a_flow_keep_their_order(lab: Lab, dist: Node
                 sent.append(b"%08d" % number)
                 client.send(sent[-1])
                 number += 1
-            segments = [b"%08d" % (number + i) + bytes(992) for i in range(20)]
-            number += 20
+            segments = [b"%08d" % (number + i) + bytes(992) for i in range(60)]
+            number += 60
             client.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1000)
             client.send(b"".join(segments))
             client.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 0)
-            sent += segments
+            sent += [*segments, b"%08d" % number]
+            client.send(sent[-1])  # a small one, behind which nothing comes that would push it out
+            number += 1
         assert [server.recv(2000) for _ in sent] == sent
     client.close()
     server.close()
