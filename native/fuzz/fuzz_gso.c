@@ -12,11 +12,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 enum { SCRATCH = 70000, MOST = 64 };
 
-struct sum { uint64_t bytes; uint32_t longest; };
+struct sum { uint64_t bytes; uint32_t longest, mtu; };
 static void add_up(void *arg, struct ips_pkt *p) {
   struct sum *s = arg;
   struct ips_view v;
-  CHECK(ips_parse(p, &v) == IPS_OK);
+  int verdict = ips_parse(p, &v);
+  /* What is cut below 20 + 60 bytes may end within its transport header, and the far side refuses it (RFC 1858). */
+  CHECK(verdict == IPS_OK || (verdict == IPS_SHORT_FIRST_FRAGMENT && s->mtu && s->mtu < 80));
   s->bytes += p->len;
   if (p->len > s->longest) s->longest = p->len;
   memset(p->data - p->headroom, 0xaa, p->headroom); /* ours to write */
@@ -34,8 +36,8 @@ static void cut(const uint8_t *how, const uint8_t *data, size_t n) {
   p.gso_flags = how[0] >> 4 & 1;
   struct sum s = {0};
   if (ips_segment_packet(&p, scratch, SCRATCH, 64, add_up, &s) == IPS_OK) CHECK(s.bytes >= p.gso_size || s.bytes >= 28);
-  s = (struct sum){0};
   uint32_t mtu = ips_ld16(how + 6);
+  s = (struct sum){.mtu = mtu};
   if (ips_fragment4_packet(&p, mtu, scratch, SCRATCH, 64, add_up, &s) == IPS_OK) CHECK(s.longest <= mtu);
   struct ips_view v;
   struct ips_pkt q = p;
