@@ -17,8 +17,9 @@ static void add_up(void *arg, struct ips_pkt *p) {
   struct sum *s = arg;
   struct ips_view v;
   int verdict = ips_parse(p, &v);
-  /* What is cut below 20 + 60 bytes may end within its transport header, and the far side refuses it (RFC 1858). */
-  CHECK(verdict == IPS_OK || (verdict == IPS_SHORT_FIRST_FRAGMENT && s->mtu && s->mtu < 80));
+  /* What is cut below 20 + 60 bytes may be cut within its transport header, and the far side refuses both (RFC 1858). */
+  bool is_tiny = s->mtu && s->mtu < 80;
+  CHECK(verdict == IPS_OK || (is_tiny && (verdict == IPS_SHORT_FIRST_FRAGMENT || verdict == IPS_BAD_FRAGMENT)));
   s->bytes += p->len;
   if (p->len > s->longest) s->longest = p->len;
   memset(p->data - p->headroom, 0xaa, p->headroom); /* ours to write */
