@@ -39,7 +39,7 @@ from ipshare.engine.plan_text import MAX_ITEMS, Summary, named, summarize
 from ipshare.engine.protocol import Engine, EngineInfo, Side
 from ipshare.engine.tables import Tables
 from ipshare.engine.totals import Totals, count
-from ipshare.errors import EngineError, NotRunning, Problem, Refused
+from ipshare.errors import EngineError, IpshareError, NotRunning, Problem, Refused
 from ipshare.model import Config
 
 
@@ -52,6 +52,10 @@ class Applied:
     changes: int
     routes: tuple[str, ...]
     by_agent: bool
+
+
+STATUS_S = 5.0
+"""How long ``status`` waits for an agent that may be at work."""
 
 
 class Node:
@@ -101,6 +105,8 @@ class Node:
     def plan(self) -> Plan:
         """From the engine's tables to those of the configuration. Raises NotRunning."""
         with self._lock:
+            if self._reconciler.attached(self.config) is None:
+                raise self._no_engine()
             return self._reconciler.plan(self.config)
 
     def diff(self, *, max_items: int = MAX_ITEMS) -> Summary:
@@ -155,9 +161,7 @@ class Node:
         with self._lock:
             engine = self._reconciler.attached(self.config)
         if engine is None:
-            raise NotRunning(
-                f"node {self.config.node.name} has no engine running", hint="start it: ipshare agent FILE"
-            )
+            raise self._no_engine()
         return engine
 
     # ---- changing -----------------------------------------------------------
@@ -185,9 +189,7 @@ class Node:
             )
         with self._alone():
             if not start_engine and self._reconciler.attached(self.config) is None:
-                raise NotRunning(
-                    f"node {self.config.node.name} has no engine running", hint="start it: ipshare agent FILE"
-                )
+                raise self._no_engine()
             return _done(self._reconciler.apply(self.config))
 
     def confirm(self) -> None:
@@ -203,9 +205,7 @@ class Node:
                 return _from_agent(agent.call("rollback"))
         with self._alone():
             if self._reconciler.attached(self.config) is None:
-                raise NotRunning(
-                    f"node {self.config.node.name} has no engine running", hint="start it: ipshare agent FILE"
-                )
+                raise self._no_engine()
             return _done(self._reconciler.rollback())
 
     def down(self) -> list[str]:
@@ -225,10 +225,22 @@ class Node:
             remove_runtime_dir(self.config)
         return lines
 
-    def status(self) -> dict[str, Any]:
-        """What the agent says of itself: trial, notes, measured paths. Raises NotRunning."""
-        with AgentClient(self.config.node.runtime_dir) as agent:
+    def status(self, *, timeout_s: float = STATUS_S) -> dict[str, Any]:
+        """What the agent says of itself: trial, notes, measured paths. Raises NotRunning, AgentSilent."""
+        with AgentClient(self.config.node.runtime_dir, timeout_s=timeout_s) as agent:
             return agent.call("status")
+
+    def _no_engine(self) -> NotRunning:
+        """Why nobody answers at the engine's socket."""
+        name, pid = self.config.node.name, None
+        with contextlib.suppress(IpshareError):
+            pid = self.status()["engine_pid"]
+        if pid is None:
+            return NotRunning(f"node {name} has no engine running", hint="start it: ipshare agent FILE")
+        return NotRunning(
+            f"engine {pid} of node {name} runs, but its socket was removed or replaced",
+            hint=f"kill {pid}: the agent starts another at once, with a moment without traffic",
+        )
 
     # ---- housekeeping -------------------------------------------------------
 

@@ -134,7 +134,7 @@ class World:
         self.faults.step("after launch")
         return self.running
 
-    def stop(self, config: Config) -> bool:
+    def stop(self, config: Config, engine: Engine | None) -> bool:
         was, self.running = self.running, None
         if was is not None:
             was.stop()

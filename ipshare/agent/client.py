@@ -22,6 +22,10 @@ def socket_path(runtime_dir: Path) -> Path:
     return runtime_dir / "agent.sock"
 
 
+class AgentSilent(IpshareError):
+    """The agent is there and does not answer: it is stopped, or at work that takes long."""
+
+
 class AgentError(IpshareError):
     """What the agent answered, with the exit code that it wants."""
 
@@ -55,7 +59,9 @@ class AgentClient:
             self._socket.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
             line = self._file.readline()
         except TimeoutError:
-            raise IpshareError("the agent did not answer in time", hint="see its log") from None
+            raise AgentSilent(
+                "the agent did not answer in time", hint="it is stopped, or at work: see its log"
+            ) from None
         except OSError as error:
             raise NotRunning(f"the agent went away: {error.strerror}", hint="ask again") from None
         if not line.endswith(b"\n"):

@@ -41,10 +41,16 @@ DRIFT_S = 10.0
 TRIAL_POLL_S = 5.0
 """CLOCK_BOOTTIME runs on in suspend and the event loop's clock does not: look again at least this often."""
 PROBE_AGAIN_S = 2.0
+RETRY_S, RETRY_MAX_S = 0.02, 3.0
+"""Pauses between attempts to start an engine again: the first, and the longest."""
 PATH_KEPT_ROUNDS = 3
 """A measured path MTU is forgotten when so many rounds of probes did not renew it."""
 ABOUT_FILE = ("start", "apply", "reload", "rollback")
 """Verbs whose success ends what was wrong with the others."""
+SOCKET_GONE = (
+    "the engine's socket was removed or replaced: it forwards, and only this agent reaches it; "
+    "kill {pid} mends that, with a moment without traffic"
+)
 STUCK_S = 60.0
 """Work that takes longer than this keeps the watchdog's sign of life back."""
 
@@ -60,8 +66,10 @@ class Daemon:
         *,
         group: str | None = None,
         drift_s: float = DRIFT_S,
+        keep_lock: Callable[[], None] = lambda: None,
     ) -> None:
         self.file, self.wanted, self.node, self.drift_s = file, config, reconciler, drift_s
+        self.keep_lock = keep_lock
         self.audit = Audit(config.node.state_dir)
         self.server = Server(socket_path(config.node.runtime_dir), self.handle, group)
         self.prober = Prober()
@@ -196,11 +204,17 @@ class Daemon:
         began = time.monotonic()
         await asyncio.sleep(self.guard.backoff_s())
         log.error("the engine ended: starting it again")
-        try:
-            done = await self._work(self.node.reconcile)
-        except IpshareError as error:
-            self._note("engine", f"the engine ended and does not start: {error.message}")
-            return  # the drift job tries again
+        pause_s = RETRY_S
+        while True:
+            try:
+                done = await self._work(self.node.reconcile)
+                break
+            except IpshareError as error:  # the kernel may keep the old one's devices for a moment
+                self._note("engine", f"the engine ended and does not start: {error.message}")
+            if pause_s > RETRY_MAX_S:
+                return  # the drift job tries again
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
         self._changed("restart", "the engine had ended", "agent", done)
         took_ms = (time.monotonic() - began) * 1e3
         log.warning("the engine is back after %.0f ms, generation %d", took_ms, done.generation)
@@ -208,12 +222,29 @@ class Daemon:
     async def _drift(self) -> None:
         while True:
             await asyncio.sleep(self.drift_s)
+            await self._stay_reachable()
             with contextlib.suppress(IpshareError):
                 drift = await self._work(self.node.drift)
                 self._note("drift", "")
                 if drift:
                     log.warning("not as it should be: %s; mending", "; ".join(drift))
                     await self._change("mend", "; ".join(drift), "agent", self.node.reconcile)
+
+    async def _stay_reachable(self) -> None:
+        """Somebody emptied runtime_dir: lock and socket are made again; the engine's socket only the engine
+        could make."""
+        try:
+            self.keep_lock()
+            if not self.server.is_there():
+                log.warning("%s was removed or replaced: making it again", self.server.path)
+                self.server.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                await self.server.again()
+            self._note("reach", "")
+        except (IpshareError, OSError) as error:
+            self._note("reach", f"nobody can reach this agent: {error}")
+        well = await self._work(self.node.is_reachable)
+        info = await self._work(self.node.engine_info)
+        self._note("socket", "" if well or info is None else SOCKET_GONE.format(pid=info.pid))
 
     async def _trial(self) -> None:
         while True:

@@ -70,9 +70,9 @@ class EmbeddedDataPath:
         process.process.returncode = 0  # it outlives us: Popen must not warn; EngineGuard reaps
         return EmbeddedEngine(socket)
 
-    def stop(self, config: Config) -> bool:
-        engine = self.attach(config)
+    def stop(self, config: Config, engine: Engine | None) -> bool:
         if engine is not None:
+            assert isinstance(engine, EmbeddedEngine), "this data path makes no other"
             with contextlib.closing(engine):
                 pid = engine.info().pid
                 pidfd = os.pidfd_open(pid)
@@ -100,7 +100,13 @@ class EmbeddedDataPath:
 
 
 class NetRoutes:
-    """The routing recipes of ipshare.net, in the network namespace of the caller."""
+    """The routing recipes of ipshare.net, in the network namespace of the caller.
+
+    The undo journal is kept in memory as well: it survives a runtime_dir that somebody empties.
+    """
+
+    def __init__(self) -> None:
+        self._kept = b""
 
     def preflight(self, config: Config, *, engine_runs: bool) -> Sequence[Problem]:
         from ipshare.net.preflight import preflight
@@ -110,21 +116,37 @@ class NetRoutes:
     def apply(self, config: Config) -> Sequence[str]:
         from ipshare.net.apply import apply
 
-        report = apply(recipe(netspec(config, read_facts())), _undo_file(config))
+        file = self._journal(config)
+        try:
+            report = apply(recipe(netspec(config, read_facts())), file)
+        finally:
+            self._kept = file.read_bytes() if file.exists() else b""
         return [*report.done, *(f"undone: {line}" for line in report.undone)]
 
     def missing(self, config: Config) -> Sequence[str]:
         from ipshare.net.actions import describe
         from ipshare.net.apply import missing
 
-        return [describe(action) for action in missing(recipe(netspec(config, read_facts())))]
+        lines = [describe(action) for action in missing(recipe(netspec(config, read_facts())))]
+        file = _undo_file(config)
+        return lines if file.exists() else [*lines, f"{file} is gone"]
 
     def undo(self, config: Config) -> Sequence[str]:
         from ipshare.net.apply import undo
 
-        report = undo(_undo_file(config))
+        report = undo(self._journal(config))
+        self._kept = b""
         left = (f"left, somebody else changed it: {line}" for line in report.left)
         return [*(f"undone: {line}" for line in report.undone), *left]
+
+    def _journal(self, config: Config) -> Path:
+        """Its file, put back if it is gone."""
+        file = _undo_file(config)
+        if self._kept and not file.exists():
+            make_runtime_dir(file.parent)
+            file.write_bytes(self._kept)
+            file.chmod(0o600)
+        return file
 
 
 def _undo_file(config: Config) -> Path:
@@ -143,32 +165,65 @@ def make_runtime_dir(path: Path) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def node_lock(config: Config) -> Iterator[None]:
+class NodeLock:
     """Held by whoever changes the node: its agent for life, a command without agent for as long as it works.
 
     The kernel drops it with its holder. Raises Refused if another has it.
     """
-    make_runtime_dir(config.node.runtime_dir)
-    path = config.node.runtime_dir / "lock"
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except PermissionError:
-        raise NoPrivilege(f"may not use {path}", hint="run as root") from None
-    try:
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._fd = self._take()
+
+    def keep(self) -> None:
+        """Takes it again if somebody removed its file: what has no name keeps nobody out."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._fd), self._path.lstat()):
+                return
+        fd = self._take()
+        os.close(self._fd)
+        self._fd = fd
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+    @property
+    def _path(self) -> Path:
+        return self._config.node.runtime_dir / "lock"
+
+    def _take(self) -> int:
+        make_runtime_dir(self._config.node.runtime_dir)
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except PermissionError:
+            raise NoPrivilege(f"may not use {self._path}", hint="run as root") from None
+        except OSError as error:
+            raise IpshareError(
+                f"cannot make {self._path}: {error.strerror}", hint="make room there, or set runtime_dir"
+            ) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "another process"
+            os.close(fd)
             raise Refused(
-                f"node {config.node.name} is in the hands of process {holder}",
+                f"node {self._config.node.name} is in the hands of process {holder}",
                 hint="that is its agent, or another ipshare command: ask it, or end it",
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield
+        with contextlib.suppress(OSError):  # a full disk: only the name of the holder is missing
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        return fd
+
+
+@contextlib.contextmanager
+def node_lock(config: Config) -> Iterator[NodeLock]:
+    """The lock while the block runs. Raises Refused if another has it."""
+    lock = NodeLock(config)
+    try:
+        yield lock
     finally:
-        os.close(fd)
+        lock.release()
 
 
 def remove_runtime_dir(config: Config) -> None:

@@ -40,8 +40,8 @@ class DataPath(Protocol):
     def launch(self, config: Config) -> Engine:
         """A new engine process, ready for tables."""
 
-    def stop(self, config: Config) -> bool:
-        """Ends the engine; False if none ran."""
+    def stop(self, config: Config, engine: Engine | None) -> bool:
+        """Ends ``engine`` and removes its files; False if there is none."""
 
     def copies(self, engine: Engine, config: Config) -> int:
         """Brings the copies (S1.16) in line with the configuration; returns how many were started or
@@ -189,6 +189,18 @@ class Reconciler:
             found.append(f"the engine has generation {info.generation}, which is not ours")
         return found
 
+    def is_reachable(self) -> bool:
+        """False: the engine in hand runs, but whoever else looks for it does not find it."""
+        if self.config is None or self.engine_info() is None:
+            return True
+        try:
+            found = self.data_path.attach(self.config)
+        except IpshareError:
+            return True  # it was found, and is busy
+        if found is not None and found is not self.engine:
+            found.close()
+        return found is not None
+
     def engine_info(self) -> EngineInfo | None:
         """Of the engine in hand; None if it is gone."""
         try:
@@ -199,7 +211,7 @@ class Reconciler:
     def down(self, config: Config) -> Down:
         """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
         lines = tuple(self.routes.undo(config))
-        stopped = self.data_path.stop(config)
+        stopped = self.data_path.stop(config, self.attached(config))
         self.engine, self.config = None, None
         state = self.store.state()
         if state.trial is not None:
@@ -254,7 +266,7 @@ class Reconciler:
             lines = tuple(self.routes.apply(config))
         except (Exception, KeyboardInterrupt):
             if started:
-                self.data_path.stop(config)
+                self.data_path.stop(config, engine)
                 self.engine = None
             elif before and generation != before:
                 engine.rollback()

@@ -9,10 +9,10 @@ from pathlib import Path
 from ipshare import config as configuration
 from ipshare.agent.confirm import SystemClock
 from ipshare.agent.daemon import Daemon
-from ipshare.agent.datapath import EmbeddedDataPath, NetRoutes, node_lock
+from ipshare.agent.datapath import EmbeddedDataPath, NetRoutes, engine_socket, node_lock, remove_runtime_dir
 from ipshare.agent.reconcile import Reconciler
 from ipshare.agent.store import Store
-from ipshare.errors import ConfigError
+from ipshare.errors import ConfigError, IpshareError
 from ipshare.model import Config
 
 log = logging.getLogger(__name__)
@@ -34,9 +34,14 @@ def run_agent(file: Path, *, group: str | None = None, last_good: bool = False) 
             log.error("%s", problem)
         log.error("%s has mistakes: starting with what was applied last", file)
         config = found
-    with node_lock(config):
+    with node_lock(config) as lock:
         reconciler = Reconciler(Store(config.node.state_dir), EmbeddedDataPath(), NetRoutes(), SystemClock())
-        asyncio.run(Daemon(file, config, reconciler, group=group).run())
+        try:
+            asyncio.run(Daemon(file, config, reconciler, group=group, keep_lock=lock.keep).run())
+        except IpshareError:
+            if not engine_socket(config.node.runtime_dir).exists():  # refused before anything ran
+                remove_runtime_dir(config)
+            raise
 
 
 def _last_good(file: Path) -> Config | None:

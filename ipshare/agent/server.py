@@ -57,6 +57,7 @@ class Server:
     def __init__(self, path: Path, handle: Handler, group: str | None = None) -> None:
         self.path, self.handle, self.group = path, handle, group
         self._server: asyncio.Server | None = None
+        self._made = (0, 0)  # the socket file, as (device, inode)
         self._clients: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -71,6 +72,17 @@ class Server:
             os.umask(mask)
         if self.group is not None:
             self._give_to(self.group)
+        self._made = _identity(self.path)
+
+    def is_there(self) -> bool:
+        """Whether callers that open the path come here: nobody removed or replaced it."""
+        return _identity(self.path) == self._made
+
+    async def again(self) -> None:
+        """Makes the socket anew where it was. Conversations go on. Raises as ``start``."""
+        if self._server is not None:
+            self._server.close()
+        await self.start()
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -135,6 +147,14 @@ class Server:
             return _failure(
                 IpshareError(f"{request['verb']} failed unexpectedly", hint="see the agent's log")
             )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.lstat()
+    except OSError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
 
 
 def _caller(connection: socket.socket) -> Caller:

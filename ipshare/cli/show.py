@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -47,16 +46,26 @@ def show_(
 
 
 def _info(node: Node, as_json: bool) -> None:
+    from ipshare.agent.client import AgentSilent
     from ipshare.errors import NotRunning
 
+    silent = False
     info = asdict(node.info()) | {"node": node.config.node.name, "agent": None}
-    with contextlib.suppress(NotRunning):
+    try:
         info["agent"] = node.status()
+    except NotRunning:
+        pass
+    except AgentSilent:
+        silent = True
     if as_json:
         return output.emit(info)
     agent = info.pop("agent")
     for name, value in info.items():
         output.line(f"{name.replace('_', ' '):12} {_plain(name, value)}")
+    if silent:
+        return output.line(
+            "agent        does not answer: it is stopped, or at work; see its log", fg="yellow"
+        )
     if agent is None:
         return output.line("agent        none: the data path goes on, nobody watches it", fg="yellow")
     output.line(

@@ -8,6 +8,7 @@ namespace; a journal of another one describes a kernel state that no longer exis
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -32,14 +33,24 @@ def _here() -> dict[str, Any]:
     return {"ipshare_undo": 1, "boot": boot, "netns": Path("/proc/thread-self/ns/net").stat().st_ino}
 
 
+def _unwritable(path: Path, error: OSError) -> NetError:
+    return NetError(
+        f"cannot write {path}: {error.strerror}; no change was begun that is not in it",
+        hint="make room there, or set runtime_dir in [node]",
+    )
+
+
 class Journal:
     """Open journal, locked against other processes. `entries`: in the order of the first change."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: dict[Key, Entry] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unwritable(path, error) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -47,7 +58,11 @@ class Journal:
             raise NetError(
                 f"{path} is in use", hint="another ipshare process is changing routes: wait for it"
             ) from None
-        self._read()
+        try:
+            self._read()
+        except BaseException:
+            os.close(self._fd)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -72,19 +87,32 @@ class Journal:
         self.entries.pop(key, None)
 
     def _append(self, record: dict[str, Any]) -> None:
-        os.write(self._fd, (json.dumps(record) + "\n").encode())
+        line = (json.dumps(record) + "\n").encode()
+        size = os.fstat(self._fd).st_size
+        try:
+            if os.write(self._fd, line) < len(line):  # a full disk takes a part first
+                os.ftruncate(self._fd, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def _read(self) -> None:
         data = self.path.read_bytes()
         complete = data[: data.rfind(b"\n") + 1]
         os.ftruncate(self._fd, len(complete))
-        lines = complete.splitlines()
-        if not lines or json.loads(lines[0]) != _here():
-            os.ftruncate(self._fd, 0)
-            self._append(_here())
-            return
-        for line in lines[1:]:
-            self._replay(json.loads(line))
+        try:
+            records = [json.loads(line) for line in complete.splitlines()]
+            if not records or records[0] != _here():
+                os.ftruncate(self._fd, 0)
+                self._append(_here())
+                return
+            for record in records[1:]:
+                self._replay(record)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise NetError(
+                f"{self.path} is damaged: what has to be put back is not known",
+                hint="move it away: routes and rules are found again by their number; sysctls stay set",
+            ) from error
 
     def _replay(self, record: dict[str, Any]) -> None:
         if "undone" in record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -270,3 +271,38 @@ def test_the_guard_sees_an_end_at_once_and_slows_a_rush() -> None:
         guard.close()
 
     asyncio.run(scenario())
+
+
+def test_an_engine_that_does_not_start_at_the_first_attempt_is_tried_again(world: World) -> None:
+    async def scenario(agent: Daemon) -> None:
+        world.kill_engine()
+        world.faults.steps.clear()
+        world.faults.at = 0
+        agent.guard.on_end()
+        await until(lambda: world.launches == 2 and "engine" not in agent.notes)
+
+    serve(world, scenario, drift_s=3600.0)
+
+
+def test_a_runtime_directory_that_somebody_removed_is_made_again(world: World) -> None:
+    kept: list[int] = []
+
+    async def scenario(agent: Daemon) -> None:
+        shutil.rmtree(world.directory / "run")
+        await until(agent.server.is_there)
+        assert (await ask(world, "status"))["generation"] == 1
+        assert agent.server.path.stat().st_mode & 0o777 == 0o600
+
+    serve(world, scenario, drift_s=0.02, keep_lock=lambda: kept.append(1))
+    assert kept, "the lock is taken again before the socket is made"
+
+
+def test_an_engine_that_nobody_else_reaches_is_noted(world: World) -> None:
+    async def scenario(agent: Daemon) -> None:
+        engine, world.running = world.running, None  # the process lives, its socket is gone
+        await until(lambda: "socket" in agent.notes)
+        assert f"kill {os.getpid()}" in agent.notes["socket"]
+        world.running = engine
+        await until(lambda: "socket" not in agent.notes)
+
+    serve(world, scenario, drift_s=0.02)
