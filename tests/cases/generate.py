@@ -1,6 +1,6 @@
 """Packets nobody wrote down, for Hypothesis: whole ones, and damaged ones.
 
-As in packets.yaml each goes from ``client`` to ``global``.
+As in packets.yaml each goes from ``client`` to ``global``, or to ``local`` as between the two translations.
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ SUM: st.SearchStrategy[dict[str, Any]] = st.one_of(
 )
 
 DATA = st.integers(2, 60)
+HOPS = st.one_of(st.integers(0, 255), st.integers(0, 2))
 CHANGES = st.lists(st.tuples(st.integers(0, 160), st.integers(0, 255)), min_size=1, max_size=4)
 FRAGMENT = st.tuples(st.integers(0, 6), st.integers(1, 12)).map(lambda f: (f[0] * 8, f[0] * 8 + f[1] * 8))
 
@@ -31,7 +32,7 @@ def transport(draw: st.DrawFn, /, family: int) -> list[Any]:
 @st.composite
 def network(draw: st.DrawFn, /, family: int, **addresses: str) -> list[Any]:
     """An IP header with options or extension headers, perhaps of a fragment."""
-    fields: dict[str, Any] = {"ttl": draw(st.integers(0, 255)), "tos": draw(st.integers(0, 255)), **addresses}
+    fields: dict[str, Any] = {"ttl": draw(HOPS), "tos": draw(st.integers(0, 255)), **addresses}
     fragment = draw(st.one_of(st.none(), st.none(), FRAGMENT))
     if family == 4:
         fields["options"] = draw(st.sampled_from(["", "", "01010101", "94040000", "0707040a00000000"]))
@@ -48,13 +49,13 @@ def network(draw: st.DrawFn, /, family: int, **addresses: str) -> list[Any]:
 
 
 @st.composite
-def packets(draw: st.DrawFn) -> bytes:
-    """client -> global: a transport packet, or an ICMP error that quotes global -> client."""
+def packets(draw: st.DrawFn, to: str = "global") -> bytes:
+    """client -> to: a transport packet, or an ICMP error that quotes to -> client."""
     family = draw(st.sampled_from([4, 6]))
-    outer = draw(network(family))
+    outer = draw(network(family, dst=to))
     if draw(st.booleans()):
         return build(outer + draw(transport(family)))
-    quoted = draw(network(family, src="global", dst="client")) + draw(transport(family))
+    quoted = draw(network(family, src=to, dst="client")) + draw(transport(family))
     size = len(build(quoted))
     quote = {"quote": {"packet": quoted, "cut": draw(st.one_of(st.just(size), st.integers(0, size)))}}
     kinds = [3, 4, 5, 11, 12] if family == 4 else [1, 2, 3, 4]
@@ -77,9 +78,9 @@ def with_true_lengths(packet: bytearray) -> bytes:
 
 
 @st.composite
-def damaged(draw: st.DrawFn) -> bytes:
+def damaged(draw: st.DrawFn, to: str = "global") -> bytes:
     """Some bytes changed, cut anywhere, with and without lengths that fit."""
-    packet = bytearray(draw(packets())[: draw(st.one_of(st.none(), st.integers(0, 160)))])
+    packet = bytearray(draw(packets(to))[: draw(st.one_of(st.none(), st.integers(0, 160)))])
     for at, value in draw(CHANGES):
         if at < len(packet):
             packet[at] = value

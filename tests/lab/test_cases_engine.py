@@ -126,10 +126,18 @@ def test_s1_3_generated(outer: Wire, inner: Wire, data: bytes) -> None:
             assert back.hex() == data.hex()
 
 
-@examples(400)
-@given(damaged())
-def test_damaged(outer: Wire, inner: Wire, data: bytes) -> None:
+@examples(300)
+@given(packets("local"))
+def test_between(inner: Wire, data: bytes) -> None:
+    """What reaches the end point, its hop limit used up on the way or not."""
+    through(inner, data, "inner")
+
+
+@examples(300)
+@given(damaged(), damaged("local"))
+def test_damaged(outer: Wire, inner: Wire, to_global: bytes, to_local: bytes) -> None:
     """Any bytes changed, cut anywhere: the verdict is counted, nothing else comes out, the engine lives."""
-    if data:
-        through(outer, data, "outer")
-        through(inner, data, "inner")
+    if to_global:
+        through(outer, to_global, "outer")
+    if to_local:
+        through(inner, to_local, "inner")
