@@ -223,6 +223,8 @@ class Node:
             down = self._reconciler.down(self.store.current() or self.config)
             lines += ["engine ended"] * down.engine_stopped + list(down.routes)
             remove_runtime_dir(self.config)
+            if not lines and (left := self._reconciler.routes.left(self.config)):
+                raise _unknown(self.config, left)
         return lines
 
     def status(self, *, timeout_s: float = STATUS_S) -> dict[str, Any]:
@@ -269,6 +271,18 @@ class Node:
     def _alone(self) -> Iterator[None]:
         with self._lock, node_lock(self.config):
             yield
+
+
+def _unknown(config: Config, left: Sequence[str]) -> EngineError:
+    """Not "nothing to do": the journal that says what to put back is gone, or another node has the kernel."""
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    return EngineError(
+        f"nothing is known of node {config.node.name}, but routes and rules like its own are there: "
+        f"{left[0]}{more}",
+        hint="another node has them, or runtime_dir was removed: then "
+        f"`ip link del {config.engine.outer_device}` ends its engine, and "
+        "`ipshare agent FILE` takes the node over, so that `ipshare down` can end it",
+    )
 
 
 def _from_agent(result: dict[str, Any]) -> Applied:

@@ -20,6 +20,11 @@ class IpshareError(Exception):
         self.hint = hint
 
 
+def printable(text: str) -> str:
+    """Control characters escaped: what a file holds must not steer the terminal that it is shown on."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake (or warning) in a configuration. line and column are 1-based; 0: the file as a whole.
@@ -38,7 +43,7 @@ class Problem:
         where = f"{self.file}:{self.line}" if self.line else self.file
         key = f" {self.key}:" if self.key else ""
         hint = f"\n    hint: {self.hint}" if self.hint else ""
-        return f"{where}:{key} {self.message}{hint}"
+        return printable(f"{where}:{key} {self.message}{hint}")
 
 
 class ConfigError(IpshareError):

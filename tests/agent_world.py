@@ -181,6 +181,9 @@ class Routes:
     def missing(self, config: Config) -> Sequence[str]:
         return [line for line in self.wanted(config) if line not in self.world.installed]
 
+    def left(self, config: Config) -> Sequence[str]:
+        return self.world.installed
+
     def undo(self, config: Config) -> Sequence[str]:
         gone, self.world.installed = self.world.installed, ()
         return [f"undone: {line}" for line in gone]

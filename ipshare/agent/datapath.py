@@ -131,6 +131,14 @@ class NetRoutes:
         file = _undo_file(config)
         return lines if file.exists() else [*lines, f"{file} is gone"]
 
+    def left(self, config: Config) -> Sequence[str]:
+        from ipshare.net.actions import RouteAdd, RuleAdd, describe
+        from ipshare.net.apply import missing
+
+        ours = [a for a in recipe(netspec(config, read_facts())) if isinstance(a, RouteAdd | RuleAdd)]
+        gone = set(missing(ours))
+        return [describe(action) for action in ours if action not in gone]
+
     def undo(self, config: Config) -> Sequence[str]:
         from ipshare.net.apply import undo
 

@@ -63,6 +63,9 @@ class Routes(Protocol):
     def missing(self, config: Config) -> Sequence[str]:
         """A line for each thing that is not as ``apply`` left it."""
 
+    def left(self, config: Config) -> Sequence[str]:
+        """A line for each route and rule that is there as ``apply`` makes it, whoever made it."""
+
     def undo(self, config: Config) -> Sequence[str]:
         """Takes everything back; returns a line for each change."""
 

@@ -51,7 +51,8 @@ def _privileges(spec: NodeNet) -> Iterator[Problem]:
     if reason := facts.tun_error():
         yield _problem(
             f"/dev/net/tun cannot be opened: {reason}",
-            "modprobe tun; in a container pass the device in (--device /dev/net/tun)",
+            "modprobe tun, and let this user open it (chmod 0666 /dev/net/tun is what udev does); "
+            "in a container pass the device in (--device /dev/net/tun)",
         )
     if spec.notrack and not nft.is_available():
         yield _problem("conntrack is in use and the nft command is missing", "apt install nftables")

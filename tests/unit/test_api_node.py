@@ -10,7 +10,7 @@ import pytest
 
 from ipshare import aio, api
 from ipshare.agent.datapath import node_lock
-from ipshare.errors import ConfigError, NotRunning, Refused
+from ipshare.errors import ConfigError, EngineError, NotRunning, Refused
 from tests.agent_world import Routes, World, site, site_text
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -142,3 +142,17 @@ def test_a_bad_file_says_everything(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         api.Node(tmp_path / "site.toml")
     assert len(caught.value.problems) >= 3
+
+
+def test_down_does_not_say_that_nothing_is_there_while_routes_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = node_of(world)
+    node.apply(start_engine=True)
+    world.kill_engine()
+    monkeypatch.setattr(Routes, "undo", lambda *_: [])  # the journal is gone
+    with pytest.raises(
+        EngineError, match="routes and rules like its own are there: route 203.0.113.0/24"
+    ) as caught:
+        node.down()
+    assert "ip link del ips-out" in caught.value.hint

@@ -6,10 +6,12 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipshare.config import check_text
+from ipshare.config import check_text, import_bindings
+from ipshare.errors import ConfigError
 from tests.examples import examples
 
 EXAMPLES = [
@@ -86,3 +88,12 @@ def test_any_text(text: str) -> None:
         tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         assert [problem.message.startswith("not TOML") for problem in report.problems] == [True]
+
+
+def test_what_a_file_holds_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("global,to,\x1b[31mred\x07\n")
+    with pytest.raises(ConfigError) as caught:
+        import_bindings(file)
+    assert "\\x1b[31mred" in str(caught.value.problems[0])
+    assert all(c.isprintable() or c == "\n" for c in str(caught.value.problems[0]))
