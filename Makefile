@@ -50,8 +50,9 @@ perf: setup-test
 SECONDS ?= 600
 fuzz: setup-test
 	$(MAKE) -s -C native fuzz
+	$(PY) -m tests.cases.seeds build/seeds
 	mkdir -p build/corpus/$(TARGET)
-	native/build/fuzz/$(TARGET) -max_total_time=$(SECONDS) build/corpus/$(TARGET)
+	native/build/fuzz/$(TARGET) -max_total_time=$(SECONDS) -artifact_prefix=build/ build/corpus/$(TARGET) build/seeds/$(TARGET)
 
 clean:
 	rm -rf build native/build ipshare/_bin ipshare/core/_native*.so *.egg-info
