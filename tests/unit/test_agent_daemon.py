@@ -152,6 +152,7 @@ def test_drift_is_mended(world: World) -> None:
         engine = world.running
         world.kill_engine()
         await until(lambda: world.running is not None and world.running is not engine)
+        await until(lambda: len(audit(world)) >= 3)  # written after the engine runs
 
     serve(world, scenario, drift_s=0.01)
     assert [verb for verb, _ in audit(world)] == ["start", "mend", "mend"]
