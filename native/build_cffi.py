@@ -25,7 +25,10 @@ ffibuilder.set_source(
     sources=[f"native/{path.name}" for path in sorted(HERE.glob("*.c"))],
     include_dirs=["native"],
     depends=[f"native/{path.name}" for pattern in ("*.h", "*.def") for path in sorted(HERE.glob(pattern))],
-    extra_compile_args=["-O3", "-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"],
+    extra_compile_args=[
+        *("-O3", "-std=gnu11", "-fvisibility=hidden"),
+        *("-Wall", "-Wextra", "-Werror=implicit-function-declaration"),
+    ],
     libraries=["pthread"],
 )
 

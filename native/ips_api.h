@@ -308,6 +308,9 @@ typedef void (*ips_emit_fn)(void *arg, struct ips_pkt *p, int kind);
 struct ips_worker;
 struct ips_worker *ips_worker_new(struct ips_tables *t, uint32_t index, ips_emit_fn emit, void *arg);
 void ips_worker_free(struct ips_worker *w);
+/* Whether emit() takes UDP super-packets (gso_type UDP, checksum PARTIAL); 0 at first. GUE packets made of one
+ * TCP super-packet are then emitted as few of those. */
+void ips_worker_set_trains(struct ips_worker *w, int makes_trains);
 /* A frame: root is loaded once, time (CLOCK_BOOTTIME ns) is given once. Between
  * _end and _begin the worker holds no reference to any generation. */
 void ips_worker_begin(struct ips_worker *w, uint64_t now_ns);

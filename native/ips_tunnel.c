@@ -2,7 +2,8 @@
  *
  * Out (S1.6, S1.7): super-packets are segmented first, since no virtio-net header can say
  * "TSO inside IP-in-IP"; packets without DF that are too long are fragmented first, so
- * that the far side never has to reassemble. In: only from a configured peer, and only what may come
+ * that the far side never has to reassemble. GUE packets of one super-packet are UDP datagrams of one
+ * flow: where the host can, they travel as a train, one UDP super-packet (USO), cut by whoever has to. In: only from a configured peer, and only what may come
  * this way: to a Global IP of ours, or, a reply on its way out, from one. ICMP errors about our
  * tunnel packets teach the path MTU and go on to the inner packet's sender (RFC 2473 8).
  */
@@ -18,18 +19,65 @@ struct outgoing { /* what the pieces of one packet share */
   struct ips_worker *w;
   const struct ips_endpoint_rec *e;
   uint16_t entropy;
-  int verdict; /* of the first piece that failed, else OK */
+  int verdict;     /* of the first piece that failed, else OK */
+  struct ips_pkt train; /* tunnel packets that leave as one UDP super-packet; len 0: none */
 };
+
+/* Bytes of the outer IP and UDP headers, which a train has once; the GUE header is in every piece. */
+static inline uint32_t train_header(const struct ips_endpoint_rec *e) { return (e->tunnel_family == 4 ? 20u : 40u) + IPS_UDP_HEADER; }
+
+/* The headers of a train say its whole length, its checksum is the pseudo-header's (RFC 768, 8200 8.1). */
+static void send_train(struct outgoing *o) {
+  struct ips_pkt *t = &o->train;
+  uint32_t udp_at = train_header(o->e) - IPS_UDP_HEADER, udp_len = t->len - udp_at;
+  if (t->len == 0) return;
+  if (udp_len > t->gso_size + (uint32_t)IPS_UDP_HEADER) {
+    const uint8_t *addresses = ips_field_at(t->data, o->e->tunnel_family, IPS_SRC);
+    uint64_t pseudo = ips_csum_bytes(addresses, o->e->tunnel_family == 4 ? 8 : 32, ips_be16((uint16_t)udp_len));
+    ips_st16(t->data + udp_at + 4, ips_be16((uint16_t)udp_len));
+    ips_st16(t->data + udp_at + 6, ips_csum_fold(pseudo + ips_be16(IPS_PROTO_UDP)));
+    ips_st16(t->data + (udp_at == 20 ? 2 : 4), ips_be16((uint16_t)(udp_at == 20 ? t->len : udp_len)));
+    if (udp_at == 20) ips_write_header_sum(t->data, 20);
+    t->gso_type = IPS_GSO_UDP;
+    t->csum = IPS_CSUM_PARTIAL;
+    t->csum_start = (uint16_t)udp_at;
+    t->csum_offset = 6;
+  } else {
+    t->gso_size = 0; /* one packet is no train */
+  }
+  t->total_len = t->len;
+  o->w->emit(o->w->arg, t, IPS_EMIT_PACKET);
+  *t = (struct ips_pkt){0};
+}
+
+/* All pieces of a train are equally long, but for the last. */
+static void join_train(struct outgoing *o, const struct ips_pkt *piece) {
+  struct ips_pkt *t = &o->train;
+  uint32_t header = train_header(o->e), bytes = piece->len - header;
+  if (t->len && (bytes > t->gso_size || t->len + bytes > UINT16_MAX)) send_train(o);
+  if (t->len == 0) {
+    *t = (struct ips_pkt){.data = o->w->train + IPS_HEADROOM, .headroom = IPS_HEADROOM, .gso_size = (uint16_t)bytes,
+                          .counter = piece->counter, .endpoint = piece->endpoint};
+    memcpy(t->data, piece->data, header);
+    t->len = header;
+  }
+  memcpy(t->data + t->len, piece->data + header, bytes);
+  t->len += bytes;
+  if (bytes < t->gso_size) send_train(o);
+}
 
 static void send_piece(void *arg, struct ips_pkt *piece) {
   struct outgoing *o = arg;
   struct ips_view v;
   int verdict = ips_parse(piece, &v);
   if (verdict == IPS_OK) verdict = ips_encap(piece, &v, o->e, o->entropy, o->w->ip_id++);
-  if (verdict == IPS_OK)
+  if (verdict != IPS_OK) {
+    if (o->verdict == IPS_OK) o->verdict = verdict;
+  } else if (o->e->encap == IPS_ENCAP_GUE && o->w->makes_trains) {
+    join_train(o, piece);
+  } else {
     o->w->emit(o->w->arg, piece, IPS_EMIT_PACKET);
-  else if (o->verdict == IPS_OK)
-    o->verdict = verdict;
+  }
 }
 
 static inline uint32_t mix(uint32_t h, uint32_t x) {
@@ -55,6 +103,7 @@ int ips_tunnel_out(struct ips_worker *w, struct ips_pkt *p, const struct ips_vie
   int verdict;
   if (p->gso_type != IPS_GSO_NONE) {
     verdict = ips_segment(p, v, w->scratch, IPS_SCRATCH_BYTES, IPS_HEADROOM, send_piece, &o);
+    send_train(&o);
     return verdict != IPS_OK ? verdict : o.verdict != IPS_OK ? o.verdict : IPS_SPLIT;
   }
   if (p->csum == IPS_CSUM_PARTIAL && (verdict = ips_complete_csum(p)) != IPS_OK) return verdict;
@@ -62,6 +111,7 @@ int ips_tunnel_out(struct ips_worker *w, struct ips_pkt *p, const struct ips_vie
   uint32_t room = limit == UINT32_MAX ? limit : limit - ips_encap_overhead(e);
   if (ips_unlikely(p->total_len > room && !v->dont_fragment && v->family == 4)) {
     verdict = ips_fragment4(p, v, room, w->scratch, IPS_SCRATCH_BYTES, IPS_HEADROOM, send_piece, &o);
+    send_train(&o);
     return verdict != IPS_OK ? verdict : o.verdict != IPS_OK ? o.verdict : IPS_SPLIT;
   }
   verdict = ips_encap(p, v, e, o.entropy, w->ip_id++);
@@ -128,6 +178,29 @@ static int open_tunnel(struct ips_worker *w, struct ips_pkt *p, const struct ips
   return IPS_TUNNEL_INNER;
 }
 
+struct opening {
+  struct ips_worker *w;
+  struct ips_pkt *train;
+  int verdict; /* of the first piece that was refused, else SPLIT */
+};
+
+static void open_piece(void *arg, struct ips_pkt *piece) {
+  struct opening *o = arg;
+  struct ips_view v;
+  int verdict = ips_parse(piece, &v);
+  if (verdict == IPS_OK) verdict = open_tunnel(o->w, piece, &v);
+  if (o->train->counter == IPS_NONE) o->train->counter = piece->counter, o->train->endpoint = piece->endpoint;
+  if (ips_dispositions[verdict] == IPS_SEND) o->w->emit(o->w->arg, piece, IPS_EMIT_PACKET);
+  if (ips_dispositions[verdict] == IPS_DROP && o->verdict == IPS_SPLIT) o->verdict = verdict;
+}
+
+/* A train: each packet in it as if it had come alone. */
+static int open_train(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *outer) {
+  struct opening o = {w, p, IPS_SPLIT};
+  int verdict = ips_segment(p, outer, w->opened, IPS_SCRATCH_BYTES, IPS_HEADROOM, open_piece, &o);
+  return verdict != IPS_OK ? verdict : o.verdict;
+}
+
 /* ---- about -------------------------------------------------------------- */
 
 static bool is_ours(const struct ips_endpoint *e, const struct ips_tunnel_error *t) {
@@ -168,5 +241,6 @@ static int tunnel_icmp(struct ips_worker *w, struct ips_pkt *p, const struct ips
 /* A packet to one of our own tunnel addresses. */
 int ips_tunnel_in(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
   bool icmp = v->proto == (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6);
-  return icmp ? tunnel_icmp(w, p, v) : open_tunnel(w, p, v);
+  if (icmp) return tunnel_icmp(w, p, v);
+  return p->gso_type == IPS_GSO_UDP ? open_train(w, p, v) : open_tunnel(w, p, v);
 }

@@ -11,8 +11,10 @@ struct ips_worker *ips_worker_new(struct ips_tables *t, uint32_t index, ips_emit
   w->counters = &w->own;
   w->gro = ips_gro_new(GRO_FLOWS, IPS_HEADROOM);
   w->scratch = malloc(IPS_SCRATCH_BYTES);
+  w->train = malloc(IPS_SCRATCH_BYTES);
+  w->opened = malloc(IPS_SCRATCH_BYTES);
   w->error = malloc(IPS_ERROR_BYTES);
-  if (w->gro && w->scratch && w->error) return w;
+  if (w->gro && w->scratch && w->train && w->opened && w->error) return w;
   ips_worker_free(w);
   return NULL;
 }
@@ -21,6 +23,8 @@ void ips_worker_free(struct ips_worker *w) {
   if (!w) return;
   ips_gro_free(w->gro);
   free(w->scratch);
+  free(w->train);
+  free(w->opened);
   free(w->error);
   free(w);
 }
@@ -30,6 +34,8 @@ void ips_worker_set_counters(struct ips_worker *w, struct ips_counters *c, struc
   w->cells = cells;
   w->n_cells = cells ? n_cells : 0;
 }
+
+void ips_worker_set_trains(struct ips_worker *w, int makes_trains) { w->makes_trains = makes_trains; }
 
 void ips_worker_begin(struct ips_worker *w, uint64_t now_ns) {
   w->root = ips_reader_begin(w->tables, w->index);

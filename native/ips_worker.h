@@ -45,6 +45,9 @@ struct ips_worker {
   struct ips_tables *tables;
   struct ips_gro *gro;
   uint8_t *scratch;         /* IPS_SCRATCH_BYTES */
+  uint8_t *train;           /* as many: the tunnel packets of one super-packet, together */
+  uint8_t *opened;          /* as many: one of them on arrival */
+  bool makes_trains;        /* the host takes UDP super-packets */
   uint8_t *error;           /* IPS_ERROR_BYTES */
   struct ips_counters own;  /* where nobody else wants them */
 };

@@ -113,9 +113,9 @@ def toml(
 
 
 @contextmanager
-def site(bindings: str = BOTH_TO_A, **options: object) -> Iterator[Site]:
-    """All three nodes, loaded."""
-    with Worker(cells=4096) as c, Worker(cells=4096) as a, Worker(cells=4096) as b:
+def site(bindings: str = BOTH_TO_A, *, trains: bool = False, **options: object) -> Iterator[Site]:
+    """All three nodes, loaded. ``trains``: C's host takes UDP super-packets."""
+    with Worker(cells=4096, trains=trains) as c, Worker(cells=4096) as a, Worker(cells=4096) as b:
         for worker, node in ((c, "C"), (a, "A"), (b, "B")):
             config = load_text(toml(node, bindings, **options), Path(f"{node}.toml"))  # type: ignore[arg-type]
             worker.load(pack(desired(config)))

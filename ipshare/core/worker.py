@@ -54,7 +54,7 @@ class Worker:
     ``cells``: per-binding counters kept, read by ``cell_counts``.
     """
 
-    def __init__(self, *, cells: int = 0) -> None:
+    def __init__(self, *, cells: int = 0, trains: bool = False) -> None:
         self._tables = lib.ips_tables_new(1)
         self._made: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
         self._emit = ffi.callback("void(void *, struct ips_pkt *, int)", self._on_emit)
@@ -63,6 +63,7 @@ class Worker:
         self._n_cells = cells
         self._cells = np.zeros(max(cells, 1), dtype("struct ips_cell"))
         self._count_here()
+        lib.ips_worker_set_trains(self._worker, trains)
         self._buffer = ffi.new("uint8_t[]", HEADROOM + ROOM)
         self.now_ns = 10**9
 
@@ -83,8 +84,9 @@ class Worker:
 
     def _clear_fresh_cells(self) -> None:
         """Cells that counted for a binding that is gone begin at zero for their next one."""
-        ranges = ffi.new("struct ips_cell_range[]", lib.ips_tables_fresh_cells(self._tables, ffi.NULL, 0) or 1)
-        for n in range(lib.ips_tables_fresh_cells(self._tables, ranges, len(ranges))):
+        count = lib.ips_tables_fresh_cells(self._tables, ffi.NULL, 0)
+        ranges = ffi.new("struct ips_cell_range[]", count or 1)
+        for n in range(lib.ips_tables_fresh_cells(self._tables, ranges, count)):
             self._cells[ranges[n].first : ranges[n].first + ranges[n].n] = 0
 
     def rollback(self) -> int:

@@ -160,6 +160,7 @@ int worker_start(struct worker *w) {
   w->core = ips_worker_new(e->tables, w->index, emit, w);
   if (io_open(w) || !w->core) return -1;
   if (w->io->batched) e->features |= IPS_CTL_FEATURE_URING;
+  ips_worker_set_trains(w->core, (e->features & IPS_CTL_FEATURE_USO) != 0);
   ips_worker_set_counters(w->core, region_counters(&e->region, w->index), region_cells(&e->region, w->index),
                           e->options.counter_cells);
   if (pthread_create(&w->thread, NULL, run, w)) return -1;

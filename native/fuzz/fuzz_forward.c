@@ -92,6 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       if (n > header + gue) mend_ip4(room + IPS_HEADROOM + header + gue, n - header - gue);
     mend_ip4(room + IPS_HEADROOM, n);
   }
+  ips_worker_set_trains(worker, data[0] & 0x40);
   ips_worker_begin(worker, 1000000000u);
   int verdict = data[0] & 1 ? ips_inner(worker, &p) : ips_outer(worker, &p);
   if (verdict < 0 || verdict >= IPS_N_VERDICTS) abort();

@@ -1,8 +1,8 @@
 """The express lane of ips_forward.c gives what the whole way gives.
 
 A binding whose packets are copied (S1.16) sends all of them the whole way; so the same packets go through two
-sites that differ in nothing but that flag. Ordinary packets are bent a little, at random, so that they fall on
-either side of every condition.
+sites that differ in nothing but that flag. Ordinary packets are bent a little, at random, so that they
+fall on either side of every condition.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _tables(family: int, *, inner: bool, flags: int, copied: bool) -> Tables:
     endpoints["path_mtu"] = 576 if family == 4 else 1280
     endpoints["tunnel_family"], endpoints["gue_port"] = family, 6080
     endpoints["tunnel_remote"] = np.frombuffer(sites.TUNNELS[family].ljust(16, b"\0"), np.uint8)
-    endpoints["tunnel_local"] = sites.addresses(family, [3], local=inner)  # a bound address: the tunnel comes first
+    endpoints["tunnel_local"] = sites.addresses(family, [3], local=inner)  # bound: the tunnel is first
     if copied:
         bindings["flags"] = lib.IPS_BINDING_COPY
     return replace(

@@ -301,6 +301,29 @@ def test_a_super_packet_is_segmented_encapsulated_and_joined_again(path: str) ->
         assert IP(joined)[TCP].payload.load == payload
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_gue_packets_of_a_super_packet_travel_as_a_train(family: int) -> None:
+    """A host that takes UDP super-packets gets a few of those, and what comes out is the same."""
+    payload, gso = bytes(range(256)) * 230, 1300
+    tcp = TCP(sport=4000, dport=80, seq=1000, flags="PA") / Raw(payload)
+    packet = v4(tcp, flags="DF") if family == 4 else v6(tcp)
+    ip, header = (IP, 20) if family == 4 else (IPv6, 40)
+    partial = {"csum": 1, "csum_start": header, "csum_offset": 6}
+    with site(path="gue", trains=True) as nodes:
+        made = nodes.outer(packet, gso_type=1, gso_size=gso)
+        assert (made.verdict.name, len(made.packets)) == ("SPLIT", 1)
+        (train,) = made.packets
+        assert len(train) == (IP(train).len if family == 4 else IPv6(train).plen + 40)
+        size = 4 + header + 20 + gso
+        assert (len(train) - header - 8 - 1) // size + 1 == -(-len(payload) // gso)
+        opened = nodes.A.process("inner", train, gso_type=2, gso_size=size, **partial)
+        assert opened.verdict.name == "SPLIT"
+        assert b"".join(bytes(ip(p)[TCP].payload) for p in opened.packets) == payload
+        assert nodes.A.cell_counts()["bytes"].sum() == len(train)
+        cut = nodes.A.process("inner", train[:-700], gso_type=2, gso_size=size, **partial)
+        assert cut.verdict.disposition == "drop"
+
+
 def test_ping_to_a_tunnel_address_is_answered() -> None:
     with site(path="ipip") as nodes:
         made = nodes.A.process("inner", bytes(IP(src="192.0.2.10", dst="10.1.0.254") / ICMP(id=3) / DATA))
