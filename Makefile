@@ -23,7 +23,7 @@ setup-test: .venv/.installed-test ipshare/_bin/ipshare-engine
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e .
 	@touch $@
 
-.venv/.installed-test: .venv/.installed pyproject.toml
+.venv/.installed-test: .venv/.installed pyproject.toml Makefile
 	@sh appliance/packages.sh $(APT_RUN) $(APT_TEST)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[test]'
 	@touch $@
