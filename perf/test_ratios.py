@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from limits import limits
+from limits import Limit, limits
 
 from ipshare.bench import SELECTIONS
 
 QUICK, THOROUGH = "100k", "1m"
-NOISE = 1.6  # between two runs on a machine that does other things as well
+NOISE = 2.0  # between two runs on a machine that does other things as well
+CACHES = ("uniform", "zipf")  # depend on what else is in the last-level cache, which may be another machine's
 
 
-@pytest.mark.parametrize("number", range(len(limits(QUICK))), ids=[str(limit) for limit in limits(QUICK)])
-def test_limit(figures, number: int) -> None:
-    limit = limits(QUICK if figures.quick else THOROUGH)[number]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "limit" in metafunc.fixturenames:
+        size = THOROUGH if metafunc.config.getoption("--thorough") else QUICK
+        metafunc.parametrize("limit", limits(size), ids=str)
+
+
+def test_limit(figures, limit: Limit) -> None:
     value = limit.measured(figures.part(limit.part))
     assert limit.holds(value), f"{value:.3g}, target {limit.target}"
 
@@ -26,7 +31,10 @@ def test_baseline(figures, baseline: dict[str, float], part: str) -> None:
     moved = {
         name: (baseline[name], round(r.ratio, 3))
         for name, r in found.items()
-        if r.ratio and name in baseline and not 1 / NOISE < r.ratio / baseline[name] < NOISE
+        if r.ratio
+        and name in baseline
+        and not name.removesuffix(".prefetched").endswith(CACHES)
+        and not 1 / NOISE < r.ratio / baseline[name] < NOISE
     }
     assert not moved, "figure: (before, now)"
 

@@ -93,17 +93,17 @@ def _changes(n: int, repeats: int) -> Iterator[Result]:
     at = f"tables.v4.{_short(n)}"
     with _Tables() as worker:
         worker.load(pack(tables))
-        live, now = worker.info()["generation"], tables
-        for name, wanted in (("1", 1), ("1k", 1000)):
-            diffs, applies = [], []
+        live = worker.info()["generation"]
+        for name, count in (("1", 1), ("1k", 1000)):
+            moved, diffs, applies = _moved(tables, count), [], []
             for _ in range(repeats):
-                target = _moved(tables, wanted) if now is tables else tables
-                begin = time.perf_counter()
-                plan = diff(now, target)
-                middle = time.perf_counter()
-                live, now = worker.load(plan.image(live)), target
-                diffs.append(middle - begin)
-                applies.append(time.perf_counter() - middle)
+                for actual, desired in ((tables, moved), (moved, tables)):
+                    begin = time.perf_counter()
+                    plan = diff(actual, desired)
+                    middle = time.perf_counter()
+                    live = worker.load(plan.image(live))
+                    diffs.append(middle - begin)
+                    applies.append(time.perf_counter() - middle)
             yield Result(f"{at}.diff.{name}", min(diffs), "s")
             yield Result(f"{at}.delta.{name}", min(applies), "s")
         evacuations = []
