@@ -15,7 +15,7 @@ from tests.tun_wire import wire
 
 PAIRS = ((4, "203.0.113.0", 24, "10.20.0.0"), (6, "2001:db8:60b:a1::", 64, "2001:db8:10ca:1::"))
 BOTH = tables(lib.IPS_ROLE_OUTER, self_flag=0, pairs=PAIRS)
-HOSTS, ROUNDS = 1500, 400  # more than the core gives out before it looks for cells that are free again
+HOSTS, ROUNDS = 1500, 20000  # more than the core gives out before it looks for cells that are free again
 
 
 def hosts(first: int) -> np.ndarray:
