@@ -161,7 +161,10 @@ def test_no_privilege_is_an_exception_of_its_own(
 
 
 def test_no_tun_node(where: str, tmp_path: Path) -> None:
-    hide = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$0" "$@"')
+    # In a chroot "/" is no mount point, so unshare cannot make it private; /dev is one there too.
+    alone = ("unshare", "--mount", "--propagation", "unchanged", "sh", "-c")
+    script = 'mount --make-rprivate /dev && mount -t tmpfs none /dev/net && exec "$0" "$@"'
+    hide = (*alone, script)
     sentence = refused(where, "/dev/net/tun", options=("--socket", str(tmp_path / "s")), prefix=hide)
     assert sentence.startswith("3 ")
 
