@@ -12,7 +12,6 @@ import contextlib
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from ipshare.core import VERDICTS
 from ipshare.engine.embedded import Control, launch
 from ipshare.engine.tables import Tables
 from ipshare.lab.netns import inside
+from tests.cases.judge import Seen
 from tests.engine_lab import empty_namespace, load, run
 from tests.oracle.parse import FULL, PARTIAL, PLAIN, Offload
 
@@ -33,14 +33,6 @@ SIDES = {"outer": 0, "inner": 1}
 
 class NotOnWire(Exception):
     """No device hands over such a packet."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A packet that the engine sent."""
-
-    data: bytes
-    offload: Offload = PLAIN
 
 
 class Wire:
