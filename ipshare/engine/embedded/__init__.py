@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from ipshare.engine.embedded.aio import AsyncControl
 from ipshare.engine.embedded.capture import TapRule, TapState, ToCollector, ToFile, ToInterface
-from ipshare.engine.embedded.control import Control, EngineRestarted, Hello, Why
+from ipshare.engine.embedded.control import Control, Hello, Why
 from ipshare.engine.embedded.counters import Region
 from ipshare.engine.embedded.engine import EmbeddedEngine
-from ipshare.engine.embedded.wire import ControlError, EngineGone, EngineSilent, ImageRefused
+from ipshare.engine.embedded.wire import ControlError, ImageRefused
+from ipshare.engine.failures import EngineGone, EngineRestarted, EngineSilent
 
 __all__ = [
     "AsyncControl",

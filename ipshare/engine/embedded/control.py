@@ -20,15 +20,8 @@ import numpy.typing as npt
 from ipshare.core import VERDICTS, Verdict, dtype, lib
 from ipshare.engine.embedded import capture
 from ipshare.engine.embedded.counters import Region
-from ipshare.engine.embedded.wire import (
-    Connection,
-    EngineGone,
-    EngineSilent,
-    Reply,
-    map_fd,
-    sealed_memfd,
-    text,
-)
+from ipshare.engine.embedded.wire import Connection, Reply, map_fd, sealed_memfd, text
+from ipshare.engine.failures import EngineGone, EngineRestarted, EngineSilent
 from ipshare.errors import EngineError
 
 HELLO = dtype("struct ips_ctl_hello")
@@ -45,10 +38,6 @@ NONE = 0xFFFFFFFF
 DEFAULT_TIMEOUT_S = 10.0
 PREPARE_TIMEOUT_S = 120.0
 """A million bindings take a second or two; a machine under pressure, longer."""
-
-
-class EngineRestarted(EngineGone):
-    """Another engine process answers now: tables, copies and counters begin anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 
 from ipshare.core import dtype, lib
-from ipshare.errors import EngineError, NotRunning
+from ipshare.engine import failures
+from ipshare.engine.failures import EngineGone, EngineSilent
+from ipshare.errors import EngineError
 
 REQUEST = dtype("struct ips_ctl_request")
 REPLY = dtype("struct ips_ctl_reply")
@@ -39,21 +41,8 @@ class ControlError(EngineError):
         self.system_errno = system_errno
 
 
-class ImageRefused(ControlError):
-    """A table image did not pass. ``load_error`` is an ``IPS_LOAD_*`` number; the first bad
-    record is number ``index`` (from 0) of section ``section`` (0 header, 1 network ... 5 binding)."""
-
-    load_error = 0
-    section = 0
-    index = 0
-
-
-class EngineGone(NotRunning):
-    """No engine answers on the socket, or it went away during a request, whose outcome is unknown."""
-
-
-class EngineSilent(EngineError):
-    """The engine did not answer in time; the outcome of the request is unknown."""
+class ImageRefused(ControlError, failures.ImageRefused):
+    """A table image did not pass; see ``ipshare.engine.failures.ImageRefused``."""
 
 
 @dataclass(frozen=True, slots=True)
