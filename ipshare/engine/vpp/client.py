@@ -123,7 +123,9 @@ class Client:
 
         function = getattr(self._papi.api, name, None)
         if function is None:
-            raise EngineError(f"this VPP knows no message {name}", hint="is the plugin that it is of enabled?")
+            raise EngineError(
+                f"this VPP knows no message {name}", hint="is the plugin that it is of enabled?"
+            )
         try:
             return function(_timeout=timeout_s, **fields)
         except (VPPIOError, OSError) as error:
@@ -159,7 +161,9 @@ class Client:
             raise
         known, self.boot_id = self.boot_id, boot_id
         if known not in (None, boot_id):
-            raise EngineRestarted("VPP was restarted: it is another process now", hint="load its tables again")
+            raise EngineRestarted(
+                "VPP was restarted: it is another process now", hint="load its tables again"
+            )
 
     def _load(self) -> Any:
         try:

@@ -45,7 +45,7 @@ class Retval(IntEnum):
 
 
 def text(retval: int) -> str:
-    """"no such entry (-6)"; the bare number where it has no name here."""
+    """ "no such entry (-6)"; the bare number where it has no name here."""
     try:
         return f"{Retval(retval).name.lower().replace('_', ' ')} ({retval})"
     except ValueError:
