@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,16 +142,97 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The data path's process and what it occupies in the kernel."""
+    """The data path's process and what it occupies in the kernel (there: embedded engine only)."""
 
     kind: str
-    workers: int
+    workers: int  # VPP: worker threads beside the main thread
     outer_device: str
     inner_device: str
     counter_cells: int  # per-binding counters that can be told apart
     service_table: int  # routing table with our routes only, asked before the node's own
     reply_table: int  # routing table that takes replies into our devices
     rule_priority: int  # of the first `ip rule`; ten in a row are ours
+
+
+class Lookup(StrEnum):
+    """Which of VPP's two tables: where outside packets are looked up, or translated ones."""
+
+    SERVICE = "service"
+    DELIVERY = "delivery"
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface of VPP and the state that it shall have."""
+
+    name: str
+    host: str | None  # Linux device that VPP opens
+    table: Lookup
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]
+    mtu: int | None
+    bridge: str | None
+    is_up: bool
+    mac: str | None
+    linux_cp: str | None
+    linux_cp_netns: str | None
+    rx_mode: str | None
+    place: Place = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge domain of VPP; bvi: the loopback through which VPP is in it."""
+
+    name: str
+    id: int
+    bvi: str | None
+    place: Place = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A static route of VPP: at least one of via and interface."""
+
+    prefix: Prefix
+    via: Address | None
+    interface: str | None
+    table: Lookup
+    place: Place = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """A static neighbour of VPP."""
+
+    interface: str
+    address: Address
+    mac: str
+    place: Place = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Vpp:
+    """The VPP of a node: where it is, its two tables, and what it shall have besides them."""
+
+    api_socket: Path
+    stats_socket: Path
+    managed: bool  # the agent starts it and ends it
+    binary: Path | None
+    plugin_path: Path | None
+    service_table: int
+    delivery_table: int
+    heap_size: int  # bytes; this and the following: managed only
+    statseg_size: int
+    buffers: int
+    poll_sleep_s: float
+    interfaces: tuple[Interface, ...]
+    bridges: tuple[Bridge, ...]
+    routes: tuple[Route, ...]
+    neighbors: tuple[Neighbor, ...]
+
+    def table(self, lookup: Lookup) -> int:
+        """Its number."""
+        return self.delivery_table if lookup is Lookup.DELIVERY else self.service_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +409,7 @@ class Config:
     copies: tuple[Copy, ...]
     probe: Probe
     files: tuple[Path, ...] = field(compare=False)
+    vpp: Vpp | None = None  # set with engine.kind "vpp"
 
     @property
     def self_endpoint(self) -> Endpoint | None:

@@ -15,10 +15,13 @@ from enum import Enum
 from functools import cache
 from ipaddress import (
     IPv4Address,
+    IPv4Interface,
     IPv4Network,
     IPv6Address,
+    IPv6Interface,
     IPv6Network,
     ip_address,
+    ip_interface,
     ip_network,
 )
 from pathlib import Path
@@ -26,6 +29,7 @@ from typing import Any
 
 ADDRESSES = (IPv4Address, IPv6Address)
 NETWORKS = (IPv4Network, IPv6Network)
+INTERFACES = (IPv4Interface, IPv6Interface)
 
 
 def encode(value: Any, *, skip: frozenset[str] = frozenset()) -> Any:
@@ -68,6 +72,8 @@ def _union(kinds: tuple[Any, ...], data: Any) -> Any:
     rest = [kind for kind in kinds if kind is not type(None)]
     if len(rest) == 1:
         return decode(rest[0], data)
+    if rest[0] in INTERFACES:
+        return ip_interface(data)
     return ip_address(data) if rest[0] in ADDRESSES else ip_network(data)
 
 

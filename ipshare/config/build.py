@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ipshare import model
 from ipshare.config import schema
+from ipshare.config.build_vpp import vpp
 from ipshare.config.resolve import is_encapsulated, local_prefix, named, network_of, own_name
 from ipshare.config.site import Site
 from ipshare.model import BindingKind, BindingSet, contains, offset_in
@@ -18,9 +19,11 @@ from ipshare.model import BindingKind, BindingSet, contains, offset_in
 def build(site: Site, bulk: BindingSet | None) -> model.Config:
     """The Config of a site in which the checks found no mistake."""
     endpoint, distribution = own_name(site, "endpoint"), own_name(site, "distribution")
+    node, is_vpp = _node(site.node, endpoint, distribution), site.engine.kind == "vpp"
+    workers = site.engine.workers if site.engine.workers is not None else 0 if is_vpp else 2
     return model.Config(
-        node=_node(site.node, endpoint, distribution),
-        engine=model.Engine(**dict(site.engine)),
+        node=node,
+        engine=model.Engine(**{**dict(site.engine), "workers": workers}),
         networks=tuple(
             model.Network(n.name, n.prefix, model.Unmatched(n.unmatched), site.document.place(n._path))
             for n in site.network
@@ -33,6 +36,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         copies=tuple(_copy(site, c) for c in site.copy),
         probe=model.Probe(site.probe.interval, site.probe.timeout, site.probe.attempts, site.probe.mtu),
         files=tuple(site.document.files),
+        vpp=vpp(site, node, workers) if is_vpp else None,
     )
 
 

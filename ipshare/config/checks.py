@@ -16,7 +16,7 @@ from ipshare.config import schema
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import named, own_name, readable
 from ipshare.config.site import Site
-from ipshare.config.units import bad_scope
+from ipshare.config.units import Invalid, bad_scope, device
 from ipshare.model import host_prefix
 
 
@@ -132,7 +132,31 @@ def icmp_sources(site: Site, node: schema.Node) -> Iterator[Finding]:
         yield Finding(("node",), message, "add an address of this node to icmp_source", is_warning=True)
 
 
+def is_vpp(site: Site) -> bool:
+    """Whether the engine is VPP; a kind that was refused counts as the embedded engine."""
+    return "kind" not in site.engine._broken and site.engine.kind == "vpp"
+
+
+def linux_names(site: Site, node: schema.Node) -> Iterator[Finding]:
+    """Interfaces are Linux devices with the embedded engine."""
+    if is_vpp(site):
+        return
+    named: list[tuple[KeyPath, str]] = [
+        (("node", key, index), name)
+        for key in ("outside", "inside")
+        for index, name in enumerate([] if key in node._broken else getattr(node, key))
+    ]
+    named += [((*c._path, "interface"), c.interface) for c in readable(site.copy, "interface") if c.interface]
+    for path, name in named:
+        try:
+            device(name)
+        except Invalid as error:
+            yield Finding(path, error.message, error.hint)
+
+
 def devices(site: Site, engine: schema.Engine) -> Iterator[Finding]:
+    if is_vpp(site):
+        return
     ours = {
         getattr(engine, key): key for key in ("outer_device", "inner_device") if key not in engine._broken
     }
@@ -140,10 +164,10 @@ def devices(site: Site, engine: schema.Engine) -> Iterator[Finding]:
         message = f"outer_device and inner_device are both {engine.inner_device!r}"
         yield Finding(("engine", "inner_device"), message, "give them different names")
     for key in ("outside", "inside"):
-        for index, device in enumerate([] if key in site.node._broken else getattr(site.node, key)):
-            if device in ours:
+        for index, name in enumerate([] if key in site.node._broken else getattr(site.node, key)):
+            if name in ours:
                 hint = "name the interface that the packets arrive on"
-                yield Finding(("node", key, index), f"{device!r} is the engine's own {ours[device]}", hint)
+                yield Finding(("node", key, index), f"{name!r} is the engine's own {ours[name]}", hint)
     for copy in readable(site.copy, "interface"):
         if copy.interface in ours:
             message = (
@@ -154,6 +178,8 @@ def devices(site: Site, engine: schema.Engine) -> Iterator[Finding]:
 
 
 def routing_tables(site: Site, engine: schema.Engine) -> Iterator[Finding]:
+    if is_vpp(site):
+        return
     reserved = {255: "local", 254: "main", 253: "default"}
     tables = {
         key: getattr(engine, key) for key in ("service_table", "reply_table") if key not in engine._broken
@@ -178,7 +204,7 @@ def probe_times(site: Site, probe: schema.Probe) -> Iterator[Finding]:
 
 
 CHECKS: dict[str, list[Check]] = {
-    "node": [own_place, has_role, directories, icmp_sources],
+    "node": [own_place, has_role, directories, icmp_sources, linux_names],
     "engine": [devices, routing_tables],
     "probe": [probe_times],
     **{

@@ -2,120 +2,38 @@
 
 A model describes one table alone; what ties tables together is in ipshare.config.checks. The texts
 here are the reference: they are exported as a JSON Schema for editors and checked against docs/.
-`Table._broken` names keys whose value was refused; reading one raises Unreadable, so that
-a check that needs it is skipped while all the others still run (every mistake is reported at once).
+The tables of the VPP engine are in schema_vpp, the types of values in values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from ipshare.config import units
-from ipshare.model import Address as AnyAddress
+from ipshare.config.schema_vpp import Bridge as Bridge
+from ipshare.config.schema_vpp import Interface as Interface
+from ipshare.config.schema_vpp import Neighbor as Neighbor
+from ipshare.config.schema_vpp import Route as Route
+from ipshare.config.schema_vpp import Vpp as Vpp
+from ipshare.config.values import (
+    Address,
+    Collector,
+    Device,
+    Duration,
+    Mtu,
+    Name,
+    Port,
+    PortName,
+    Prefix,
+    RoutingTable,
+    Sample,
+    Size,
+    Weight,
+)
+from ipshare.config.values import Table as Table
+from ipshare.config.values import Unreadable as Unreadable
 from ipshare.model import PathMtu
-from ipshare.model import Prefix as AnyPrefix
-
-
-class Unreadable(Exception):
-    """A key whose value was refused has been read."""
-
-
-def _validator(parse: Callable[[object], Any]) -> PlainValidator:
-    def validate(value: object) -> Any:
-        try:
-            return parse(value)
-        except units.Invalid as error:
-            text = {"text": error.message, "hint": error.hint}
-            raise PydanticCustomError("ipshare", "{text}", text) from None
-
-    return PlainValidator(validate)
-
-
-def _text(example: str, pattern: str | None = None) -> WithJsonSchema:
-    schema: dict[str, Any] = {"type": "string", "examples": [example]}
-    return WithJsonSchema(schema | ({"pattern": pattern} if pattern else {}))
-
-
-def _mtu(value: object) -> PathMtu:
-    """PathMtu from bytes, or from {v4 = bytes, v6 = bytes}; all that is wrong with it in one message."""
-    hint = "write bytes, or {v4 = 1400, v6 = 1500}"
-    if not isinstance(value, dict):
-        if isinstance(value, int) and 68 <= value < 1280:
-            hint = f"for IPv4 alone write path_mtu = {{v4 = {value}}}"
-        given: dict[str, object] = {"v4": value, "v6": value}
-    else:
-        given = {"v4": 1500, "v6": 1500, **value}
-    wrong = dict.fromkeys(text for family, bytes_ in given.items() if (text := _mtu_wrong(family, bytes_)))
-    if wrong:
-        raise units.Invalid("; ".join(wrong), hint)
-    return PathMtu(**given)  # type: ignore[arg-type]  # numbers: checked above
-
-
-def _mtu_wrong(family: str, value: object) -> str | None:
-    if family not in ("v4", "v6"):
-        return f"unknown key {family!r} in a path MTU"
-    if not isinstance(value, int) or isinstance(value, bool) or value > 65535:
-        return f"not a path MTU: {value!r}"
-    if value < 68:
-        return f"path MTU {value} is below 68, the least that IPv4 allows (RFC 791)"
-    if family == "v6" and value < 1280:
-        return f"path MTU {value} is below 1280, the least that IPv6 allows (RFC 8200)"
-    return None
-
-
-Duration = Annotated[float, _validator(units.duration), _text("10s", units.DURATION_PATTERN)]
-Size = Annotated[
-    int,
-    _validator(units.size),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": units.SIZE_PATTERN}]}
-    ),
-]
-Sample = Annotated[int, _validator(units.sample), _text("1/100", units.SAMPLE_PATTERN)]
-Address = Annotated[AnyAddress, _validator(units.address), _text("192.0.2.1")]
-Prefix = Annotated[AnyPrefix, _validator(units.prefix), _text("198.51.100.0/24")]
-Collector = Annotated[tuple[AnyAddress, int], _validator(units.collector), _text("192.0.2.9:4789")]
-Device = Annotated[str, _validator(units.device), _text("eth0", r"^[^\s/:]{1,15}$")]
-Name = Annotated[str, _validator(units.name), _text("A", r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-_MTU_JSON: dict[str, Any] = {"type": "integer", "minimum": 68, "maximum": 65535}
-Mtu = Annotated[
-    PathMtu,
-    _validator(_mtu),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                _MTU_JSON | {"minimum": 1280},
-                {
-                    "type": "object",
-                    "properties": {"v4": _MTU_JSON, "v6": _MTU_JSON | {"minimum": 1280}},
-                    "additionalProperties": False,
-                },
-            ],
-        }
-    ),
-]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Weight = Annotated[int, Field(ge=0, le=65535)]
-RoutingTable = Annotated[int, Field(ge=1, le=0xFFFFFFFF)]
-
-
-class Table(BaseModel):
-    """A table of the file. See the head of this module for `_broken`."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-    _broken: frozenset[str] = PrivateAttr(default=frozenset())
-    _path: tuple[str | int, ...] = PrivateAttr(default=())
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, key: str) -> Any:
-            if not key.startswith("_") and key in self._broken:
-                raise Unreadable(key)
-            return super().__getattr__(key)
 
 
 class Node(Table):
@@ -147,12 +65,13 @@ class Node(Table):
     icmp_rate: int = Field(
         default=1000, ge=0, le=1_000_000, description="ICMP errors per second and worker, at most. 0: none."
     )
-    outside: list[Device] = Field(
+    outside: list[PortName] = Field(
         default=[],
         description="Interfaces towards the Internet, where an own Global IP as a source is spoofed "
-        "and dropped. Empty: not checked.",
+        "and dropped. Empty: not checked. Here and elsewhere: Linux devices with the embedded engine, "
+        "VPP's names with VPP.",
     )
-    inside: list[Device] = Field(
+    inside: list[PortName] = Field(
         default=[],
         description="Interfaces that may bring packets for inner translation, besides tunnels. "
         "Empty: every interface may.",
@@ -162,10 +81,18 @@ class Node(Table):
 class Engine(Table):
     """The data path's process and what it occupies in the kernel."""
 
-    kind: Literal["embedded"] = Field(
-        default="embedded", description="Which data path: embedded (ipshare-engine)."
+    kind: Literal["embedded", "vpp"] = Field(
+        default="embedded",
+        description="Which data path: embedded (ipshare-engine), or vpp (FD.io VPP with the ipshare plugin). "
+        "Devices, tables and rules below are the embedded engine's; VPP's are in [vpp].",
     )
-    workers: int = Field(default=2, ge=1, le=64, description="Packet threads, and queues of each device.")
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=64,
+        description="Packet threads, and queues of each device. Default: 2. Of a managed VPP: its worker "
+        "threads; default 0, its main thread does all.",
+    )
     outer_device: Device = Field(
         default="ips-out", description="TUN device that Global Networks are routed into."
     )
@@ -330,7 +257,9 @@ class Copy(Table):
     """A copy of traffic from before translation: exactly one of interface, collector, file."""
 
     name: Name = Field(description="Name that bindings refer to.")
-    interface: Device | None = Field(default=None, description="Interface that gets the packets as they are.")
+    interface: PortName | None = Field(
+        default=None, description="Interface that gets the packets as they are."
+    )
     collector: Collector | None = Field(
         default=None, description="Address and UDP port that get them encapsulated."
     )
@@ -379,6 +308,11 @@ class File(Table):
     bindings_file: list[BindingsFile] = []
     copy_: list[Copy] = Field(default=[], alias="copy")
     probe: Probe = Probe()
+    vpp: Vpp = Vpp()
+    interface: list[Interface] = []
+    bridge: list[Bridge] = []
+    route: list[Route] = []
+    neighbor: list[Neighbor] = []
 
 
 def json_schema() -> dict[str, Any]:

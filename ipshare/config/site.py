@@ -31,8 +31,17 @@ _ARRAYS: dict[str, type[schema.Table]] = {
     "binding": schema.Binding,
     "bindings_file": schema.BindingsFile,
     "copy": schema.Copy,
+    "interface": schema.Interface,
+    "bridge": schema.Bridge,
+    "route": schema.Route,
+    "neighbor": schema.Neighbor,
 }
-_TABLES: dict[str, type[schema.Table]] = {"node": schema.Node, "engine": schema.Engine, "probe": schema.Probe}
+_TABLES: dict[str, type[schema.Table]] = {
+    "node": schema.Node,
+    "engine": schema.Engine,
+    "probe": schema.Probe,
+    "vpp": schema.Vpp,
+}
 
 
 @dataclass
@@ -43,6 +52,7 @@ class Site:
     node: schema.Node
     engine: schema.Engine
     probe: schema.Probe
+    vpp: schema.Vpp
     network: list[schema.Network] = field(default_factory=list)
     endpoint: list[schema.Endpoint] = field(default_factory=list)
     distribution: list[schema.Distribution] = field(default_factory=list)
@@ -50,6 +60,10 @@ class Site:
     binding: list[schema.Binding] = field(default_factory=list)
     bindings_file: list[schema.BindingsFile] = field(default_factory=list)
     copy: list[schema.Copy] = field(default_factory=list)
+    interface: list[schema.Interface] = field(default_factory=list)
+    bridge: list[schema.Bridge] = field(default_factory=list)
+    route: list[schema.Route] = field(default_factory=list)
+    neighbor: list[schema.Neighbor] = field(default_factory=list)
     incomplete: set[str] = field(default_factory=set)
 
     def tables(self, kind: str) -> list[Any]:
@@ -65,7 +79,7 @@ class Site:
 def sort_out(document: Document) -> Site:
     """The document as a Site; mistakes within one table are added to `document.problems`."""
     single = {kind: _single(document, kind, model) for kind, model in _TABLES.items()}
-    site = Site(document, single["node"], single["engine"], single["probe"])  # type: ignore[arg-type]
+    site = Site(document, **single)  # type: ignore[arg-type]
     for kind, model in _ARRAYS.items():
         setattr(site, kind, list(_array(document, site, kind, model)))
     _include(document)
@@ -231,8 +245,6 @@ def _explain(detail: ErrorDetails, holder: type[BaseModel], info: FieldInfo | No
 
 
 def _explain_literal(value: Any, info: FieldInfo) -> tuple[str, str]:
-    if value == "vpp":
-        return "the VPP engine is not built in this version", 'write kind = "embedded"'
     choices = [str(c) for c in _literals(info.annotation)]
     return f"{value!r} is not one of {', '.join(choices)}", _suggest(str(value), choices)
 

@@ -11,11 +11,14 @@ import re
 from ipaddress import (
     AddressValueError,
     IPv4Address,
+    IPv4Interface,
     IPv4Network,
     IPv6Address,
+    IPv6Interface,
     IPv6Network,
     NetmaskValueError,
     ip_address,
+    ip_interface,
     ip_network,
 )
 
@@ -27,6 +30,7 @@ SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**
 # JSON Schema patterns, for editors; the parsers below are the judges.
 DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(us|ms|s|m|h|d))+$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB|kB|MB|GB)$"
+MAC_PATTERN = r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$"
 SAMPLE_PATTERN = r"^1/[1-9][0-9]*$"
 
 
@@ -144,6 +148,33 @@ def device(value: object) -> str:
     if value in (".", "..") or re.search(r"[\s/:]", value):
         raise Invalid(f"{value!r} is no device name", "leave out spaces, slashes and colons")
     return value
+
+
+def port_name(value: object) -> str:
+    """A name of an interface, VPP's included ("TenGigabitEthernet3/0/0.100")."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,63}", value):
+        raise Invalid(f"not a name of an interface: {value!r}", 'for example "host-eth0", without spaces')
+    return value
+
+
+def interface_address(value: object) -> IPv4Interface | IPv6Interface:
+    """An address with the length of its subnet."""
+    hint = 'write an address and the length of its subnet, such as "10.0.1.2/29" or "2001:db8:1::1/64"'
+    if not isinstance(value, str) or "/" not in value or "%" in value:
+        raise Invalid(f"not an address with a length: {value!r}", hint)
+    try:
+        return ip_interface(value)
+    except ValueError:
+        raise Invalid(f"not an address with a length: {value!r}", hint) from None
+
+
+def mac(value: object) -> str:
+    """A unicast MAC address, in lower case."""
+    if not isinstance(value, str) or not re.fullmatch(MAC_PATTERN, value):
+        raise Invalid(f"not a MAC address: {value!r}", 'write it as "02:00:00:00:00:01"')
+    if int(value[:2], 16) & 1 or not int(value.replace(":", ""), 16):
+        raise Invalid(f"{value} is no station's MAC address", "the first octet of one is even")
+    return value.lower()
 
 
 def name(value: object) -> str:

@@ -111,7 +111,7 @@ MISTAKES = [
     M("workers = 2", 'workers = "2" #!', "engine.workers", "must be a whole number, not '2'"),
     M("workers = 2", "workers = true #!", "engine.workers", "must be a whole number, not True"),
     M("workers = 2", "workers = 2\nworker = 2 #!", "engine.worker", "unknown key", "did you mean 'workers'?"),
-    M("workers = 2", 'kind = "vpp" #!', "engine.kind", "not built in this version", "embedded"),
+    M("workers = 2", "workers = 0 #!", "engine.workers", "at least 1, not 0"),
     M("workers = 2", 'kind = "embeded" #!', "engine.kind", "not one of embedded", "did you mean 'embedded'?"),
     M(
         "workers = 2",
