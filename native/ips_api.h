@@ -148,7 +148,8 @@ struct ips_endpoint_rec {
   uint16_t gue_port;           /* destination port, host order */
   uint16_t flags;              /* IPS_EP_* */
   uint32_t path_mtu;           /* bytes of the largest IP packet on the way there; 0: no check */
-  uint32_t site;               /* opaque; returned in hits and counters */
+  uint16_t site;               /* opaque; returned in hits and counters */
+  uint16_t via;                /* opaque: the host's name for the next hop on the way there; 0: it looks one up */
 };
 
 struct ips_policy_rec { /* S1.8 */
@@ -311,6 +312,9 @@ void ips_worker_free(struct ips_worker *w);
 /* Whether emit() takes UDP super-packets (gso_type UDP, checksum PARTIAL); 0 at first. GUE packets made of one
  * TCP super-packet are then emitted as few of those. */
 void ips_worker_set_trains(struct ips_worker *w, int makes_trains);
+/* Whether TCP segments that come out of tunnels are joined to super-packets (verdict COALESCED) and emitted at
+ * ips_worker_end or before; 1 at first. */
+void ips_worker_set_coalescing(struct ips_worker *w, int coalesces);
 /* A frame: root is loaded once, time (CLOCK_BOOTTIME ns) is given once. Between
  * _end and _begin the worker holds no reference to any generation. */
 void ips_worker_begin(struct ips_worker *w, uint64_t now_ns);

@@ -16,7 +16,7 @@
 #include "ips_rewrite.h"
 #include "ips_worker.h"
 
-#define HOT static inline __attribute__((always_inline))
+#define HOT static inline __attribute__((__always_inline__))
 
 /* RFC 1122 3.2.1.3, RFC 4291 2.5/2.7: addresses that are never forwarded. */
 static inline bool bad_scope(const uint8_t *a, unsigned family) {

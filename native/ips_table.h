@@ -257,7 +257,7 @@ static inline bool ips_find_global_self(const struct ips_root *r, unsigned famil
 }
 
 /* Functions that only prefetch: GCC 12 takes them for ones that do nothing, unless it must inline them. */
-#define IPS_PREFETCHES static inline __attribute__((always_inline))
+#define IPS_PREFETCHES static inline __attribute__((__always_inline__))
 
 /* Asks for the lines of a key in the longest of the prefixes in use, where most addresses are. */
 IPS_PREFETCHES void ips_prefetch_hash(const struct ips_lpm *lpm, uint64_t hi, uint64_t lo) {

@@ -131,7 +131,7 @@ static int send_on(struct ips_worker *w, struct ips_pkt *p, const struct ips_vie
     ips_worker_error(w, p, v, IPS_ERR_TTL, 0);
     return IPS_TTL_EXPIRED;
   }
-  if (v->proto == IPS_PROTO_TCP && ips_gro_push(w->gro, p, v, emit_now, w) == IPS_COALESCED) return IPS_COALESCED;
+  if (w->coalesces && v->proto == IPS_PROTO_TCP && ips_gro_push(w->gro, p, v, emit_now, w) == IPS_COALESCED) return IPS_COALESCED;
   return IPS_DECAPSULATED;
 }
 

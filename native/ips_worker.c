@@ -7,7 +7,8 @@ enum { GRO_FLOWS = 8 };
 struct ips_worker *ips_worker_new(struct ips_tables *t, uint32_t index, ips_emit_fn emit, void *arg) {
   struct ips_worker *w = calloc(1, sizeof *w);
   if (!w) return NULL;
-  *w = (struct ips_worker){.tables = t, .shared = ips_tables_shared(t), .index = index, .emit = emit, .arg = arg};
+  *w = (struct ips_worker){.tables = t, .shared = ips_tables_shared(t), .index = index, .emit = emit, .arg = arg,
+                           .coalesces = true};
   w->counters = &w->own;
   w->gro = ips_gro_new(GRO_FLOWS, IPS_HEADROOM);
   w->scratch = malloc(IPS_SCRATCH_BYTES);
@@ -36,6 +37,7 @@ void ips_worker_set_counters(struct ips_worker *w, struct ips_counters *c, struc
 }
 
 void ips_worker_set_trains(struct ips_worker *w, int makes_trains) { w->makes_trains = makes_trains; }
+void ips_worker_set_coalescing(struct ips_worker *w, int coalesces) { w->coalesces = coalesces; }
 
 void ips_worker_begin(struct ips_worker *w, uint64_t now_ns) {
   w->root = ips_reader_begin(w->tables, w->index);

@@ -48,6 +48,7 @@ struct ips_worker {
   uint8_t *train;           /* as many: the tunnel packets of one super-packet, together */
   uint8_t *opened;          /* as many: one of them on arrival */
   bool makes_trains;        /* the host takes UDP super-packets */
+  bool coalesces;           /* ... and TCP super-packets */
   uint8_t *error;           /* IPS_ERROR_BYTES */
   struct ips_counters own;  /* where nobody else wants them */
 };

@@ -1,0 +1,277 @@
+/* builder.c: tables are read, validated and built beside VPP's threads.
+ *
+ * A plain pthread waits for one job at a time and uses only the core and libc: VPP's heap, vectors and clock belong to
+ * VPP's threads. A process node looks every 200 us whether the job at hand is done, because a busy main
+ * thread polls file descriptors only once in a thousand loops, and finishes it on the main thread. In the idle
+ * time between jobs the builder frees generations that no worker can see any more.
+ */
+#define _GNU_SOURCE
+#include <ipshare/ipshare.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { FREE, QUEUED, DONE };
+
+static struct
+{
+  pthread_t thread;
+  bool started;
+  pthread_mutex_t mutex;
+  pthread_cond_t wake;
+  ipshare_job_t job, waiting; /* waiting: taken while only a reclaim was under way */
+  bool has_waiting;
+  int state; /* atomic */
+} builder = { .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER };
+
+static u64
+clock_ns (void)
+{
+  struct timespec now;
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  return (u64) now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void *
+run (CLIB_UNUSED (void *arg))
+{
+  pthread_mutex_lock (&builder.mutex);
+  for (;;)
+    {
+      while (__atomic_load_n (&builder.state, __ATOMIC_ACQUIRE) != QUEUED)
+	pthread_cond_wait (&builder.wake, &builder.mutex);
+      u64 began = clock_ns ();
+      builder.job.work (&builder.job);
+      builder.job.took_ns = clock_ns () - began;
+      __atomic_store_n (&builder.state, DONE, __ATOMIC_RELEASE);
+    }
+  return NULL;
+}
+
+static bool
+start (void)
+{
+  sigset_t all, before;
+  if (builder.started)
+    return true;
+  sigfillset (&all); /* VPP's signals are the main thread's */
+  pthread_sigmask (SIG_SETMASK, &all, &before);
+  builder.started = pthread_create (&builder.thread, NULL, run, NULL) == 0;
+  pthread_sigmask (SIG_SETMASK, &before, NULL);
+  if (builder.started)
+    pthread_setname_np (builder.thread, "ipshare-build");
+  return builder.started;
+}
+
+static vlib_node_registration_t ipshare_builder_process;
+
+bool
+ipshare_builder_busy (void)
+{
+  return __atomic_load_n (&builder.state, __ATOMIC_ACQUIRE) != FREE;
+}
+
+static void
+reclaim (CLIB_UNUSED (ipshare_job_t *job))
+{
+  ips_tables_reclaim (ipshare_main.tables);
+}
+
+static bool
+submit (const ipshare_job_t *job)
+{
+  if (!start ())
+    return false;
+  if (ipshare_builder_busy ())
+    {
+      if (builder.job.work != reclaim || builder.has_waiting)
+	return false;
+      builder.waiting = *job;
+      builder.has_waiting = true;
+      return true;
+    }
+  pthread_mutex_lock (&builder.mutex);
+  builder.job = *job;
+  __atomic_store_n (&builder.state, QUEUED, __ATOMIC_RELEASE);
+  pthread_cond_signal (&builder.wake);
+  pthread_mutex_unlock (&builder.mutex);
+  return true;
+}
+
+bool
+ipshare_builder_submit (ipshare_job_t *job)
+{
+  if (!submit (job))
+    return false;
+  vlib_process_signal_event (vlib_get_main (), ipshare_builder_process.index, 0, 0);
+  return true;
+}
+
+/* ---- jobs (builder's thread) ---- */
+
+/* Reads, and does not map: whoever cuts a mapped file short ends VPP by SIGBUS. */
+static void
+fill (int fd, ipshare_job_t *job)
+{
+  struct stat st;
+  if (fstat (fd, &st))
+    {
+      job->error = errno;
+      return;
+    }
+  if (!S_ISREG (st.st_mode) || !(job->image = malloc (st.st_size + 1)))
+    {
+      job->error = S_ISREG (st.st_mode) ? ENOMEM : EINVAL;
+      return;
+    }
+  while (job->image_bytes < st.st_size)
+    {
+      ssize_t n = read (fd, (u8 *) job->image + job->image_bytes, st.st_size - job->image_bytes);
+      if (n < 0 && errno == EINTR)
+	continue;
+      if (n < 0)
+	job->error = errno;
+      if (n <= 0)
+	return;
+      job->image_bytes += n;
+    }
+}
+
+static bool
+load (ipshare_job_t *job)
+{
+  int fd = open (job->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0)
+    {
+      job->error = errno;
+      return false;
+    }
+  fill (fd, job);
+  close (fd);
+  return job->error == 0;
+}
+
+void
+ipshare_job_nothing (CLIB_UNUSED (ipshare_job_t *job))
+{
+}
+
+void
+ipshare_job_prepare (ipshare_job_t *job)
+{
+  ipshare_main_t *im = &ipshare_main;
+  if (!load (job))
+    return;
+  job->generation = ips_tables_prepare (im->tables, job->image, job->image_bytes, &job->status);
+  if (job->generation && !ipshare_counters_clear_fresh (im))
+    {
+      ips_tables_abort (im->tables);
+      job->generation = 0;
+      job->status = (struct ips_load_status){ .error = IPS_LOAD_NO_MEMORY };
+    }
+}
+
+static int
+write_file (const char *path, const void *bytes, size_t n)
+{
+  int fd = open (path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600), error = 0;
+  if (fd < 0)
+    return errno;
+  for (size_t at = 0; at < n && !error;)
+    {
+      ssize_t wrote = write (fd, (const u8 *) bytes + at, n - at);
+      if (wrote > 0)
+	at += wrote;
+      else if (errno != EINTR)
+	error = errno;
+    }
+  if (close (fd) && !error)
+    error = errno;
+  if (error)
+    unlink (path);
+  return error;
+}
+
+void
+ipshare_job_dump (ipshare_job_t *job)
+{
+  struct ips_tables *t = ipshare_main.tables;
+  struct ips_tables_info info;
+  ips_tables_info (t, &info);
+  job->generation = info.generation;
+  job->bytes = ips_tables_dump (t, NULL, 0);
+  void *image = malloc (job->bytes ? job->bytes : 1);
+  if (!image)
+    job->error = ENOMEM;
+  else if (job->bytes)
+    {
+      ips_tables_dump (t, image, job->bytes);
+      job->error = write_file (job->path, image, job->bytes);
+    }
+  free (image);
+}
+
+void
+ipshare_job_counter_index (ipshare_job_t *job)
+{
+  if (!load (job))
+    return;
+  size_t n = job->image_bytes / sizeof (struct ips_binding_rec);
+  u32 *cells = malloc (2 * n * sizeof *cells + 1);
+  if (!cells || job->image_bytes % sizeof (struct ips_binding_rec))
+    job->error = cells ? EINVAL : ENOMEM;
+  else
+    {
+      ips_tables_counter_index (ipshare_main.tables, (const void *) job->image, n, cells, cells + n);
+      job->error = write_file (job->out, cells, 2 * n * sizeof *cells);
+      job->n = n;
+    }
+  free (cells);
+}
+
+/* ---- main thread ---- */
+
+static void
+finish (void)
+{
+  ipshare_job_t job = builder.job;
+  if (job.done)
+    job.done (&job);
+  free (job.image);
+  __atomic_store_n (&builder.state, FREE, __ATOMIC_RELEASE);
+  if (builder.has_waiting)
+    {
+      builder.has_waiting = false;
+      submit (&builder.waiting);
+    }
+}
+
+static uword
+process (vlib_main_t *vm, CLIB_UNUSED (vlib_node_runtime_t *node), CLIB_UNUSED (vlib_frame_t *frame))
+{
+  f64 last_reclaim = 0;
+  for (;;)
+    {
+      vlib_process_wait_for_event_or_clock (vm, ipshare_builder_busy () ? 200e-6 : 1.0);
+      vlib_process_get_events (vm, NULL);
+      if (__atomic_load_n (&builder.state, __ATOMIC_ACQUIRE) == DONE)
+	finish ();
+      if (ipshare_main.configured && !ipshare_builder_busy () && vlib_time_now (vm) > last_reclaim + 0.9)
+	{
+	  last_reclaim = vlib_time_now (vm);
+	  submit (&(ipshare_job_t){ .work = reclaim });
+	}
+    }
+  return 0;
+}
+
+VLIB_REGISTER_NODE (ipshare_builder_process, static) = {
+  .function = process,
+  .type = VLIB_NODE_TYPE_PROCESS,
+  .name = "ipshare-builder-process",
+};

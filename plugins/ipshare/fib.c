@@ -1,0 +1,282 @@
+/* fib.c: how packets come to us, and how they leave without a second lookup.
+ *
+ * Diverted prefixes (Global Networks, own local networks, own tunnel addresses) are entries of the service table
+ * with a DPO that interposes: the FIB stacks a clone of it on whatever else it has for that prefix, so that `pass`
+ * follows what would have been done without us, and keeps doing so when routes change.
+ *
+ * A next hop (an end point's `via`) is a DPO stacked on its tracked FIB entry; a back-walk stacks it anew.
+ * Pools have their full size at once: workers read them while the main thread changes them.
+ */
+#include <ipshare/ipshare.h>
+#include <vnet/api_errno.h>
+#include <vnet/dpo/drop_dpo.h>
+#include <vnet/dpo/load_balance.h>
+#include <vnet/feature/feature.h>
+#include <vnet/fib/fib_entry.h>
+#include <vnet/fib/fib_entry_track.h>
+#include <vnet/fib/fib_table.h>
+#include <vnet/ip/ip.h>
+
+/* ---- the DPO that interposes ---- */
+
+static index_t
+dpo_new (ipshare_main_t *im, u8 side)
+{
+  ipshare_dpo_t *d;
+  pool_get_zero (im->dpos, d);
+  d->side = side;
+  return d - im->dpos;
+}
+
+static void
+dpo_lock_one (dpo_id_t *dpo)
+{
+  pool_elt_at_index (ipshare_main.dpos, dpo->dpoi_index)->locks++;
+}
+
+static void
+dpo_unlock_one (dpo_id_t *dpo)
+{
+  ipshare_dpo_t *d = pool_elt_at_index (ipshare_main.dpos, dpo->dpoi_index);
+  if (--d->locks)
+    return;
+  dpo_reset (&d->parent);
+  pool_put (ipshare_main.dpos, d);
+}
+
+static u8 *
+format_ipshare_dpo (u8 *s, va_list *args)
+{
+  index_t index = va_arg (*args, index_t);
+  u32 indent = va_arg (*args, u32);
+  ipshare_dpo_t *d = pool_elt_at_index (ipshare_main.dpos, index);
+  s = format (s, "ipshare-%s:[%u]", d->side == IPS_OUTER ? "outer" : "inner", index);
+  if (dpo_id_is_valid (&d->parent))
+    s = format (s, "\n%U%U", format_white_space, indent + 2, format_dpo_id, &d->parent, indent + 4);
+  return s;
+}
+
+static void
+dpo_interpose (const dpo_id_t *original, const dpo_id_t *parent, dpo_id_t *clone)
+{
+  ipshare_main_t *im = &ipshare_main;
+  index_t index = dpo_new (im, pool_elt_at_index (im->dpos, original->dpoi_index)->side);
+  dpo_stack (original->dpoi_type, original->dpoi_proto, &pool_elt_at_index (im->dpos, index)->parent, parent);
+  dpo_set (clone, original->dpoi_type, original->dpoi_proto, index);
+}
+
+static const dpo_vft_t dpo_vft = {
+  .dv_lock = dpo_lock_one,
+  .dv_unlock = dpo_unlock_one,
+  .dv_format = format_ipshare_dpo,
+  .dv_mk_interpose = dpo_interpose,
+};
+
+static const char *const outer4[] = { "ipshare-outer-ip4", NULL };
+static const char *const outer6[] = { "ipshare-outer-ip6", NULL };
+static const char *const inner4[] = { "ipshare-inner-ip4", NULL };
+static const char *const inner6[] = { "ipshare-inner-ip6", NULL };
+static const char *const *const outer_nodes[DPO_PROTO_NUM] = { [DPO_PROTO_IP4] = outer4, [DPO_PROTO_IP6] = outer6 };
+static const char *const *const inner_nodes[DPO_PROTO_NUM] = { [DPO_PROTO_IP4] = inner4, [DPO_PROTO_IP6] = inner6 };
+
+/* ---- which prefixes ---- */
+
+static void
+add (ipshare_diverted_t **to, u8 family, u32 len, const u8 *address, u8 side)
+{
+  ipshare_diverted_t d, *other;
+  clib_memset (&d, 0, sizeof d);
+  d.side = side;
+  d.prefix.fp_len = len;
+  d.prefix.fp_proto = family == 4 ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6;
+  if (family == 4)
+    clib_memcpy (&d.prefix.fp_addr.ip4, address, 4);
+  else
+    clib_memcpy (&d.prefix.fp_addr.ip6, address, 16);
+  vec_foreach (other, *to)
+    if (fib_prefix_cmp (&other->prefix, &d.prefix) == 0)
+      return;
+  vec_add1 (*to, d);
+}
+
+ipshare_diverted_t *
+ipshare_diverted_of (const struct ips_image_header *image)
+{
+  const struct ips_network_rec *network = (const void *) (image + 1);
+  const struct ips_endpoint_rec *endpoint = (const void *) (network + image->n_networks);
+  ipshare_diverted_t *wanted = NULL;
+  for (u32 i = 0; image->roles & IPS_ROLE_OUTER && i < image->n_networks; i++)
+    add (&wanted, network[i].family, network[i].prefix_len, network[i].prefix, IPS_OUTER);
+  for (u32 i = 0; i < image->n_endpoints; i++)
+    {
+      const struct ips_endpoint_rec *e = endpoint + i;
+      if (image->roles & IPS_ROLE_INNER && e->flags & IPS_EP_SELF && e->prefix_len)
+	add (&wanted, e->family, e->prefix_len, e->local, IPS_INNER);
+      if (e->tunnel_family && !ips_is_zero (e->tunnel_local))
+	add (&wanted, e->tunnel_family, e->tunnel_family == 4 ? 32 : 128, e->tunnel_local, IPS_INNER);
+    }
+  return wanted;
+}
+
+static bool
+has (ipshare_diverted_t *among, const ipshare_diverted_t *d)
+{
+  ipshare_diverted_t *other;
+  vec_foreach (other, among)
+    if (other->side == d->side && fib_prefix_cmp (&other->prefix, &d->prefix) == 0)
+      return true;
+  return false;
+}
+
+static void
+divert (ipshare_main_t *im, const ipshare_diverted_t *d)
+{
+  dpo_id_t dpo = DPO_INVALID;
+  dpo_set (&dpo, im->dpo_types[d->side], fib_proto_to_dpo (d->prefix.fp_proto), dpo_new (im, d->side));
+  fib_table_entry_special_dpo_add (im->service_fib[d->prefix.fp_proto], &d->prefix, im->fib_source,
+				   FIB_ENTRY_FLAG_INTERPOSE, &dpo);
+  dpo_reset (&dpo);
+}
+
+void
+ipshare_divert (ipshare_main_t *im, ipshare_diverted_t *before, ipshare_diverted_t *wanted, bool removals)
+{
+  ipshare_diverted_t *d;
+  if (removals)
+    {
+      vec_foreach (d, before)
+	if (!has (wanted, d))
+	  fib_table_entry_special_remove (im->service_fib[d->prefix.fp_proto], &d->prefix, im->fib_source);
+      return;
+    }
+  vec_foreach (d, wanted)
+    if (!has (before, d))
+      divert (im, d);
+}
+
+/* ---- next hops ---- */
+
+static void
+stack (ipshare_next_hop_t *nh)
+{
+  ipshare_main_t *im = &ipshare_main;
+  bool is4 = ip46_address_is_ip4 (&nh->address);
+  dpo_id_t via = DPO_INVALID;
+  fib_entry_contribute_forwarding (nh->entry, is4 ? FIB_FORW_CHAIN_TYPE_UNICAST_IP4 : FIB_FORW_CHAIN_TYPE_UNICAST_IP6,
+				   &via);
+  /* A single path, as nearly always: straight to its adjacency, no load balancing on the way. */
+  const dpo_id_t *parent = &via;
+  if (via.dpoi_type == DPO_LOAD_BALANCE && load_balance_get (via.dpoi_index)->lb_n_buckets == 1)
+    parent = load_balance_get_bucket (via.dpoi_index, 0);
+  for (u32 side = 0; side < 2; side++)
+    dpo_stack (im->dpo_types[side], is4 ? DPO_PROTO_IP4 : DPO_PROTO_IP6, &nh->forward[side], parent);
+  dpo_reset (&via);
+}
+
+static fib_node_t *
+next_hop_node (fib_node_index_t index)
+{
+  return &ipshare_main.next_hops[index].node;
+}
+
+static ipshare_next_hop_t *
+next_hop_of (fib_node_t *node)
+{
+  return (ipshare_next_hop_t *) ((u8 *) node - STRUCT_OFFSET_OF (ipshare_next_hop_t, node));
+}
+
+static void
+next_hop_last_lock_gone (CLIB_UNUSED (fib_node_t *node))
+{
+}
+
+static fib_node_back_walk_rc_t
+next_hop_back_walk (fib_node_t *node, CLIB_UNUSED (fib_node_back_walk_ctx_t *ctx))
+{
+  stack (next_hop_of (node));
+  return FIB_NODE_BACK_WALK_CONTINUE;
+}
+
+static const fib_node_vft_t next_hop_vft = {
+  .fnv_get = next_hop_node,
+  .fnv_last_lock = next_hop_last_lock_gone,
+  .fnv_back_walk = next_hop_back_walk,
+};
+
+static u32
+next_hop_find (ipshare_main_t *im, const ip46_address_t *address, u32 table_id)
+{
+  for (u32 i = 1; i < IPSHARE_MAX_NEXT_HOPS; i++)
+    if (im->next_hops[i].used && im->next_hops[i].table_id == table_id &&
+	ip46_address_is_equal (&im->next_hops[i].address, address))
+      return i;
+  return 0;
+}
+
+u32
+ipshare_next_hop_add (ipshare_main_t *im, const ip46_address_t *address, u32 table_id, int *rv)
+{
+  fib_protocol_t proto = ip46_address_is_ip4 (address) ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6;
+  u32 fib = fib_table_find (proto, table_id), id = next_hop_find (im, address, table_id);
+  *rv = fib == ~0 ? VNET_API_ERROR_NO_SUCH_FIB : 0;
+  if (id || *rv)
+    return id;
+  for (id = 1; id < IPSHARE_MAX_NEXT_HOPS && im->next_hops[id].used; id++)
+    ;
+  if (id == IPSHARE_MAX_NEXT_HOPS)
+    {
+      *rv = VNET_API_ERROR_LIMIT_EXCEEDED;
+      return 0;
+    }
+  ipshare_next_hop_t *nh = im->next_hops + id;
+  fib_prefix_t host = { .fp_proto = proto, .fp_len = proto == FIB_PROTOCOL_IP4 ? 32 : 128, .fp_addr = *address };
+  clib_memset (nh, 0, sizeof *nh);
+  nh->address = *address;
+  nh->table_id = table_id;
+  fib_node_init (&nh->node, im->next_hop_type);
+  fib_node_lock (&nh->node);
+  nh->entry = fib_entry_track (fib, &host, im->next_hop_type, id, &nh->sibling);
+  stack (nh);
+  nh->used = 1;
+  return id;
+}
+
+int
+ipshare_next_hop_del (ipshare_main_t *im, u32 id)
+{
+  if (id == 0 || id >= IPSHARE_MAX_NEXT_HOPS || !im->next_hops[id].used)
+    return VNET_API_ERROR_NO_SUCH_ENTRY;
+  ipshare_next_hop_t *nh = im->next_hops + id;
+  nh->used = 0; /* workers that are about to look see no next hop, and look up */
+  fib_entry_untrack (nh->entry, nh->sibling);
+  for (u32 side = 0; side < 2; side++)
+    dpo_reset (&nh->forward[side]);
+  return 0;
+}
+
+/* ---- replies: sources to look at (S1.5) ---- */
+
+int
+ipshare_reply_interface (ipshare_main_t *im, u32 sw_if_index, u8 side, bool enable)
+{
+  vec_validate (im->reply_side_by_interface, sw_if_index);
+  u8 had = im->reply_side_by_interface[sw_if_index], wanted = enable ? side + 1 : 0;
+  im->reply_side_by_interface[sw_if_index] = wanted;
+  if (!had != !wanted)
+    {
+      vnet_feature_enable_disable ("ip4-unicast", "ipshare-reply-ip4", sw_if_index, enable, 0, 0);
+      vnet_feature_enable_disable ("ip6-unicast", "ipshare-reply-ip6", sw_if_index, enable, 0, 0);
+    }
+  return 0;
+}
+
+void
+ipshare_fib_init (ipshare_main_t *im)
+{
+  im->fib_source = fib_source_allocate ("ipshare", FIB_SOURCE_PRIORITY_HI, FIB_SOURCE_BH_SIMPLE);
+  im->dpo_types[IPS_OUTER] = dpo_register_new_type (&dpo_vft, outer_nodes);
+  im->dpo_types[IPS_INNER] = dpo_register_new_type (&dpo_vft, inner_nodes);
+  im->next_hop_type = fib_node_register_new_type ("ipshare-next-hop", &next_hop_vft);
+  pool_init_fixed (im->dpos, IPSHARE_MAX_DIVERTED);
+  vec_validate (im->next_hops, IPSHARE_MAX_NEXT_HOPS - 1);
+}

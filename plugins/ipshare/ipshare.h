@@ -1,0 +1,166 @@
+/* ipshare.h: the plugin's state, and what its parts ask of each other.
+ *
+ * The C core (native/) decides about every packet; this plugin is its host in VPP: it brings packets (fib.c puts
+ * DPOs before the routes of Global and local networks, node.c runs on them), sends what the core made (emit.c),
+ * keeps the tables' control side off the main thread (builder.c) and answers the binary API (api.c).
+ *
+ * Who may touch what: workers read one root per frame and write their own thread's counters. Everything else
+ * belongs to the main thread, except while a job is with the builder's thread (builder.c), which alone then
+ * calls the control functions of the core's tables.
+ */
+#ifndef __included_ipshare_h__
+#define __included_ipshare_h__
+
+#include <vlib/vlib.h>
+#include <vnet/vnet.h>
+#include <vnet/dpo/dpo.h>
+#include <vnet/fib/fib_node.h>
+#include <vnet/fib/fib_source.h>
+#include <vnet/fib/fib_types.h>
+#include <vnet/ip/format.h>
+
+#include "../../native/ips_worker.h"
+
+#define IPSHARE_VERSION	   "0.1.0"
+#define IPSHARE_BUFFER_F   VNET_BUFFER_F_AVAIL8 /* translated here already: a second time would be a loop */
+#define IPSHARE_LINEAR	   (IPS_HEADROOM + 65536)
+
+enum
+{
+  IPSHARE_MAX_DIVERTED = 65536, /* DPOs: prefixes diverted, and their clones in the FIB */
+  IPSHARE_MAX_NEXT_HOPS = 1024,
+};
+
+/* What VPP's nodes of ours can do with a packet; further arcs are added where DPOs are stacked. */
+typedef enum
+{
+  IPSHARE_NEXT_DROP,
+  IPSHARE_NEXT_IP4_LOOKUP,
+  IPSHARE_NEXT_IP6_LOOKUP,
+  IPSHARE_N_NEXT,
+} ipshare_next_t;
+
+/* A packet thread. `made` collects the buffers that the core made the current frame emit. */
+typedef struct
+{
+  CLIB_CACHE_LINE_ALIGN_MARK (cacheline0);
+  struct ips_worker *core;
+  u32 *made;	   /* buffer indices */
+  u16 *made_nexts; /* and where they go */
+  u8 *linear;	   /* IPSHARE_LINEAR bytes: a packet of chained buffers, in one piece */
+  vlib_buffer_t *current;
+  u64 no_buffers;
+  struct ips_counters *counters;
+} ipshare_thread_t;
+
+/* A prefix whose packets come to us: in the FIB as a DPO that interposes. */
+typedef struct
+{
+  fib_prefix_t prefix;
+  u8 side; /* enum ips_side */
+} ipshare_diverted_t;
+
+typedef struct
+{
+  dpo_id_t parent; /* what the FIB would have done */
+  u32 locks;
+  u8 side;
+} ipshare_dpo_t;
+
+typedef struct
+{
+  fib_node_t node;
+  fib_node_index_t entry;
+  u32 sibling;
+  ip46_address_t address;
+  u32 table_id;
+  dpo_id_t forward[2]; /* by enum ips_side: outer, and inner for source translation */
+  u8 used;
+} ipshare_next_hop_t;
+
+
+typedef struct
+{
+  u16 msg_id_base;
+  u8 boot_id[16];
+  u8 configured;
+  u32 service_table, delivery_table, counter_cells;
+  u32 service_fib[2], delivery_fib[2]; /* by FIB_PROTOCOL_IP4, _IP6 */
+  struct ips_tables *tables;
+  ipshare_thread_t *threads; /* by thread index */
+  struct ips_worker *why;
+  vlib_combined_counter_main_t cells;
+  fib_source_t fib_source;
+  dpo_type_t dpo_types[2]; /* by enum ips_side */
+  fib_node_type_t next_hop_type;
+  ipshare_dpo_t *dpos;		 /* pool, never grows */
+  ipshare_next_hop_t *next_hops; /* index = id; 0 is none */
+  ipshare_diverted_t *diverted, *diverted_before, *diverted_prepared;
+  u8 *reply_side_by_interface; /* 0: none, else side + 1 */
+  struct ips_tables_info info; /* as the last control operation left it */
+  u32 cells_used;
+  vlib_log_class_t log;
+} ipshare_main_t;
+
+extern ipshare_main_t ipshare_main;
+
+/* counters.c: per-binding cells in the stats segment, before any table. 0 or an API error and *needed. */
+int ipshare_counters_create (ipshare_main_t *im, u32 cells, u64 *needed);
+void ipshare_stats_space (u64 *free_bytes, u64 *size);
+/* Cells that the prepared generation gives to new bindings count from zero. False: out of memory. */
+bool ipshare_counters_clear_fresh (ipshare_main_t *im);
+
+/* configure.c: once, before the first tables. */
+int ipshare_configure (ipshare_main_t *im, u32 service, u32 delivery, u32 cells, u32 *bad_table, u64 *needed);
+
+/* fib.c */
+void ipshare_fib_init (ipshare_main_t *im);
+/* The prefixes that an image wants diverted: a vector. */
+ipshare_diverted_t *ipshare_diverted_of (const struct ips_image_header *image);
+/* Puts them into the service table, in the place of those of `before`. */
+void ipshare_divert (ipshare_main_t *im, ipshare_diverted_t *before, ipshare_diverted_t *wanted, bool removals);
+u32 ipshare_next_hop_add (ipshare_main_t *im, const ip46_address_t *address, u32 table_id, int *rv);
+int ipshare_next_hop_del (ipshare_main_t *im, u32 id);
+int ipshare_reply_interface (ipshare_main_t *im, u32 sw_if_index, u8 side, bool enable);
+
+/* builder.c: jobs for the thread beside VPP's own. One at a time; done() runs on the main thread. */
+typedef struct ipshare_job
+{
+  void (*work) (struct ipshare_job *job); /* builder's thread: the core and libc only, nothing of VPP */
+  void (*done) (struct ipshare_job *job); /* main thread */
+  u32 client_index, context;
+  char path[256], out[256];
+  int error; /* errno, or 0 */
+  u64 generation, bytes, took_ns;
+  u32 n;
+  struct ips_load_status status;
+  struct ips_image_header *image; /* what was in `path`; freed after done() */
+  size_t image_bytes;
+} ipshare_job_t;
+
+bool ipshare_builder_busy (void);
+/* False if another job is under way (reclaiming aside) or the thread cannot start: the job is not taken. */
+bool ipshare_builder_submit (ipshare_job_t *job);
+void ipshare_job_nothing (ipshare_job_t *job); /* for what done() does, in its turn */
+void ipshare_job_prepare (ipshare_job_t *job);
+void ipshare_job_dump (ipshare_job_t *job);
+void ipshare_job_counter_index (ipshare_job_t *job);
+
+/* emit.c: what the core hands over during a frame. */
+void ipshare_emit (void *thread, struct ips_pkt *p, int kind);
+void ipshare_emit_flush (vlib_main_t *vm, vlib_node_runtime_t *node, ipshare_thread_t *t);
+
+/* why.c: the packet as the live generation would treat it, without sending. Returns a vector: the answer's data. */
+u8 *ipshare_why (ipshare_main_t *im, int side, struct ips_pkt *p, u32 *verdict, u64 *generation, u32 *n, u32 *omitted);
+void ipshare_why_emit (void *arg, struct ips_pkt *p, int kind);
+
+void ipshare_info_refresh (ipshare_main_t *im);
+clib_error_t *ipshare_api_init (vlib_main_t *vm);
+
+static_always_inline u64
+ipshare_now_ns (vlib_main_t *vm)
+{
+  return (u64) (vlib_time_now (vm) * 1e9);
+}
+
+#endif
