@@ -1,0 +1,234 @@
+"""engine: VPP with our plugin as an ``Engine`` (ipshare.engine.protocol).
+
+    plan -> image (a delta where VPP is known to have what the plan starts from) -> prepare -> commit
+    read() -> digests first; a dump only where VPP has something that this object did not load or read
+
+What this object knows of VPP's tables holds for one boot id and one generation. Blocking, thread-safe.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ipshare.core import lib
+from ipshare.engine.failures import EngineRestarted, ImageRefused
+from ipshare.engine.plan import Plan
+from ipshare.engine.protocol import Counters, EngineInfo, Explanation, Side
+from ipshare.engine.tables import HEADER, Records, Tables, pack, unpack
+from ipshare.engine.vpp.client import DEFAULT_TIMEOUT_S, ApiRefused, Client
+from ipshare.engine.vpp.control import Control
+from ipshare.engine.vpp.retval import Retval
+from ipshare.engine.vpp.stats import Segment
+from ipshare.errors import Refused
+
+CELLS = "/ipshare/cells"
+NONE = 0xFFFFFFFF
+
+
+@dataclass(slots=True)
+class _Known:
+    """``tables`` are what VPP had in generation ``generation`` of boot ``boot_id``, by what we sent.
+
+    ``digest``, ``settings``: what VPP said about that generation. ``expected``: the digest that ``tables``
+    have; None: not computed yet."""
+
+    boot_id: str | None
+    generation: int
+    digest: int
+    settings: int
+    tables: Tables
+    expected: int | None
+
+
+class VppEngine:
+    """The VPP whose API socket is ``socket`` and whose stats socket is ``stats_socket``.
+
+    ``service_table``, ``delivery_table``: VPP's FIB tables; ``counter_cells``: per-binding counters. They are
+    told to the plugin before its first tables.
+    """
+
+    def __init__(
+        self,
+        socket: Path | str,
+        stats_socket: Path | str,
+        *,
+        service_table: int = 0,
+        delivery_table: int = 0,
+        counter_cells: int = 1 << 16,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        api_dirs: Sequence[Path] | None = None,
+        scratch: Path | None = None,
+    ) -> None:
+        self.client = Client(socket, timeout_s=timeout_s, api_dirs=api_dirs)
+        self.control = Control(self.client, scratch=scratch)
+        self.stats_socket = Path(stats_socket)
+        self._setup = (service_table, delivery_table, counter_cells)
+        self._lock = threading.RLock()
+        self._known: _Known | None = None
+        self._configured = ""
+        self._segment: tuple[str, Segment] | None = None
+
+    def info(self) -> EngineInfo:
+        hello, info = self.control.hello(), self.control.info()
+        return EngineInfo(
+            kind="vpp",
+            version=hello.version,
+            boot_id=hello.boot_id,
+            pid=hello.pid,
+            workers=hello.threads,
+            generation=info["generation"],
+            previous=info["previous"],
+            term=info["term"],
+            revision=info["revision"],
+            digest=info["digest"],
+            bindings=info["n_bindings"],
+            table_bytes=info["bytes"],
+        )
+
+    def read(self) -> Tables:
+        with self._lock:
+            info = self.control.info()
+            if info["generation"] == 0:
+                return Tables()
+            known = self._known_to_be(info)
+            if known is not None and known.expected is None:
+                known.expected = _digest(pack(known.tables))
+            if known is not None and known.expected == known.digest:
+                return known.tables.numbered(info["term"], info["revision"])
+            generation, image = self.control.dump()
+            tables = unpack(image)
+            self._learn(generation, tables, _digest(image))
+            return tables
+
+    def apply(self, plan: Plan) -> int:
+        with self._lock:
+            self.configure()
+            info = self.control.info()
+            live = info["generation"]
+            if not plan and live:
+                return live
+            known = self._known_to_be(info)
+            base = live if known is not None and known.tables.bindings is plan.actual.bindings else 0
+            prepared, expected = self._prepare(plan, base)
+            generation, _ = self.control.commit(prepared)
+            self._learn(generation, plan.desired, expected)
+            return generation
+
+    def rollback(self) -> int:
+        try:
+            return self.control.rollback()
+        except ApiRefused as error:
+            if error.retval == Retval.NO_SUCH_ENTRY:
+                raise Refused(
+                    "there is no previous generation", hint="a rollback follows an apply"
+                ) from error
+            raise
+
+    def counters(self) -> Counters:
+        counted, drops = self.control.counters(), self.control.drops()
+        used = self.control.info()["counter_cells_used"]
+        packets, size = self.cell_totals(used)
+        return Counters(
+            verdicts=counted.verdicts[:, : lib.ips_verdict_count()],
+            packets=packets,
+            bytes=size,
+            drops=drops,
+            errors_sent=int(counted.errors_sent),
+            errors_limited=int(counted.errors_limited),
+            drop_overflow=int(counted.drop_overflow),
+        )
+
+    def counter_cells(self, bindings: Records) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        return self.control.cells(bindings)
+
+    def why(self, packet: bytes, side: Side) -> Explanation:
+        reply, made = self.control.why(packet, side)
+        return Explanation(
+            verdict=reply.verdict,
+            generation=reply.generation,
+            counter=None if reply.counter == NONE else reply.counter,
+            endpoint=None if reply.endpoint == NONE else reply.endpoint,
+            packets=tuple(one.data for one in made if one.kind == lib.IPS_EMIT_PACKET),
+            errors=tuple(one.data for one in made if one.kind == lib.IPS_EMIT_ERROR),
+        )
+
+    def close(self) -> None:
+        self.client.close()
+        with self._lock:
+            if self._segment is not None:
+                self._segment[1].close()
+            self._segment = None
+
+    # ---- beyond the protocol -------------------------------------------------
+
+    def configure(self) -> None:
+        """Tells the plugin its tables and cells, once for each run of VPP. Raises ``EngineError``."""
+        with self._lock:
+            if self._configured and self._configured == self.client.boot_id:
+                return
+            self.control.configure(*self._setup)
+            self._configured = self.client.boot_id or ""
+
+    def cell_totals(self, count: int | None = None) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        """(packets, bytes) of the first ``count`` counter cells, summed over threads; None: all there are."""
+        with self._lock:
+            has = self.control.hello().counter_cells
+            wanted = has if count is None else min(count, has)
+            if wanted == 0:
+                return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+            return self.segment().combined(CELLS, wanted)
+
+    def segment(self) -> Segment:
+        """The stats segment of the VPP that answers now. Raises ``EngineRestarted`` while it is replaced."""
+        with self._lock:
+            boot_id = self.control.hello().boot_id
+            if self._segment is None or self._segment[0] != boot_id:
+                fresh = Segment(self.stats_socket, timeout_s=self.client.timeout_s)
+                if self.control.hello().boot_id != boot_id:
+                    raise EngineRestarted("VPP was restarted just now", hint="ask again")
+                self._segment = (boot_id, fresh)
+            return self._segment[1]
+
+    def set_path_mtu(self, endpoint: int, mtu: int, seconds: int) -> None:
+        """See ``Control.set_path_mtu``."""
+        self.control.set_path_mtu(endpoint, mtu, seconds)
+
+    # ---- what VPP has ----------------------------------------------------------
+
+    def _prepare(self, plan: Plan, base: int) -> tuple[int, int | None]:
+        """(prepared generation, digest that it will have; None: a delta, whose result is not packed here)."""
+        image = plan.image(base)
+        try:
+            prepared, _ = self.control.prepare(image)
+        except ImageRefused as error:
+            if error.load_error != lib.IPS_LOAD_STALE_BASE:
+                raise
+            image = plan.image(0)  # somebody else was faster: all of it
+            prepared, _ = self.control.prepare(image)
+        is_delta = np.frombuffer(image, HEADER, count=1)[0]["flags"] & lib.IPS_IMAGE_DELTA
+        return prepared, None if is_delta else _digest(image)
+
+    def _known_to_be(self, info: dict[str, int]) -> _Known | None:
+        """What we know, if VPP says that nothing else became live since."""
+        known = self._known
+        if known is None or known.boot_id != self.client.boot_id:
+            return None
+        said = (info["generation"], info["digest"], info["settings"])
+        return known if said == (known.generation, known.digest, known.settings) else None
+
+    def _learn(self, generation: int, tables: Tables, expected: int | None) -> None:
+        info = self.control.info()
+        self._known = None
+        if info["generation"] == generation:  # else it is somebody else's by now: the next read dumps
+            said = (generation, info["digest"], info["settings"])
+            self._known = _Known(self.client.boot_id, *said, tables, expected)
+
+
+def _digest(image: bytes | bytearray) -> int:
+    return int(np.frombuffer(image, HEADER, count=1)[0]["digest"])
