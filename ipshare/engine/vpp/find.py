@@ -86,8 +86,8 @@ def _our_dirs(configured: Path | str | None, own: Sequence[Path]) -> Iterator[Pa
             yield Path(named)
     yield from own
     checkout = Path(ipshare.__file__).resolve().parent.parent
-    yield from sorted(checkout.glob("build/*/lib/**/vpp_plugins"))
-    yield from sorted(checkout.glob("plugins/ipshare/build/lib/**/vpp_plugins"))
+    for lib in ("build/lib", "build/*/lib"):
+        yield from sorted(checkout.glob(f"{lib}/**/vpp_plugins"))
 
 
 def _build_api_dirs(plugins: Path) -> list[Path]:

@@ -111,9 +111,8 @@ def said(log: Path, lines: int = SHOWN) -> str:
         text = log.read_text(errors="replace")
     except OSError:
         return ""
-    return "; ".join(
-        [line.strip() for line in text.splitlines() if line and not line.startswith(QUIET)][-lines:]
-    )
+    kept = (" ".join(line.split()) for line in text.splitlines() if not line.startswith(QUIET))
+    return "; ".join([line for line in kept if line][-lines:])
 
 
 def _wait_ready(process: subprocess.Popen[bytes], watch: _Watch, path: Path, timeout_s: float) -> bool:
