@@ -106,6 +106,7 @@ ipshare_configure (ipshare_main_t *im, u32 service, u32 delivery, u32 cells, u32
     }
   im->counter_cells = cells;
   lock_tables (im);
+  ipshare_options_enable ();
   im->configured = 1;
   ipshare_info_refresh (im);
   vlib_log_notice (im->log, "configured: service table %u, delivery table %u, %u counter cells", service, delivery,

@@ -1,8 +1,9 @@
 /* fib.c: how packets come to us, and how they leave without a second lookup.
  *
- * Diverted prefixes (Global Networks, own local networks, own tunnel addresses) are entries of the service table
- * with a DPO that interposes: the FIB stacks a clone of it on whatever else it has for that prefix, so that `pass`
- * follows what would have been done without us, and keeps doing so when routes change.
+ * Diverted prefixes (Global Networks, own local networks, own tunnel addresses) are entries of the service table.
+ * Of a network that passes what has no binding, the entry interposes: the FIB stacks a clone of our DPO on whatever
+ * else it has for that prefix, and keeps doing so when routes change. All others are exclusive, because an entry
+ * that interposes vanishes with the route below it, and what is translated goes another way (decision 0008).
  *
  * A next hop (an end point's `via`) is a DPO stacked on its tracked FIB entry; a back-walk stacks it anew.
  * Pools have their full size at once: workers read them while the main thread changes them.
@@ -82,11 +83,12 @@ static const char *const *const inner_nodes[DPO_PROTO_NUM] = { [DPO_PROTO_IP4] =
 /* ---- which prefixes ---- */
 
 static void
-add (ipshare_diverted_t **to, u8 family, u32 len, const u8 *address, u8 side)
+add (ipshare_diverted_t **to, u8 family, u32 len, const u8 *address, u8 side, bool passes)
 {
   ipshare_diverted_t d, *other;
   clib_memset (&d, 0, sizeof d);
   d.side = side;
+  d.passes = passes;
   d.prefix.fp_len = len;
   d.prefix.fp_proto = family == 4 ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6;
   if (family == 4)
@@ -106,35 +108,47 @@ ipshare_diverted_of (const struct ips_image_header *image)
   const struct ips_endpoint_rec *endpoint = (const void *) (network + image->n_networks);
   ipshare_diverted_t *wanted = NULL;
   for (u32 i = 0; image->roles & IPS_ROLE_OUTER && i < image->n_networks; i++)
-    add (&wanted, network[i].family, network[i].prefix_len, network[i].prefix, IPS_OUTER);
+    add (&wanted, network[i].family, network[i].prefix_len, network[i].prefix, IPS_OUTER,
+	 network[i].unmatched == IPS_UNMATCHED_PASS);
   for (u32 i = 0; i < image->n_endpoints; i++)
     {
       const struct ips_endpoint_rec *e = endpoint + i;
       if (image->roles & IPS_ROLE_INNER && e->flags & IPS_EP_SELF && e->prefix_len)
-	add (&wanted, e->family, e->prefix_len, e->local, IPS_INNER);
+	add (&wanted, e->family, e->prefix_len, e->local, IPS_INNER, false);
       if (e->tunnel_family && !ips_is_zero (e->tunnel_local))
-	add (&wanted, e->tunnel_family, e->tunnel_family == 4 ? 32 : 128, e->tunnel_local, IPS_INNER);
+	add (&wanted, e->tunnel_family, e->tunnel_family == 4 ? 32 : 128, e->tunnel_local, IPS_INNER, false);
     }
   return wanted;
 }
 
-static bool
-has (ipshare_diverted_t *among, const ipshare_diverted_t *d)
+static const ipshare_diverted_t *
+find (ipshare_diverted_t *among, const ipshare_diverted_t *d)
 {
   ipshare_diverted_t *other;
   vec_foreach (other, among)
-    if (other->side == d->side && fib_prefix_cmp (&other->prefix, &d->prefix) == 0)
-      return true;
-  return false;
+    if (fib_prefix_cmp (&other->prefix, &d->prefix) == 0)
+      return other;
+  return NULL;
 }
 
 static void
-divert (ipshare_main_t *im, const ipshare_diverted_t *d)
+divert (ipshare_main_t *im, const ipshare_diverted_t *d, const ipshare_diverted_t *had)
 {
+  fib_protocol_t proto = d->prefix.fp_proto;
+  dpo_proto_t dpo_proto = fib_proto_to_dpo (proto);
+  fib_entry_flag_t flags = d->passes ? FIB_ENTRY_FLAG_INTERPOSE : FIB_ENTRY_FLAG_EXCLUSIVE;
   dpo_id_t dpo = DPO_INVALID;
-  dpo_set (&dpo, im->dpo_types[d->side], fib_proto_to_dpo (d->prefix.fp_proto), dpo_new (im, d->side));
-  fib_table_entry_special_dpo_add (im->service_fib[d->prefix.fp_proto], &d->prefix, im->fib_source,
-				   FIB_ENTRY_FLAG_INTERPOSE, &dpo);
+  index_t index = dpo_new (im, d->side);
+  dpo_stack (im->dpo_types[d->side], dpo_proto, &pool_elt_at_index (im->dpos, index)->parent, drop_dpo_get (dpo_proto));
+  dpo_set (&dpo, im->dpo_types[d->side], dpo_proto, index);
+  if (had && had->passes == d->passes)
+    fib_table_entry_special_dpo_update (im->service_fib[proto], &d->prefix, im->fib_source, flags, &dpo);
+  else
+    {
+      if (had) /* the two kinds of entry do not turn into each other */
+	fib_table_entry_special_remove (im->service_fib[proto], &d->prefix, im->fib_source);
+      fib_table_entry_special_dpo_add (im->service_fib[proto], &d->prefix, im->fib_source, flags, &dpo);
+    }
   dpo_reset (&dpo);
 }
 
@@ -145,13 +159,16 @@ ipshare_divert (ipshare_main_t *im, ipshare_diverted_t *before, ipshare_diverted
   if (removals)
     {
       vec_foreach (d, before)
-	if (!has (wanted, d))
+	if (!find (wanted, d))
 	  fib_table_entry_special_remove (im->service_fib[d->prefix.fp_proto], &d->prefix, im->fib_source);
       return;
     }
   vec_foreach (d, wanted)
-    if (!has (before, d))
-      divert (im, d);
+    {
+      const ipshare_diverted_t *had = find (before, d);
+      if (!had || had->side != d->side || had->passes != d->passes)
+	divert (im, d, had);
+    }
 }
 
 /* ---- next hops ---- */

@@ -23,7 +23,7 @@
 
 #define IPSHARE_VERSION	   "0.1.0"
 #define IPSHARE_BUFFER_F   VNET_BUFFER_F_AVAIL8 /* translated here already: a second time would be a loop */
-#define IPSHARE_LINEAR	   (IPS_HEADROOM + 65536)
+#define IPSHARE_LINEAR	   (IPS_HEADROOM + 65536 + 64) /* the longest IPv6 packet: 65,575 bytes */
 
 enum
 {
@@ -53,16 +53,17 @@ typedef struct
   struct ips_counters *counters;
 } ipshare_thread_t;
 
-/* A prefix whose packets come to us: in the FIB as a DPO that interposes. */
+/* A prefix whose packets come to us. passes: what has no binding goes on as the FIB would have had it. */
 typedef struct
 {
   fib_prefix_t prefix;
   u8 side; /* enum ips_side */
+  u8 passes;
 } ipshare_diverted_t;
 
 typedef struct
 {
-  dpo_id_t parent; /* what the FIB would have done */
+  dpo_id_t parent; /* what the FIB would have done; drop where nothing passes */
   u32 locks;
   u8 side;
 } ipshare_dpo_t;
@@ -122,6 +123,9 @@ void ipshare_divert (ipshare_main_t *im, ipshare_diverted_t *before, ipshare_div
 u32 ipshare_next_hop_add (ipshare_main_t *im, const ip46_address_t *address, u32 table_id, int *rv);
 int ipshare_next_hop_del (ipshare_main_t *im, u32 id);
 int ipshare_reply_interface (ipshare_main_t *im, u32 sw_if_index, u8 side, bool enable);
+
+/* options.c: takes packets with IPv4 options back from the punt path. */
+void ipshare_options_enable (void);
 
 /* builder.c: jobs for the thread beside VPP's own. One at a time; done() runs on the main thread. */
 typedef struct ipshare_job

@@ -3,12 +3,11 @@
  * Checksums left to the egress: VPP wants flags, and does not care what is in the field; the core wants a partial
  * checksum, as virtio has it, so that it can finish it where it has to (encapsulation). Translated here and there.
  * Chains of buffers: the core wants the packet in one piece, because ICMP errors quote and tunnels cut it. It is
- * copied, and where only headers changed, these are copied back.
+ * copied, and where it kept its length, copied back: what a rewrite changes may be far behind (IPv6 extension
+ * headers, quotes).
  */
 #include "special.h"
 #include <vnet/ip/ip.h>
-
-enum { HEADERS = 2048 }; /* bytes at the beginning that a rewrite can have changed (ICMP errors: their quote) */
 
 static u32
 l4_offset (vlib_buffer_t *b, const struct ips_pkt *p)
@@ -26,7 +25,10 @@ to_partial (vlib_buffer_t *b, struct ips_pkt *p, bool tcp)
   if (l4 < (is4 ? 20 : 40) || l4 + (tcp ? 20 : 8) > p->len)
     return false;
   u32 from = is4 ? 12 : 8, bytes = is4 ? 8 : 32;
-  u64 sum = (tcp ? IP_PROTOCOL_TCP : IP_PROTOCOL_UDP) + (p->total_len - l4);
+  u32 ip_len = is4 ? clib_net_to_host_u16 (ips_ld16 (p->data + 2)) : 40 + clib_net_to_host_u16 (ips_ld16 (p->data + 4));
+  if (ip_len < l4 + 8) /* padding does not count, a length of 0 (jumbo) is none that we know */
+    return false;
+  u64 sum = (tcp ? IP_PROTOCOL_TCP : IP_PROTOCOL_UDP) + (ip_len - l4);
   for (u32 i = 0; i < bytes; i += 2)
     sum += clib_net_to_host_u16 (ips_ld16 (p->data + from + i));
   while (sum >> 16)
@@ -73,9 +75,9 @@ offloads_done (vlib_buffer_t *b, const struct ips_pkt *p)
 }
 
 static void
-copy_headers_back (vlib_main_t *vm, vlib_buffer_t *b, const u8 *from, u32 bytes)
+copy_back (vlib_main_t *vm, vlib_buffer_t *b, const u8 *from, u32 bytes)
 {
-  for (bytes = clib_min (bytes, HEADERS); bytes; b = vlib_get_buffer (vm, b->next_buffer))
+  for (; bytes; b = vlib_get_buffer (vm, b->next_buffer))
     {
       u32 n = clib_min (bytes, b->current_length);
       clib_memcpy_fast (vlib_buffer_get_current (b), from, n);
@@ -101,7 +103,7 @@ chained (vlib_main_t *vm, ipshare_thread_t *t, u32 bi, vlib_buffer_t *b, struct 
   if (ips_dispositions[verdict] == IPS_SEND && verdict != IPS_PASS && verdict != IPS_HERE)
     {
       if (p->data == linear && p->total_len == bytes)
-	copy_headers_back (vm, b, linear, bytes);
+	copy_back (vm, b, linear, bytes);
       else
 	{
 	  ipshare_emit (t, p, IPS_EMIT_PACKET);
