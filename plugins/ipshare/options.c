@@ -7,7 +7,6 @@
 #include <vnet/dpo/load_balance.h>
 #include <vnet/feature/feature.h>
 #include <vnet/fib/ip4_fib.h>
-#include <vnet/ip/ip4_forward.h>
 
 typedef enum
 {
