@@ -14,14 +14,16 @@ import functools
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ipshare.engine.failures import EngineGone
 from ipshare.engine.vpp.client import Client
 from ipshare.engine.vpp.engine import VppEngine
-from ipshare.engine.vpp.launch import Vpp, start
+from ipshare.engine.vpp.launch import Vpp, said, start
 from ipshare.engine.vpp.startup import PLUGINS, Settings
 from ipshare.engine.vpp.stats import Segment
 
@@ -111,9 +113,12 @@ def vpp(
         try:
             yield node
         except BaseException as error:
+            if isinstance(error, EngineGone):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    node.process.process.wait(5)
             if not node.process.is_alive():
                 code = node.process.process.returncode
-                error.add_note(f"VPP has ended, with {code}: {node.process.printed()}")
+                error.add_note(f"VPP has ended, with {code}: {said(node.settings.log, 12)}")
             raise
         finally:
             node.close()
