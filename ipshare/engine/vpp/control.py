@@ -146,7 +146,7 @@ class Control:
         with self._bulk() as directory:
             path = directory / "dump"
             limit = max(self.client.timeout_s, PREPARE_TIMEOUT_S)
-            reply = self._filed("ipshare_dump", limit, path=str(path))
+            reply = self._filed("ipshare_read", limit, path=str(path))
             return int(reply.generation), path.read_bytes()
 
     def set_path_mtu(self, endpoint: int, mtu: int, seconds: int) -> None:

@@ -152,7 +152,7 @@ class VppEngine:
         return Explanation(
             verdict=reply.verdict,
             generation=reply.generation,
-            counter=None if reply.counter == NONE else reply.counter,
+            counter=None if reply.cell == NONE else reply.cell,
             endpoint=None if reply.endpoint == NONE else reply.endpoint,
             packets=tuple(one.data for one in made if one.kind == lib.IPS_EMIT_PACKET),
             errors=tuple(one.data for one in made if one.kind == lib.IPS_EMIT_ERROR),
