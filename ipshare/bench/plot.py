@@ -8,7 +8,9 @@ from html import escape
 from ipshare.bench.result import Result
 
 ROW, LABEL, BAR, WIDTH, TOP = 18, 240, 420, 860, 52
-COLOURS = {"plain": "#9aa5b1", "nft": "#c98a3b", "raw": "#d9b48a"}
+COLOURS = {"plain": "#9aa5b1", "nft": "#c98a3b", "raw": "#d9b48a", "second": "#9aa5b1"} | dict.fromkeys(
+    ("nat", "pnat", "npt", "cnat", "lb"), "#c98a3b"
+)
 OURS = "#2f6fab"
 GROUPS = (
     ("core.v4", "ns/packet", "Core, IPv4: ns per packet"),
@@ -20,11 +22,12 @@ GROUPS = (
 )
 
 
-def svg(results: Sequence[Result], caption: str) -> str:
-    """The groups that have figures, one below the other. ``caption``: what machine this was."""
+def svg(results: Sequence[Result], caption: str, groups: Sequence[tuple[str, str, str]] = GROUPS) -> str:
+    """The groups that have figures, one below the other. ``caption``: what machine this was. A group: prefix of
+    names, unit, title."""
     body: list[str] = []
     y = TOP
-    for prefix, unit, title in GROUPS:
+    for prefix, unit, title in groups:
         rows = [r for r in results if r.name.startswith(prefix + ".") and r.unit == unit]
         if rows:
             body += _group(rows, prefix, title, y)

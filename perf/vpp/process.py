@@ -1,24 +1,29 @@
 """process: one VPP process for a measurement, started here, spoken to by its binary API, stopped at the end.
 
-Nothing of the machine is touched: no device, no hugepage, sockets in a directory of its own, a network namespace
-of its own where root allows that. The main thread polls without sleeping, as a router would.
-VPP is the `vpp` of $IPSHARE_VPP or of the PATH; its API files and plugins are found beside it.
+Nothing of the machine is touched: no device, no hugepage, sockets in a directory of its own, a network
+namespace of its own where root allows that. The main thread polls without sleeping, as a router would.
+Which VPP and which of its plugins: ipshare.engine.vpp.find (IPSHARE_VPP, PATH).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from vpp_papi import VPPApiClient
+from ipshare.engine.vpp.client import Client
+from ipshare.engine.vpp.find import find
+from ipshare.errors import IpshareError
 
 START_S = 30.0
+ANSWER_S = 60.0
 CONFIG = """\
 unix {{ nodaemon nosyslog runtime-dir {dir} cli-listen {dir}/cli.sock log {dir}/vpp.log }}
 api-segment {{ prefix {prefix} }}
@@ -27,29 +32,26 @@ statseg {{ socket-name {dir}/stats.sock size {statseg} page-size default }}
 memory {{ main-heap-size {heap} main-heap-page-size default }}
 buffers {{ buffers-per-numa 32768 page-size default }}
 cpu {{ main-core {core} {workers} }}
-plugins {{ {path} plugin default {{ disable }} {plugins} }}
+plugins {{ path {path} plugin default {{ disable }} {plugins} }}
 """
 
 
 class VppFailed(Exception):
-    """VPP does not start, or has died; the message ends with what it said."""
-
-
-def binary() -> Path | None:
-    found = os.environ.get("IPSHARE_VPP") or shutil.which("vpp")
-    return Path(found).resolve() if found else None
+    """VPP does not start, refuses a command, or has died; the message ends with what it said."""
 
 
 class Vpp:
-    """`plugins`: names without _plugin.so. `workers`: 0, or 1 on the core beside the main thread's."""
+    """`plugins`: names without _plugin.so. `workers`: 0, or 1 on the core beside the main thread's.
+
+    Raises NotRunning where no VPP is installed, VppFailed where it does not start.
+    """
 
     def __init__(
         self, plugins: Sequence[str] = (), *, workers: int = 0, heap: str = "3G", statseg: str = "256M"
     ) -> None:
-        vpp = binary()
-        if vpp is None:
-            raise VppFailed("no VPP installed")
-        self.dir = Path(tempfile.mkdtemp(prefix="ipshare-perf-"))
+        install = find()
+        shm = Path("/dev/shm")
+        self.dir = Path(tempfile.mkdtemp(prefix="ipshare-perf-", dir=shm if shm.is_dir() else None))
         cores = sorted(os.sched_getaffinity(0))
         text = CONFIG.format(
             dir=self.dir,
@@ -58,70 +60,59 @@ class Vpp:
             heap=heap,
             core=cores[0] if workers else cores[-1],
             workers=f"corelist-workers {cores[-1]}" if workers else "",
-            path=plugin_path(vpp),
+            path=":".join(str(d) for d in install.plugin_dirs),
             plugins=" ".join(f"plugin {name}_plugin.so {{ enable }}" for name in plugins),
         )
         (self.dir / "startup.conf").write_text(text)
-        alone = ["unshare", "--net"] if os.geteuid() == 0 else []
+        command = [install.binary, "-c", self.dir / "startup.conf"]
+        if os.geteuid() == 0:
+            command = ["unshare", "--net", *command]
         with (self.dir / "stderr").open("wb") as out:
-            self._process = subprocess.Popen(
-                [*alone, vpp, "-c", self.dir / "startup.conf"], stdout=out, stderr=out, stdin=subprocess.DEVNULL
-            )
+            self._process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        self.client = Client(
+            self.dir / "api.sock", api_dirs=install.api_dirs, timeout_s=ANSWER_S, plugin=False
+        )
         try:
-            self.api = self._connect(vpp.parent.parent)
+            self._await_socket()
         except BaseException:
             self.close()
             raise
 
-    def _connect(self, prefix: Path) -> Any:
-        socket, until = self.dir / "api.sock", time.monotonic() + START_S
-        while not socket.exists():
-            if self.died or time.monotonic() > until:
+    def _await_socket(self) -> None:
+        until = time.monotonic() + START_S
+        while not (self.dir / "api.sock").exists():
+            if self._process.poll() is not None or time.monotonic() > until:
                 raise VppFailed(f"VPP does not start: {self.said}")
             time.sleep(0.05)
-        files = [str(f) for f in (prefix / "share/vpp/api").rglob("*.api.json")]
-        api = VPPApiClient(apifiles=files, server_address=str(socket), read_timeout=60)
-        api.connect("ipshare-perf")
-        return api
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def died(self) -> bool:
-        return self._process.poll() is not None
 
     @property
     def said(self) -> str:
         """The last lines of its log."""
-        lines = [f.read_text(errors="replace") for f in (self.dir / "vpp.log", self.dir / "stderr") if f.exists()]
-        return "\n".join("\n".join(lines).splitlines()[-12:])
+        files = [self.dir / "vpp.log", self.dir / "stderr"]
+        text = "\n".join(f.read_text(errors="replace") for f in files if f.exists())
+        return "\n".join(re.sub(r"\x1b\[\d*m", "", text).splitlines()[-12:])
 
     def cli(self, command: str) -> str:
         """What VPP answers. Raises VppFailed where it refuses the command or has died."""
         try:
-            answer = self.api.api.cli_inband(cmd=command)
-        except Exception as error:
-            raise VppFailed(f"no answer to {command!r}: {self.said or error}") from error
-        if answer.retval:
-            raise VppFailed(f"{command!r}: {answer.reply}")
-        return str(answer.reply)
+            return self.client.cli(command)
+        except IpshareError as error:
+            reply = getattr(getattr(error, "reply", None), "reply", "")
+            raise VppFailed(f"{command!r}: {error.message}: {reply or self.said}") from error
 
     def run(self, commands: Sequence[str]) -> None:
         """Many commands, from a file: VPP reads those fast."""
+        if not commands:
+            return
         file = self.dir / "commands"
         file.write_text("\n".join(commands) + "\n")
-        answer = self.cli(f"exec {file}")
-        if answer.strip():
-            raise VppFailed(f"{commands[0]!r} and the following: {answer.strip()[:500]}")
+        answer = self.cli(f"exec {file}").strip()
+        if re.search(r"unknown|error|fail|invalid|expected", answer, re.I):
+            raise VppFailed(f"{commands[0]!r} and the following: {answer[:500]}")
 
     def close(self) -> None:
-        if hasattr(self, "api"):
-            try:
-                self.api.disconnect()
-            except Exception:  # it is going away, however it takes leave
-                pass
+        with contextlib.suppress(IpshareError):
+            self.client.close()
         self._process.terminate()
         try:
             self._process.wait(5)
@@ -135,10 +126,3 @@ class Vpp:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def plugin_path(vpp: Path) -> str:
-    """Where $IPSHARE_VPP_PLUGIN_PATH says, before VPP's own."""
-    given = os.environ.get("IPSHARE_VPP_PLUGIN_PATH")
-    own = next(iter(vpp.parent.parent.glob("lib/**/vpp_plugins")), None)
-    return f"path {given}:{own}" if given else ""

@@ -78,10 +78,19 @@ class Streams:
 
     def __init__(self, vpp: Vpp) -> None:
         self.vpp = vpp
-        self._known: dict[str, tuple[str, int]] = {}  # name -> VPP's name for it (its table is narrow), family
+        self._known: dict[
+            str, tuple[str, int]
+        ] = {}  # name -> VPP's name for it (its table is narrow), family
 
     def define(
-        self, name: str, family: int, interface: str, frames: Frames | Sequence[bytes], packets: int, *, rate: int = 0
+        self,
+        name: str,
+        family: int,
+        interface: str,
+        frames: Frames | Sequence[bytes],
+        packets: int,
+        *,
+        rate: int = 0,
     ) -> None:
         """A burst of this stream is `packets` packets long. rate: packets a second, 0: as fast as they pass."""
         short = f"s{len(self._known)}"
@@ -96,6 +105,10 @@ class Streams:
 
     def start(self, name: str) -> None:
         self.vpp.cli(f"packet-generator enable-stream {self._known[name][0]}")
+
+    def stop(self, name: str) -> None:
+        """Packets that are under way still arrive."""
+        self.vpp.cli(f"packet-generator disable-stream {self._known[name][0]}")
 
     def running(self, name: str) -> bool:
         line = re.search(rf"^{self._known[name][0]}\s+(Yes|No)", self.vpp.cli("show packet-generator"), re.M)
@@ -126,4 +139,5 @@ def read(text: str, family: int) -> Sample:
                 vectors += before.vectors
             nodes[found[1]] = Node(vectors, clocks)
     sent = sum(node.vectors for name, node in nodes.items() if re.fullmatch(r"pg\d+-tx", name))
-    return Sample(family, nodes["pg-input"].vectors, sent, nodes)
+    entered = nodes.get("pg-input", Node(0, 0.0))
+    return Sample(family, entered.vectors, sent, nodes)

@@ -1,23 +1,34 @@
 """series: bursts of several streams through one VPP, alternating, and the median of what they show.
 
-The ratio of a series is the median of each burst's own ratio: added clocks by the base of the same burst, so what
-else the machine does in the meantime weighs on both.
+The ratio of a series is the median of each burst's own ratio: added clocks by the base of the same burst, so
+what else the machine does in the meantime weighs on both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from ipshare.bench.packets import Kind
-from vpp.cases import Case, interfaces, packets_of
-from vpp.flows import Pattern, addresses, numbers, syns
-from vpp.process import Vpp, VppFailed
+from vpp.process import VppFailed
 from vpp.runtime import Sample, Streams
 
 BURST = 100_000
-ROUNDS = 9
+ROUNDS = 15
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A stream to be measured. ``through``: the node that all its packets have to pass, or the figure would be
+    another thing's. ``before``: makes the VPP ready for it, every time."""
+
+    stream: str
+    through: str
+    before: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,62 +51,28 @@ class Series:
         return median(s.base for s in self.samples)
 
     def clocks(self) -> dict[str, float]:
-        """Node -> clocks per packet of the burst, medians."""
-        names = {name for s in self.samples for name in s.nodes}
-        each = {n: [s.nodes[n].clocks * s.nodes[n].vectors / s.packets for s in self.samples if n in s.nodes] for n in names}
+        """Node -> clocks per packet of the burst, medians over the bursts in which it had packets."""
+        each: dict[str, list[float]] = {}
+        for s in self.samples:
+            for name, node in s.nodes.items():
+                each.setdefault(name, []).append(node.clocks * node.vectors / s.packets)
         return {name: median(values) for name, values in sorted(each.items())}
 
 
-def alternate(streams: Streams, through: Mapping[str, str], rounds: int = ROUNDS) -> dict[str, Series]:
-    """`rounds` bursts of each stream named by `through`, whose value is the node that all its packets must pass.
-
-    Raises VppFailed where a burst did not: its figure would be another thing's.
-    """
-    found: dict[str, list[Sample]] = {name: [] for name in through}
+def alternate(streams: Streams, wanted: Sequence[Measured], rounds: int = ROUNDS) -> dict[str, Series]:
+    """``rounds`` bursts of each stream, by its name. Raises VppFailed where packets went another way."""
+    found: dict[str, list[Sample]] = {m.stream: [] for m in wanted}
     for _ in range(rounds):
-        for name, node in through.items():
-            sample = streams.burst(name)
-            passed = sample.nodes[node].vectors if node in sample.nodes else 0
-            if passed < sample.packets or sample.sent != sample.packets:
-                lost = f"{sample.packets} packets: {passed} by {node}, {sample.sent} sent"
-                raise VppFailed(f"{name}: {lost}\n{streams.vpp.cli('show errors')}")
-            found[name].append(sample)
+        for m in wanted:
+            m.before()
+            found[m.stream].append(checked(streams, m.stream, m.through))
     return {name: Series(name, tuple(samples)) for name, samples in found.items()}
 
 
-def lay(vpp: Vpp, cases: Sequence[Case], n: int) -> dict[str, str]:
-    """Interfaces, routes and the cases' own set-up; returns the interface of each case, by name and family."""
-    at = {f"{case.name}.{case.family}": f"pg{i}" for i, case in enumerate(cases, start=1)}
-    vpp.run(interfaces(len(cases)))
-    for case in cases:
-        commands = case.setup(at[f"{case.name}.{case.family}"], n)
-        if commands:
-            vpp.run(commands)
-    return at
-
-
-def open_flows(streams: Streams, case: Case, kind: Kind, interface: str, n: int, pattern: Pattern) -> None:
-    """Once through with SYN, so that connections exist; none of it is counted."""
-    name = f"opening.{case.name}.{kind}.{n}.{pattern}"
-    frames = syns(kind, case.family, addresses(case.base, numbers(pattern, n)))
-    streams.define(name, case.family, interface, frames, len(frames))
-    streams.burst(name)
-
-
-def beside(cases: Sequence[Case], n: int, *, rounds: int = ROUNDS, burst: int = BURST, plugins: Sequence[str]) -> dict[str, Series]:
-    """The cases in one VPP, with `n` bindings each, of every kind of packet they take; few destinations.
-
-    Keys: v4.nat44-ed.mixed and so on.
-    """
-    with Vpp(plugins) as vpp:
-        at = lay(vpp, cases, n)
-        streams, through = Streams(vpp), {}
-        for case in cases:
-            interface = at[f"{case.name}.{case.family}"]
-            for kind in (case.kind, *case.kinds):
-                if case.opened:
-                    open_flows(streams, case, kind, interface, n, "few")
-                name = f"v{case.family}.{case.name}.{kind}".replace(" ", "-")
-                streams.define(name, case.family, interface, packets_of(case, n, "few", kind), burst)
-                through[name] = case.through
-        return alternate(streams, through, rounds)
+def checked(streams: Streams, stream: str, through: str) -> Sample:
+    sample = streams.burst(stream)
+    passed = sample.nodes[through].vectors if through in sample.nodes else 0
+    if passed < sample.packets or sample.sent < sample.packets:
+        lost = f"{sample.packets} packets: {passed} by {through}, {sample.sent} sent"
+        raise VppFailed(f"{stream}: {lost}\n{streams.vpp.cli('show errors')}")
+    return sample
