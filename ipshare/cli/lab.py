@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,6 +59,13 @@ def spec_options(verb: Any) -> Any:
             default="direct",
             show_default=True,
         ),
+        click.option(
+            "--engine",
+            type=click.Choice(["embedded", "vpp"]),
+            default="embedded",
+            show_default=True,
+            help="What translates at C, D, A and B.",
+        ),
         click.option("--combined", is_flag=True, help="Distribution point C is end point A as well."),
         click.option(
             "--target", type=click.Choice(["A", "B"]), default="A", help="Where the address is served."
@@ -69,24 +75,20 @@ def spec_options(verb: Any) -> Any:
     return verb
 
 
-def _lab(path: Any, replies: Any, combined: bool, target: str) -> Lab:
-    from ipshare.agent.spawn import spawn
+def _lab(target: str, **spec: Any) -> Lab:
+    from ipshare.lab.agents import lab_with_agents
     from ipshare.lab.internet import LabSpec
-    from ipshare.lab.lab import Lab
 
-    def start(lab: Lab, node: str, file: Path) -> subprocess.Popen[bytes]:
-        return spawn(file, prefix=lab.command(node, []), log=file.parent / "agent.log")
-
-    return Lab(LabSpec(path=path, replies=replies, combined=combined), start=start, target=target)
+    return lab_with_agents(LabSpec(**spec), target=target)
 
 
 @lab_.command("up")
 @spec_options
 @json_option
-def up(path: str, replies: str, combined: bool, target: str, as_json: bool) -> None:
+def up(target: str, as_json: bool, **spec: Any) -> None:
     """Build a lab that stays until `lab down`. Needs root; without it, `lab run` makes one for a command."""
     _needs_root("a lab that stays", hint="ipshare lab run -- COMMAND works without it")
-    lab = _lab(path, replies, combined, target)
+    lab = _lab(target, **spec)
     with output.working("building the lab", quiet=as_json):
         lab.__enter__()
     nodes = {name: lab.namespace(name) for name in lab.topology.nodes}
@@ -190,15 +192,13 @@ def _nodes(prefix: str) -> list[str]:
 @spec_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
-def run(
-    ctx: click.Context, path: str, replies: str, combined: bool, target: str, command: tuple[str, ...]
-) -> None:
+def run(ctx: click.Context, /, target: str, command: tuple[str, ...], **spec: Any) -> None:
     """Build a lab, run COMMAND beside it (with IPSHARE_LAB set), and remove it. Works without root where the
     kernel allows user namespaces. The exit code is the command's."""
     from ipshare.lab import userns
 
     userns.become_root()
-    with _lab(path, replies, combined, target) as lab:
+    with _lab(target, **spec) as lab:
         try:
             done = subprocess.run(command, env=os.environ | {"IPSHARE_LAB": lab.prefix}, check=False)
         except FileNotFoundError:

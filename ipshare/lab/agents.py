@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from ipshare.agent.spawn import spawn
+from ipshare.errors import NotRunning
 from ipshare.lab.internet import LabSpec
 from ipshare.lab.lab import Lab
 
@@ -15,6 +16,20 @@ def start_agent(lab: Lab, node: str, file: Path) -> subprocess.Popen[bytes]:
     return spawn(file, prefix=lab.command(node, []), log=file.parent / "agent.log")
 
 
+def require_vpp() -> None:
+    """Before anything is built. Raises NotRunning."""
+    from ipshare.engine.vpp.find import INSTALL, find
+
+    found = find()
+    if found.plugin is None:
+        raise NotRunning(
+            f"VPP is at {found.binary}, but the ipshare plugin is not beside its plugins", hint=INSTALL
+        )
+
+
 def lab_with_agents(spec: LabSpec | None = None, *, target: str = "A") -> Lab:
-    """The lab, to be entered; the Global Networks are served at end point ``target``."""
+    """The lab, to be entered; the Global Networks are served at end point ``target``. Raises NotRunning for a
+    lab on VPP where there is no VPP, or none with the plugin."""
+    if spec is not None and spec.engine == "vpp":
+        require_vpp()
     return Lab(spec, start=start_agent, target=target)

@@ -14,6 +14,7 @@ from pathlib import Path
 from ipshare.lab import netns
 from ipshare.lab.topology import Link, Node, Topology
 from ipshare.net import wiring
+from ipshare.net.actions import LinkSet
 from ipshare.net.kernel import Kernel
 
 RELAY = "relay"  # the node that holds the inner ends of all impaired links
@@ -29,6 +30,10 @@ _SYSCTLS = {
 }
 
 
+# Where the devices belong to somebody else, the relay or VPP: no address, and no answer to anything.
+_MUTE = {"ipv6/conf/default/disable_ipv6": "1", "ipv4/conf/all/arp_ignore": "1"}
+
+
 def relay_devices(links: Iterable[Link]) -> dict[str, tuple[str, str]]:
     """Link name -> the relay's devices towards its ends a and b, for links that are impaired."""
     impaired = [link for link in links if link.impair is not None]
@@ -41,28 +46,30 @@ def build(prefix: str, topology: Topology) -> None:
     names = [*topology.nodes, *([RELAY] if relayed else [])]
     for name in names:
         netns.create(f"{prefix}-{name}")
-        netns.inside(f"{prefix}-{name}", partial(_prepare, is_relay=name == RELAY))
+        is_mute = name == RELAY or topology.nodes[name].vpp is not None
+        netns.inside(f"{prefix}-{name}", partial(_prepare, is_mute=is_mute))
     for link in topology.links:
         _cable(prefix, link, relayed.get(link.name))
     for node in topology.nodes.values():
-        offloads = [
-            (link.b if node.name == link.a else link.a)
-            for link in topology.links
-            if node.name in (link.a, link.b) and link.impair is not None
-        ]
-        devices = [
-            link.b if node.name == link.a else link.a
-            for link in topology.links
-            if node.name in (link.a, link.b)
-        ]
-        netns.inside(f"{prefix}-{node.name}", partial(_configure, node, devices, offloads))
+        for pair in node.pairs:
+            _pair(prefix, (node.name, pair.device), (node.name, pair.peer), pair.mtu)
+        netns.inside(f"{prefix}-{node.name}", partial(_configure, node, topology, _plain_links(topology)))
     if relayed:
         ends = [device for pair in relayed.values() for device in pair]
         netns.inside(f"{prefix}-{RELAY}", partial(_up, ends))
 
 
-def _prepare(*, is_relay: bool) -> None:
-    values = _SYSCTLS | ({"ipv6/conf/default/disable_ipv6": "1"} if is_relay else {})
+def _plain_links(topology: Topology) -> set[str]:
+    """Links without offloads: impaired ones, and all of a node whose VPP sends to such a link (it cuts no
+    super-packets)."""
+    impaired = {link.name for link in topology.links if link.impair is not None}
+    nodes = {end for link in topology.links if link.name in impaired for end in (link.a, link.b)}
+    ours = {name for name in nodes if topology.nodes[name].vpp is not None}
+    return impaired | {link.name for link in topology.links if ours & {link.a, link.b}}
+
+
+def _prepare(*, is_mute: bool) -> None:
+    values = _SYSCTLS | (_MUTE if is_mute else {})
     for path, value in values.items():
         target = Path("/proc/sys/net") / path
         if target.exists():  # some belong to the first namespace only, depending on the kernel
@@ -92,12 +99,26 @@ def _up(devices: Iterable[str]) -> None:
             kernel.up(device)
 
 
-def _configure(node: Node, devices: list[str], offloads: list[str]) -> None:
-    _up(["lo", *devices])
+def set_mtu(devices: Iterable[str], mtu: int) -> None:
+    """Of devices of the calling thread's namespace."""
+    with Kernel() as kernel:
+        for device in devices:
+            kernel.do(LinkSet(device, mtu))
+
+
+def _configure(node: Node, topology: Topology, plain: set[str]) -> None:
+    links = {link.b if node.name == link.a else link.a: link for link in topology.links_of(node.name)}
+    _up(["lo", *links, *(end for pair in node.pairs for end in (pair.device, pair.peer))])
     for bridge in node.bridges:
         wiring.bridge(bridge.device, bridge.ports)
-    for device in offloads:
-        wiring.offloads_off(device)
+    for device, link in links.items():
+        if link.name in plain:
+            wiring.offloads_off(device)
+        elif topology.nodes[device].vpp is not None:
+            wiring.udp_segmentation_off(device)
+    is_plain = bool(plain & {link.name for link in links.values()})
+    for pair in node.pairs:
+        (wiring.offloads_off if is_plain else wiring.udp_segmentation_off)(pair.device)
     with Kernel() as kernel:
         for action in node.actions:
             kernel.do(action)

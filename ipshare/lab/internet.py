@@ -14,17 +14,19 @@ internet() is pure: LabSpec -> Topology.
 
 `replies = "rewrite"` needs the distribution point as default gateway of its end point: cables C-A and D-B
 are added. `combined`: node C is also end point A (S1: both roles on one node), and there is no node A.
+`engine`: whose packets they are at C, D, A and B, the kernel's and ipshare-engine's or VPP's (vpp_node.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import count
 from typing import Literal
 
 from ipshare.errors import IpshareError
+from ipshare.lab import vpp_node
 from ipshare.lab.impair import Impairment
 from ipshare.lab.topology import Bridge, Link, Node, Topology
 from ipshare.model import Address, Prefix
@@ -43,6 +45,7 @@ _LANS = {"A": ("10.10.1.0/24", "fd00:10:1::/64"), "B": ("10.10.2.0/24", "fd00:10
 _SERVERS = {"a1": ("A", 10), "a2": ("A", 11), "b1": ("B", 10), "b2": ("B", 11)}
 _UPLINK = {"c1": "r1", "c2": "r1", "c3": "r2", "C": "r1", "D": "r2", "A": "r2", "B": "r1"}
 _TUNNEL_HOST = 250  # the tunnel address is this far into the site's prefix
+_LEGS = {"C": 101, "D": 102, "A": 103, "B": 104}  # VPP: number of the subnet of the kernel's leg
 CLIENTS = ("c1", "c2", "c3")
 
 
@@ -54,6 +57,7 @@ class LabSpec:
     path: Literal["rewrite", "ipip", "gue"] = "rewrite"
     replies: Literal["direct", "tunnel", "rewrite"] = "direct"
     combined: bool = False
+    engine: Literal["embedded", "vpp"] = "embedded"
     families: tuple[int, ...] = (4, 6)
     mtu: Mapping[str, int] = field(default_factory=dict)
     impair: Mapping[str, Impairment] = field(default_factory=dict)
@@ -90,12 +94,20 @@ def internet(spec: LabSpec) -> Topology:
     links = _links(spec)
     _check_names(spec, links)
     plan = _Plan(spec, links)
-    return Topology({node.name: node for node in plan.nodes()}, links)
+    nodes = {node.name: node for node in plan.nodes()}
+    return Topology({name: _knowing(node, nodes) for name, node in nodes.items()}, links)
 
 
 def uplink_address(spec: LabSpec, name: str, family: int) -> Address:
     """A node's own address towards the Internet: a client's, or the source of a node's ICMP errors."""
     return _Plan(spec, _links(spec)).address(_UPLINK[name], name, family)
+
+
+def _knowing(node: Node, nodes: Mapping[str, Node]) -> Node:
+    """The node with its static neighbours, if it is VPP's."""
+    if node.vpp is None:
+        return node
+    return replace(node, vpp=replace(node.vpp, neighbors=vpp_node.neighbors(node, nodes)))
 
 
 def _links(spec: LabSpec) -> tuple[Link, ...]:
@@ -136,6 +148,9 @@ class _Plan:
         """Of a cable; clients have documentation addresses, the rest private ones."""
         number = self.numbers[frozenset((a, b))]
         client = any(name in CLIENTS for name in (a, b))
+        return self._numbered(number, family, client=client)
+
+    def _numbered(self, number: int, family: int, *, client: bool = False) -> Prefix:
         if family == 4:
             return ip_network(f"192.0.2.{number * 8}/29" if client else f"10.0.{number}.0/29")
         return ip_network(f"2001:db8:{'c' if client else 'f'}:{number:x}::/64")
@@ -183,6 +198,11 @@ class _Plan:
             actions.append(self._via(name, "C" if name == "r1" else "D", global_network(family)))
             for far in (n for n, router in _UPLINK.items() if router == other and host_of(self.spec, n) == n):
                 actions.append(self._via(name, other, self.subnet(far, other, family)))
+            for node, number in _LEGS.items() if self.spec.engine == "vpp" else ():
+                if host_of(self.spec, node) == node:
+                    actions.append(
+                        self._via(name, self._next(name, node, other), self._numbered(number, family))
+                    )
         actions += self._source_filter(name)
         return Node(name, ("router",), actions=tuple(actions))
 
@@ -196,7 +216,9 @@ class _Plan:
         for node in (n for n in self.spec.source_filter if _UPLINK[n] == router):
             for family in self.spec.families:
                 word = "ip" if family == 4 else "ip6"
-                own = ", ".join(map(str, (site_prefix(node, family), self.subnet(node, router, family))))
+                prefixes = [site_prefix(node, family), self.subnet(node, router, family)]
+                prefixes += [self._numbered(_LEGS[node], family)] if self.spec.engine == "vpp" else []
+                own = ", ".join(map(str, prefixes))
                 lines.append(f'    iifname "{node}" {word} saddr != {{ {own} }} drop')
         if not lines:
             return []
@@ -226,7 +248,11 @@ class _Plan:
                 lan = ip_network(_LANS[site][family == 6])
                 actions.append(AddressAdd("lan", f"{lan[1]}/{lan.prefixlen}"))
                 actions.append(RouteAdd(_MAIN, str(global_network(family)), device="lan"))
-        return Node(name, tuple(roles), tuple(bridges), tuple(actions))
+        node = Node(name, tuple(roles), tuple(bridges), tuple(actions))
+        if self.spec.engine == "embedded":
+            return node
+        subnets = [self._numbered(_LEGS[name], family) for family in self.spec.families]
+        return vpp_node.on_vpp(node, self.links, [f"{subnet[2]}/{subnet.prefixlen}" for subnet in subnets])
 
     def _server(self, name: str) -> Node:
         site, host = _SERVERS[name]

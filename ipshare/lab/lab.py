@@ -14,14 +14,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from ipshare.api import Node as AgentOf
 from ipshare.lab import build, netns, relay_client, sites, state
 from ipshare.lab.capture import Capture
+from ipshare.lab.greet import greet
 from ipshare.lab.impair import Impairment
 from ipshare.lab.internet import LabSpec, internet, uplink_address
 from ipshare.lab.topology import Node, Topology
@@ -69,6 +71,8 @@ class Lab:
             self.write_site(node.name, target=self._target)
         if self._start is not None:
             self._start_nodes(self._start)
+            if self.spec.engine == "vpp":
+                greet(self)
 
     def _start_nodes(self, start: Start) -> None:
         """All at once; the first that fails is raised when the others have started or failed as well."""
@@ -185,12 +189,28 @@ class Lab:
 
     def write_site(self, node: str, *, target: str) -> Path:
         """(Re)writes it, with the Global Networks at end point `target`; the caller tells the agent."""
+        self._target = target
         path = self.site_file(node)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".new")
         temporary.write_text(sites.site_toml(self.spec, node, self.directory / node, target=target))
         temporary.rename(path)
         return path
+
+    def set_mtu(self, link: str, mtu: int) -> None:
+        """Changes a link's MTU (bytes) at both ends, and that of a bridge it is a port of. What is VPP's is
+        changed by the node's agent, which must run. Raises KeyError."""
+        changed = self.topology.link(link)
+        others = {name: size for name, size in self.spec.mtu.items() if self.topology.link(name) != changed}
+        self.spec = replace(self.spec, mtu=others | {changed.name: mtu})
+        self.topology = internet(self.spec)
+        for name, device in ((changed.a, changed.b), (changed.b, changed.a)):
+            node = self.node(name)
+            bridges = [bridge.device for bridge in node.bridges if device in bridge.ports]
+            self.inside(name, partial(build.set_mtu, [device, *bridges], mtu))
+            if node.vpp is not None:
+                with AgentOf(self.write_site(name, target=self._target)) as agent:
+                    agent.apply()
 
     @property
     def _control(self) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ipshare.lab import vpp_node, vpp_site
 from ipshare.lab.internet import (
     LabSpec,
     global_network,
@@ -17,23 +18,31 @@ from ipshare.lab.internet import (
     tunnel_address,
     uplink_address,
 )
+from ipshare.lab.topology import Node
 
 END_POINTS, DISTRIBUTION_POINTS = ("A", "B"), ("C", "D")
 
 
 def site_toml(spec: LabSpec, node: str, directory: Path, *, target: str) -> str:
     """site.toml of a node, with every Global Network at end point `target`. directory: for its files."""
+    described = internet(spec).nodes[node]
     return "\n".join(
-        [*_node(spec, node, directory), *_networks(spec), *_places(spec, node), *_bindings(spec, target)]
+        [
+            *_node(spec, described, directory),
+            *(vpp_site.sections(described.vpp) if described.vpp is not None else ()),
+            *_networks(spec),
+            *_places(spec, node),
+            *_bindings(spec, target),
+        ]
     )
 
 
-def _node(spec: LabSpec, node: str, directory: Path) -> Iterator[str]:
+def _node(spec: LabSpec, node: Node, directory: Path) -> Iterator[str]:
     yield "[node]"
-    yield f'name = "{node}"'
+    yield f'name = "{node.name}"'
     yield f'runtime_dir = "{directory / "run"}"'
     yield f'state_dir = "{directory / "state"}"'
-    sources = ", ".join(f'"{uplink_address(spec, node, family)}"' for family in spec.families)
+    sources = ", ".join(f'"{uplink_address(spec, node.name, family)}"' for family in spec.families)
     yield f"icmp_source = [{sources}]"
     yield "icmp_rate = 100000"
     if spec.replies != "direct":
@@ -41,13 +50,13 @@ def _node(spec: LabSpec, node: str, directory: Path) -> Iterator[str]:
     yield ""
 
 
-def _inside(spec: LabSpec, node: str) -> list[str]:
+def _inside(spec: LabSpec, node: Node) -> list[str]:
     """Devices that replies come in by: the LAN of an end point, the cable to it at a distribution point."""
-    bridges = [f'"{bridge.device}"' for bridge in internet(spec).nodes[node].bridges]
-    partner = {"C": "A", "D": "B"}.get(node)
+    devices = ["lan"] if "endpoint" in node.roles else []
+    partner = {"C": "A", "D": "B"}.get(node.name)
     if spec.replies == "rewrite" and partner and host_of(spec, partner) == partner:
-        bridges.append(f'"{partner}"')
-    return bridges
+        devices.append(partner)
+    return [f'"{vpp_node.port_name(node, device)}"' for device in devices]
 
 
 def _networks(spec: LabSpec) -> Iterator[str]:

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
             print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
 
     paths: tuple[PathName, ...] = options.path or PATHS
-    chapters = [tell(LabSpec(path=path), scale, say) for path in paths]
+    chapters = [tell(LabSpec(path=path, engine=options.engine), scale, say) for path in paths]
     result = report.as_json(chapters)
     _save(options.out, plot.svg(chapters), result)
     if options.json:
@@ -52,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="little traffic: a smoke test")
     parser.add_argument(
         "--path", action="append", choices=("rewrite", "ipip", "gue"), help="only this path (may be repeated)"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("embedded", "vpp"),
+        default="embedded",
+        help="what translates: ipshare-engine (default), or VPP where it is installed",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="where plot and JSON go (demo-out)"
