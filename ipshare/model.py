@@ -222,7 +222,7 @@ class Vpp:
     service_table: int
     delivery_table: int
     heap_size: int  # bytes; this and the following: managed only
-    statseg_size: int
+    statseg_size: int  # 0: what counter_cells need
     buffers: int
     poll_sleep_s: float
     interfaces: tuple[Interface, ...]

@@ -36,7 +36,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         copies=tuple(_copy(site, c) for c in site.copy),
         probe=model.Probe(site.probe.interval, site.probe.timeout, site.probe.attempts, site.probe.mtu),
         files=tuple(site.document.files),
-        vpp=vpp(site, node, workers) if is_vpp else None,
+        vpp=vpp(site, node) if is_vpp else None,
     )
 
 

@@ -10,25 +10,21 @@ from ipshare.config.site import Site
 
 API_SOCKET = "/run/vpp/api.sock"
 STATS_SOCKET = "/run/vpp/stats.sock"
-STATSEG_BASE = 32 << 20
-"""What VPP's own counters need at most, by its default."""
 
 
-def vpp(site: Site, node: model.Node, workers: int) -> model.Vpp:
+def vpp(site: Site, node: model.Node) -> model.Vpp:
     """The VPP of a site whose engine it is. A managed one keeps its sockets in runtime_dir."""
-    wanted, folder = site.vpp, node.runtime_dir
+    wanted, folder = site.vpp, node.runtime_dir / "vpp"
     return model.Vpp(
-        api_socket=folder / "vpp-api.sock" if wanted.managed else Path(wanted.api_socket or API_SOCKET),
-        stats_socket=folder / "vpp-stats.sock"
-        if wanted.managed
-        else Path(wanted.stats_socket or STATS_SOCKET),
+        api_socket=folder / "api.sock" if wanted.managed else Path(wanted.api_socket or API_SOCKET),
+        stats_socket=folder / "stats.sock" if wanted.managed else Path(wanted.stats_socket or STATS_SOCKET),
         managed=wanted.managed,
         binary=Path(wanted.binary) if wanted.binary else None,
         plugin_path=Path(wanted.plugin_path) if wanted.plugin_path else None,
         service_table=wanted.service_table,
         delivery_table=wanted.delivery_table,
         heap_size=wanted.heap_size,
-        statseg_size=wanted.statseg_size or statseg_size(site.engine.counter_cells, workers),
+        statseg_size=wanted.statseg_size or 0,
         buffers=wanted.buffers,
         poll_sleep_s=wanted.poll_sleep,
         interfaces=tuple(_interface(site, port) for port in site.interface),
@@ -53,12 +49,6 @@ def vpp(site: Site, node: model.Node, workers: int) -> model.Vpp:
             for neighbor in site.neighbor
         ),
     )
-
-
-def statseg_size(counter_cells: int, workers: int) -> int:
-    """Bytes of a stats segment that holds so many combined counters (16 bytes) for every thread."""
-    need = STATSEG_BASE + counter_cells * 16 * (workers + 1)
-    return (need + (1 << 20) - 1) >> 20 << 20
 
 
 def _interface(site: Site, port: schema.Interface) -> model.Interface:
