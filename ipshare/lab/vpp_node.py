@@ -3,8 +3,8 @@
 on_vpp() takes the node as it would be with the embedded engine. Its devices become VPP's (af_packet) and
 have no address in the kernel, which must not answer for them; a bridge becomes a bridge domain with a
 loopback that has the addresses. The kernel keeps one leg: a veth pair inside the node, `host` in the kernel
-and `vpp` at VPP, with the kernel's default route over it. The agent's probes use it, and whatever else runs on
-the node: what a linux-cp pair does where the machine has /dev/vhost-net.
+and `vpp` at VPP, with the kernel's default route over it. The agent's probes use it, and whatever else runs
+on the node: what a linux-cp pair does where the machine has /dev/vhost-net.
 
 Both roles on one node need two tables (DESIGN.md section 5): the devices' LAN is in the delivery table, since
 the Global Network is on-link there, and an entry of the plugin in the other one.

@@ -50,8 +50,8 @@ def offloads_off(device: str) -> None:
 
 def udp_segmentation_off(device: str) -> None:
     """The kernel cuts long UDP sends (UDP_SEGMENT) itself before they leave here; nothing where it has no
-    such feature. VPP's af_packet takes such a super-packet for one of TCP. ethtool's features have numbers that
-    differ between kernels: found by name."""
+    such feature. VPP's af_packet takes such a super-packet for one of TCP. ethtool's features are found by
+    name: their numbers differ between kernels."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         count = _ethtool(control, device, struct.pack("=IIQI", _GSSET_INFO, 0, 1 << _SS_FEATURES, 0), 16)
         number = int.from_bytes(count, sys.byteorder)
