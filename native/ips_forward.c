@@ -12,11 +12,9 @@
  * An ordinary packet takes the express lane: the same steps with everything uncommon left out. Whatever it
  * cannot tell at once goes the whole way, which alone says what is right.
  */
-#include "ips_ordinary.h"
+#include "ips_lane.h"
 #include "ips_rewrite.h"
 #include "ips_worker.h"
-
-#define HOT static inline __attribute__((__always_inline__))
 
 /* RFC 1122 3.2.1.3, RFC 4291 2.5/2.7: addresses that are never forwarded. */
 static inline bool bad_scope(const uint8_t *a, unsigned family) {
@@ -205,51 +203,34 @@ static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_
   return ips_worker_count(w, side, verdict, p->counter, bytes);
 }
 
-/* ---- the express lane ---------------------------------------------------- */
+/* ---- the express lane (ips_lane.h) --------------------------------------- */
 
-/* First bytes of addresses that bad_scope has to judge, by bit: IPv4, IPv6. */
-enum { ODD4 = 1, ODD6 = 2 };
-static const uint8_t odd_first_byte[256] = {
-  [0] = ODD4 | ODD6, [127] = ODD4, [169] = ODD4, [224 ... 253] = ODD4, [254 ... 255] = ODD4 | ODD6,
+const uint8_t ips_odd_first_byte[256] = {
+  [0] = IPS_ODD4 | IPS_ODD6, [127] = IPS_ODD4, [169] = IPS_ODD4, [224 ... 253] = IPS_ODD4, [254 ... 255] = IPS_ODD4 | IPS_ODD6,
 };
 
-/* Would send_to rewrite, and nothing else? */
-HOT bool only_rewrites(const struct ips_worker *w, const struct ips_view *v, uint32_t endpoint) {
-  const struct ips_endpoint *e = ips_endpoint(w->root, endpoint);
-  if (!e || e->r.encap != IPS_ENCAP_NONE || e->r.prefix_len == 0) return false;
-  if (e->r.flags & (IPS_EP_SELF | IPS_EP_MSS_CLAMP | IPS_EP_TRACE_TUNNEL)) {
-    if (e->r.flags & IPS_EP_SELF || (e->r.flags & IPS_EP_MSS_CLAMP && v->proto == IPS_PROTO_TCP)) return false;
-    if (e->r.flags & IPS_EP_TRACE_TUNNEL && v->ttl < IPS_TRACE_TTL) return false;
-  }
-  return v->ip_len <= ips_path_mtu(&w->shared->paths, &e->r, w->now_ns);
+__attribute__((cold)) void ips_lane_learn(const struct ips_worker *w, struct ips_lane_end *end, uint32_t index) {
+  const struct ips_endpoint *e = ips_endpoint(w->root, index);
+  *end = (struct ips_lane_end){.endpoint = index, .min_ttl = 2};
+  if (!e || e->r.encap != IPS_ENCAP_NONE || e->r.prefix_len == 0 || e->r.flags & IPS_EP_SELF) return;
+  end->room = ips_path_mtu(&w->shared->paths, &e->r, w->now_ns);
+  end->local4 = ips_be32(ips_ld32(e->r.local));
+  if (e->r.flags & IPS_EP_MSS_CLAMP) end->syn = 2;
+  if (e->r.flags & IPS_EP_TRACE_TUNNEL) end->min_ttl = IPS_TRACE_TTL;
 }
 
-/* False: nothing was done. True: translated and counted, verdict OK. No function that takes the address of view or
- * hit may be called here: they live in registers. */
-HOT bool express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side, unsigned family) {
-  struct ips_view v;
-  struct ips_hit h;
-  if (!(family == 4 ? ips_ordinary4(p, &v) : ips_ordinary6(p, &v)) || v.ttl <= 1 || !w->root) return false;
-  const uint8_t *from = ips_field_at(p->data, family, IPS_SRC), *to = ips_field_at(p->data, family, IPS_DST);
-  if ((odd_first_byte[from[0]] | odd_first_byte[to[0]]) & (family == 4 ? ODD4 : ODD6)) return false;
-  if (v.proto == IPS_PROTO_UDP && ips_is_tunnel_local(w->root, family, to)) return false;
-  if (side == IPS_OUTER) {
-    if (!(w->header->roles & IPS_ROLE_OUTER) || w->header->flags & IPS_IMAGE_ANTISPOOF) return false;
-    if (!ips_find_global(w->root, family, to, from, &h)) return false;
-  } else if (!(w->header->roles & IPS_ROLE_INNER) || !ips_find_local(w->root, family, to, &h)) {
-    return false;
-  }
-  if (h.flags || (h.kind != IPS_KIND_ENDPOINT && h.kind != IPS_KIND_POLICY && h.kind != IPS_KIND_ADDRESS)) return false;
-  if (side == IPS_OUTER && !only_rewrites(w, &v, h.endpoint)) return false;
+/* One packet. False: nothing was done. True: translated and counted, verdict OK. */
+IPS_HOT bool express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side, unsigned family) {
+  struct ips_lane_hit hit;
   uint32_t bytes = p->total_len;
-  p->len = p->total_len = v.ip_len;
-  p->counter = h.counter;
-  p->endpoint = h.endpoint;
-  ips_rewrite_as(family, p, &v, IPS_DST, h.address);
-  ips_worker_count(w, side, IPS_OK, h.counter, bytes);
+  if (ips_unlikely(p->csum | p->gso_type || p->len != bytes)) return false;
+  if (!(family == 4 ? ips_lane4(w, side, p->data, bytes, false, &hit) : ips_lane6(w, side, p->data, bytes, &hit))) return false;
+  p->len = p->total_len = hit.ip_len;
+  p->counter = hit.cell;
+  p->endpoint = hit.endpoint;
+  ips_worker_count(w, side, IPS_OK, hit.cell, bytes);
   return true;
 }
-
 
 void ips_prefetch(const struct ips_worker *w, int side, const uint8_t *ip, uint32_t len, int step) {
   unsigned family = len >= 20 ? ip[0] >> 4 : 0;

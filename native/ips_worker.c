@@ -43,6 +43,9 @@ void ips_worker_begin(struct ips_worker *w, uint64_t now_ns) {
   w->root = ips_reader_begin(w->tables, w->index);
   w->header = w->root ? ips_root_header(w->root) : NULL;
   w->now_ns = now_ns;
+  w->lane_open[IPS_OUTER] = w->root && w->header->roles & IPS_ROLE_OUTER && !(w->header->flags & IPS_IMAGE_ANTISPOOF);
+  w->lane_open[IPS_INNER] = w->root && w->header->roles & IPS_ROLE_INNER;
+  for (unsigned i = 0; i < IPS_LANE_ENDS; i++) w->lane_ends[i].endpoint = IPS_NONE;
   w->counters->frames++;
 }
 

@@ -27,6 +27,16 @@ enum {
 };
 #define IPS_PATH_LEARNED_NS (600ull * 1000000000ull) /* RFC 8201 5.3: ten minutes */
 
+/* What the express lane (ips_lane.h) knows of an end point during a frame. */
+enum { IPS_LANE_ENDS = 8 };
+struct ips_lane_end {
+  uint32_t endpoint; /* IPS_NONE: nothing yet */
+  uint32_t room;     /* bytes of the longest packet that is merely rewritten; 0: none is */
+  uint32_t local4;   /* first address of its IPv4 local prefix, host order */
+  uint8_t min_ttl;   /* below, the whole way has to look */
+  uint8_t syn;       /* TCP flags that it has to look at */
+};
+
 struct ips_worker {
   const struct ips_root *root;
   const struct ips_image_header *header; /* of root */
@@ -36,6 +46,8 @@ struct ips_worker {
   uint32_t n_cells;
   uint32_t index;
   uint64_t now_ns;
+  bool lane_open[2];        /* by side: this generation lets ordinary packets take the express lane */
+  struct ips_lane_end lane_ends[IPS_LANE_ENDS]; /* by end point's number, modulo */
   enum ips_side side;       /* of the packet in hand */
   uint16_t ip_id;           /* of outer IPv4 headers */
   double error_tokens;
