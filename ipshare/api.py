@@ -26,7 +26,8 @@ from typing import Any, Self
 from ipshare import config as configuration
 from ipshare.agent.client import AgentClient
 from ipshare.agent.confirm import Clock, SystemClock
-from ipshare.agent.datapath import EmbeddedDataPath, NetRoutes, node_lock, remove_runtime_dir
+from ipshare.agent.datapath import node_lock, remove_runtime_dir
+from ipshare.agent.engines import EngineRoutes, Engines
 from ipshare.agent.reconcile import DataPath, Done, Reconciler, Routes
 from ipshare.agent.store import Store
 from ipshare.engine.asking import Answer, ask
@@ -77,7 +78,7 @@ class Node:
         self.config = source if isinstance(source, Config) else configuration.load(source)
         self.store = Store(self.config.node.state_dir)
         self._reconciler = Reconciler(
-            self.store, data_path or EmbeddedDataPath(), routes or NetRoutes(), clock or SystemClock()
+            self.store, data_path or Engines(), routes or EngineRoutes(), clock or SystemClock()
         )
         self._lock = threading.RLock()
 
@@ -216,12 +217,12 @@ class Node:
         if agent is not None:
             with agent:
                 result = agent.call("down")
-                lines = ["agent ended"] + ["engine ended"] * result["engine_stopped"] + result["routes"]
+                lines = ["agent ended", *filter(None, [result["engine"]]), *result["routes"]]
                 if not agent.wait_gone():
                     raise EngineError("the agent took the node down and does not end", hint="see its log")
         with self._alone():
             down = self._reconciler.down(self.store.current() or self.config)
-            lines += ["engine ended"] * down.engine_stopped + list(down.routes)
+            lines += [*filter(None, [down.engine]), *down.routes]
             remove_runtime_dir(self.config)
             if not lines and (left := self._reconciler.routes.left(self.config)):
                 raise _unknown(self.config, left)

@@ -134,11 +134,14 @@ class World:
         self.faults.step("after launch")
         return self.running
 
-    def stop(self, config: Config, engine: Engine | None) -> bool:
+    def ready(self, engine: Engine, config: Config) -> None:
+        self.faults.step("ready")
+
+    def stop(self, config: Config, engine: Engine | None) -> str:
         was, self.running = self.running, None
         if was is not None:
             was.stop()
-        return was is not None
+        return "engine ended" if was is not None else ""
 
     def copies(self, engine: Engine, config: Config) -> int:
         self.faults.step("copies")

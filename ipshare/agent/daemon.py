@@ -30,7 +30,7 @@ from ipshare.agent.guard import EngineGuard
 from ipshare.agent.prober import Prober
 from ipshare.agent.reconcile import Done, Reconciler
 from ipshare.agent.server import Caller, Server
-from ipshare.errors import ConfigError, IpshareError, NoPrivilege
+from ipshare.errors import ConfigError, IpshareError, NoPrivilege, NotRunning
 from ipshare.model import Config
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ TRIAL_POLL_S = 5.0
 PROBE_AGAIN_S = 2.0
 RETRY_S, RETRY_MAX_S = 0.02, 3.0
 """Pauses between attempts to start an engine again: the first, and the longest."""
+AWAIT_S = 0.1
+"""Time between two looks whether a VPP is back that is started by somebody else."""
 PATH_KEPT_ROUNDS = 3
 """A measured path MTU is forgotten when so many rounds of probes did not renew it."""
 ABOUT_FILE = ("start", "apply", "reload", "rollback")
@@ -183,7 +185,11 @@ class Daemon:
         self.guard.close()
         down = await self._change("down", "everything", str(caller), lambda: self.node.down(config))
         asyncio.get_running_loop().call_later(0.05, self._stop.set)  # the answer goes out first
-        return {"engine_stopped": down.engine_stopped, "routes": list(down.routes)}
+        return {
+            "engine_stopped": down.engine_stopped,
+            "engine": down.engine,
+            "routes": list(down.routes),
+        }
 
     # ---- jobs ---------------------------------------------------------------
 
@@ -209,6 +215,9 @@ class Daemon:
             try:
                 done = await self._work(self.node.reconcile)
                 break
+            except NotRunning as error:  # somebody else's VPP comes back when he starts it
+                self._note("engine", f"the engine ended: {error.message}")
+                pause_s = AWAIT_S / 2
             except IpshareError as error:  # the kernel may keep the old one's devices for a moment
                 self._note("engine", f"the engine ended and does not start: {error.message}")
             if pause_s > RETRY_MAX_S:

@@ -70,7 +70,10 @@ class EmbeddedDataPath:
         process.process.returncode = 0  # it outlives us: Popen must not warn; EngineGuard reaps
         return EmbeddedEngine(socket)
 
-    def stop(self, config: Config, engine: Engine | None) -> bool:
+    def ready(self, engine: Engine, config: Config) -> None:
+        pass
+
+    def stop(self, config: Config, engine: Engine | None) -> str:
         if engine is not None:
             assert isinstance(engine, EmbeddedEngine), "this data path makes no other"
             with contextlib.closing(engine):
@@ -86,7 +89,7 @@ class EmbeddedDataPath:
                     os.waitpid(pid, 0)
         for name in ("engine.sock", "engine.sock.lock", "engine.log", "copies.json"):
             (config.node.runtime_dir / name).unlink(missing_ok=True)
-        return engine is not None
+        return "engine ended" if engine is not None else ""
 
     def copies(self, engine: Engine, config: Config) -> int:
         from ipshare.agent.copies import align

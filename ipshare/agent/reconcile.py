@@ -40,8 +40,13 @@ class DataPath(Protocol):
     def launch(self, config: Config) -> Engine:
         """A new engine process, ready for tables."""
 
-    def stop(self, config: Config, engine: Engine | None) -> bool:
-        """Ends ``engine`` and removes its files; False if there is none."""
+    def ready(self, engine: Engine, config: Config) -> None:
+        """Makes what ``engine`` needs before its tables. Repeatable."""
+
+    def stop(self, config: Config, engine: Engine | None) -> str:
+        """Ends ``engine`` if it is ours, else takes the tables out of it, and removes our files.
+
+        Returns what was done, for people; empty: there was nothing to do."""
 
     def copies(self, engine: Engine, config: Config) -> int:
         """Brings the copies (S1.16) in line with the configuration; returns how many were started or
@@ -97,8 +102,12 @@ class Done:
 class Down:
     """What was ended and taken back."""
 
-    engine_stopped: bool
+    engine: str  # what was done to it; empty: there was none
     routes: tuple[str, ...]
+
+    @property
+    def engine_stopped(self) -> bool:
+        return bool(self.engine)
 
 
 @dataclass
@@ -260,10 +269,10 @@ class Reconciler:
         if engine is None:
             engine, started = self.data_path.launch(config), True
             self.engine = engine
-        plan = diff(engine.read(), desired(config))
-        before = engine.info().generation
-        generation = before
+        before = generation = engine.info().generation
         try:
+            self.data_path.ready(engine, config)
+            plan = diff(engine.read(), desired(config))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
             lines = tuple(self.routes.apply(config))
@@ -326,8 +335,17 @@ class Reconciler:
         ours = self.config or self.store.current()
         if ours is None or self.attached(ours) is None:
             return
-        if ours.engine != wanted.engine or ours.node.runtime_dir != wanted.node.runtime_dir:
+        if _process(ours) != _process(wanted):
             raise Refused(
-                "[engine] or runtime_dir changed: that needs a new engine, and a moment without traffic",
+                "[engine], [vpp] or runtime_dir changed: that needs a new engine, and a moment "
+                "without traffic",
                 hint="ipshare down with the old file, then start the agent with the new one",
             )
+
+
+def _process(config: Config) -> tuple[object, ...]:
+    """What an engine is started with, or told once."""
+    vpp = config.vpp
+    if vpp is not None:
+        vpp = replace(vpp, interfaces=(), bridges=(), routes=(), neighbors=())
+    return config.engine, config.node.runtime_dir, vpp

@@ -9,7 +9,8 @@ from pathlib import Path
 from ipshare import config as configuration
 from ipshare.agent.confirm import SystemClock
 from ipshare.agent.daemon import Daemon
-from ipshare.agent.datapath import EmbeddedDataPath, NetRoutes, engine_socket, node_lock, remove_runtime_dir
+from ipshare.agent.datapath import engine_socket, node_lock, remove_runtime_dir
+from ipshare.agent.engines import EngineRoutes, Engines
 from ipshare.agent.reconcile import Reconciler
 from ipshare.agent.store import Store
 from ipshare.errors import ConfigError, IpshareError
@@ -35,13 +36,20 @@ def run_agent(file: Path, *, group: str | None = None, last_good: bool = False) 
         log.error("%s has mistakes: starting with what was applied last", file)
         config = found
     with node_lock(config) as lock:
-        reconciler = Reconciler(Store(config.node.state_dir), EmbeddedDataPath(), NetRoutes(), SystemClock())
+        reconciler = Reconciler(Store(config.node.state_dir), Engines(), EngineRoutes(), SystemClock())
         try:
             asyncio.run(Daemon(file, config, reconciler, group=group, keep_lock=lock.keep).run())
         except IpshareError:
-            if not engine_socket(config.node.runtime_dir).exists():  # refused before anything ran
+            if not _engine_socket(config).exists():  # refused before anything ran
                 remove_runtime_dir(config)
             raise
+
+
+def _engine_socket(config: Config) -> Path:
+    """Of the engine that the agent starts."""
+    if config.vpp is not None:
+        return config.node.runtime_dir / "vpp" / "api.sock"
+    return engine_socket(config.node.runtime_dir)
 
 
 def _last_good(file: Path) -> Config | None:

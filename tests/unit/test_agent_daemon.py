@@ -161,7 +161,8 @@ def test_drift_is_mended(world: World) -> None:
 def test_down_through_the_socket_ends_everything(world: World) -> None:
     async def scenario(agent: Daemon) -> None:
         result = await ask(world, "down")
-        assert result == {"engine_stopped": True, "routes": ["undone: route 203.0.113.0/24"]}
+        routes = ["undone: route 203.0.113.0/24"]
+        assert result == {"engine_stopped": True, "engine": "engine ended", "routes": routes}
 
     serve(world, scenario)
     assert (world.running, world.installed) == (None, ())

@@ -127,8 +127,8 @@ def test_the_two_have_the_same_names() -> None:
 
 def test_the_examples_of_the_documentation_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world.directory)
-    monkeypatch.setattr(api, "EmbeddedDataPath", lambda: world)
-    monkeypatch.setattr(api, "NetRoutes", lambda: Routes(world))
+    monkeypatch.setattr(api, "Engines", lambda: world)
+    monkeypatch.setattr(api, "EngineRoutes", lambda: Routes(world))
     Path("site.toml").write_text(site_text(world.directory))
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python-api.md").read_text(), re.DOTALL)
     assert len(blocks) >= 6

@@ -23,8 +23,8 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path)
-    monkeypatch.setattr(api, "EmbeddedDataPath", lambda: world)
-    monkeypatch.setattr(api, "NetRoutes", lambda: Routes(world))
+    monkeypatch.setattr(api, "Engines", lambda: world)
+    monkeypatch.setattr(api, "EngineRoutes", lambda: Routes(world))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IPSHARE_CONFIG", "site.toml")
     write(world)

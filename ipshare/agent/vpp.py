@@ -1,0 +1,233 @@
+"""vpp: a node's VPP and its interfaces, as ipshare.agent.reconcile wants them.
+
+A managed VPP is ours: started with a startup.conf of its own in runtime_dir/vpp, ended by `down`. Any other one
+is somebody else's (systemd's): it is waited for, never started or ended; `down` takes tables, interfaces,
+addresses and routes out of it that we put there. Either may die at any time; who comes next is empty, and
+the next pass fills it. One connection for each VPP and process: the layouts of its messages take long to
+read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from ipshare.engine.failures import EngineGone, EngineRestarted
+from ipshare.engine.plan import diff
+from ipshare.engine.protocol import Engine
+from ipshare.engine.tables import Tables
+from ipshare.engine.vpp.engine import VppEngine
+from ipshare.engine.vpp.find import find
+from ipshare.engine.vpp.launch import start
+from ipshare.engine.vpp.ports_apply import make_tables
+from ipshare.engine.vpp.ports_keep import Ports
+from ipshare.engine.vpp.startup import PLUGINS, Settings
+from ipshare.errors import EngineError, NoPrivilege, NotRunning, Problem, Refused
+from ipshare.model import Config, Vpp
+
+STOP_TIMEOUT_S = 10.0
+LINUX_CP = ("linux_cp_plugin.so", "linux_nl_plugin.so")
+JOURNAL = "ports.undo"
+
+
+def vpp_of(config: Config) -> Vpp:
+    """The [vpp] of a node that has one."""
+    assert config.vpp is not None, "a node whose engine is VPP"
+    return config.vpp
+
+
+def engine_of(config: Config) -> VppEngine:
+    """The node's VPP, whether it runs or not."""
+    vpp = vpp_of(config)
+    tables = (vpp.service_table, vpp.delivery_table)
+    return _engine(
+        vpp.api_socket, vpp.stats_socket, *tables, config.engine.counter_cells, vpp.binary, vpp.plugin_path
+    )
+
+
+@lru_cache(maxsize=16)
+def _engine(
+    api: Path, stats: Path, service: int, delivery: int, cells: int, binary: Path | None, plugins: Path | None
+) -> VppEngine:
+    return VppEngine(
+        api,
+        stats,
+        service_table=service,
+        delivery_table=delivery,
+        counter_cells=cells,
+        api_dirs=find(binary, plugins).api_dirs,
+    )
+
+
+def settings(config: Config) -> Settings:
+    """What a managed VPP is started with."""
+    vpp = vpp_of(config)
+    pairs = any(port.linux_cp for port in vpp.interfaces)
+    return Settings(
+        directory=vpp.api_socket.parent,
+        api_socket=vpp.api_socket,
+        stats_socket=vpp.stats_socket,
+        workers=config.engine.workers,
+        counter_cells=config.engine.counter_cells,
+        heap_bytes=vpp.heap_size,
+        statseg_bytes=vpp.statseg_size,
+        buffers=vpp.buffers,
+        poll_sleep_us=round(vpp.poll_sleep_s * 1e6),
+        plugins=(*PLUGINS, *(LINUX_CP if pairs else ())),
+        binary=vpp.binary,
+        plugin_path=vpp.plugin_path,
+    )
+
+
+class VppDataPath:
+    """FD.io VPP with our plugin."""
+
+    def attach(self, config: Config) -> VppEngine | None:
+        vpp = vpp_of(config)
+        try:
+            if not vpp.api_socket.exists():
+                return None
+        except PermissionError:
+            raise NoPrivilege(f"may not look into {vpp.api_socket.parent}", hint="run as root") from None
+        engine = engine_of(config)
+        try:
+            _answers(engine)
+        except EngineGone as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise NoPrivilege(
+                    f"may not talk to VPP at {vpp.api_socket}",
+                    hint="run as root, or as a member of VPP's group (startup.conf: unix { gid vpp })",
+                ) from None
+            return None
+        return engine
+
+    def launch(self, config: Config) -> VppEngine:
+        vpp = vpp_of(config)
+        if not vpp.managed:
+            raise NotRunning(
+                f"no VPP answers at {vpp.api_socket}",
+                hint="systemctl start vpp, or correct api_socket in [vpp]",
+            )
+        from ipshare.agent.datapath import make_runtime_dir
+
+        make_runtime_dir(config.node.runtime_dir)
+        vpp.api_socket.parent.mkdir(mode=0o755, exist_ok=True)
+        process = start(settings(config)).process
+        process.returncode = 0  # it outlives us: Popen must not warn; EngineGuard reaps
+        engine = engine_of(config)
+        _answers(engine)
+        return engine
+
+    def ready(self, engine: Engine, config: Config) -> None:
+        """The two tables are there when the plugin is told of them."""
+        vpp = vpp_of(config)
+        make_tables(_ours(engine).client, [vpp.service_table, vpp.delivery_table])
+
+    def stop(self, config: Config, engine: Engine | None) -> str:
+        managed = vpp_of(config).managed
+        done = ""
+        if engine is not None:
+            with contextlib.closing(_ours(engine)):
+                if managed:
+                    _end(engine.info().pid)
+                    done = "engine ended"
+                elif engine.info().generation:
+                    engine.apply(diff(engine.read(), Tables()))
+                    done = "tables taken out of VPP, which goes on"
+        if managed:
+            _remove(settings(config))
+            (config.node.runtime_dir / JOURNAL).unlink(missing_ok=True)
+        return done
+
+    def copies(self, engine: Engine, config: Config) -> int:
+        if config.copies:
+            raise Refused(
+                _no_copies(config), hint="leave [[copy]] and `copy` out, or use the embedded engine"
+            )
+        return 0
+
+    def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
+        _ours(engine).set_path_mtu(endpoint, mtu, seconds)
+
+
+class VppRoutes:
+    """Interfaces, addresses, routes and what else VPP shall have, through its API."""
+
+    def __init__(self) -> None:
+        self._ports: dict[Path, Ports] = {}
+
+    def preflight(self, config: Config, *, engine_runs: bool) -> Sequence[Problem]:
+        from ipshare.agent.vpp_preflight import preflight
+
+        return preflight(config, engine_of(config) if engine_runs else None)
+
+    def apply(self, config: Config) -> Sequence[str]:
+        return self._of(config).apply(config)
+
+    def missing(self, config: Config) -> Sequence[str]:
+        return self._of(config).missing(config)
+
+    def left(self, config: Config) -> Sequence[str]:
+        return [] if self._is_gone(config) else self._of(config).left(config)
+
+    def undo(self, config: Config) -> Sequence[str]:
+        """Nothing in a managed VPP, which is ended next, nor in one that is gone: all of it went with it."""
+        if vpp_of(config).managed or self._is_gone(config):
+            (config.node.runtime_dir / JOURNAL).unlink(missing_ok=True)
+            return []
+        return self._of(config).undo(config)
+
+    def _is_gone(self, config: Config) -> bool:
+        return VppDataPath().attach(config) is None
+
+    def _of(self, config: Config) -> Ports:
+        file = config.node.runtime_dir / JOURNAL
+        ports = self._ports.get(file)
+        client = engine_of(config).client
+        if ports is None or ports.client is not client:
+            ports = self._ports[file] = Ports(client, file, config.node.name)
+        return ports
+
+
+def _answers(engine: VppEngine) -> None:
+    """Raises EngineGone, or what VPP has against us. Another VPP than the last time is fine: it is empty."""
+    try:
+        engine.info()
+    except EngineRestarted:
+        engine.info()
+
+
+def _ours(engine: Engine) -> VppEngine:
+    assert isinstance(engine, VppEngine), "this data path makes no other"
+    return engine
+
+
+def _no_copies(config: Config) -> str:
+    return f"copy {config.copies[0].name!r}: this version makes no copies with VPP"
+
+
+def _end(pid: int) -> None:
+    pidfd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        if not select.select([pidfd], [], [], STOP_TIMEOUT_S)[0]:
+            raise EngineError(f"VPP {pid} does not end", hint=f"kill -9 {pid}")
+    finally:
+        os.close(pidfd)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def _remove(what: Settings) -> None:
+    from ipshare.engine.vpp.launch import clean
+
+    clean(what)
+    for path in (what.log, what.directory / "startup.conf"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or somebody else's files
+        what.directory.rmdir()

@@ -1,0 +1,120 @@
+"""Everything that a node's VPP, or this machine, has against a configuration: one sentence each, with remedy.
+
+Only reads. Without ``engine`` no VPP runs: a managed one is about to be started here, any other is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ipshare.agent.vpp import settings, vpp_of
+from ipshare.engine.vpp.engine import VppEngine
+from ipshare.engine.vpp.find import PLUGIN, find
+from ipshare.engine.vpp.ports_wanted import is_loopback
+from ipshare.engine.vpp.startup import CELL_BYTES
+from ipshare.errors import NotRunning, Problem
+from ipshare.model import Config, Vpp
+
+NET = Path("/sys/class/net")
+VHOST = Path("/dev/vhost-net")
+
+
+def preflight(config: Config, engine: VppEngine | None) -> list[Problem]:
+    """All obstacles at once; an empty list: go ahead."""
+    vpp = vpp_of(config)
+    found = [*_copies(config)]
+    if engine is not None:
+        return [*found, *_running(config, vpp, engine)]
+    if not vpp.managed:
+        hint = "systemctl start vpp, or correct api_socket in [vpp]"
+        return [*found, _problem(f"no VPP answers at {vpp.api_socket}", hint)]
+    return [*found, *_installed(config), *_devices(vpp)]
+
+
+def _problem(message: str, hint: str) -> Problem:
+    return Problem("this machine", 0, 0, "", message, hint)
+
+
+def _copies(config: Config) -> Iterator[Problem]:
+    for copy in config.copies:
+        place = copy.place
+        yield Problem(
+            str(place.file),
+            place.line,
+            place.column,
+            "copy",
+            f"copy {copy.name!r}: this version makes no copies with VPP",
+            "leave [[copy]] and `copy` out, or use the embedded engine",
+        )
+
+
+def _installed(config: Config) -> Iterator[Problem]:
+    what = settings(config)
+    try:
+        install = find(what.binary, what.plugin_path)
+    except NotRunning as error:
+        yield _problem(error.message, error.hint)
+        return
+    if install.plugin is None:
+        looked = ", ".join(str(path) for path in install.plugin_dirs)
+        yield _problem(f"{PLUGIN} is nowhere: looked in {looked}", "install the package ipshare-vpp-plugin")
+
+
+def _devices(vpp: Vpp) -> Iterator[Problem]:
+    """Of a VPP that will run here, in this network namespace."""
+    for port in vpp.interfaces:
+        if port.host is not None and not (NET / port.host).exists():
+            yield _problem(
+                f"there is no device {port.host} for {port.name} to open",
+                "correct `host`, or make the device first: ip link show",
+            )
+        if port.linux_cp is not None and not VHOST.exists():
+            yield _problem(
+                f"{VHOST} is missing, which VPP needs for the pair {port.linux_cp} of {port.name}",
+                "modprobe vhost_net; in a container pass the device in; or leave linux_cp out",
+            )
+
+
+def _running(config: Config, vpp: Vpp, engine: VppEngine) -> Iterator[Problem]:
+    names = {one.interface_name for one in engine.client.dump("sw_interface_dump")}
+    for port in vpp.interfaces:
+        if port.host is None and not is_loopback(port.name) and port.name not in names:
+            yield _problem(
+                f"VPP has no interface {port.name}",
+                f"it has {', '.join(sorted(names - {'local0'})) or 'none'}: correct the name, or add `host`",
+            )
+    if any(port.host for port in vpp.interfaces) and not engine.client.has("af_packet_create_v3"):
+        yield _problem(
+            "VPP runs without its af_packet plugin, which opens Linux devices",
+            "startup.conf: plugins { plugin af_packet_plugin.so { enable } }, and restart VPP",
+        )
+    if any(port.linux_cp for port in vpp.interfaces) and not engine.client.has("lcp_itf_pair_add_del_v3"):
+        yield _problem(
+            "VPP runs without its linux_cp plugin, which makes the pairs",
+            "startup.conf: plugins { plugin linux_cp_plugin.so { enable } "
+            "plugin linux_nl_plugin.so { enable } }, and restart VPP",
+        )
+    yield from _setup(config, vpp, engine)
+
+
+def _setup(config: Config, vpp: Vpp, engine: VppEngine) -> Iterator[Problem]:
+    """What the plugin is told once for each run of VPP."""
+    hello, cells = engine.control.hello(), config.engine.counter_cells
+    if hello.is_configured:
+        has = (hello.service_table, hello.delivery_table, hello.counter_cells)
+        if has != (vpp.service_table, vpp.delivery_table, cells):
+            yield _problem(
+                f"this VPP was set up with service_table {has[0]}, delivery_table {has[1]} and "
+                f"{has[2]} counter_cells, which cannot change while it runs",
+                "restart VPP (a moment without traffic), or configure these",
+            )
+        return
+    need = cells * CELL_BYTES * hello.threads
+    if need > hello.stats_free:
+        size = -(-(hello.stats_size - hello.stats_free + need * 9 // 8) // (1 << 20))
+        yield _problem(
+            f"{cells} counter_cells need {need >> 20} MB of VPP's stats segment, and "
+            f"{hello.stats_free >> 20} MB are free",
+            f"startup.conf: statseg {{ size {size}M }} and restart VPP, or fewer counter_cells in [engine]",
+        )
