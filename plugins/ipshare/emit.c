@@ -31,17 +31,20 @@ ipshare_emit (void *thread, struct ips_pkt *p, int kind)
   if (kind == IPS_EMIT_ERROR) /* its TTL is already what it should be on the wire */
     b->flags |= VNET_BUFFER_F_LOCALLY_ORIGINATED;
   vec_add1 (t->made, bi);
-  vec_add1 (t->made_nexts, is6 ? IPSHARE_NEXT_IP6_LOOKUP : IPSHARE_NEXT_IP4_LOOKUP);
+  vec_add1 (t->made_to, is6 ? IPSHARE_TO_IP6_LOOKUP : IPSHARE_TO_IP4_LOOKUP);
 }
 
 void
-ipshare_emit_flush (vlib_main_t *vm, vlib_node_runtime_t *node, ipshare_thread_t *t)
+ipshare_emit_flush (vlib_main_t *vm, vlib_node_runtime_t *node, ipshare_thread_t *t, const u16 *arcs)
 {
+  u16 nexts[VLIB_FRAME_SIZE];
   for (u32 at = 0, n; at < vec_len (t->made); at += n)
     {
       n = clib_min (vec_len (t->made) - at, VLIB_FRAME_SIZE);
-      vlib_buffer_enqueue_to_next (vm, node, t->made + at, t->made_nexts + at, n);
+      for (u32 i = 0; i < n; i++)
+	nexts[i] = arcs[t->made_to[at + i]];
+      vlib_buffer_enqueue_to_next (vm, node, t->made + at, nexts, n);
     }
   vec_reset_length (t->made);
-  vec_reset_length (t->made_nexts);
+  vec_reset_length (t->made_to);
 }

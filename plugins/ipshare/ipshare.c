@@ -19,6 +19,7 @@ init (vlib_main_t *vm)
   if (getrandom (im->boot_id, sizeof im->boot_id, 0) != sizeof im->boot_id)
     return clib_error_return_unix (0, "ipshare: no randomness for the boot id");
   ipshare_fib_init (im);
+  ipshare_nodes_init (vm, im);
   return ipshare_api_init (vm);
 }
 

@@ -31,14 +31,26 @@ enum
   IPSHARE_MAX_NEXT_HOPS = 1024,
 };
 
-/* What VPP's nodes of ours can do with a packet; further arcs are added where DPOs are stacked. */
+/* Where nodes of ours send packets themselves; each node has its own numbers for these arcs (arcs), and further
+ * arcs where DPOs are stacked. */
 typedef enum
 {
-  IPSHARE_NEXT_DROP,
-  IPSHARE_NEXT_IP4_LOOKUP,
-  IPSHARE_NEXT_IP6_LOOKUP,
-  IPSHARE_N_NEXT,
-} ipshare_next_t;
+  IPSHARE_TO_DROP,
+  IPSHARE_TO_IP4_LOOKUP,
+  IPSHARE_TO_IP6_LOOKUP,
+  IPSHARE_N_TO,
+} ipshare_to_t;
+
+typedef enum
+{
+  IPSHARE_OUTER4,
+  IPSHARE_OUTER6,
+  IPSHARE_INNER4,
+  IPSHARE_INNER6,
+  IPSHARE_REPLY4,
+  IPSHARE_REPLY6,
+  IPSHARE_N_NODES,
+} ipshare_node_t;
 
 /* A packet thread. `made` collects the buffers that the core made the current frame emit. */
 typedef struct
@@ -46,7 +58,7 @@ typedef struct
   CLIB_CACHE_LINE_ALIGN_MARK (cacheline0);
   struct ips_worker *core;
   u32 *made;	   /* buffer indices */
-  u16 *made_nexts; /* and where they go */
+  u8 *made_to;	   /* and where they go: ipshare_to_t */
   u8 *linear;	   /* IPSHARE_LINEAR bytes: a packet of chained buffers, in one piece */
   vlib_buffer_t *current;
   u64 no_buffers;
@@ -93,6 +105,7 @@ typedef struct
   vlib_combined_counter_main_t cells;
   fib_source_t fib_source;
   dpo_type_t dpo_types[2]; /* by enum ips_side */
+  u16 arcs[IPSHARE_N_NODES][IPSHARE_N_TO];
   fib_node_type_t next_hop_type;
   ipshare_dpo_t *dpos;		 /* pool, never grows */
   ipshare_next_hop_t *next_hops; /* index = id; 0 is none */
@@ -152,12 +165,13 @@ void ipshare_job_counter_index (ipshare_job_t *job);
 
 /* emit.c: what the core hands over during a frame. */
 void ipshare_emit (void *thread, struct ips_pkt *p, int kind);
-void ipshare_emit_flush (vlib_main_t *vm, vlib_node_runtime_t *node, ipshare_thread_t *t);
+void ipshare_emit_flush (vlib_main_t *vm, vlib_node_runtime_t *node, ipshare_thread_t *t, const u16 *arcs);
 
 /* why.c: the packet as the live generation would treat it, without sending. Returns a vector: the answer's data. */
 u8 *ipshare_why (ipshare_main_t *im, int side, struct ips_pkt *p, u32 *verdict, u64 *generation, u32 *n, u32 *omitted);
 void ipshare_why_emit (void *arg, struct ips_pkt *p, int kind);
 
+void ipshare_nodes_init (vlib_main_t *vm, ipshare_main_t *im); /* node.c */
 void ipshare_info_refresh (ipshare_main_t *im);
 clib_error_t *ipshare_api_init (vlib_main_t *vm);
 

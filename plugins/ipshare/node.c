@@ -4,12 +4,18 @@
  *                 (-inner-, and -ip6)  whatever the FIB has else (PASS, HERE), error-drop, or new packets by emit.c
  *   ip4-unicast -> ipshare-reply-ip4   on interfaces whose packets' sources are looked at (S1.5)
  *
- * A frame sees one generation. The buffer is described to the core (struct ips_pkt), the core decides and changes
- * it, its verdict says what becomes of the buffer. Chained, offloaded and looping packets take special(), apart.
+ * A frame sees one generation. Ordinary packets take the core's express lane, inline, and the delivery table is
+ * looked up right here: the nodes are siblings of ip4-lookup and ip6-lookup, so what those find is valid for us.
+ * Any other buffer is described to the core (struct ips_pkt), which decides and changes it, and its verdict
+ * says what becomes of the buffer. Chained, offloaded and looping packets are for special.c.
  */
 #include <ipshare/ipshare.h>
+#include <vnet/dpo/load_balance.h>
 #include <vnet/feature/feature.h>
+#include <vnet/fib/ip4_fib.h>
+#include <vnet/fib/ip6_fib.h>
 #include <vnet/ip/ip.h>
+#include "../../native/ips_lane.h"
 #include <ipshare/ipshare.api_enum.h>
 #include "special.h"
 
@@ -50,9 +56,11 @@ typedef struct
   vlib_main_t *vm;
   vlib_node_runtime_t *node;
   ipshare_thread_t *t;
+  const u16 *arcs; /* of this node, by ipshare_to_t */
   u32 send[VLIB_FRAME_SIZE], n_send;
   u16 nexts[VLIB_FRAME_SIZE];
   u32 done[VLIB_FRAME_SIZE], n_done;
+  u32 n_counted; /* verdicts other than OK and drops, in counts */
   u16 counts[IPS_N_VERDICTS];
 } ipshare_frame_t;
 
@@ -67,12 +75,6 @@ describe (vlib_buffer_t *b, struct ips_pkt *p)
 			 .endpoint = IPS_NONE };
 }
 
-static_always_inline int
-translate (struct ips_worker *core, struct ips_pkt *p, enum ips_side side)
-{
-  return side == IPS_OUTER ? ips_outer (core, p) : ips_inner (core, p);
-}
-
 /* The core has changed *p; the buffer follows. */
 static_always_inline void
 put_back (vlib_buffer_t *b, const struct ips_pkt *p)
@@ -81,37 +83,62 @@ put_back (vlib_buffer_t *b, const struct ips_pkt *p)
   b->current_length = p->len;
 }
 
+/* For a lookup node to look up: the packet as the core left it, of either family. */
 static_always_inline u16
-look_up (const ipshare_main_t *im, vlib_buffer_t *b, const struct ips_pkt *p)
+look_up (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_pkt *p)
 {
   bool is6 = p->data[0] >> 4 == 6;
   vnet_buffer (b)->sw_if_index[VLIB_TX] = im->delivery_fib[is6 ? FIB_PROTOCOL_IP6 : FIB_PROTOCOL_IP4];
-  return is6 ? IPSHARE_NEXT_IP6_LOOKUP : IPSHARE_NEXT_IP4_LOOKUP;
+  return f->arcs[is6 ? IPSHARE_TO_IP6_LOOKUP : IPSHARE_TO_IP4_LOOKUP];
 }
 
-/* Translated: straight to the end point's next hop where it has one of this family, else to a lookup. */
+/* What lookup nodes do, for one path; several paths are theirs to choose from. */
 static_always_inline u16
-next_of (const ipshare_main_t *im, const struct ips_worker *core, vlib_buffer_t *b, const struct ips_pkt *p,
-	 enum ips_side side, bool is4)
+deliver (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const u8 *ip, u32 bytes, bool is4)
 {
-  b->flags |= IPSHARE_BUFFER_F;
-  const struct ips_endpoint *e = side == IPS_OUTER ? ips_endpoint (core->root, p->endpoint) : NULL;
-  if (e && e->r.via && e->r.via < IPSHARE_MAX_NEXT_HOPS)
+  u32 fib = im->delivery_fib[is4 ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6];
+  index_t lbi = is4 ? ip4_fib_forwarding_lookup (fib, &((const ip4_header_t *) ip)->dst_address) :
+		      ip6_fib_table_fwding_lookup (fib, &((const ip6_header_t *) ip)->dst_address);
+  const load_balance_t *lb = load_balance_get (lbi);
+  if (PREDICT_FALSE (lb->lb_n_buckets != 1))
     {
-      const ipshare_next_hop_t *nh = im->next_hops + e->r.via;
-      const dpo_id_t *forward = &nh->forward[side];
-      if (PREDICT_TRUE (nh->used && forward->dpoi_proto == (is4 ? DPO_PROTO_IP4 : DPO_PROTO_IP6)))
+      vnet_buffer (b)->sw_if_index[VLIB_TX] = fib;
+      return f->arcs[is4 ? IPSHARE_TO_IP4_LOOKUP : IPSHARE_TO_IP6_LOOKUP];
+    }
+  const dpo_id_t *dpo = load_balance_get_bucket_i (lb, 0);
+  vnet_buffer (b)->ip.flow_hash = 0;
+  vnet_buffer (b)->ip.adj_index[VLIB_TX] = dpo->dpoi_index;
+  vlib_increment_combined_counter (&load_balance_main.lbm_to_counters, f->vm->thread_index, lbi, 1, bytes);
+  return dpo->dpoi_next_node;
+}
+
+/* Translated on the lane: straight to the end point's next hop where it has one of this family, else where the
+ * delivery table says. */
+static_always_inline u16
+next_of (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const u8 *ip,
+	 const struct ips_lane_hit *hit, enum ips_side side, bool is4)
+{
+  if (side == IPS_OUTER)
+    {
+      u32 via = f->t->core->root->endpoints[hit->endpoint].r.via;
+      if (via && via < IPSHARE_MAX_NEXT_HOPS)
 	{
-	  vnet_buffer (b)->ip.adj_index[VLIB_TX] = forward->dpoi_index;
-	  return forward->dpoi_next_node;
+	  const ipshare_next_hop_t *nh = im->next_hops + via;
+	  const dpo_id_t *forward = &nh->forward[IPS_OUTER];
+	  if (PREDICT_TRUE (nh->used && forward->dpoi_proto == (is4 ? DPO_PROTO_IP4 : DPO_PROTO_IP6)))
+	    {
+	      vnet_buffer (b)->ip.adj_index[VLIB_TX] = forward->dpoi_index;
+	      return forward->dpoi_next_node;
+	    }
 	}
     }
-  return look_up (im, b, p);
+  return deliver (im, f, b, ip, hit->ip_len, is4);
 }
 
 /* Unchanged, to wherever it would have gone without us. */
 static u16
-follow (const ipshare_main_t *im, vlib_buffer_t *b, const struct ips_pkt *p, int verdict, bool is_reply)
+follow (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_pkt *p, int verdict,
+	bool is_reply)
 {
   if (is_reply)
     {
@@ -120,7 +147,7 @@ follow (const ipshare_main_t *im, vlib_buffer_t *b, const struct ips_pkt *p, int
       return next;
     }
   if (verdict == IPS_HERE && im->delivery_table != im->service_table)
-    return look_up (im, b, p);
+    return look_up (im, f, b, p);
   const dpo_id_t *parent = &pool_elt_at_index (im->dpos, vnet_buffer (b)->ip.adj_index[VLIB_TX])->parent;
   vnet_buffer (b)->ip.adj_index[VLIB_TX] = parent->dpoi_index;
   return parent->dpoi_next_node;
@@ -150,23 +177,23 @@ send_to_next (ipshare_frame_t *f, u32 bi, u16 next)
   f->nexts[f->n_send++] = next;
 }
 
-/* Any verdict but OK. */
+/* Off the lane. */
 static __attribute__ ((noinline)) u16
 uncommon (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, struct ips_pkt *p, int verdict,
 	  bool is_reply, bool taken)
 {
-  u16 next = IPSHARE_NEXT_DROP;
+  u16 next = f->arcs[IPSHARE_TO_DROP];
   switch (taken ? IPS_CONSUMED : ips_dispositions[verdict])
     {
     case IPS_SEND:
       f->counts[verdict]++;
       put_back (b, p);
       if (verdict == IPS_PASS || verdict == IPS_HERE)
-	next = follow (im, b, p, verdict, is_reply);
+	next = follow (im, f, b, p, verdict, is_reply);
       else
 	{
 	  b->flags |= IPSHARE_BUFFER_F;
-	  next = look_up (im, b, p);
+	  next = look_up (im, f, b, p);
 	}
       send_to_next (f, bi, next);
       break;
@@ -177,43 +204,60 @@ uncommon (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, stru
     default: /* error-drop counts it */
       b->error = f->node->errors[verdict];
       send_to_next (f, bi, next);
+      return next;
     }
+  f->n_counted++;
   return next;
 }
 
-static_always_inline void
-one (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_side side, bool is4, bool is_reply)
+/* The whole way. */
+static __attribute__ ((noinline)) void
+one (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_side side, bool is_reply)
 {
   struct ips_pkt p;
   bool taken = false;
   int verdict;
-  u16 next;
   describe (b, &p);
   f->t->current = b;
   if (PREDICT_FALSE (b->flags & IPSHARE_SPECIAL_F))
     verdict = ipshare_special (im, f->vm, f->t, bi, b, &p, side, &taken);
   else
-    verdict = translate (f->t->core, &p, side);
-  if (PREDICT_TRUE (verdict == IPS_OK && !taken))
-    {
-      put_back (b, &p);
-      next = next_of (im, f->t->core, b, &p, side, is4);
-      send_to_next (f, bi, next);
-      f->counts[IPS_OK]++;
-    }
-  else
-    next = uncommon (im, f, bi, b, &p, verdict, is_reply, taken);
+    verdict = side == IPS_OUTER ? ips_outer (f->t->core, &p) : ips_inner (f->t->core, &p);
+  u16 next = uncommon (im, f, bi, b, &p, verdict, is_reply, taken);
   if (PREDICT_FALSE (f->node->flags & VLIB_NODE_FLAG_TRACE))
     trace (f, b, &p, verdict, side, next, false);
 }
 
+/* On the lane. False: nothing was done. */
+static_always_inline bool
+lane (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_side side, bool is4)
+{
+  struct ips_worker *core = f->t->core;
+  struct ips_lane_hit hit;
+  u8 *ip = vlib_buffer_get_current (b);
+  u32 bytes = b->current_length;
+  if (PREDICT_FALSE (b->flags & IPSHARE_SPECIAL_F))
+    return false;
+  if (PREDICT_FALSE (!(is4 ? ips_lane4 (core, side, ip, bytes, true, &hit) : ips_lane6 (core, side, ip, bytes, &hit))))
+    return false;
+  ips_lane_count (core, hit.cell, bytes);
+  b->current_length = hit.ip_len;
+  b->flags |= IPSHARE_BUFFER_F;
+  u16 next = next_of (im, f, b, ip, &hit, side, is4);
+  send_to_next (f, bi, next);
+  if (PREDICT_FALSE (f->node->flags & VLIB_NODE_FLAG_TRACE))
+    trace (f, b, &(struct ips_pkt){ .counter = hit.cell, .endpoint = hit.endpoint }, IPS_OK, side, next, false);
+  return true;
+}
+
 static_always_inline void
-begin (ipshare_main_t *im, ipshare_frame_t *f, vlib_main_t *vm, vlib_node_runtime_t *node)
+begin (ipshare_main_t *im, ipshare_frame_t *f, vlib_main_t *vm, vlib_node_runtime_t *node, ipshare_node_t kind)
 {
   f->vm = vm;
   f->node = node;
+  f->arcs = im->arcs[kind];
   f->t = vec_elt_at_index (im->threads, vm->thread_index);
-  f->n_send = f->n_done = 0;
+  f->n_send = f->n_done = f->n_counted = 0;
   clib_memset (f->counts, 0, sizeof f->counts);
   ips_worker_begin (f->t->core, ipshare_now_ns (vm));
 }
@@ -227,8 +271,8 @@ end (ipshare_frame_t *f)
   if (PREDICT_FALSE (f->n_done))
     vlib_buffer_free (f->vm, f->done, f->n_done);
   if (PREDICT_FALSE (vec_len (f->t->made)))
-    ipshare_emit_flush (f->vm, f->node, f->t);
-  for (u32 v = 0; v < IPS_N_VERDICTS; v++)
+    ipshare_emit_flush (f->vm, f->node, f->t, f->arcs);
+  for (u32 v = 0; v < IPS_N_VERDICTS && f->n_counted; v++)
     if (f->counts[v])
       vlib_node_increment_counter (f->vm, f->node->node_index, v, f->counts[v]);
 }
@@ -251,13 +295,14 @@ prefetch (const struct ips_worker *core, vlib_buffer_t **b, u32 i, u32 n, enum i
 }
 
 static_always_inline uword
-translate_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, enum ips_side side, bool is4)
+translate_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, ipshare_node_t kind,
+		 enum ips_side side, bool is4)
 {
   ipshare_main_t *im = &ipshare_main;
   vlib_buffer_t *b[VLIB_FRAME_SIZE];
-  u32 *from = vlib_frame_vector_args (frame), n = frame->n_vectors;
+  u32 *from = vlib_frame_vector_args (frame), n = frame->n_vectors, on_lane = 0;
   ipshare_frame_t f;
-  begin (im, &f, vm, node);
+  begin (im, &f, vm, node, kind);
   vlib_get_buffers (vm, from, b, n);
   bool far = f.t->core->root && f.t->core->header->n_bindings >= FAR;
   for (u32 i = 0; i < AHEAD && far && i < n; i++)
@@ -266,8 +311,14 @@ translate_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame
     {
       if (far)
 	prefetch (f.t->core, b, i, n, side);
-      one (im, &f, from[i], b[i], side, is4, false);
+      if (PREDICT_TRUE (lane (im, &f, from[i], b[i], side, is4)))
+	on_lane++;
+      else
+	one (im, &f, from[i], b[i], side, false);
     }
+  ips_lane_counted (f.t->core, side, on_lane);
+  if (PREDICT_TRUE (on_lane))
+    vlib_node_increment_counter (vm, node->node_index, IPS_OK, on_lane);
   end (&f);
   return n;
 }
@@ -285,7 +336,7 @@ is_reply_of_ours (const struct ips_worker *core, vlib_buffer_t *b, enum ips_side
 }
 
 static_always_inline uword
-reply_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, bool is4)
+reply_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, ipshare_node_t kind, bool is4)
 {
   ipshare_main_t *im = &ipshare_main;
   vlib_buffer_t *b[VLIB_FRAME_SIZE];
@@ -297,7 +348,7 @@ reply_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, bo
       vlib_buffer_free (vm, from, n);
       return n;
     }
-  begin (im, &f, vm, node);
+  begin (im, &f, vm, node, kind);
   vlib_get_buffers (vm, from, b, n);
   for (u32 i = 0; i < n; i++)
     {
@@ -305,7 +356,7 @@ reply_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, bo
       enum ips_side side = im->reply_side_by_interface[sw_if_index] == 1 + IPS_OUTER ? IPS_OUTER : IPS_INNER;
       if (is_reply_of_ours (f.t->core, b[i], side, is4 ? 4 : 6))
 	{
-	  one (im, &f, from[i], b[i], side, is4, true);
+	  one (im, &f, from[i], b[i], side, true);
 	  continue;
 	}
       vnet_feature_next (&next, b[i]);
@@ -317,9 +368,8 @@ reply_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, bo
   return n;
 }
 
-#define NEXTS { [IPSHARE_NEXT_DROP] = "error-drop", [IPSHARE_NEXT_IP4_LOOKUP] = "ip4-lookup", \
-		[IPSHARE_NEXT_IP6_LOOKUP] = "ip6-lookup" }
-#define NODE(id, node_name, body)                                                                                     \
+/* sibling: whose arcs a node shares; NULL for the features, which have their own. */
+#define NODE(id, node_name, sibling, body)                                                                            \
   VLIB_NODE_FN (id) (vlib_main_t * vm, vlib_node_runtime_t * node, vlib_frame_t * frame)                              \
   {                                                                                                                   \
     return body;                                                                                                      \
@@ -331,16 +381,33 @@ reply_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, bo
     .type = VLIB_NODE_TYPE_INTERNAL,                                                                                  \
     .n_errors = IPSHARE_N_ERROR,                                                                                      \
     .error_counters = ipshare_error_counters,                                                                         \
-    .n_next_nodes = IPSHARE_N_NEXT,                                                                                   \
-    .next_nodes = NEXTS,                                                                                              \
+    .sibling_of = sibling,                                                                                            \
   };
 
-NODE (ipshare_outer_ip4_node, "ipshare-outer-ip4", translate_frame (vm, node, frame, IPS_OUTER, true))
-NODE (ipshare_outer_ip6_node, "ipshare-outer-ip6", translate_frame (vm, node, frame, IPS_OUTER, false))
-NODE (ipshare_inner_ip4_node, "ipshare-inner-ip4", translate_frame (vm, node, frame, IPS_INNER, true))
-NODE (ipshare_inner_ip6_node, "ipshare-inner-ip6", translate_frame (vm, node, frame, IPS_INNER, false))
-NODE (ipshare_reply_ip4_node, "ipshare-reply-ip4", reply_frame (vm, node, frame, true))
-NODE (ipshare_reply_ip6_node, "ipshare-reply-ip6", reply_frame (vm, node, frame, false))
+NODE (ipshare_outer_ip4_node, "ipshare-outer-ip4", "ip4-lookup",
+      translate_frame (vm, node, frame, IPSHARE_OUTER4, IPS_OUTER, true))
+NODE (ipshare_outer_ip6_node, "ipshare-outer-ip6", "ip6-lookup",
+      translate_frame (vm, node, frame, IPSHARE_OUTER6, IPS_OUTER, false))
+NODE (ipshare_inner_ip4_node, "ipshare-inner-ip4", "ip4-lookup",
+      translate_frame (vm, node, frame, IPSHARE_INNER4, IPS_INNER, true))
+NODE (ipshare_inner_ip6_node, "ipshare-inner-ip6", "ip6-lookup",
+      translate_frame (vm, node, frame, IPSHARE_INNER6, IPS_INNER, false))
+NODE (ipshare_reply_ip4_node, "ipshare-reply-ip4", NULL, reply_frame (vm, node, frame, IPSHARE_REPLY4, true))
+NODE (ipshare_reply_ip6_node, "ipshare-reply-ip6", NULL, reply_frame (vm, node, frame, IPSHARE_REPLY6, false))
+
+#ifndef CLIB_MARCH_VARIANT
+void
+ipshare_nodes_init (vlib_main_t *vm, ipshare_main_t *im)
+{
+  const u32 nodes[IPSHARE_N_NODES] = { ipshare_outer_ip4_node.index, ipshare_outer_ip6_node.index,
+				       ipshare_inner_ip4_node.index, ipshare_inner_ip6_node.index,
+				       ipshare_reply_ip4_node.index, ipshare_reply_ip6_node.index };
+  char *names[IPSHARE_N_TO] = { "error-drop", "ip4-lookup", "ip6-lookup" };
+  for (u32 i = 0; i < IPSHARE_N_NODES; i++)
+    for (u32 to = 0; to < IPSHARE_N_TO; to++)
+      im->arcs[i][to] = vlib_node_add_next (vm, nodes[i], vlib_get_node_by_name (vm, (u8 *) names[to])->index);
+}
+#endif
 
 #ifndef CLIB_MARCH_VARIANT
 VNET_FEATURE_INIT (ipshare_reply_ip4, static) = {

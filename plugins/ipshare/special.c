@@ -49,8 +49,7 @@ offloads (vlib_buffer_t *b, struct ips_pkt *p)
       ip4_header_t *ip = (ip4_header_t *) p->data;
       if (ip4_header_bytes (ip) > p->len)
 	return false;
-      ip->checksum = ip4_header_checksum (ip);
-      vnet_buffer_offload_flags_clear (b, VNET_BUFFER_OFFLOAD_F_IP_CKSUM);
+      ip->checksum = ip4_header_checksum (ip); /* for the core; the flag stays: VPP's segmentation knows IPv4 by it */
     }
   bool tcp = flags & VNET_BUFFER_OFFLOAD_F_TCP_CKSUM, udp = flags & VNET_BUFFER_OFFLOAD_F_UDP_CKSUM;
   if ((tcp || udp) && !to_partial (b, p, tcp))
@@ -66,8 +65,10 @@ offloads (vlib_buffer_t *b, struct ips_pkt *p)
 
 /* The sum is complete now: nobody shall do it again. */
 static void
-offloads_done (vlib_buffer_t *b, const struct ips_pkt *p)
+offloads_done (vlib_buffer_t *b, const struct ips_pkt *p, int verdict)
 {
+  if (verdict == IPS_ENCAPSULATED || verdict == IPS_DECAPSULATED) /* another header is the first now */
+    vnet_buffer_offload_flags_clear (b, VNET_BUFFER_OFFLOAD_F_IP_CKSUM);
   if (p->csum != IPS_CSUM_PARTIAL)
     vnet_buffer_offload_flags_clear (b, VNET_BUFFER_OFFLOAD_F_TCP_CKSUM | VNET_BUFFER_OFFLOAD_F_UDP_CKSUM);
   if (p->gso_type == IPS_GSO_NONE)
@@ -131,6 +132,6 @@ ipshare_special (ipshare_main_t *im, vlib_main_t *vm, ipshare_thread_t *t, u32 b
   else
     verdict = side == IPS_OUTER ? ips_outer (t->core, p) : ips_inner (t->core, p);
   if (had_offload && ips_dispositions[verdict] == IPS_SEND)
-    offloads_done (b, p);
+    offloads_done (b, p, verdict);
   return verdict;
 }
