@@ -1,7 +1,7 @@
 """vpp: a node's VPP and its interfaces, as ipshare.agent.reconcile wants them.
 
-A managed VPP is ours: started with a startup.conf of its own in runtime_dir/vpp, ended by `down`. Any other one
-is somebody else's (systemd's): it is waited for, never started or ended; `down` takes tables, interfaces,
+A managed VPP is ours: started with a startup.conf of its own in runtime_dir/vpp, ended by `down`. Any other
+one is somebody else's (systemd's): it is waited for, never started or ended; `down` takes tables, interfaces,
 addresses and routes out of it that we put there. Either may die at any time; who comes next is empty, and
 the next pass fills it. One connection for each VPP and process: the layouts of its messages take long to
 read.
