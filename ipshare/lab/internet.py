@@ -47,6 +47,7 @@ _UPLINK = {"c1": "r1", "c2": "r1", "c3": "r2", "C": "r1", "D": "r2", "A": "r2", 
 _TUNNEL_HOST = 250  # the tunnel address is this far into the site's prefix
 _LEGS = {"C": 101, "D": 102, "A": 103, "B": 104}  # VPP: number of the subnet of the kernel's leg
 CLIENTS = ("c1", "c2", "c3")
+Engine = Literal["embedded", "vpp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class LabSpec:
     path: Literal["rewrite", "ipip", "gue"] = "rewrite"
     replies: Literal["direct", "tunnel", "rewrite"] = "direct"
     combined: bool = False
-    engine: Literal["embedded", "vpp"] = "embedded"
+    engine: Engine = "embedded"
     families: tuple[int, ...] = (4, 6)
     mtu: Mapping[str, int] = field(default_factory=dict)
     impair: Mapping[str, Impairment] = field(default_factory=dict)

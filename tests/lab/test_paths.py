@@ -12,7 +12,7 @@ import pytest
 from ipshare.agent.client import AgentClient
 from ipshare.api import Node
 from ipshare.lab.agents import lab_with_agents, start_agent
-from ipshare.lab.internet import CLIENTS, LabSpec, global_ip, uplink_address
+from ipshare.lab.internet import CLIENTS, Engine, LabSpec, global_ip, uplink_address
 from ipshare.lab.lab import Lab
 from ipshare.lab.traffic import Ping, Tcp, Udp, serve, start
 
@@ -23,23 +23,25 @@ FAMILIES = (4, 6)
 SMALL = 1360  # every encapsulation of the lab still leaves IPv6 its 1,280 bytes
 
 
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """Tests for every engine are imported by tests/vpp/test_paths_vpp.py, which has a fixture of its own."""
+    return "embedded"
+
+
 @pytest.fixture(scope="module", params=PATHS)
-def served(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def served(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Lab]:
     """A lab with agents and servers, one for each path."""
-    with lab_with_agents(LabSpec(path=request.param)) as lab, serve(lab, "a1", "a2", "b1", "b2"):
+    with (
+        lab_with_agents(LabSpec(path=request.param, engine=engine)) as lab,
+        serve(lab, "a1", "a2", "b1", "b2"),
+    ):
         yield lab
 
 
 def clean(lab: Lab, client: str, request: Tcp | Udp | Ping) -> None:
     report = start(lab, client, request).result()
     assert report.is_clean, report
-
-
-def set_mtu(lab: Lab, link: str, mtu: int) -> None:
-    a, b = link.split("-")
-    for node, device in ((a, b), (b, a)):
-        for name in (device, "lan") if device in ("a1", "b1") else (device,):
-            lab.run(node, ["ip", "link", "set", name, "mtu", str(mtu)])
 
 
 def probe(lab: Lab) -> None:
@@ -61,7 +63,7 @@ def forget_routes(lab: Lab) -> None:
 @pytest.mark.parametrize("link", LINKS)
 def test_path_mtu_discovery_with_a_small_link(served: Lab, link: str) -> None:
     """S1.7: wherever the path is narrow, the client learns it and bulk TCP goes through, both ways."""
-    set_mtu(served, link, SMALL)
+    served.set_mtu(link, SMALL)
     try:
         probe(served)
         forget_routes(served)
@@ -73,7 +75,7 @@ def test_path_mtu_discovery_with_a_small_link(served: Lab, link: str) -> None:
             assert re.search(r"mtu (\d+)", learned), f"the client learned nothing: {refused}"
             clean(served, "c1", Tcp(address, connections=3, bytes=200_000, timeout_s=20, expect=("a1",)))
     finally:
-        set_mtu(served, link, 1500)
+        served.set_mtu(link, 1500)
         probe(served)
 
 
@@ -119,8 +121,8 @@ def share(lab: Lab) -> None:
 
 
 @pytest.fixture(scope="module", params=["rewrite", "gue"])
-def shared(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with lab_with_agents(LabSpec(path=request.param)) as lab, serve(lab, "a1", "b1"):
+def shared(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Lab]:
+    with lab_with_agents(LabSpec(path=request.param, engine=engine)) as lab, serve(lab, "a1", "b1"):
         share(lab)
         yield lab
 
@@ -159,8 +161,8 @@ def test_icmp_errors_reach_the_right_server_behind_a_shared_address(shared: Lab)
 
 
 @pytest.fixture(scope="module")
-def combined() -> Iterator[Lab]:
-    with lab_with_agents(LabSpec(combined=True)) as lab, serve(lab, "a1", "b1"):
+def combined(engine: Engine) -> Iterator[Lab]:
+    with lab_with_agents(LabSpec(combined=True, engine=engine)) as lab, serve(lab, "a1", "b1"):
         yield lab
 
 
