@@ -26,6 +26,7 @@ SUBSET = (
     "test_icmp_errors.py",
     "test_tables.py",
     "test_tables_errors.py",
+    "test_worker.py",
 )
 LEFT_OUT = ("truncated", "flipped", "chain", "thousands", "crowded", "test_view", "only_whole_echo_requests")
 
