@@ -102,9 +102,18 @@ class Client:
         return list(found)
 
     def cli(self, command: str) -> str:
-        """What VPP's command line prints. For people and tests: nothing here depends on its wording."""
-        reply: str = self.call("cli_inband", cmd=command).reply
-        return reply
+        """What VPP's command line prints. For people and tests: nothing here depends on its wording.
+
+        Raises ``ApiRefused`` with what it prints about a command that fails.
+        """
+        try:
+            reply = self.call("cli_inband", cmd=command)
+        except ApiRefused as error:
+            said = " ".join(error.reply.reply.split())
+            raise ApiRefused(
+                f"VPP refused '{command}': {said}", retval=error.retval, reply=error.reply
+            ) from None
+        return str(reply.reply)
 
     def has(self, name: str) -> bool:
         """Whether the VPP that runs knows message ``name`` (its plugin is loaded)."""

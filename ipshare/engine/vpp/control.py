@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ DROP = dtype("struct ips_drop_cell")
 SIDES: dict[Side, int] = {"outer": 0, "inner": 1}
 PREPARE_TIMEOUT_S = 120.0
 """A million bindings take a second or two; a machine under pressure, longer."""
+BUSY_S = 0.005
 NO_INFO = ("_0", "_vl_msg_id", "context", "retval")
 TMPFS = Path("/dev/shm")
 
@@ -121,16 +123,15 @@ class Control:
         """
         with self._bulk() as directory:
             path = _written(directory / "image", image)
-            limit = max(self.client.timeout_s, PREPARE_TIMEOUT_S)
             try:
-                reply = self.client.call("ipshare_prepare", path=str(path), timeout_s=limit)
+                reply = self._patient("ipshare_prepare", self._bulk_timeout_s, path=str(path))
             except ApiRefused as error:
                 raise _unprepared(error) from error
         return int(reply.generation), int(reply.took_ns)
 
     def commit(self, generation: int) -> tuple[int, int]:
         """Makes a prepared generation live: (its number, nanoseconds). Raises ``ApiRefused``: none such."""
-        reply = self.client.call("ipshare_commit", generation=generation)
+        reply = self._patient("ipshare_commit", self.client.timeout_s, generation=generation)
         return int(reply.generation), int(reply.took_ns)
 
     def abort(self) -> None:
@@ -139,14 +140,13 @@ class Control:
 
     def rollback(self) -> int:
         """The previous content becomes live under a new number. Raises ``ApiRefused``: there is none."""
-        return int(self.client.call("ipshare_rollback").generation)
+        return int(self._patient("ipshare_rollback", self.client.timeout_s).generation)
 
     def dump(self) -> tuple[int, bytes]:
         """(generation, complete image). Raises ``ApiRefused``: nothing is loaded."""
         with self._bulk() as directory:
             path = directory / "dump"
-            limit = max(self.client.timeout_s, PREPARE_TIMEOUT_S)
-            reply = self._filed("ipshare_read", limit, path=str(path))
+            reply = self._filed("ipshare_read", path=str(path))
             return int(reply.generation), path.read_bytes()
 
     def set_path_mtu(self, endpoint: int, mtu: int, seconds: int) -> None:
@@ -162,8 +162,7 @@ class Control:
             return np.zeros(0, np.uint32), np.zeros(0, np.uint32)
         with self._bulk() as directory:
             path, out = _written(directory / "records", records.view(np.uint8).data), directory / "cells"
-            limit = max(self.client.timeout_s, PREPARE_TIMEOUT_S)
-            reply = self._filed("ipshare_counter_index", limit, records=str(path), out=str(out))
+            reply = self._filed("ipshare_counter_index", records=str(path), out=str(out))
             both = np.frombuffer(out.read_bytes(), np.uint32)
         if reply.n != len(records) or len(both) != 2 * len(records):
             raise EngineError(f"VPP answered for {reply.n} records where {len(records)} were asked about")
@@ -220,13 +219,28 @@ class Control:
         with tempfile.TemporaryDirectory(prefix="ipshare-", dir=self._scratch) as name:
             yield Path(name)
 
-    def _filed(self, message: str, timeout_s: float, **fields: str) -> Any:
+    @property
+    def _bulk_timeout_s(self) -> float:
+        return max(self.client.timeout_s, PREPARE_TIMEOUT_S)
+
+    def _filed(self, message: str, **fields: str) -> Any:
         try:
-            return self.client.call(message, timeout_s=timeout_s, **fields)
+            return self._patient(message, self._bulk_timeout_s, **fields)
         except ApiRefused as error:
             if error.retval == Retval.SYSCALL_ERROR_1:
                 raise _unreadable(error) from error
             raise
+
+    def _patient(self, message: str, timeout_s: float, **fields: Any) -> Any:
+        """A call that VPP may be too busy for: it does one thing with tables at a time, whoever asked."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.client.call(message, timeout_s=timeout_s, **fields)
+            except ApiRefused as error:
+                if error.retval != Retval.BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(BUSY_S)  # VPP tells nobody that it is done
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +282,6 @@ def _unprepared(error: ApiRefused) -> EngineError:
     reply = error.reply
     if error.retval == Retval.SYSCALL_ERROR_1:
         return _unreadable(error)
-    if error.retval == Retval.BUSY:
-        return EngineError("VPP prepares other tables just now", hint="is this node in two hands? ask again")
     if error.retval != Retval.INVALID_VALUE or reply.error == lib.IPS_LOAD_OK:
         return error
     words = LoadError(reply.error, reply.section, reply.index).message

@@ -16,19 +16,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ipshare.core import lib
+from ipshare.core import VERDICTS, lib
 from ipshare.engine.failures import EngineRestarted, ImageRefused
 from ipshare.engine.plan import Plan
 from ipshare.engine.protocol import Counters, EngineInfo, Explanation, Side
 from ipshare.engine.tables import HEADER, Records, Tables, pack, unpack
 from ipshare.engine.vpp.client import DEFAULT_TIMEOUT_S, ApiRefused, Client
-from ipshare.engine.vpp.control import Control
+from ipshare.engine.vpp.control import DROP, Control
 from ipshare.engine.vpp.retval import Retval
 from ipshare.engine.vpp.stats import Segment
 from ipshare.errors import Refused
 
 CELLS = "/ipshare/cells"
 NONE = 0xFFFFFFFF
+NO_TABLES = next(verdict.number for verdict in VERDICTS if verdict.name == "NO_TABLES")
 
 
 @dataclass(slots=True)
@@ -124,13 +125,15 @@ class VppEngine:
         try:
             return self.control.rollback()
         except ApiRefused as error:
-            if error.retval == Retval.NO_SUCH_ENTRY:
+            if error.retval in (Retval.NO_SUCH_ENTRY, Retval.INIT_FAILED):
                 raise Refused(
                     "there is no previous generation", hint="a rollback follows an apply"
                 ) from error
             raise
 
     def counters(self) -> Counters:
+        if not self.control.hello().is_configured:
+            return _nothing_counted()
         counted, drops = self.control.counters(), self.control.drops()
         used = self.control.info()["counter_cells_used"]
         packets, size = self.cell_totals(used)
@@ -145,9 +148,13 @@ class VppEngine:
         )
 
     def counter_cells(self, bindings: Records) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        if not self.control.hello().is_configured:
+            return np.full(len(bindings), NONE, np.uint32), np.zeros(len(bindings), np.uint32)
         return self.control.cells(bindings)
 
     def why(self, packet: bytes, side: Side) -> Explanation:
+        if not self.control.hello().is_configured:
+            return Explanation(NO_TABLES, 0, None, None, (), ())
         reply, made = self.control.why(packet, side)
         return Explanation(
             verdict=reply.verdict,
@@ -228,6 +235,12 @@ class VppEngine:
         if info["generation"] == generation:  # else it is somebody else's by now: the next read dumps
             said = (generation, info["digest"], info["settings"])
             self._known = _Known(self.client.boot_id, *said, tables, expected)
+
+
+def _nothing_counted() -> Counters:
+    none = np.zeros(0, np.uint64)
+    verdicts = np.zeros((2, lib.ips_verdict_count()), np.uint64)
+    return Counters(verdicts, none, none, np.zeros(0, DROP), errors_sent=0, errors_limited=0, drop_overflow=0)
 
 
 def _digest(image: bytes | bytearray) -> int:

@@ -35,6 +35,7 @@ class Retval(IntEnum):
     BD_IN_USE = -120
     UNSUPPORTED = -126
     DUPLICATE_IF_ADDRESS = -127
+    INIT_FAILED = -144
     NETLINK_ERROR = -145
     BD_ALREADY_HAS_BVI = -152
     RSRC_IN_USE = -155
