@@ -5,6 +5,7 @@ Only reads. Without ``engine`` no VPP runs: a managed one is about to be started
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from ipshare.engine.vpp.startup import CELL_BYTES
 from ipshare.errors import NotRunning, Problem
 from ipshare.model import Config, Vpp
 
-NET = Path("/sys/class/net")
 VHOST = Path("/dev/vhost-net")
 
 
@@ -62,9 +62,10 @@ def _installed(config: Config) -> Iterator[Problem]:
 
 
 def _devices(vpp: Vpp) -> Iterator[Problem]:
-    """Of a VPP that will run here, in this network namespace."""
+    """Of a VPP that will run here, in this network namespace (of which /sys need not be)."""
+    here = {name for _, name in socket.if_nameindex()}
     for port in vpp.interfaces:
-        if port.host is not None and not (NET / port.host).exists():
+        if port.host is not None and port.host not in here:
             yield _problem(
                 f"there is no device {port.host} for {port.name} to open",
                 "correct `host`, or make the device first: ip link show",
