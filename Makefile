@@ -5,7 +5,7 @@ PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev make iproute2 nftables iputils-ping
 APT_TEST := procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev
 
-.PHONY: demo test setup setup-test lint bench perf fuzz clean
+.PHONY: demo test setup setup-test lint bench perf perf-vpp fuzz clean
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
@@ -44,7 +44,11 @@ bench: setup-test
 	$(PY) -m ipshare bench $(BENCH)
 
 perf: setup-test
-	$(PY) -m pytest perf $(PYTEST)
+	$(PY) -m pytest perf --ignore=perf/vpp $(PYTEST)
+
+# Beside VPP's own translators; needs an installed VPP and the plugin. Figures: build/perf-vpp.{txt,json,svg}
+perf-vpp: setup-test
+	$(PY) -m pytest perf/vpp --timeout=1200 $(PYTEST)
 
 # One fuzz target for as long as you like: make fuzz TARGET=fuzz_parse SECONDS=3600
 SECONDS ?= 600

@@ -23,8 +23,8 @@ GROUPS = (
 
 
 def svg(results: Sequence[Result], caption: str, groups: Sequence[tuple[str, str, str]] = GROUPS) -> str:
-    """The groups that have figures, one below the other. ``caption``: what machine this was. A group: prefix of
-    names, unit, title."""
+    """The groups that have figures, one below the other. ``caption``: what machine this was. A group: prefix
+    of names, unit, title."""
     body: list[str] = []
     y = TOP
     for prefix, unit, title in groups:

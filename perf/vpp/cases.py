@@ -1,9 +1,9 @@
-"""cases: what is measured beside ipshare: plain routing, a second lookup alone, and the translators VPP has.
+"""cases: what is measured beside ipshare: plain routing, a second lookup alone, and the translators VPP
+has.
 
-Each case enters by an interface of its own, so that a translator's features are on its packets only; all leave by
-pg0. Destinations are rewritten, from 100.N.0.0/16 or 2001:db8:bN::/48 to
-172.(16 + N).0.0/16 or 2001:db8:cN::/48. Addresses of ipshare's own sites (vpp.ours) lie elsewhere. Commands are
-VPP's CLI.
+Each case enters by an interface of its own, so that a translator's features are on its packets only; all
+leave by pg0. Destinations are rewritten, from 100.N.0.0/16 or 2001:db8:bN::/48 to 172.(16 + N).0.0/16 or
+2001:db8:cN::/48. Addresses of ipshare's own sites (vpp.ours) lie elsewhere. Commands are VPP's CLI.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ def interfaces(count: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`setup(interface, n)`: commands for n bindings; packets go to n addresses from `base`. `through`: the node
-    that every packet has to pass, or the case measured something else. `opened`: flows begin with SYN."""
+    """``setup(interface, n)``: commands for n bindings; packets go to n addresses from ``base``.
+
+    ``through``: the node that every packet has to pass. ``opened``: flows begin with SYN. ``kinds``: packets
+    that it can translate besides ``kind``. ``largest``: bindings that it is measured with where growth is.
+    """
 
     name: str
     family: int
@@ -52,8 +55,8 @@ class Case:
     through: str
     kind: Kind = "mixed"
     opened: bool = False
-    kinds: tuple[Kind, ...] = ()  # further ones that it can translate
-    largest: int = SIZE  # bindings that it is measured with in the table of growth
+    kinds: tuple[Kind, ...] = ()
+    largest: int = SIZE
     note: str = ""
 
 
@@ -214,7 +217,7 @@ ALONE = (
         note="static-mapping-only connection-tracking",
     ),
 )
-"""Each in a VPP process of its own: the plugin cannot run beside nat44-ed, and may take the process with it."""
+"""Each in a VPP process of its own: the plugin cannot run beside nat44-ed, and may end the process."""
 
 
 def packets_of(case: Case, n: int, pattern: flows.Pattern, kind: Kind) -> flows.Frames:

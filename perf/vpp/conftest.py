@@ -1,9 +1,10 @@
 """The performance suite on VPP: `make perf-vpp`. Needs an installed VPP and the plugin; about two minutes.
 
-As in perf/: nothing asserts a time; a cost is held against ip-lookup + ip-rewrite of the same burst (limits.py) and its
-ratio against what this class of machine had before (baselines/KEY.json, renewed with --update-baselines).
-pytest-benchmark gets the same ratios, as passes of lookup + rewrite in the place of seconds: its tables,
---benchmark-save and --benchmark-compare work. Figures go to build/perf-vpp.{json,txt,svg}.
+As in perf/: nothing asserts a time; a cost is held against ip-lookup + ip-rewrite of the same burst
+(limits.py) and its ratio against what this class of machine had before (baselines/KEY.json, renewed with
+--update-baselines). pytest-benchmark gets the same ratios, as passes of lookup + rewrite in the place of
+seconds: its tables, --benchmark-save and --benchmark-compare work. Figures go to
+build/perf-vpp.{json,txt,svg}.
 """
 
 from __future__ import annotations

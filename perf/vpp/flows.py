@@ -1,7 +1,7 @@
 """flows: which addresses the packets of a case go to, and fragments whose datagrams have a first one.
 
-Addresses are numbered from a base, `many` of them; "few" packets are 256 flows to 250 of them, "all" has a packet
-for each in random order.
+Addresses are numbered from a base, ``many`` of them; "few" packets are 256 flows to 250 of them, "all" has a
+packet for each in random order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def numbers(pattern: Pattern, many: int) -> core.Numbers:
 
 
 def of(kind: Kind, family: int, targets: Bytes) -> Frames:
-    """One packet to each target; of kind "fragment": every other one a first fragment, the next one its last."""
+    """One packet to each target; of kind "fragment": a first fragment, then the last one, to every other."""
     if kind != "fragment":
         return frames(kind, family, targets)
     whole = targets[0::2][: len(targets) // 2]

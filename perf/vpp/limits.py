@@ -1,5 +1,5 @@
-"""What a ratio may be on VPP. `target`: where the project wants to be (docs/performance-vpp.md says where it is not);
-`limit`: where the suite fails, with the noise of a shared machine."""
+"""What a ratio may be on VPP. ``target``: where the project wants to be (docs/performance-vpp.md says where
+it is not); ``limit``: where the suite fails, with the noise of a shared machine."""
 
 from __future__ import annotations
 

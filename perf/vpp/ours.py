@@ -1,8 +1,8 @@
 """ours: a VPP with the ipshare plugin, its tables loaded through the binary API from packed images.
 
 Sites are those of ipshare.bench.sites: 16 end points, their routes by pg0 (vpp.cases). A variant is a way of
-translating: outer with the next hop stacked (the end points' records name it) or looked up a second time, inner
-always looked up. Loading goes by the files and messages that the driver uses, without the driver.
+translating: outer with the next hop stacked (the end points' records name it) or looked up a second time,
+inner always looked up. Loading goes by the files and messages that the driver uses, without the driver.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Loader:
             tables = replace(tables, endpoints=ends)
         return tables
 
-    def of(self, variant: Variant, n: int, then: Callable[[], None] | None = None) -> Callable[[], None]:
-        """What loads the variant with n bindings unless it is the live one; ``then``: afterwards."""
+    def of(self, variant: Variant, n: int) -> Callable[[], None]:
+        """What loads the variant with n bindings, unless it is live."""
 
         def load() -> None:
             key = (variant, n)
@@ -87,8 +87,6 @@ class Loader:
                     self._images[key] = pack(self.tables(variant, n))
                 self.load(self._images[key])
                 self.live = key
-                if then:
-                    then()
 
         return load
 

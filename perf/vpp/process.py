@@ -92,6 +92,11 @@ class Vpp:
         text = "\n".join(f.read_text(errors="replace") for f in files if f.exists())
         return "\n".join(re.sub(r"\x1b\[\d*m", "", text).splitlines()[-12:])
 
+    def switches(self) -> int:
+        """How often its main thread lost the processor, or gave it up."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return sum(int(n) for n in re.findall(r"ctxt_switches:\s+(\d+)", status))
+
     def cli(self, command: str) -> str:
         """What VPP answers. Raises VppFailed where it refuses the command or has died."""
         try:

@@ -1,8 +1,10 @@
 """programming: a million bindings into a VPP, idle and under full load, without and with a worker.
 
-Loaded: the packet generator sends translated packets as fast as they pass, all the time. Counted: packets that did not
-come out, and worker barriers by VPP's event log (`event-logger trace barrier`); those of the command line that reads
-the log are left out. Commands of VPP's command line are sent before and after, never in between.
+Loaded: the packet generator sends translated packets as fast as they pass, all the time. Counted: packets
+that did not come out, and worker barriers by VPP's event log (`event-logger trace barrier`); those of the
+command line that reads the log are left out. Commands of VPP's command line are sent before and after,
+never in between. The bindings replace others of the same network; a network that comes or goes changes the
+FIB, which takes barriers.
 """
 
 from __future__ import annotations

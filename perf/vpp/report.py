@@ -1,8 +1,9 @@
 """report: series and states become figures (ipshare.bench Result), a table, JSON and a plot.
 
-Names: added.v4.nat44-ed.tcp, growth.v4.ipshare.stacked.1m.all, programming.1-worker.loaded.commit. An added cost is in
-clocks (of the time stamp counter, as VPP counts) per packet; its ratio is to one pass of ip-lookup and
-ip-rewrite in the same burst. A growth's ratio is to 1 k bindings and few destinations of the same round.
+Names: added.v4.nat44-ed.tcp, growth.v4.ipshare.stacked.1m.all, programming.1-worker.loaded.commit. An added
+cost is in clocks (of the time stamp counter, as VPP counts) per packet; its ratio is to one pass of
+ip-lookup and ip-rewrite in the same burst. A growth's ratio is to 1 k bindings and few destinations of the
+same round.
 """
 
 from __future__ import annotations
