@@ -132,7 +132,7 @@ class Generator:
             f" maxframe 1 limit {len(batch)} {stream} }}"
         )
         self._run("packet-generator enable-stream cases")
-        self._until_idle()
+        self.until_idle()
         self._run(f"packet-generator capture {leave} disable")
         self._run("packet-generator delete cases")
         sent = _between(read_pcap(out), serials)
@@ -141,10 +141,10 @@ class Generator:
         out.unlink()
         return (_passed(*both) for both in zip(sent, traces, strict=True))
 
-    def _until_idle(self) -> None:
+    def until_idle(self) -> None:
         """VPP disables the stream at its limit, one turn of its loop after the last packet is through."""
         deadline = time.monotonic() + self.patience_s
-        while re.search(r"^cases\s+Yes", self.cli("show packet-generator"), re.MULTILINE):
+        while re.search(r"^\S+\s+Yes", self.cli("show packet-generator"), re.MULTILINE):
             assert time.monotonic() < deadline, "the packet generator does not come to an end"
 
     def _run(self, line: str) -> None:

@@ -22,14 +22,13 @@ from typing import Any
 
 from ipshare.core import VERDICTS
 from ipshare.engine.tables import Tables, pack
-from ipshare.engine.vpp.client import Client
 from tests.cases.judge import expected, other_side
 from tests.oracle.checksum import folded, pseudo
 from tests.oracle.parse import PARTIAL, PLAIN, TCP, UDP, Offload, Refused
 from tests.oracle.rewrite import DST, SRC, address_of, place
 from tests.vpp.pg import SENTINEL, Generator, Passed, hop
 from tests.vpp.taken_over import ANSWERED_BY_VPP, DROPS
-from tests.vpp.vpp_process import vpp
+from tests.vpp.vpp_process import Running, vpp
 
 SHARED_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 SIDES = ("outer", "inner")
@@ -53,21 +52,22 @@ class Result:
 
 
 class PgNode:
-    """``client``: of a VPP whose plugin is not configured yet. ``directory``: for files, best on tmpfs."""
+    """``running``: its plugin is not configured yet. ``directory``: for files, best on tmpfs."""
 
-    def __init__(self, client: Client, directory: Path, *, service: int = 0, delivery: int = 0) -> None:
-        self.client, self.directory = client, directory
+    def __init__(self, running: Running, directory: Path, *, service: int = 0, delivery: int = 0) -> None:
+        self.running, self.directory = running, directory
+        self.client = client = running.client
         self.generator = Generator(client.cli, directory)
         self.tables = sorted({service, delivery})
         self.way_out = ""
         for table in self.tables:
             if table:
-                self._run(f"ip table add {table}", f"ip6 table add {table}")
+                self.run(f"ip table add {table}", f"ip6 table add {table}")
         gso = f"gso-enabled gso-size {SEGMENT}"
         for number, options in enumerate(("", "", gso, "csum-offload-enabled", gso)):
             self.generator.interface(number, options=options, table=service)
-        self._run("set interface feature gso pg1 enable")
-        self._run(*(f"set interface ip address pg0 {own}" for own in ADDRESSES))
+        self.run("set interface feature gso pg1 enable")
+        self.run(*(f"set interface ip address pg0 {own}" for own in ADDRESSES))
         self.leave_by("pg1")
         client.call(
             "ipshare_configure", service_table=service, delivery_table=delivery, counter_cells=1 << 12
@@ -78,18 +78,35 @@ class PgNode:
         for verb, interface in (("del", self.way_out), ("add", name)):
             for table in self.tables if interface else ():
                 for prefix in ("0.0.0.0/0", "::/0", f"{SENTINEL[4]}/32", f"{SENTINEL[6]}/128"):
-                    self._run(f"ip route {verb} {prefix} table {table} via {interface}")
+                    self.run(f"ip route {verb} {prefix} table {table} via {interface}")
         self.way_out = name
 
     def load(self, content: Tables) -> int:
         """Prepared by file and committed; the generation."""
+        return self.commit(self.prepare(bytes(pack(content))))
+
+    def prepare(self, image: bytes) -> int:
+        """The generation that a commit makes live. Raises ``ApiRefused``."""
         file = self.directory / "image"
-        file.write_bytes(bytes(pack(content)))
+        file.write_bytes(image)
         try:
-            prepared = self.client.call("ipshare_prepare", path=str(file)).generation
+            return int(self.client.call("ipshare_prepare", path=str(file)).generation)
         finally:
             file.unlink()
-        return int(self.client.call("ipshare_commit", generation=prepared).generation)
+
+    def commit(self, generation: int) -> int:
+        return int(self.client.call("ipshare_commit", generation=generation).generation)
+
+    def info(self) -> dict[str, int]:
+        """struct ips_tables_info of the plugin, and what it says of itself."""
+        reply = self.client.call("ipshare_info")
+        return {name: value for name, value in reply._asdict().items() if name not in ("context", "_0")}
+
+    def sent(self, name: str) -> int:
+        """Packets that this interface has sent since VPP began."""
+        found = self.client.dump("sw_interface_dump", name_filter=name, name_filter_valid=True)
+        (index,) = (row.sw_if_index for row in found if row.interface_name == name)
+        return int(self.running.stats.combined("/if/tx")[0][index])
 
     def verdicts(self) -> Counter[tuple[str, str]]:
         """What the plugin counted, by (side, verdict), those that occurred."""
@@ -111,7 +128,8 @@ class PgNode:
         assert counted == traced, "counters and traces differ"
         return results
 
-    def _run(self, *lines: str) -> None:
+    def run(self, *lines: str) -> None:
+        """Lines of VPP's debug CLI that print nothing where they succeed."""
         for line in lines:
             said = self.client.cli(line).strip()
             assert not said, f"{line}: {said}"
@@ -181,4 +199,4 @@ def pg_node(**options: Any) -> Iterator[PgNode]:
     """A VPP for tests with generator interfaces. ``options``: of ``vpp_process.vpp``; tables included."""
     service, delivery = options.get("tables", (0, 0))
     with vpp(**options) as running, tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as directory:
-        yield PgNode(running.client, Path(directory), service=service, delivery=delivery)
+        yield PgNode(running, Path(directory), service=service, delivery=delivery)
