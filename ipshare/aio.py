@@ -19,7 +19,7 @@ from ipshare.engine.plan import Plan
 from ipshare.engine.plan_text import MAX_ITEMS, Summary
 from ipshare.engine.protocol import EngineInfo, Side
 from ipshare.engine.tables import Tables
-from ipshare.engine.totals import Totals, count
+from ipshare.engine.totals import Totals
 from ipshare.errors import Problem
 from ipshare.model import Config
 
@@ -79,17 +79,12 @@ class Node:
 
     async def watch(self, interval_s: float = 1.0) -> AsyncIterator[Totals]:
         """Increments of the counters, one for each interval; cancel or break to end."""
-        tables = await self.tables()
-        before = await _run(lambda: count(self.sync.engine, tables))
+        watch = self.sync.watching()
+        await _run(watch.look)
         while True:
             await asyncio.sleep(interval_s)
-            now = await _run(lambda tables=tables: count(self.sync.engine, tables))  # type: ignore[misc]
-            if now.generation != before.generation:
-                tables = await self.tables()
-                before = await _run(lambda tables=tables: count(self.sync.engine, tables))  # type: ignore[misc]
-                continue
-            yield now.since(before)
-            before = now
+            if (delta := await _run(watch.look)) is not None:
+                yield delta
 
     async def close(self) -> None:
         await _run(self.sync.close)

@@ -40,6 +40,7 @@ from ipshare.engine.plan_text import MAX_ITEMS, Summary, named, summarize
 from ipshare.engine.protocol import Engine, EngineInfo, Side
 from ipshare.engine.tables import Tables
 from ipshare.engine.totals import Totals, count
+from ipshare.engine.watching import Watch
 from ipshare.errors import EngineError, IpshareError, NotRunning, Problem, Refused
 from ipshare.model import Config
 
@@ -129,19 +130,19 @@ class Node:
         return count(self.engine, self.tables())
 
     def watch(self, interval_s: float = 1.0) -> Iterator[Totals]:
-        """Increments of the counters, one for each interval, until the engine is gone (NotRunning)."""
-        pause = threading.Event()
-        tables = self.tables()
-        before = count(self.engine, tables)
+        """Increments of the counters, one for each interval in which tables and engine stayed the same
+        (another ``boot_id``: another engine). Goes on as long as an agent would start the engine again; then
+        raises NotRunning."""
+        pause, watch = threading.Event(), self.watching()
+        watch.look()
         while True:
             pause.wait(interval_s)
-            if self.engine.info().generation != before.generation:
-                tables = self.tables()
-                before = count(self.engine, tables)
-                continue
-            now = count(self.engine, tables)
-            yield now.since(before)
-            before = now
+            if (delta := watch.look()) is not None:
+                yield delta
+
+    def watching(self) -> Watch:
+        """What ``watch`` does, one look at a time."""
+        return Watch(lambda: self.engine, self.tables, self._is_kept)
 
     def why(self, packet: str | bytes, *, side: Side | None = None, offline: bool = False) -> Answer:
         """What happens to a packet, given in words (ipshare.engine.packet_words) or as bytes.
@@ -152,8 +153,11 @@ class Node:
         data = packet_of(packet) if isinstance(packet, str) else packet
         if offline:
             wanted, engine = desired(self.config), MemoryEngine()
-            engine.apply(diff(Tables(), wanted))
-            return ask(engine, wanted, data, side)
+            try:
+                engine.apply(diff(Tables(), wanted))
+                return ask(engine, wanted, data, side)
+            finally:
+                engine.stop()
         return ask(self.engine, self.tables(), data, side)
 
     @property
@@ -262,6 +266,12 @@ class Node:
     ) -> None:
         self.close()
 
+    def _is_kept(self) -> bool:
+        agent = self._agent()
+        if agent is not None:
+            agent.close()
+        return agent is not None
+
     def _agent(self) -> AgentClient | None:
         try:
             return AgentClient(self.config.node.runtime_dir)
@@ -276,6 +286,12 @@ class Node:
 
 def _unknown(config: Config, left: Sequence[str]) -> EngineError:
     """Not "nothing to do": the journal that says what to put back is gone, or another node has the kernel."""
+    if config.vpp is not None:
+        return EngineError(
+            f"nothing is known of node {config.node.name}, but VPP has what it makes: {left[0]}",
+            hint="runtime_dir was removed: `ipshare agent FILE` takes the node over, so that `ipshare down` "
+            "can end it",
+        )
     more = f" and {len(left) - 1} more" if len(left) > 1 else ""
     return EngineError(
         f"nothing is known of node {config.node.name}, but routes and rules like its own are there: "

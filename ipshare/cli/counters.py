@@ -35,11 +35,15 @@ def counters_(
             totals = node.counters()
             output.emit(totals.to_json(most)) if as_json else _print(totals, most)
             return
+        engine = ""
         for delta in node.watch(interval):
+            restarted, engine = engine not in ("", delta.boot_id), delta.boot_id
             if as_json:
-                record: dict[str, Any] = {"time": time.time(), "interval_s": interval}
+                record = {"time": time.time(), "interval_s": interval, "restarted": restarted}
                 output.emit(record | delta.to_json(most), one_line=True)
             else:
+                if restarted:
+                    output.line("--- the engine was restarted: its counters began anew ---", fg="yellow")
                 _print_rates(delta, most, interval)
 
 

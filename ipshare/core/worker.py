@@ -140,7 +140,7 @@ class Worker:
 
     def explain(self, side: Literal["outer", "inner"], packet: bytes) -> Outcome:
         """Like ``process``, but nothing is counted."""
-        lib.ips_worker_set_counters(self._worker, ffi.NULL, ffi.NULL, 0)  # the worker's own: nobody reads them
+        lib.ips_worker_set_counters(self._worker, ffi.NULL, ffi.NULL, 0)  # the worker's own, never read
         try:
             return self.process(side, packet)
         finally:

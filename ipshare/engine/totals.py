@@ -27,8 +27,9 @@ SIDES = ("outer", "inner")
 @dataclass(frozen=True, eq=False, slots=True)
 class Totals:
     """``packets``, ``bytes``: of each record of ``tables.bindings``, shape (n,). ``raw``: cells and
-    verdicts."""
+    verdicts. ``boot_id``: the engine process that counted."""
 
+    boot_id: str
     generation: int
     tables: Tables
     raw: Counters
@@ -37,8 +38,13 @@ class Totals:
     packets: U64
     bytes: U64
 
+    @property
+    def of(self) -> tuple[str, int]:
+        """(engine process, generation): totals can be compared only where this is the same."""
+        return self.boot_id, self.generation
+
     def since(self, before: Totals) -> Totals:
-        """What was counted after ``before``, which has to be of the same generation."""
+        """What was counted after ``before``, which has to be of the same process and generation."""
         raw, old = self.raw, before.raw
         size = min(len(raw.packets), len(old.packets))
         cells = [
@@ -53,7 +59,7 @@ class Totals:
             errors_limited=raw.errors_limited - old.errors_limited,
             drop_overflow=raw.drop_overflow - old.drop_overflow,
         )
-        return _sum(self.generation, self.tables, delta, self.first, self.span)
+        return _sum(self.of, self.tables, delta, self.first, self.span)
 
     def verdicts(self) -> list[dict[str, Any]]:
         """Packets by side and verdict, most first; those that never occurred are left out."""
@@ -135,18 +141,20 @@ class Totals:
 def count(engine: Engine, tables: Tables) -> Totals:
     """The counters now. ``tables``: the engine's."""
     first, span = engine.counter_cells(tables.bindings)
-    return _sum(engine.info().generation, tables, engine.counters(), first, span)
+    raw = engine.counters()
+    info = engine.info()  # last: if it is that of ``tables``, so was all the rest
+    return _sum((info.boot_id, info.generation), tables, raw, first, span)
 
 
 def _sum(
-    generation: int,
+    of: tuple[str, int],
     tables: Tables,
     raw: Counters,
     first: npt.NDArray[np.uint32],
     span: npt.NDArray[np.uint32],
 ) -> Totals:
     return Totals(
-        generation,
+        *of,
         tables,
         raw,
         first,

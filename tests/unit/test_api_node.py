@@ -10,6 +10,7 @@ import pytest
 
 from ipshare import aio, api
 from ipshare.agent.datapath import node_lock
+from ipshare.engine.memory import MemoryEngine
 from ipshare.errors import ConfigError, EngineError, NotRunning, Refused
 from tests.agent_world import Routes, World, site, site_text
 
@@ -71,9 +72,13 @@ def test_two_at_once_the_second_is_refused_and_told_who(world: World) -> None:
     assert world.running is None
 
 
-def test_offline_needs_nothing(world: World) -> None:
+def test_offline_needs_nothing_and_keeps_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[MemoryEngine] = []
+    monkeypatch.setattr(api, "MemoryEngine", lambda: made.append(MemoryEngine()) or made[-1])
     answer = node_of(world, to="B").why(WORDS, offline=True)
     assert (answer.verdict, answer.endpoint) == ("OK", "B")
+    with pytest.raises(NotRunning):
+        made[0].info()  # its tables are C's memory: nobody else frees them
     assert world.launches == 0
     assert not (world.directory / "state").exists()
 
@@ -121,7 +126,7 @@ def test_asyncio_does_the_same(world: World) -> None:
 
 
 def test_the_two_have_the_same_names() -> None:
-    public = {name for name in vars(api.Node) if not name.startswith("_")} - {"engine", "stored"}
+    public = {name for name in vars(api.Node) if not name.startswith("_")} - {"engine", "stored", "watching"}
     assert public <= {name for name in vars(aio.Node) if not name.startswith("_")}
 
 

@@ -15,10 +15,11 @@ from ipshare.engine.embedded.capture import TapRule, TapState
 from ipshare.engine.embedded.control import DEFAULT_TIMEOUT_S, Control
 from ipshare.engine.embedded.counters import Region
 from ipshare.engine.embedded.wire import ControlError
+from ipshare.engine.failures import EngineRestarted
 from ipshare.engine.plan import Plan
 from ipshare.engine.protocol import Counters, EngineInfo, Explanation, Side
 from ipshare.engine.tables import Records, Tables, unpack
-from ipshare.errors import EngineError, Refused
+from ipshare.errors import Refused
 
 
 class EmbeddedEngine:
@@ -105,12 +106,13 @@ class EmbeddedEngine:
     # ---- beyond the protocol -------------------------------------------------
 
     def region(self) -> Region:
-        """The live counters of the process that answers now. Raises ``EngineError`` while it is replaced."""
+        """The live counters of the process that answers now. Raises ``EngineRestarted`` while it is
+        replaced."""
         hello = self.control.hello()
         if self._region is None or self._region.boot_id != hello.boot_id:
             self._region = self.control.counters()
         if self._region.boot_id != hello.boot_id:
-            raise EngineError("the engine was restarted just now", hint="ask again")
+            raise EngineRestarted("the engine was restarted just now", hint="ask again")
         return self._region
 
     def start_tap(self, rule: TapRule) -> TapState:
