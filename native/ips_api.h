@@ -97,7 +97,9 @@ struct ips_image_header {
   uint32_t magic, version;
   uint32_t flags, header_bytes;
   uint64_t total_bytes;
-  uint64_t digest;          /* ips_digest() of everything after the header */
+  uint64_t digest;          /* ips_digest() of everything after the header: the content's name, whatever number it is
+                               given. Of the header, sizes and counts are held against each other, (term, revision)
+                               and base against the live generation; the rest is told by ips_tables_info.settings */
   uint64_t base_generation; /* of a delta; else 0 */
   uint64_t term, revision;
   uint32_t network_bytes, endpoint_bytes, policy_bytes, member_bytes, binding_bytes; /* record sizes */
@@ -248,7 +250,7 @@ size_t ips_tables_reclaim(struct ips_tables *t);
 struct ips_tables_info {
   uint64_t generation, previous, prepared; /* 0: none */
   uint64_t term, revision, digest;         /* of the live generation: header digest of its complete image */
-  uint64_t settings;                       /* ips_digest() of its header from `roles` on: with digest, all that it does */
+  uint64_t settings; /* digest of the rest of its header: flags, roles .. icmp_rate; with `digest`: all that it does */
   uint64_t bytes;                          /* memory of all generations */
   uint32_t n_networks, n_endpoints, n_policies, n_members, n_bindings, roles;
 };
@@ -411,7 +413,7 @@ void ips_frag_stats(const struct ips_frag_table *t, struct ips_frag_stats *out);
 /* ---- benchmarks (ips_bench.c) ------------------------------------------ */
 
 /* All in nanoseconds of this thread's processor time. */
-/* `rounds` passes over n packets (packet i at packets + i * stride, lengths[i] bytes, each at most stride <= 1,920),
+/* `rounds` passes over n packets (packet i at packets + i * stride, lengths[i] bytes, each at most stride <= 1,984),
  * including a copy of each; w NULL: the copying alone. ahead: ips_prefetch is called so many packets early, its second
  * step half as many; 0: never.
  * Returns 0: out of memory or range. */

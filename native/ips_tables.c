@@ -157,6 +157,16 @@ uint64_t ips_tables_rollback(struct ips_tables *t) {
 
 /* ---- read out ---- */
 
+/* Everything of the header that says what the node does; sizes and counts follow from the records, numbers are its
+ * name. `flags` of a generation's header are without DELTA. */
+static uint64_t settings_digest(const struct ips_image_header *h) {
+  struct ips_digest_state d;
+  ips_digest_begin(&d);
+  ips_digest_add(&d, &h->flags, sizeof h->flags);
+  ips_digest_add(&d, &h->roles, sizeof *h - offsetof(struct ips_image_header, roles));
+  return ips_digest_end(&d);
+}
+
 void ips_tables_info(const struct ips_tables *t, struct ips_tables_info *out) {
   const struct ips_control *c = t->control;
   *out = (struct ips_tables_info){.bytes = c->mem.bytes};
@@ -167,7 +177,7 @@ void ips_tables_info(const struct ips_tables *t, struct ips_tables_info *out) {
   out->generation = c->live->root.generation;
   out->term = h->term, out->revision = h->revision;
   out->digest = ips_content_digest(c->live->content);
-  out->settings = ips_digest(&h->roles, sizeof *h - offsetof(struct ips_image_header, roles));
+  out->settings = settings_digest(h);
   out->n_networks = h->n_networks, out->n_endpoints = h->n_endpoints, out->n_policies = h->n_policies;
   out->n_members = h->n_members, out->n_bindings = h->n_bindings, out->roles = h->roles;
 }
