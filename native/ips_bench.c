@@ -20,9 +20,18 @@ static uint64_t now_ns(void) {
 
 uint64_t ips_bench_clock(uint32_t additions) {
   uint64_t begin = now_ns(), x = 0;
-  for (uint32_t i = 0; i < additions; i += 8)
-    __asm__ volatile("add $1, %0; add $1, %0; add $1, %0; add $1, %0; add $1, %0; add $1, %0; add $1, %0; add $1, %0" : "+r"(x));
+  for (uint64_t i = 0; i < additions; i += 8)
+    for (unsigned k = 0; k < 8; k++) { /* is unrolled; the barrier keeps the eight from becoming one addition of 8 */
+      x++;
+      __asm__ volatile("" : "+r"(x));
+    }
   return now_ns() - begin;
+}
+
+static bool all_fit(const uint16_t *lengths, uint32_t n, uint32_t stride) {
+  for (uint32_t i = 0; i < n; i++)
+    if (lengths[i] > stride) return false;
+  return true;
 }
 
 static inline void look_ahead(const struct ips_worker *w, int side, const uint8_t *work, const uint16_t *lengths, uint32_t i, uint32_t m,
@@ -34,7 +43,7 @@ static inline void look_ahead(const struct ips_worker *w, int side, const uint8_
 
 uint64_t ips_bench_packets(struct ips_worker *w, int side, const uint8_t *packets, uint32_t stride, const uint16_t *lengths,
                            uint32_t n, uint32_t rounds, uint32_t ahead) {
-  if (stride > ROOM - BEFORE) return 0;
+  if (stride > ROOM - BEFORE || !all_fit(lengths, n, stride)) return 0;
   uint8_t *work = aligned_alloc(64, (size_t)FRAME * ROOM);
   if (!work) return 0;
   memset(work, 0, (size_t)FRAME * ROOM);

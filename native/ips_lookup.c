@@ -62,7 +62,7 @@ uint64_t ips_bench_lookup(const struct ips_tables *t, int local, int family, con
       struct ips_hit h;
       if (ahead && i + ahead < n) ips_prefetch_global(r, (unsigned)family, keys + 16 * (i + ahead));
       bool hit = local ? ips_find_local(r, (unsigned)family, keys + 16 * i, &h)
-                       : ips_find_global(r, (unsigned)family, keys + 16 * i, clients + 16 * i, &h);
+                       : ips_find_global(r, (unsigned)family, keys + 16 * i, clients ? clients + 16 * i : NULL, &h);
       if (hit) sum += h.endpoint + ips_ld32(h.address) + h.counter;
     }
   clock_gettime(CLOCK_MONOTONIC, &end);
