@@ -35,6 +35,7 @@ class Settings:
     buffers: int = 16384
     poll_sleep_us: int = 100
     plugins: tuple[str, ...] = PLUGINS
+    is_ours_enabled: bool = True
     extra: str = ""
     binary: Path | None = None
     plugin_path: Path | None = None
@@ -69,7 +70,8 @@ def statseg_bytes(counter_cells: int, workers: int) -> int:
 def startup_conf(settings: Settings, install: Install) -> str:
     """The text of startup.conf."""
     stats = settings.statseg_bytes or statseg_bytes(settings.counter_cells, settings.workers)
-    enabled = [*settings.plugins, *([PLUGIN] if install.plugin is not None else [])]
+    ours = [PLUGIN] if settings.is_ours_enabled and install.plugin is not None else []
+    enabled = [*settings.plugins, *ours]
     added = ":".join(str(path) for path in install.plugin_dirs)
     lines = [
         f"unix {{ nodaemon nosyslog nobanner nocolor cli-listen {settings.cli}"
