@@ -36,12 +36,10 @@ def show_(
             _info(node, as_json)
         elif topic == "bindings":
             _bindings(node.tables(), prefix, most, as_json)
+        elif topic == "endpoints":
+            _endpoints(node.tables(), _paths(node), as_json)
         else:
-            pages: dict[str, Callable[[Tables, bool], None]] = {
-                "tables": _tables,
-                "endpoints": _endpoints,
-                "policies": _policies,
-            }
+            pages: dict[str, Callable[[Tables, bool], None]] = {"tables": _tables, "policies": _policies}
             pages[topic](node.tables(), as_json)
 
 
@@ -111,35 +109,53 @@ def _tables(tables: Tables, as_json: bool) -> None:
     return None
 
 
-def _endpoints(tables: Tables, as_json: bool) -> None:
+def _paths(node: Node) -> dict[tuple[str, int], dict[str, Any]]:
+    """What the agent's probes last found, by (name, family of the path); empty without an agent."""
+    from ipshare.agent.client import AgentSilent
+    from ipshare.errors import NotRunning
+
+    try:
+        return {(path["name"], path["family"]): path for path in node.status()["paths"]}
+    except (NotRunning, AgentSilent):
+        return {}
+
+
+def _endpoints(tables: Tables, paths: dict[tuple[str, int], dict[str, Any]], as_json: bool) -> None:
     from ipshare.engine.plan_text import ENCAPS, EP_FLAGS, bits_text, prefix_text
     from ipshare.model import unpacked
 
     rows: list[dict[str, Any]] = []
     for index, record in enumerate(tables.endpoints):
         family = int(record["tunnel_family"])
+        name = tables.endpoint_name(index)
+        found = paths.get((name, family if record["encap"] else int(record["family"])), {})
         rows.append(
             {
                 "record": index,
-                "name": tables.endpoint_name(index),
+                "name": name,
                 "local": prefix_text(record, "local") if record["prefix_len"] else None,
                 "family": int(record["family"]),
                 "path": ENCAPS[int(record["encap"])],
                 "tunnel": str(unpacked(record["tunnel_remote"].tobytes(), family)) if family else None,
                 "path_mtu": int(record["path_mtu"]),
+                "path_mtu_measured": found.get("measured"),
+                "path_state": found.get("state"),
                 "flags": bits_text(int(record["flags"]), EP_FLAGS),
             }
         )
     if as_json:
         return output.emit(rows)
+    keys = ("name", "local", "path", "tunnel", "path_mtu")
     output.table(
-        ("#", "name", "local", "path", "tunnel", "path mtu", "flags"),
-        [
-            (str(r["record"]), r["name"], r["local"], r["path"], r["tunnel"], r["path_mtu"], r["flags"])
-            for r in rows
-        ],
+        ("#", *keys[:-1], "path mtu", "measured", "flags"),
+        [(str(r["record"]), *(r[key] for key in keys), _measured(r), r["flags"]) for r in rows],
     )
     return None
+
+
+def _measured(row: dict[str, Any]) -> Any:
+    """Bytes; "down": nothing came back; None: nobody probes it."""
+    return "down" if row["path_state"] == "down" else row["path_mtu_measured"]
 
 
 def _policies(tables: Tables, as_json: bool) -> None:

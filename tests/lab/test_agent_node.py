@@ -140,6 +140,17 @@ def test_an_engine_that_is_killed_comes_back_by_itself(nodes: Nodes) -> None:
     print(next(line for line in log.splitlines() if "the engine is back" in line))
 
 
+def test_watching_goes_on_when_the_engine_is_killed(nodes: Nodes) -> None:
+    words = [*IPSHARE, "counters", "--watch", "--interval", "200ms", "--json"]
+    words += ["-c", str(nodes.lab.site_file("C"))]
+    watch = nodes.lab.popen("C", words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert json.loads(watch.stdout.readline())["restarted"] is False
+    os.kill(nodes.ask("C")["engine_pid"], signal.SIGKILL)
+    assert any(json.loads(line)["restarted"] for line in watch.stdout), watch.stderr.read()
+    nodes.cli("C", "down", str(nodes.lab.site_file("C")))
+    assert watch.wait(30) == 4, "nobody would start another engine now"
+
+
 def test_a_bad_file_at_reload_keeps_the_old_and_a_good_one_is_taken(nodes: Nodes) -> None:
     good = nodes.lab.site_file("C").read_text()
     nodes.lab.site_file("C").write_text(good + "\n[[endpoint]]\nname = 7\n[nonsense]\n")
@@ -238,6 +249,8 @@ def test_paths_are_probed_and_a_narrow_one_is_told_and_alarmed(nodes: Nodes) -> 
     path = next(p for p in nodes.ask("C", "probe")["paths"] if p["name"] == "A")
     assert (path["state"], path["measured"]) == ("narrow", 1400)
     assert "carries only 1400 bytes" in nodes.ask("C")["notes"]["path_mtu"]
+    shown = json.loads(nodes.cli("C", "show", "endpoints", "-c", file, "--json"))
+    assert next(row for row in shown if row["name"] == "A")["path_mtu_measured"] == 1400
     answer = json.loads(
         nodes.cli("C", "why", "-c", file, "--json", f"udp 192.0.2.1:1 > {ADDRESS}:2 len 1450 df")
     )

@@ -300,6 +300,21 @@ class TestLooking:
     def test_policies_have_shares(self, running: World, ipshare: Run) -> None:
         assert "A 50%, B 50%" in ipshare("show", "policies")[1]
 
+    def test_end_points_have_the_measured_path_mtu_beside_the_configured(
+        self, running: World, ipshare: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert json.loads(ipshare("show", "endpoints", "--json")[1])[0]["path_mtu_measured"] is None
+        found = [("A", 4, 1400, "narrow"), ("A", 6, 1280, "narrow"), ("B", 4, None, "down")]
+        paths = [dict(zip(("name", "family", "measured", "state"), row, strict=True)) for row in found]
+        monkeypatch.setattr(api.Node, "status", lambda _: {"paths": paths})
+        rows = json.loads(ipshare("show", "endpoints", "--json")[1])
+        assert [(r["path_mtu"], r["path_mtu_measured"], r["path_state"]) for r in rows] == [
+            (1500, 1400, "narrow"),
+            (1500, None, "down"),
+        ]
+        text = ipshare("show", "endpoints")[1]
+        assert re.search(r"\bA .* 1,500 +1,400", text) and re.search(r"\bB .* 1,500 +down", text)
+
     def test_why(self, running: World, ipshare: Run) -> None:
         code, out, _ = ipshare("why", "tcp", "198.51.100.1:1", ">", "203.0.113.5:80", "syn")
         assert code == 0
