@@ -94,11 +94,13 @@ def embedded(engine: Engine, what: str) -> EmbeddedEngine:
     if isinstance(engine, EmbeddedEngine):
         return engine
     hint = "the embedded engine can"
-    if engine.info().kind == "vpp":
+    if what == "capture":
         hint = (
-            "VPP's own: vppctl pcap trace rx tx max 1000 intfc INTERFACE file NAME, vppctl trace add NODE 100"
+            "VPP's own can: `vppctl pcap trace rx tx max 1000 intfc NAME file x.pcap` writes what an "
+            "interface brings and takes; `vppctl trace add af-packet-input 100` and `vppctl show trace` show "
+            "each packet's way with binding, generation and verdict; `ipshare why` asks without a packet"
         )
-    raise Refused(f"this node's engine cannot {what}", hint=hint)
+    raise Refused(f"engine {engine.info().kind} cannot {what}", hint=hint)
 
 
 def copy_status(engine: Engine, config: Config) -> list[dict[str, Any]]:

@@ -304,12 +304,13 @@ class Reconciler:
         agent that dies in between leaves a trial with its deadline, or a configuration that its successor
         compares."""
         now = self.store.config(before.current)
+        was_up = now is not None and (self.config is not None or self.attached(now) is not None)
         self.store.put(after)
         try:
             return self._pass(config)
         except (Exception, KeyboardInterrupt):
             self.store.put(before)
-            if now is not None:
+            if now is not None and was_up:  # else: a node that was down stays down
                 try:
                     self._pass(now, preflight=False)
                 except IpshareError as error:

@@ -136,8 +136,8 @@ class VppDataPath:
                 if managed:
                     _end(engine.info().pid)
                     done = "engine ended"
-                elif engine.info().generation:
-                    engine.apply(diff(engine.read(), Tables()))
+                elif plan := diff(engine.read(), Tables()):
+                    engine.apply(plan)
                     done = "tables taken out of VPP, which goes on"
         if managed:
             _remove(settings(config))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from ipshare.cli import output
@@ -17,17 +19,24 @@ def version_(as_json: bool) -> None:
     from ipshare import __version__
     from ipshare.core import lib
     from ipshare.engine.embedded.launch import binary
+    from ipshare.engine.vpp.find import find
     from ipshare.errors import NotRunning
 
     try:
         engine = str(binary())
     except NotRunning:
         engine = "not built"
+    vpp = plugin = "not installed"
+    with contextlib.suppress(NotRunning):
+        install = find()
+        vpp, plugin = str(install.binary), str(install.plugin or plugin)
     record = {
         "ipshare": __version__,
         "table_format": int(lib.IPS_IMAGE_VERSION),
         "control_protocol": int(lib.IPS_CTL_VERSION),
         "engine": engine,
+        "vpp": vpp,
+        "vpp_plugin": plugin,
         "python": platform.python_version(),
     }
     if as_json:

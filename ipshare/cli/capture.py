@@ -60,26 +60,29 @@ def capture_(
 
     Forwarding is never slowed: what the disk cannot take is lost to the capture, and said.
     """
+    from ipshare.agent.engines import embedded
     from ipshare.core import VERDICTS
     from ipshare.engine.embedded import TapRule, ToFile
 
     if as_json and target == "-":
         raise output.UsageProblem("--json and -w - both want standard output", "write to a file")
     names = frozenset(v.upper() for v in verdicts) | {v.name for v in VERDICTS if drops and v.is_drop}
-    with node_of(file, node_name, quiet=True) as node, _opened(target) as fd:
-        engine = _embedded(node)
-        rule = TapRule(
-            ToFile(fd),
-            what=what,
-            sides=frozenset([side] if side else ["outer", "inner"]),
-            sample=sample,
-            snaplen=snaplen,
-            cells=_cells(node, binding) if binding else None,
-            verdicts=names,
-            max_packets=count,
-            max_s=duration,
-        )
-        state = _run(engine, rule, quiet=as_json or target == "-")
+    with node_of(file, node_name, quiet=True) as node:
+        engine = embedded(node.engine, "capture")
+        cells = _cells(node, binding) if binding else None
+        with _opened(target) as fd:
+            rule = TapRule(
+                ToFile(fd),
+                what=what,
+                sides=frozenset([side] if side else ["outer", "inner"]),
+                sample=sample,
+                snaplen=snaplen,
+                cells=cells,
+                verdicts=names,
+                max_packets=count,
+                max_s=duration,
+            )
+            state = _run(engine, rule, quiet=as_json or target == "-")
     record = asdict(state) | {"file": target, "lost": state.lost}
     if as_json:
         output.emit(record)
@@ -124,16 +127,6 @@ def _opened(target: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _embedded(node: Node) -> EmbeddedEngine:
-    from ipshare.engine.embedded import EmbeddedEngine
-    from ipshare.errors import Refused
-
-    engine = node.engine
-    if not isinstance(engine, EmbeddedEngine):
-        raise Refused(f"engine {node.info().kind} cannot capture")
-    return engine
-
-
 def _cells(node: Node, binding: str) -> tuple[int, int]:
     from ipshare.cli.show import as_prefix
     from ipshare.engine.plan_text import prefix_text
@@ -158,10 +151,10 @@ def copy_() -> None:
 @json_option
 def status(file: Path | None, node_name: str | None, as_json: bool) -> None:
     """Show the copies that are configured, whether they run, and what they delivered and lost."""
-    from ipshare.agent.copies import copy_status
+    from ipshare.agent.engines import copy_status
 
     with node_of(file, node_name, quiet=as_json) as node:
-        rows = copy_status(_embedded(node), node.store.current() or node.config)
+        rows = copy_status(node.engine, node.store.current() or node.config)
     if as_json:
         return output.emit(rows)
     if not rows:

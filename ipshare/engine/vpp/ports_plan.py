@@ -16,9 +16,11 @@ from ipshare.engine.vpp.ports import (
     SEVERAL,
     Admin,
     FoundPort,
+    InTable,
     Mac,
     Mtu,
     Part,
+    Quiet,
     RxMode,
     Slot,
     StaticRoute,
@@ -107,7 +109,9 @@ def _fallen(actual: Set[Part], slots: set[Slot], concerned: Set[Part]) -> set[Pa
 
 def _goes_with_its_port(part: Part, gone: set[Part]) -> bool:
     """Such a property needs no undoing where its interface is removed."""
-    return isinstance(part, Admin | Mac | Mtu | RxMode) and any(p.slot in part.needs for p in gone)
+    if isinstance(part, Admin | Mac | Mtu | RxMode | Quiet | InTable):
+        return getattr(part, "table", 0) == 0 and any(other.slot == ("port", part.port) for other in gone)
+    return False
 
 
 def _before(part: Part, by_slot: Mapping[Slot, Part], made: Mapping[Part, Part | None]) -> Part | None:
