@@ -35,6 +35,14 @@ class NotOnWire(Exception):
     """No device hands over such a packet."""
 
 
+def can_be_sent(data: bytes, offload: Offload) -> bool:
+    """Whether a device can be asked to hand it over; the kernel may still refuse."""
+    try:
+        return bool(_header(data, offload))
+    except NotOnWire:
+        return False
+
+
 class Wire:
     """The device of one side of an engine."""
 

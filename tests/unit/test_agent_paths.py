@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,16 @@ def lab(node: str, **spec: object) -> Config:
     return configuration.load_text(text)
 
 
-@pytest.mark.parametrize("path", ["rewrite", "ipip", "gue"])
-@pytest.mark.parametrize("replies", ["direct", "tunnel", "rewrite"])
-@pytest.mark.parametrize("combined", [False, True])
-@pytest.mark.parametrize("node", ["A", "B", "C", "D"])
+def every_lab() -> Iterator[tuple[str, str, bool, str]]:
+    """Tunnels with rewritten replies, and A where C is A, are in no lab."""
+    for path, replies in product(("rewrite", "ipip", "gue"), ("direct", "tunnel", "rewrite")):
+        if path == "rewrite" or replies != "rewrite":
+            yield from ((path, replies, False, node) for node in "ABCD")
+            yield from ((path, replies, True, node) for node in "BCD")
+
+
+@pytest.mark.parametrize(("path", "replies", "combined", "node"), [*every_lab()])
 def test_every_node_of_every_lab_has_a_recipe(path: str, replies: str, combined: bool, node: str) -> None:
-    if (combined and node == "A") or (path != "rewrite" and replies == "rewrite"):
-        pytest.skip("no such node")
     config = lab(node, path=path, replies=replies, combined=combined)
     spec = netspec(config, Facts(routes=((ip_network("203.0.113.0/24"), "lan"),)))
     assert recipe(spec)
