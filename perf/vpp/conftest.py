@@ -111,4 +111,4 @@ def pytest_benchmark_scale_unit(unit: str, benchmarks: list[Any]) -> tuple[str, 
     """pytest-benchmark appends an s to the unit."""
     if not all("perf/vpp" in b["fullname"] for b in benchmarks):
         return None
-    return ("pass of lookup + rewrite, it say", 1.0) if unit == "seconds" else ("", 1.0)
+    return ("added passe", 1.0) if unit == "seconds" else ("", 1.0)
