@@ -209,9 +209,11 @@ const uint8_t ips_odd_first_byte[256] = {
   [0] = IPS_ODD4 | IPS_ODD6, [127] = IPS_ODD4, [169] = IPS_ODD4, [224 ... 253] = IPS_ODD4, [254 ... 255] = IPS_ODD4 | IPS_ODD6,
 };
 
+const uint16_t ips_lane_l4[256] = {[IPS_PROTO_TCP] = 20 | 16 << 8, [IPS_PROTO_UDP] = IPS_LANE_UDP};
+
 __attribute__((cold)) void ips_lane_learn(const struct ips_worker *w, struct ips_lane_end *end, uint32_t index) {
   const struct ips_endpoint *e = ips_endpoint(w->root, index);
-  *end = (struct ips_lane_end){.endpoint = index, .min_ttl = 2};
+  *end = (struct ips_lane_end){.endpoint = index, .min_ttl = 2, .via = e ? e->r.via : 0};
   if (!e || e->r.encap != IPS_ENCAP_NONE || e->r.prefix_len == 0 || e->r.flags & IPS_EP_SELF) return;
   end->room = ips_path_mtu(&w->shared->paths, &e->r, w->now_ns);
   end->local4 = ips_be32(ips_ld32(e->r.local));
@@ -224,7 +226,10 @@ IPS_HOT bool express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side
   struct ips_lane_hit hit;
   uint32_t bytes = p->total_len;
   if (ips_unlikely(p->csum | p->gso_type || p->len != bytes)) return false;
-  if (!(family == 4 ? ips_lane4(w, side, p->data, bytes, false, &hit) : ips_lane6(w, side, p->data, bytes, &hit))) return false;
+  struct ips_lane_net4 net = IPS_LANE_NO_NET4;
+  if (!(family == 4 ? ips_lane4(w, side, &net, p->data, bytes, IPS_TRUST_NOTHING, &hit)
+                    : ips_lane6(w, side, p->data, bytes, IPS_TRUST_NOTHING, &hit)))
+    return false;
   p->len = p->total_len = hit.ip_len;
   p->counter = hit.cell;
   p->endpoint = hit.endpoint;

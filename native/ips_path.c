@@ -33,12 +33,12 @@ bool ips_path_learn(struct ips_paths *paths, const uint8_t key[16], uint32_t mtu
   if (!cell && free_cell && mtu) {
     cell = free_cell;
     memcpy(cell->key, key, 16);
-    atomic_fetch_add_explicit(&paths->learned, 1, memory_order_relaxed);
   }
   if (cell) {
     atomic_store_explicit(&cell->mtu, mtu, memory_order_relaxed);
     atomic_store_explicit(&cell->expires_ns, mtu ? expires_ns : 0, memory_order_release);
     atomic_store_explicit(&cell->used, 1, memory_order_release);
+    atomic_fetch_add_explicit(&paths->learned, 1, memory_order_release);
   }
   atomic_flag_clear_explicit(&paths->writing, memory_order_release);
   return cell != NULL || mtu == 0;

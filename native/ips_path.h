@@ -21,7 +21,7 @@ struct ips_path_cell {
   uint8_t key[16];
 };
 struct ips_paths {
-  _Atomic uint32_t learned;    /* cells ever used: 0 = nothing to look for */
+  _Atomic uint32_t learned;    /* changes so far; 0: nothing to look for */
   atomic_flag writing;
   struct ips_path_cell cells[IPS_PATH_CELLS];
 };
@@ -38,7 +38,7 @@ uint32_t ips_path_learned(const struct ips_paths *paths, const uint8_t key[16], 
 /* Bytes of the largest packet towards e now; UINT32_MAX where nothing limits it. */
 static inline uint32_t ips_path_mtu(const struct ips_paths *paths, const struct ips_endpoint_rec *e, uint64_t now_ns) {
   uint32_t mtu = e->path_mtu ? e->path_mtu : UINT32_MAX;
-  if (ips_unlikely(atomic_load_explicit(&paths->learned, memory_order_relaxed))) {
+  if (ips_unlikely(atomic_load_explicit(&paths->learned, memory_order_acquire))) {
     uint32_t learned = ips_path_learned(paths, ips_path_key(e), now_ns);
     if (learned && learned < mtu) mtu = learned;
   }

@@ -1,5 +1,5 @@
 /* ips_worker.c: life of a worker, its counters and the ICMP errors it may send. */
-#include "ips_worker.h"
+#include "ips_lane.h"
 #include <stdlib.h>
 
 enum { GRO_FLOWS = 8 };
@@ -8,7 +8,7 @@ struct ips_worker *ips_worker_new(struct ips_tables *t, uint32_t index, ips_emit
   struct ips_worker *w = calloc(1, sizeof *w);
   if (!w) return NULL;
   *w = (struct ips_worker){.tables = t, .shared = ips_tables_shared(t), .index = index, .emit = emit, .arg = arg,
-                           .coalesces = true};
+                           .coalesces = true, .lane_generation = UINT64_MAX};
   w->counters = &w->own;
   w->gro = ips_gro_new(GRO_FLOWS, IPS_HEADROOM);
   w->scratch = malloc(IPS_SCRATCH_BYTES);
@@ -39,13 +39,45 @@ void ips_worker_set_counters(struct ips_worker *w, struct ips_counters *c, struc
 void ips_worker_set_trains(struct ips_worker *w, int makes_trains) { w->makes_trains = makes_trains; }
 void ips_worker_set_coalescing(struct ips_worker *w, int coalesces) { w->coalesces = coalesces; }
 
+/* Are there addresses from first to last (their first bytes) that only the whole way may judge? */
+static bool is_odd(uint64_t first, uint64_t last, uint8_t family_bit) {
+  for (uint64_t byte = first; byte <= last; byte++)
+    if (ips_odd_first_byte[byte] & family_bit) return true;
+  return false;
+}
+
+static bool has_odd(const struct ips_prefixes *s, uint8_t family_bit) {
+  for (uint32_t i = 0; i < s->n; i++)
+    if (is_odd(s->at[i].hi >> 56, (s->at[i].hi | ~s->at[i].mask_hi) >> 56, family_bit)) return true;
+  return false;
+}
+
+/* Where no destination of a generation needs to be judged, the lane does not look at any. */
+static bool is_ordinary(const struct ips_root *r) {
+  for (uint32_t i = 0; i < r->first4[256]; i++)
+    if (is_odd(r->net4[i].base >> 24, (r->net4[i].base | ~r->net4[i].mask) >> 24, IPS_ODD4)) return false;
+  return !has_odd(&r->net6, IPS_ODD6) && !has_odd(&r->home4, IPS_ODD4) && !has_odd(&r->home6, IPS_ODD6);
+}
+
+static void refresh_lane(struct ips_worker *w) {
+  uint64_t generation = w->root ? w->root->generation : 0;
+  uint32_t learned = atomic_load_explicit(&w->shared->paths.learned, memory_order_acquire);
+  if (ips_likely(generation == w->lane_generation && learned == w->lane_learned && w->now_ns - w->lane_since_ns < IPS_LANE_NS))
+    return;
+  for (unsigned i = 0; i < IPS_LANE_ENDS; i++) w->lane_ends[i].endpoint = IPS_NONE;
+  bool open = w->root && is_ordinary(w->root);
+  w->lane_open[IPS_OUTER] = open && w->header->roles & IPS_ROLE_OUTER && !(w->header->flags & IPS_IMAGE_ANTISPOOF);
+  w->lane_open[IPS_INNER] = open && w->header->roles & IPS_ROLE_INNER;
+  w->lane_generation = generation;
+  w->lane_learned = learned;
+  w->lane_since_ns = w->now_ns;
+}
+
 void ips_worker_begin(struct ips_worker *w, uint64_t now_ns) {
   w->root = ips_reader_begin(w->tables, w->index);
   w->header = w->root ? ips_root_header(w->root) : NULL;
   w->now_ns = now_ns;
-  w->lane_open[IPS_OUTER] = w->root && w->header->roles & IPS_ROLE_OUTER && !(w->header->flags & IPS_IMAGE_ANTISPOOF);
-  w->lane_open[IPS_INNER] = w->root && w->header->roles & IPS_ROLE_INNER;
-  for (unsigned i = 0; i < IPS_LANE_ENDS; i++) w->lane_ends[i].endpoint = IPS_NONE;
+  refresh_lane(w);
   w->counters->frames++;
 }
 

@@ -27,14 +27,17 @@ enum {
 };
 #define IPS_PATH_LEARNED_NS (600ull * 1000000000ull) /* RFC 8201 5.3: ten minutes */
 
-/* What the express lane (ips_lane.h) knows of an end point during a frame. */
-enum { IPS_LANE_ENDS = 8 };
+/* What the express lane (ips_lane.h) knows of an end point, as long as the generation lives and no path MTU is
+ * learned; at most IPS_LANE_NS, since what was learned expires. */
+enum { IPS_LANE_ENDS = 256 };
+#define IPS_LANE_NS 1000000000ull
 struct ips_lane_end {
   uint32_t endpoint; /* IPS_NONE: nothing yet */
   uint32_t room;     /* bytes of the longest packet that is merely rewritten; 0: none is */
   uint32_t local4;   /* first address of its IPv4 local prefix, host order */
   uint8_t min_ttl;   /* below, the whole way has to look */
   uint8_t syn;       /* TCP flags that it has to look at */
+  uint16_t via;      /* the record's */
 };
 
 struct ips_worker {
@@ -48,6 +51,8 @@ struct ips_worker {
   uint64_t now_ns;
   bool lane_open[2];        /* by side: this generation lets ordinary packets take the express lane */
   struct ips_lane_end lane_ends[IPS_LANE_ENDS]; /* by end point's number, modulo */
+  uint64_t lane_generation, lane_since_ns;      /* what they are about, and when they were emptied */
+  uint32_t lane_learned;
   enum ips_side side;       /* of the packet in hand */
   uint16_t ip_id;           /* of outer IPv4 headers */
   double error_tokens;

@@ -51,6 +51,8 @@ format_ipshare_trace (u8 *s, va_list *args)
 extern format_function_t format_ipshare_trace;
 #endif
 
+#define IPSHARE_DECLINED ~0u
+
 typedef struct
 {
   vlib_main_t *vm;
@@ -118,18 +120,15 @@ static_always_inline u16
 next_of (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const u8 *ip,
 	 const struct ips_lane_hit *hit, enum ips_side side, bool is4)
 {
-  if (side == IPS_OUTER)
+  u32 via = side == IPS_OUTER ? f->t->core->lane_ends[hit->endpoint % IPS_LANE_ENDS].via : 0;
+  if (via && via < IPSHARE_MAX_NEXT_HOPS)
     {
-      u32 via = f->t->core->root->endpoints[hit->endpoint].r.via;
-      if (via && via < IPSHARE_MAX_NEXT_HOPS)
+      const ipshare_next_hop_t *nh = im->next_hops + via;
+      const dpo_id_t *forward = &nh->forward[IPS_OUTER];
+      if (PREDICT_TRUE (nh->used && forward->dpoi_proto == (is4 ? DPO_PROTO_IP4 : DPO_PROTO_IP6)))
 	{
-	  const ipshare_next_hop_t *nh = im->next_hops + via;
-	  const dpo_id_t *forward = &nh->forward[IPS_OUTER];
-	  if (PREDICT_TRUE (nh->used && forward->dpoi_proto == (is4 ? DPO_PROTO_IP4 : DPO_PROTO_IP6)))
-	    {
-	      vnet_buffer (b)->ip.adj_index[VLIB_TX] = forward->dpoi_index;
-	      return forward->dpoi_next_node;
-	    }
+	  vnet_buffer (b)->ip.adj_index[VLIB_TX] = forward->dpoi_index;
+	  return forward->dpoi_next_node;
 	}
     }
   return deliver (im, f, b, ip, hit->ip_len, is4);
@@ -154,7 +153,7 @@ follow (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, co
 }
 
 static_always_inline void
-trace (ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_pkt *p, int verdict, enum ips_side side, u16 next,
+trace (const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_pkt *p, int verdict, enum ips_side side, u16 next,
        bool passed)
 {
   if (PREDICT_TRUE (!(b->flags & VLIB_BUFFER_IS_TRACED)))
@@ -228,26 +227,27 @@ one (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_
     trace (f, b, &p, verdict, side, next, false);
 }
 
-/* On the lane. False: nothing was done. */
-static_always_inline bool
-lane (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_side side, bool is4)
+/* On the lane: where to, or IPSHARE_DECLINED, and nothing was done. */
+static_always_inline u32
+lane (const ipshare_main_t *im, const ipshare_frame_t *f, struct ips_lane_net4 *net, vlib_buffer_t *b,
+      enum ips_side side, bool is4)
 {
   struct ips_worker *core = f->t->core;
   struct ips_lane_hit hit;
   u8 *ip = vlib_buffer_get_current (b);
   u32 bytes = b->current_length;
   if (PREDICT_FALSE (b->flags & IPSHARE_SPECIAL_F))
-    return false;
-  if (PREDICT_FALSE (!(is4 ? ips_lane4 (core, side, ip, bytes, true, &hit) : ips_lane6 (core, side, ip, bytes, &hit))))
-    return false;
+    return IPSHARE_DECLINED;
+  if (PREDICT_FALSE (!(is4 ? ips_lane4 (core, side, net, ip, bytes, IPS_TRUST_ROUTED, &hit) :
+			     ips_lane6 (core, side, ip, bytes, IPS_TRUST_ROUTED, &hit))))
+    return IPSHARE_DECLINED;
   ips_lane_count (core, hit.cell, bytes);
   b->current_length = hit.ip_len;
   b->flags |= IPSHARE_BUFFER_F;
   u16 next = next_of (im, f, b, ip, &hit, side, is4);
-  send_to_next (f, bi, next);
   if (PREDICT_FALSE (f->node->flags & VLIB_NODE_FLAG_TRACE))
     trace (f, b, &(struct ips_pkt){ .counter = hit.cell, .endpoint = hit.endpoint }, IPS_OK, side, next, false);
-  return true;
+  return next;
 }
 
 static_always_inline void
@@ -279,12 +279,22 @@ end (ipshare_frame_t *f)
 
 enum
 {
-  FAR = 16384,	/* bindings from which tables do not stay in the caches */
-  AHEAD = 8,	/* packets between asking for a table's memory and reading it */
+  FAR = 16384, /* bindings from which tables do not stay in the caches */
+  AHEAD = 8,   /* packets between asking for a table's memory and reading it */
+  HEADS = 12,  /* packets between asking for a buffer's first line and its data: HEADS, then HEADS - 4 */
 };
 
 static_always_inline void
-prefetch (const struct ips_worker *core, vlib_buffer_t **b, u32 i, u32 n, enum ips_side side)
+prefetch_buffer (vlib_buffer_t **b, u32 i, u32 n)
+{
+  if (i + HEADS < n)
+    vlib_prefetch_buffer_header (b[i + HEADS], LOAD);
+  if (i + HEADS - 4 < n)
+    CLIB_PREFETCH (vlib_buffer_get_current (b[i + HEADS - 4]), CLIB_CACHE_LINE_BYTES, STORE);
+}
+
+static_always_inline void
+prefetch_table (const struct ips_worker *core, vlib_buffer_t **b, u32 i, u32 n, enum ips_side side)
 {
   if (i + AHEAD < n)
     ips_prefetch (core, side, vlib_buffer_get_current (b[i + AHEAD]), b[i + AHEAD]->current_length,
@@ -294,28 +304,43 @@ prefetch (const struct ips_worker *core, vlib_buffer_t **b, u32 i, u32 n, enum i
 		  IPS_PREFETCH_SECOND);
 }
 
+/* All packets of a frame, those that the lane takes without a detour. Returns how many it took. */
+static_always_inline u32
+translate_all (ipshare_main_t *im, ipshare_frame_t *f, const u32 *from, vlib_buffer_t **b, u32 n, enum ips_side side,
+	       bool is4, bool far)
+{
+  struct ips_lane_net4 net = IPS_LANE_NO_NET4;
+  u32 on_lane = 0;
+  for (u32 i = 0; i < n; i++)
+    {
+      prefetch_buffer (b, i, n);
+      if (far)
+	prefetch_table (f->t->core, b, i, n, side);
+      u32 next = lane (im, f, &net, b[i], side, is4);
+      if (PREDICT_TRUE (next != IPSHARE_DECLINED))
+	{
+	  f->send[f->n_send] = from[i];
+	  f->nexts[f->n_send++] = next;
+	  on_lane++;
+	}
+      else
+	one (im, f, from[i], b[i], side, false);
+    }
+  return on_lane;
+}
+
 static_always_inline uword
 translate_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, ipshare_node_t kind,
 		 enum ips_side side, bool is4)
 {
   ipshare_main_t *im = &ipshare_main;
   vlib_buffer_t *b[VLIB_FRAME_SIZE];
-  u32 *from = vlib_frame_vector_args (frame), n = frame->n_vectors, on_lane = 0;
+  u32 *from = vlib_frame_vector_args (frame), n = frame->n_vectors;
   ipshare_frame_t f;
   begin (im, &f, vm, node, kind);
   vlib_get_buffers (vm, from, b, n);
-  bool far = f.t->core->root && f.t->core->header->n_bindings >= FAR;
-  for (u32 i = 0; i < AHEAD && far && i < n; i++)
-    ips_prefetch (f.t->core, side, vlib_buffer_get_current (b[i]), b[i]->current_length, IPS_PREFETCH_FIRST);
-  for (u32 i = 0; i < n; i++)
-    {
-      if (far)
-	prefetch (f.t->core, b, i, n, side);
-      if (PREDICT_TRUE (lane (im, &f, from[i], b[i], side, is4)))
-	on_lane++;
-      else
-	one (im, &f, from[i], b[i], side, false);
-    }
+  u32 on_lane = im->info.n_bindings < FAR ? translate_all (im, &f, from, b, n, side, is4, false) :
+					    translate_all (im, &f, from, b, n, side, is4, true);
   ips_lane_counted (f.t->core, side, on_lane);
   if (PREDICT_TRUE (on_lane))
     vlib_node_increment_counter (vm, node->node_index, IPS_OK, on_lane);
@@ -333,6 +358,22 @@ is_reply_of_ours (const struct ips_worker *core, vlib_buffer_t *b, enum ips_side
     return false;
   const u8 *from = ips_field_at (ip, family, IPS_SRC);
   return side == IPS_INNER ? ips_in_network (core->root, family, from) : ips_find_local (core->root, family, from, &h);
+}
+
+/* To an address of VPP itself: the gateway of the devices, which speak to it with their Global IPs as well. */
+static_always_inline bool
+is_for_vpp (vlib_buffer_t *b, bool is4)
+{
+  u32 sw_if_index = vnet_buffer (b)->sw_if_index[VLIB_RX];
+  const void *ip = vlib_buffer_get_current (b);
+  const ip6_header_t *ip6 = ip;
+  if (!is4 && ip6_address_is_link_local_unicast (&ip6->dst_address))
+    return true;
+  index_t lbi = is4 ? ip4_fib_forwarding_lookup (vec_elt (ip4_main.fib_index_by_sw_if_index, sw_if_index),
+						 &((const ip4_header_t *) ip)->dst_address) :
+		      ip6_fib_table_fwding_lookup (vec_elt (ip6_main.fib_index_by_sw_if_index, sw_if_index),
+						   &ip6->dst_address);
+  return load_balance_get_bucket_i (load_balance_get (lbi), 0)->dpoi_type == DPO_RECEIVE;
 }
 
 static_always_inline uword
@@ -354,7 +395,7 @@ reply_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, ip
     {
       u32 sw_if_index = vnet_buffer (b[i])->sw_if_index[VLIB_RX], next;
       enum ips_side side = im->reply_side_by_interface[sw_if_index] == 1 + IPS_OUTER ? IPS_OUTER : IPS_INNER;
-      if (is_reply_of_ours (f.t->core, b[i], side, is4 ? 4 : 6))
+      if (is_reply_of_ours (f.t->core, b[i], side, is4 ? 4 : 6) && !is_for_vpp (b[i], is4))
 	{
 	  one (im, &f, from[i], b[i], side, true);
 	  continue;
