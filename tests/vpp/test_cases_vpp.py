@@ -9,7 +9,7 @@ GSO.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -54,6 +54,11 @@ def long_packets() -> Iterator[Case]:
             yield Case(f"long{family}-{name}", "chained buffers", build([ip, *layers]))
         source = {ip: {"src": "router"}}
         yield Case(f"long{family}-error", "a quote in chained buffers", build([source, error, quote]))
+    options: list[Any] = [*[{"dstopts": {"size": 256}}] * 8, "tcp", {"data": 99}]
+    yield Case("long6-options", "the checksum is in the second buffer", build(["ip6", *options]))
+    quoted = [{"ip6": {"src": "global", "dst": "client"}}, *options]
+    layers = [{"ip6": {"src": "router"}}, {"icmp6": {"type": 1}}, {"quote": {"packet": quoted}}]
+    yield Case("long6-quoted-options", "so is the quoted one", build(layers))
 
 
 TABLE = {case.name: case for case in (*cases(), *long_packets()) if case.packet and case.on_wire}
