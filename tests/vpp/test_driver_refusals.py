@@ -18,8 +18,9 @@ from ipshare.core import lib
 from ipshare.engine.failures import EngineGone, ImageRefused
 from ipshare.engine.plan import diff
 from ipshare.engine.tables import BINDING, Tables, pack
-from ipshare.engine.vpp import Client, Control, VppEngine, find
+from ipshare.engine.vpp import Client, Control, VppEngine
 from ipshare.engine.vpp import control as control_module
+from ipshare.engine.vpp.find import find
 from ipshare.errors import EngineError
 from tests.engine_lab import OUTER
 from tests.table_images import Image, binding, endpoint, in_order, network, policy

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipshare.engine.vpp.client import ApiRefused, Client
 from ipshare.engine.vpp.control import Control, Hello
 from ipshare.engine.vpp.engine import VppEngine
-from ipshare.engine.vpp.find import Install, find
+from ipshare.engine.vpp.find import Install
 from ipshare.engine.vpp.retval import Retval
 from ipshare.engine.vpp.startup import Settings
 from ipshare.engine.vpp.stats import Segment
@@ -25,5 +25,4 @@ __all__ = [
     "Segment",
     "Settings",
     "VppEngine",
-    "find",
 ]
