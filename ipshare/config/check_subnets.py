@@ -62,30 +62,38 @@ def _earlier_addresses(
             yield from ((other.name, taken) for taken in other.addresses)
 
 
-def port_beside_entries(site: Site, port: schema.Interface) -> Iterator[Finding]:
-    """Addresses against Global Networks, local networks and tunnel addresses."""
+def port_is_nothing_else(site: Site, port: schema.Interface) -> Iterator[Finding]:
+    """An address of VPP itself is neither a tunnel's nor a Global IP that is bound."""
     if not is_vpp(site):
         return
-    serves = table_of(site, port) == site.vpp.service_table
+    places: list[schema.Endpoint | schema.Distribution] = [*site.endpoint, *site.distribution]
     for index, address in enumerate(port.addresses):
         path = (*port._path, "addresses", index)
-        places: list[schema.Endpoint | schema.Distribution] = [*site.endpoint, *site.distribution]
         for table in readable(places, "tunnel"):
             if address.ip in table.tunnel:
                 message = f"{address.ip} is the tunnel address at {site.where(table)}: configured nowhere"
                 yield Finding(path, message, "use another address: a tunnel's is answered by the plugin")
-        if serves:
-            for what, prefix, where in _entries(site):
-                if overlap(prefix, address.network):
-                    message = (
-                        f"subnet {address.network} overlaps {what} {prefix} ({where}) in the service table: "
-                        "VPP would deliver there without translation"
-                    )
-                    hint = "use another subnet"
-                    if what == "Global Network":
-                        hint = 'write table = "delivery", and a delivery_table of its own in [vpp]'
-                    yield Finding(path, message, hint)
         yield from _bound(site, path, address)
+
+
+def port_beside_entries(site: Site, port: schema.Interface) -> Iterator[Finding]:
+    """Subnets in the service table against Global Networks and local networks."""
+    if not is_vpp(site) or table_of(site, port) != site.vpp.service_table:
+        return
+    roles = [own_name(site, kind) for kind in ("endpoint", "distribution")]
+    if site.vpp.service_table == site.vpp.delivery_table and all(roles):
+        return  # reported with the tables
+    for index, address in enumerate(port.addresses):
+        for what, prefix, where in _entries(site):
+            if overlap(prefix, address.network):
+                message = (
+                    f"subnet {address.network} overlaps {what} {prefix} ({where}) in the service table: "
+                    "VPP would deliver there without translation"
+                )
+                hint = "use another subnet"
+                if what == "Global Network":
+                    hint = 'write table = "delivery", and a delivery_table of its own in [vpp]'
+                yield Finding((*port._path, "addresses", index), message, hint)
 
 
 def _bound(
@@ -123,6 +131,6 @@ def route_beside_entries(site: Site, route: schema.Route) -> Iterator[Finding]:
 
 
 CHECKS: dict[str, list[Check]] = {
-    "interface": [port_addresses, port_beside_entries],
+    "interface": [port_addresses, port_is_nothing_else, port_beside_entries],
     "route": [route_beside_entries],
 }

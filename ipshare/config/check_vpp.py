@@ -45,7 +45,7 @@ def engine_kind(site: Site, engine: schema.Engine) -> Iterator[Finding]:
                 ("engine", "workers"), message, "leave it out; there: cpu { workers N }, or corelist-workers"
             )
         return
-    if engine.workers == 0:
+    if "workers" not in engine._broken and engine.workers == 0:
         yield Finding(
             ("engine", "workers"), "must be at least 1, not 0", "the embedded engine needs a worker"
         )

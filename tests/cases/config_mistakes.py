@@ -404,6 +404,18 @@ MISTAKES = [
     ),
 ]
 
+MISTAKES += [
+    appended("[vpp] #!\nmanaged = true\n", "vpp", "[vpp] is for the VPP engine", 'kind = "vpp"'),
+    appended('[[interface]] #!\nname = "host-x"\n', "interface[0]", "[[interface]] is for the VPP engine"),
+    appended('[[bridge]]\nname = "b"\nid = 1\n', "bridge[0]", "[[bridge]] is for the VPP engine"),
+    appended('[[route]]\nprefix = "10.0.0.0/8"\n', "route[0]", "[[route]] is for the VPP engine"),
+    appended(
+        '[[neighbor]]\ninterface = "x"\naddress = "10.0.0.1"\nmac = "02:00:00:00:00:01"\n',
+        "neighbor[0]",
+        "[[neighbor]] is for the VPP engine",
+    ),
+]
+
 # Found, but no reason not to run.
 WARNINGS = [
     M(
@@ -458,4 +470,212 @@ CASCADES = [
     M('local = ["10.1.0.0/24"', 'local = ["10.1.0.0/244"', "endpoint[0].local[0]", "not a prefix"),
     M("[[distribution]]", "[[distributions]]", "distributions", "unknown key"),
     M('prefix = "2001:db8:100::/48"', "prefix = 1", "network[1].prefix", "not a prefix"),
+]
+
+
+# ---- with VPP -----------------------------------------------------------------
+
+GOOD_VPP = """
+[node]
+name = "v1"
+distribution = "C"
+endpoint = "A"
+icmp_source = ["192.0.2.2"]
+inside = ["loop0"]
+[engine]
+kind = "vpp"
+[vpp]
+delivery_table = 1
+api_socket = "/run/vpp/api.sock"
+[[interface]]
+name = "host-up0"
+host = "up0"
+addresses = ["192.0.2.2/29", "2001:db8:f::2/64"]
+[[interface]]
+name = "GigabitEthernet0/8/0"
+bridge = "lan"
+[[interface]]
+name = "loop0"
+table = "delivery"
+addresses = ["203.0.113.1/25"]
+linux_cp = "lan0"
+[[bridge]]
+name = "lan"
+id = 10
+bvi = "loop0"
+[[route]]
+prefix = "0.0.0.0/0"
+via = "192.0.2.1"
+[[neighbor]]
+interface = "loop0"
+address = "203.0.113.77"
+mac = "02:00:00:00:00:01"
+[[network]]
+name = "g4"
+prefix = "203.0.113.0/24"
+[[distribution]]
+name = "C"
+tunnel = ["192.0.2.10"]
+[[endpoint]]
+name = "A"
+local = ["10.1.0.0/24"]
+[[endpoint]]
+name = "B"
+local = ["10.2.0.0/24"]
+[[binding]]
+global = "203.0.113.0/24"
+to = "A"
+[[binding]]
+global = "203.0.113.9"
+to = "B"
+"""
+
+
+PORT = '[[interface]]\nname = "host-x"\nhost = "x"\n'
+VPP_MISTAKES = [
+    M('kind = "vpp"', 'kind = "vpp"\nouter_device = "ips-out" #!', "engine.outer_device", "no TUN devices"),
+    M(
+        'kind = "vpp"',
+        'kind = "vpp"\nservice_table = 4900 #!',
+        "engine.service_table",
+        "[vpp]",
+        "leave it out",
+    ),
+    M('kind = "vpp"', 'kind = "vpp"\nrule_priority = 4900 #!', "engine.rule_priority", "VPP has no rules"),
+    M('kind = "vpp"', 'kind = "vpp"\nworkers = 2 #!', "engine.workers", "startup.conf", "cpu { workers N }"),
+    M('["loop0"]', '["loop1"] #!', "node.inside[0]", "no [[interface]] named 'loop1'", "mean 'loop0'?"),
+    M(
+        "delivery_table = 1",
+        "delivery_table = 0 #!",
+        "vpp.delivery_table",
+        "would be sent on again",
+        "another",
+    ),
+    M("delivery_table = 1", "delivery_table = -1 #!", "vpp.delivery_table", "at least 0, not -1"),
+    M(
+        "delivery_table = 1",
+        "delivery_tabel = 1 #!",
+        "vpp.delivery_tabel",
+        "unknown key",
+        "'delivery_table'?",
+    ),
+    M('"/run/vpp/api.sock"', '"vpp/api.sock" #!', "vpp.api_socket", "not an absolute path"),
+    M('"/run/vpp/api.sock"', '"/run/vpp/api.sock"\nmanaged = true', "vpp.api_socket", "is in runtime_dir"),
+    M(
+        '"/run/vpp/api.sock"',
+        '"/run/x"\nbuffers = 4096 #!',
+        "vpp.buffers",
+        "started by somebody else",
+        "managed",
+    ),
+    M('"/run/vpp/api.sock"', '"/run/x"\npoll_sleep = "1ms" #!', "vpp.poll_sleep", "started by somebody else"),
+    M('host = "up0"', 'host = "up1"', "interface[0].name", "host-up1, not host-up0", '"host-up1"'),
+    M('"192.0.2.2/29"', '"192.0.2.2" #!\n', "interface[0].addresses[0]", "not an address with a length"),
+    M(
+        '"192.0.2.2/29"',
+        '"192.0.2.0/29" #!\n',
+        "interface[0].addresses[0]",
+        "is the subnet, or its broadcast",
+    ),
+    M('"192.0.2.2/29"', '"224.0.0.5/29" #!\n', "interface[0].addresses[0]", "is multicast"),
+    M('"192.0.2.2/29"', '"192.0.2.10/29" #!\n', "interface[0].addresses[0]", "is the tunnel address at"),
+    M(
+        '"192.0.2.2/29"',
+        '"203.0.113.130/29" #!\n',
+        "interface[0].addresses[0]",
+        "overlaps Global Network 203.0.113.0/24",
+        'table = "delivery"',
+    ),
+    M(
+        '"192.0.2.2/29"',
+        '"10.1.0.1/29" #!\n',
+        "interface[0].addresses[0]",
+        "overlaps local network 10.1.0.0/24",
+    ),
+    M('"2001:db8:f::2/64"', '"fe80::2/64" #!\n', "interface[0].addresses[1]", "is link-local", "itself"),
+    M(
+        '"2001:db8:f::2/64"',
+        '"192.0.2.2/30" #!\n',
+        "interface[0].addresses[1]",
+        "address of host-up0 already",
+    ),
+    M('host = "up0"', 'host = "up0"\nmtu = 1000', "interface[0].mtu", "below 1280"),
+    M('host = "up0"', 'host = "up0"\nmac = "01:00:00:00:00:01" #!', "interface[0].mac", "no station's"),
+    M('host = "up0"', 'host = "up0"\nmac = "1" #!', "interface[0].mac", "not a MAC address"),
+    M('host = "up0"', 'host = "up0"\nrx_mode = "poll" #!', "interface[0].rx_mode", "not one of polling"),
+    M(
+        'host = "up0"',
+        'host = "up0"\nlinux_cp_netns = "bird" #!',
+        "interface[0].linux_cp_netns",
+        "without linux_cp",
+    ),
+    M('bridge = "lan"', 'bridge = "lam" #!', "interface[1].bridge", "no [[bridge]] named 'lam'", "'lan'?"),
+    M(
+        'bridge = "lan"',
+        'bridge = "lan"\naddresses = ["10.9.0.1/24"] #!',
+        "interface[1].addresses",
+        "is a port of bridge 'lan'",
+        "bvi",
+    ),
+    M(
+        'bridge = "lan"',
+        'bridge = "lan"\ntabel = "service" #!',
+        "interface[1].tabel",
+        "unknown key",
+        "'table'?",
+    ),
+    M('"GigabitEthernet0/8/0"', '"Gigabit 0/8/0" #!', "interface[1].name", "not a name of an interface"),
+    M('"203.0.113.1/25"', '"203.0.113.9/25" #!\n', "interface[2].addresses[0]", "and a Global IP ("),
+    M(
+        'linux_cp = "lan0"',
+        'linux_cp = "lan0"\nbridge = "lan" #!',
+        "interface[2].bridge",
+        "is a bridge's bvi",
+    ),
+    M("id = 10", "id = 0 #!", "bridge[0].id", "at least 1, not 0"),
+    M('bvi = "loop0"', 'bvi = "loop2" #!', "bridge[0].bvi", "no [[interface]] named 'loop2'", "'loop0'?"),
+    appended('[[bridge]]\nname = "lan2"\nid = 10 #!\n', "bridge[1].id", "bridge domain 10 is that of"),
+    appended('[[bridge]]\nname = "lan" #!\nid = 11\n', "bridge[1].name", "the name 'lan' is taken"),
+    appended('[[bridge]]\nname = "b"\nid = 12\nbvi = "loop0" #!\n', "bridge[1].bvi", "loop0 is the bvi of"),
+    appended(PORT.replace("host-x", "host-up0").replace('"x"', '"up0"'), "interface[3].name", "is taken"),
+    appended(
+        f'{PORT}addresses = ["192.0.2.5/29"] #!\n', "interface[3].addresses[0]", "of host-up0 in the same"
+    ),
+    appended(f'{PORT}linux_cp = "lan0" #!\n', "interface[3].linux_cp", "'lan0' is the pair of"),
+    appended('[[route]] #!\nprefix = "10.2.0.0/16"\n', "route[1]", "this route leads nowhere"),
+    appended('[[route]]\nprefix = "10.3.0.0/16"\nvia = "::1" #!\n', "route[1].via", "next hop IPv6"),
+    appended(
+        '[[route]]\nprefix = "0.0.0.0/0" #!\nvia = "192.0.2.3"\n', "route[1].prefix", "a second route to"
+    ),
+    appended(
+        '[[route]]\nprefix = "10.4.0.0/16"\ninterface = "host-up1" #!\n',
+        "route[1].interface",
+        "no [[interface]] named 'host-up1'",
+        "'host-up0'?",
+    ),
+    appended(
+        '[[route]]\nprefix = "203.0.113.64/26" #!\nvia = "192.0.2.1"\n',
+        "route[1].prefix",
+        "inside Global Network 203.0.113.0/24",
+    ),
+    appended(
+        '[[neighbor]]\ninterface = "host-up" #!\naddress = "192.0.2.4"\nmac = "02:00:00:00:00:02"\n',
+        "neighbor[1].interface",
+        "no [[interface]] named 'host-up'",
+    ),
+    appended(
+        '[[neighbor]]\ninterface = "loop0"\naddress = "192.0.2.4" #!\nmac = "02:00:00:00:00:02"\n',
+        "neighbor[1].address",
+        "in no subnet of loop0",
+    ),
+    appended(
+        '[[neighbor]]\ninterface = "loop0"\naddress = "203.0.113.77" #!\nmac = "02:00:00:00:00:02"\n',
+        "neighbor[1].address",
+        "already",
+    ),
+    appended(
+        '[[copy]]\nname = "ids"\ninterface = "host-ids" #!\n',
+        "copy[0].interface",
+        "no [[interface]] named 'host-ids'",
+    ),
 ]
