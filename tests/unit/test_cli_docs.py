@@ -24,9 +24,9 @@ OWN_OPTIONS = ("demo", "bench")
 
 
 def command_lines(text: str) -> Iterator[list[str]]:
-    """``ipshare ...`` in code: in the middle of a line or a line of its own, cut where a comment or the shell begins."""
+    """``ipshare ...`` in code: in a line or a line of its own, cut where a comment or the shell begins."""
     for span in re.findall(r"`([^`\n]+)`", text) + re.findall(r"^    (.+)$", text, re.MULTILINE):
-        for line in re.findall(r"\bipshare ([a-z][^\n#;|&)]*)", span):
+        for line in re.findall(r"\bipshare ([a-z][^\n#;|&')]*)", span):
             yield line.split()
 
 
