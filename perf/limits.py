@@ -64,5 +64,5 @@ def limits(size: str) -> list[Limit]:
         Limit("forwarding.paced.ips.cpu", "", at_most=True, target=2, limit=4),
         Limit("forwarding.tcp.ips.rate", "", at_most=False, target=0.6, limit=0.4),
         Limit("forwarding.tcp.ips2.rate", "", at_most=False, target=0.6, limit=0.35),
-        Limit("forwarding.tcp.gue2.rate", "", at_most=False, target=0.3, limit=0.05),
+        Limit("forwarding.tcp.gue2.rate", "", at_most=False, target=0.3, limit=0.2),
     ]
