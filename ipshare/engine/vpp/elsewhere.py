@@ -77,7 +77,7 @@ def _overlapping(bulk: BindingSet, within: Prefix) -> np.ndarray:
     rows, size = bulk.rows, 4 if within.version == 4 else 16
     mask: np.ndarray = rows["family"] == within.version
     base = np.frombuffer(within.network_address.packed, np.uint8)
-    lengths = np.minimum(rows["prefix_len"], within.prefixlen).astype(np.int16)
+    lengths = np.minimum(rows["prefix_len"], within.prefixlen).astype(np.int32)
     for index in range(size):
         bits = np.clip(lengths - 8 * index, 0, 8)
         wanted = (0xFF00 >> bits) & 0xFF

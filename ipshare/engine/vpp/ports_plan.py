@@ -97,14 +97,8 @@ def _is_complex(part: Part) -> bool:
 
 
 def _fallen(actual: Set[Part], slots: set[Slot], concerned: Set[Part]) -> set[Part]:
-    """The parts that cannot stay while ``slots`` are emptied or changed, and those that hang on them."""
-    fallen: set[Part] = set()
-    waiting = set(slots)
-    while waiting:
-        hanging = {p for p in actual - fallen if p in concerned and waiting.intersection(p.needs)}
-        fallen |= hanging
-        waiting = {part.slot for part in hanging}
-    return fallen
+    """The parts that cannot stay while ``slots`` are emptied or changed: each names all that it hangs on."""
+    return {part for part in actual if part in concerned and slots.intersection(part.needs)}
 
 
 def _goes_with_its_port(part: Part, gone: set[Part]) -> bool:
