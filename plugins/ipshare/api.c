@@ -151,10 +151,17 @@ static void
 prepare_done (ipshare_job_t *job)
 {
   ipshare_main_t *im = &ipshare_main;
-  int rv = job->error ? VNET_API_ERROR_SYSCALL_ERROR_1 : job->generation ? 0 : VNET_API_ERROR_INVALID_VALUE;
   vec_free (im->diverted_prepared);
   if (job->generation)
     im->diverted_prepared = ipshare_diverted_of (job->image);
+  if (vec_len (im->diverted_prepared) > IPSHARE_MAX_DIVERTED)
+    {
+      ips_tables_abort (im->tables);
+      vec_free (im->diverted_prepared);
+      job->generation = 0;
+      job->status = (struct ips_load_status){ .error = IPS_LOAD_TOO_LARGE, .section = 1, .index = IPSHARE_MAX_DIVERTED };
+    }
+  int rv = job->error ? VNET_API_ERROR_SYSCALL_ERROR_1 : job->generation ? 0 : VNET_API_ERROR_INVALID_VALUE;
   ipshare_info_refresh (im);
   vl_api_ipshare_prepare_reply_t *rmp = late_reply (job, VL_API_IPSHARE_PREPARE_REPLY, sizeof *rmp, rv);
   if (!rmp)

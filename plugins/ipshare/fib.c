@@ -85,7 +85,7 @@ static const char *const *const inner_nodes[DPO_PROTO_NUM] = { [DPO_PROTO_IP4] =
 static void
 add (ipshare_diverted_t **to, u8 family, u32 len, const u8 *address, u8 side, bool passes)
 {
-  ipshare_diverted_t d, *other;
+  ipshare_diverted_t d;
   clib_memset (&d, 0, sizeof d);
   d.side = side;
   d.passes = passes;
@@ -95,10 +95,28 @@ add (ipshare_diverted_t **to, u8 family, u32 len, const u8 *address, u8 side, bo
     clib_memcpy (&d.prefix.fp_addr.ip4, address, 4);
   else
     clib_memcpy (&d.prefix.fp_addr.ip6, address, 16);
-  vec_foreach (other, *to)
-    if (fib_prefix_cmp (&other->prefix, &d.prefix) == 0)
-      return;
   vec_add1 (*to, d);
+}
+
+/* By prefix; where one is both, the Global Network is first. */
+static int
+compare (void *one, void *other)
+{
+  const ipshare_diverted_t *a = one, *b = other;
+  int order = fib_prefix_cmp ((fib_prefix_t *) &a->prefix, (fib_prefix_t *) &b->prefix);
+  return order ? order : (int) a->side - (int) b->side;
+}
+
+static ipshare_diverted_t *
+sorted (ipshare_diverted_t *all)
+{
+  u32 n = 0;
+  vec_sort_with_function (all, compare);
+  for (u32 i = 0; i < vec_len (all); i++)
+    if (n == 0 || fib_prefix_cmp (&all[n - 1].prefix, &all[i].prefix))
+      all[n++] = all[i];
+  vec_set_len (all, n);
+  return all;
 }
 
 ipshare_diverted_t *
@@ -118,16 +136,24 @@ ipshare_diverted_of (const struct ips_image_header *image)
       if (e->tunnel_family && !ips_is_zero (e->tunnel_local))
 	add (&wanted, e->tunnel_family, e->tunnel_family == 4 ? 32 : 128, e->tunnel_local, IPS_INNER, false);
     }
-  return wanted;
+  return wanted ? sorted (wanted) : NULL;
 }
 
 static const ipshare_diverted_t *
 find (ipshare_diverted_t *among, const ipshare_diverted_t *d)
 {
-  ipshare_diverted_t *other;
-  vec_foreach (other, among)
-    if (fib_prefix_cmp (&other->prefix, &d->prefix) == 0)
-      return other;
+  u32 first = 0, end = vec_len (among);
+  while (first < end)
+    {
+      u32 mid = (first + end) / 2;
+      int order = fib_prefix_cmp (&among[mid].prefix, (fib_prefix_t *) &d->prefix);
+      if (order == 0)
+	return among + mid;
+      if (order < 0)
+	first = mid + 1;
+      else
+	end = mid;
+    }
   return NULL;
 }
 
@@ -287,6 +313,18 @@ ipshare_reply_interface (ipshare_main_t *im, u32 sw_if_index, u8 side, bool enab
   return 0;
 }
 
+/* Its number may be another interface's tomorrow. */
+static clib_error_t *
+interface_gone (CLIB_UNUSED (vnet_main_t *vnm), u32 sw_if_index, u32 is_add)
+{
+  ipshare_main_t *im = &ipshare_main;
+  if (!is_add && sw_if_index < vec_len (im->reply_side_by_interface))
+    ipshare_reply_interface (im, sw_if_index, 0, false);
+  return 0;
+}
+
+VNET_SW_INTERFACE_ADD_DEL_FUNCTION (interface_gone);
+
 void
 ipshare_fib_init (ipshare_main_t *im)
 {
@@ -294,6 +332,6 @@ ipshare_fib_init (ipshare_main_t *im)
   im->dpo_types[IPS_OUTER] = dpo_register_new_type (&dpo_vft, outer_nodes);
   im->dpo_types[IPS_INNER] = dpo_register_new_type (&dpo_vft, inner_nodes);
   im->next_hop_type = fib_node_register_new_type ("ipshare-next-hop", &next_hop_vft);
-  pool_init_fixed (im->dpos, IPSHARE_MAX_DIVERTED);
+  pool_init_fixed (im->dpos, IPSHARE_MAX_DPOS);
   vec_validate (im->next_hops, IPSHARE_MAX_NEXT_HOPS - 1);
 }

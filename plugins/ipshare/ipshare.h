@@ -27,7 +27,8 @@
 
 enum
 {
-  IPSHARE_MAX_DIVERTED = 65536, /* DPOs: prefixes diverted, and their clones in the FIB */
+  IPSHARE_MAX_DIVERTED = 16384, /* prefixes */
+  IPSHARE_MAX_DPOS = 4 * IPSHARE_MAX_DIVERTED, /* theirs, two generations of them, and clones in the FIB */
   IPSHARE_MAX_NEXT_HOPS = 1024,
 };
 
@@ -52,13 +53,12 @@ typedef enum
   IPSHARE_N_NODES,
 } ipshare_node_t;
 
-/* A packet thread. `made` collects the buffers that the core made the current frame emit. */
+/* A packet thread. `made` are the buffers that the core made of the packet in hand. */
 typedef struct
 {
   CLIB_CACHE_LINE_ALIGN_MARK (cacheline0);
   struct ips_worker *core;
   u32 *made;	   /* buffer indices */
-  u8 *made_to;	   /* and where they go: ipshare_to_t */
   u8 *linear;	   /* IPSHARE_LINEAR bytes: a packet of chained buffers, in one piece */
   vlib_buffer_t *current;
   u64 no_buffers;
@@ -129,7 +129,7 @@ int ipshare_configure (ipshare_main_t *im, u32 service, u32 delivery, u32 cells,
 
 /* fib.c */
 void ipshare_fib_init (ipshare_main_t *im);
-/* The prefixes that an image wants diverted: a vector. */
+/* The prefixes that an image wants diverted: a vector, ascending. */
 ipshare_diverted_t *ipshare_diverted_of (const struct ips_image_header *image);
 /* Puts them into the service table, in the place of those of `before`. */
 void ipshare_divert (ipshare_main_t *im, ipshare_diverted_t *before, ipshare_diverted_t *wanted, bool removals);
@@ -165,7 +165,6 @@ void ipshare_job_counter_index (ipshare_job_t *job);
 
 /* emit.c: what the core hands over during a frame. */
 void ipshare_emit (void *thread, struct ips_pkt *p, int kind);
-void ipshare_emit_flush (vlib_main_t *vm, vlib_node_runtime_t *node, ipshare_thread_t *t, const u16 *arcs);
 
 /* why.c: the packet as the live generation would treat it, without sending. Returns a vector: the answer's data. */
 u8 *ipshare_why (ipshare_main_t *im, int side, struct ips_pkt *p, u32 *verdict, u64 *generation, u32 *n, u32 *omitted);

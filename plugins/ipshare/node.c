@@ -59,6 +59,7 @@ typedef struct
   vlib_node_runtime_t *node;
   ipshare_thread_t *t;
   const u16 *arcs; /* of this node, by ipshare_to_t */
+  unsigned family; /* whose lookup node's arcs this node shares; 0: none */
   u32 send[VLIB_FRAME_SIZE], n_send;
   u16 nexts[VLIB_FRAME_SIZE];
   u32 done[VLIB_FRAME_SIZE], n_done;
@@ -87,9 +88,9 @@ put_back (vlib_buffer_t *b, const struct ips_pkt *p)
 
 /* For a lookup node to look up: the packet as the core left it, of either family. */
 static_always_inline u16
-look_up (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_pkt *p)
+look_up (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const u8 *ip)
 {
-  bool is6 = p->data[0] >> 4 == 6;
+  bool is6 = ip[0] >> 4 == 6;
   vnet_buffer (b)->sw_if_index[VLIB_TX] = im->delivery_fib[is6 ? FIB_PROTOCOL_IP6 : FIB_PROTOCOL_IP4];
   return f->arcs[is6 ? IPSHARE_TO_IP6_LOOKUP : IPSHARE_TO_IP4_LOOKUP];
 }
@@ -112,6 +113,16 @@ deliver (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, c
   vnet_buffer (b)->ip.adj_index[VLIB_TX] = dpo->dpoi_index;
   vlib_increment_combined_counter (&load_balance_main.lbm_to_counters, f->vm->thread_index, lbi, 1, bytes);
   return dpo->dpoi_next_node;
+}
+
+/* As deliver() does, for a packet of any family, where this node can. Whatever leaves a node by one way stays in order. */
+static u16
+resolve (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const u8 *ip, u32 bytes)
+{
+  unsigned family = ip[0] >> 4;
+  if (f->family == family)
+    return deliver (im, f, b, ip, bytes, family == 4);
+  return look_up (im, f, b, ip);
 }
 
 /* Translated on the lane: straight to the end point's next hop where it has one of this family, else where the
@@ -146,7 +157,7 @@ follow (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, co
       return next;
     }
   if (verdict == IPS_HERE && im->delivery_table != im->service_table)
-    return look_up (im, f, b, p);
+    return resolve (im, f, b, p->data, p->total_len);
   const dpo_id_t *parent = &pool_elt_at_index (im->dpos, vnet_buffer (b)->ip.adj_index[VLIB_TX])->parent;
   vnet_buffer (b)->ip.adj_index[VLIB_TX] = parent->dpoi_index;
   return parent->dpoi_next_node;
@@ -169,11 +180,34 @@ trace (const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_pkt *p, int 
 			  .next = next };
 }
 
+/* Made packets can fill the arrays before the frame is done. */
+static __attribute__ ((noinline)) void
+enqueue (ipshare_frame_t *f)
+{
+  vlib_buffer_enqueue_to_next (f->vm, f->node, f->send, f->nexts, f->n_send);
+  f->n_send = 0;
+}
+
 static_always_inline void
 send_to_next (ipshare_frame_t *f, u32 bi, u16 next)
 {
+  if (PREDICT_FALSE (f->n_send == VLIB_FRAME_SIZE))
+    enqueue (f);
   f->send[f->n_send] = bi;
   f->nexts[f->n_send++] = next;
+}
+
+/* What the core made of one packet goes where that packet's place is. */
+static void
+send_made (ipshare_main_t *im, ipshare_frame_t *f)
+{
+  u32 *bi;
+  vec_foreach (bi, f->t->made)
+    {
+      vlib_buffer_t *b = vlib_get_buffer (f->vm, *bi);
+      send_to_next (f, *bi, resolve (im, f, b, vlib_buffer_get_current (b), b->current_length));
+    }
+  vec_reset_length (f->t->made);
 }
 
 /* Off the lane. */
@@ -192,7 +226,7 @@ uncommon (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, stru
       else
 	{
 	  b->flags |= IPSHARE_BUFFER_F;
-	  next = look_up (im, f, b, p);
+	  next = resolve (im, f, b, p->data, p->total_len);
 	}
       send_to_next (f, bi, next);
       break;
@@ -222,6 +256,8 @@ one (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_
     verdict = ipshare_special (im, f->vm, f->t, bi, b, &p, side, &taken);
   else
     verdict = side == IPS_OUTER ? ips_outer (f->t->core, &p) : ips_inner (f->t->core, &p);
+  if (PREDICT_FALSE (vec_len (f->t->made)))
+    send_made (im, f);
   u16 next = uncommon (im, f, bi, b, &p, verdict, is_reply, taken);
   if (PREDICT_FALSE (f->node->flags & VLIB_NODE_FLAG_TRACE))
     trace (f, b, &p, verdict, side, next, false);
@@ -256,6 +292,7 @@ begin (ipshare_main_t *im, ipshare_frame_t *f, vlib_main_t *vm, vlib_node_runtim
   f->vm = vm;
   f->node = node;
   f->arcs = im->arcs[kind];
+  f->family = kind == IPSHARE_OUTER4 || kind == IPSHARE_INNER4 ? 4 : kind == IPSHARE_OUTER6 || kind == IPSHARE_INNER6 ? 6 : 0;
   f->t = vec_elt_at_index (im->threads, vm->thread_index);
   f->n_send = f->n_done = f->n_counted = 0;
   clib_memset (f->counts, 0, sizeof f->counts);
@@ -270,8 +307,6 @@ end (ipshare_frame_t *f)
     vlib_buffer_enqueue_to_next (f->vm, f->node, f->send, f->nexts, f->n_send);
   if (PREDICT_FALSE (f->n_done))
     vlib_buffer_free (f->vm, f->done, f->n_done);
-  if (PREDICT_FALSE (vec_len (f->t->made)))
-    ipshare_emit_flush (f->vm, f->node, f->t, f->arcs);
   for (u32 v = 0; v < IPS_N_VERDICTS && f->n_counted; v++)
     if (f->counts[v])
       vlib_node_increment_counter (f->vm, f->node->node_index, v, f->counts[v]);
@@ -319,8 +354,7 @@ translate_all (ipshare_main_t *im, ipshare_frame_t *f, const u32 *from, vlib_buf
       u32 next = lane (im, f, &net, b[i], side, is4);
       if (PREDICT_TRUE (next != IPSHARE_DECLINED))
 	{
-	  f->send[f->n_send] = from[i];
-	  f->nexts[f->n_send++] = next;
+	  send_to_next (f, from[i], next);
 	  on_lane++;
 	}
       else
