@@ -1,0 +1,48 @@
+"""The service unit: systemd takes every line of it, and what it starts can be typed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ipshare.cli.app import cli
+
+UNIT = Path(__file__).parents[2] / "appliance/systemd/ipshare-agent@.service"
+TYPES_OF_252 = {"simple", "exec", "forking", "oneshot", "dbus", "notify", "idle"}
+"""systemd.service(5) of Debian 12."""
+
+
+def setting(name: str) -> str:
+    found = re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert len(found) == 1, name
+    return str(found[0])
+
+
+def test_readiness_and_reload_work_with_debian_12() -> None:
+    assert setting("Type") in TYPES_OF_252
+    assert setting("Type") == "notify", "the agent says READY=1"
+    assert setting("ExecReload").endswith("-HUP $MAINPID")
+
+
+def test_the_command_can_be_typed() -> None:
+    program, verb, *words = setting("ExecStart").split()
+    command = cli.get_command(None, verb)  # type: ignore[arg-type]
+    assert Path(program).name == "ipshare" and command is not None
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= options
+
+
+def test_systemd_takes_every_line(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("UNIT NOT VERIFIED: no systemd-analyze (Debian: systemd)")
+    unit = tmp_path / "ipshare-agent@site.service"
+    unit.write_text(UNIT.read_text().replace("/usr/bin/ipshare", "/bin/true"))  # which is there everywhere
+    done = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False
+    )
+    ours = [line for line in done.stderr.splitlines() if unit.name in line]
+    assert (done.returncode, ours) == (0, [])
