@@ -28,6 +28,12 @@ def test_readiness_and_reload_work_with_debian_12() -> None:
     assert setting("ExecReload").endswith("-HUP $MAINPID")
 
 
+def test_a_node_that_was_taken_down_stays_down() -> None:
+    """The agent ends with 0 then (tests/lab/test_agent_node.py); every other end is a failure."""
+    assert setting("Restart") == "on-failure"
+    assert setting("KillMode") == "process", "the engine survives its agent"
+
+
 def test_the_command_can_be_typed() -> None:
     program, verb, *words = setting("ExecStart").split()
     command = cli.get_command(None, verb)  # type: ignore[arg-type]
