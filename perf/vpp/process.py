@@ -48,7 +48,13 @@ class Vpp:
     """
 
     def __init__(
-        self, plugins: Sequence[str] = (), *, workers: int = 0, heap: str = "3G", statseg: str = "256M"
+        self,
+        plugins: Sequence[str] = (),
+        *,
+        workers: int = 0,
+        heap: str = "3G",
+        statseg: str = "256M",
+        nice: int = NICE,
     ) -> None:
         install = find()
         shm = Path("/dev/shm")
@@ -67,7 +73,7 @@ class Vpp:
         (self.dir / "startup.conf").write_text(text)
         command = [install.binary, "-c", self.dir / "startup.conf"]
         if os.geteuid() == 0:
-            command = ["nice", "-n", str(NICE), "unshare", "--net", *command]
+            command = ["nice", "-n", str(nice), "unshare", "--net", *command]
         with (self.dir / "stderr").open("wb") as out:
             self._process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
         self.client = Client(

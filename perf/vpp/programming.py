@@ -4,7 +4,7 @@ Loaded: the packet generator sends translated packets as fast as they pass, all 
 that did not come out, and worker barriers by VPP's event log (`event-logger trace barrier`); those of the
 command line that reads the log are left out. Commands of VPP's command line are sent before and after,
 never in between. The bindings replace others of the same network; a network that comes or goes changes the
-FIB, which takes barriers.
+FIB, which takes barriers, as does any client of the API that connects or leaves.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ipshare.bench import sites
+from ipshare.engine.plan import diff
 from ipshare.engine.tables import Tables, pack
+from ipshare.engine.vpp import VppEngine
 from vpp import flows, ours
 from vpp.cases import interfaces
-from vpp.process import Vpp, VppFailed
+from vpp.process import ANSWER_S, Vpp, VppFailed
 from vpp.runtime import Streams, read
 
 MILLION = 1_000_000
@@ -37,6 +39,8 @@ class Programming:
     packed: list[float]  # arrays and image, in Python
     loads: list[ours.Loaded]  # of a million bindings, in the place of others
     evacuations: list[ours.Loaded]  # of a million bindings: every end point gets another prefix
+    driven: list[float]  # the driver: arrays, diff against half of them, image, prepare, commit
+    counted: list[float]  # the driver: reading the counters of all cells
     barriers: list[str]  # who asked for each one, during the loads and evacuations
     packets: int  # that passed meanwhile
     lost: int
@@ -48,7 +52,7 @@ class Programming:
 
 def states(n: int = MILLION, times: int = TIMES) -> Iterator[Programming]:
     for workers in (0, 1):
-        with Vpp((ours.PLUGIN,), workers=workers, statseg="1G", heap="4G") as vpp:
+        with Vpp((ours.PLUGIN,), workers=workers, statseg="1G", heap="4G", nice=0) as vpp:
             vpp.run(interfaces(1))
             streams, loader = Streams(vpp), ours.Loader(vpp)
             variant = ours.Variant(4, "stacked")
@@ -68,8 +72,12 @@ def _state(
     if loaded:
         streams.start("load")
         _await_packets(vpp)
+    engine = VppEngine(
+        vpp.dir / "api.sock", vpp.dir / "stats.sock", counter_cells=ours.CELLS, timeout_s=ANSWER_S
+    )
+    engine.configure()
     vpp.cli("event-logger clear")
-    packed, loads, evacuations = [], [], []
+    packed, loads, evacuations, driven, counted = [], [], [], [], []
     for _ in range(times):
         begin = time.perf_counter()
         tables = loader.tables(variant, n)
@@ -78,14 +86,25 @@ def _state(
         loads.append(loader.load(image))
         evacuations.append(loader.load(_evacuation(vpp, tables)))
         loader.load(_half(tables))
+        half = engine.read()
+        begin = time.perf_counter()
+        engine.apply(diff(half, loader.tables(variant, n)))
+        driven.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        engine.cell_totals(n)
+        counted.append(time.perf_counter() - begin)
+        loader.load(_half(tables))
     asked = _BARRIER.findall(vpp.cli("show event-logger all"))
+    engine.close()
     if loaded:
         streams.stop("load")
     sample = read(vpp.cli("show runtime"), 4) if loaded else None
     lost = sample.packets - sample.sent if sample else 0
     passed = sample.packets if sample else 0
     own = [who for who in asked if who != _OF_THE_CLI]
-    return Programming(workers, loaded, packed, loads, evacuations, own, passed, max(lost, 0))
+    return Programming(
+        workers, loaded, packed, loads, evacuations, driven, counted, own, passed, max(lost, 0)
+    )
 
 
 def _await_packets(vpp: Vpp) -> None:

@@ -59,6 +59,8 @@ def programming(states: Iterable[Programming]) -> Iterator[Result]:
         yield Result(f"{at}.arrays-and-image", packed, "s")
         yield Result(f"{at}.prepare", prepare, "s")
         yield Result(f"{at}.total", packed + prepare + commit, "s")
+        yield Result(f"{at}.by-driver", median(state.driven), "s")
+        yield Result(f"{at}.counters-read", median(state.counted), "s")
         for what, loads in (("commit", state.loads), ("evacuation", state.evacuations)):
             seen = median(load.commit_s for load in loads)
             inside = max(load.commit_in_plugin_s for load in loads)
