@@ -5,11 +5,11 @@ PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev make iproute2 nftables iputils-ping
 APT_TEST := procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev
 
-.PHONY: demo test setup setup-test lint bench perf perf-vpp fuzz clean
+.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp fuzz clean
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
-test: setup-test lint
+test: setup-test lint $(if $(VPP),plugin)
 	$(PY) -m pytest tests $(PYTEST)
 
 setup: .venv/.installed ipshare/_bin/ipshare-engine
@@ -34,6 +34,16 @@ ipshare/_bin/ipshare-engine: $(NATIVE) setup.py | .venv/.installed
 	@echo "building the C core"
 	@$(PY) setup.py --quiet build_ext --inplace
 	@touch $@
+
+# The VPP plugin, where VPP and its development files are installed: the vpp on PATH, or IPSHARE_VPP.
+VPP := $(if $(IPSHARE_VPP),$(IPSHARE_VPP),$(shell command -v vpp))
+VPP_PREFIX = $(abspath $(dir $(realpath $(VPP)))/..)
+plugin:
+	@mkdir -p build
+	@test -n "$(VPP)" || { echo "there is no vpp on PATH: docs/vpp.md says how to install it" >&2; exit 1; }
+	@sh appliance/packages.sh cmake
+	@cmake -S plugins/ipshare -B build/plugin -DCMAKE_PREFIX_PATH=$(VPP_PREFIX) -DCMAKE_INSTALL_PREFIX=$(VPP_PREFIX) >build/plugin.log 2>&1 \
+	  && cmake --build build/plugin --parallel >>build/plugin.log 2>&1 || { tail -20 build/plugin.log >&2; exit 1; }
 
 lint: setup-test
 	$(PY) -m ruff check .

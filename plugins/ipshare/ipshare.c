@@ -8,6 +8,7 @@ ipshare_main_t ipshare_main;
 
 VLIB_PLUGIN_REGISTER () = {
   .version = IPSHARE_VERSION,
+  .version_required = VPP_BUILD_VER, /* binary interfaces of VPP change with every release */
   .description = "ipshare: stateless translation of public addresses",
 };
 

@@ -1,8 +1,11 @@
 # The Debian package: the plugin, its API description, and the one VPP it was built against.
-execute_process(COMMAND dpkg-query -W -f "\${Version}" vpp OUTPUT_VARIABLE VPP_DEB_VERSION ERROR_QUIET)
+if(NOT VPP_DEB_VERSION) # set it where VPP was not installed from a package here
+  execute_process(COMMAND dpkg-query -W -f "\${Version}" vpp OUTPUT_VARIABLE VPP_DEB_VERSION ERROR_QUIET)
+endif()
 execute_process(COMMAND dpkg --print-architecture OUTPUT_VARIABLE ARCH OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 file(STRINGS ${HERE}/ipshare.h VERSION_LINE REGEX "define IPSHARE_VERSION")
 string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" CPACK_PACKAGE_VERSION "${VERSION_LINE}")
+set(CPACK_INSTALL_CMAKE_PROJECTS "${CMAKE_BINARY_DIR};ipshare;vpp-plugin-core;/") # no headers
 set(CPACK_PACKAGE_NAME vpp-plugin-ipshare)
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "VPP plugin: stateless translation of public addresses")
 set(CPACK_PACKAGE_VENDOR ipshare)
