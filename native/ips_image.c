@@ -5,6 +5,7 @@
  * own fields; bindings are judged by ips_binding.c. The first bad record is named.
  */
 #include "ips_gen.h"
+#include "ips_path.h"
 
 enum { MAX_SMALL = 65535, MAX_BINDINGS = 1 << 28 };
 
@@ -95,10 +96,6 @@ static bool has_sound_tunnel(const struct ips_endpoint_rec *e) {
   return !is_zero(e->tunnel_remote, 16) && !is_zero(e->tunnel_local, 16);
 }
 
-static bool needs_tunnel(const struct ips_endpoint_rec *e) {
-  return e->encap != IPS_ENCAP_NONE || e->flags & (IPS_EP_DISTRIBUTION | IPS_EP_TRACE_TUNNEL);
-}
-
 static bool check_endpoint(const struct ips_endpoint_rec *e, uint32_t i, struct ips_load_status *st) {
   const enum ips_section section = IPS_IN_ENDPOINT;
   const uint16_t flags = IPS_EP_SELF | IPS_EP_MSS_CLAMP | IPS_EP_DISTRIBUTION | IPS_EP_TRACE_TUNNEL;
@@ -108,9 +105,9 @@ static bool check_endpoint(const struct ips_endpoint_rec *e, uint32_t i, struct 
                             : is_distribution || !is_prefix(e->family, e->local, e->prefix_len, IPS_MIN_NETWORK_BITS))
     HERE(IPS_LOAD_BAD_PREFIX);
   if (e->flags & ~flags || e->encap > IPS_ENCAP_GUE || !has_sound_tunnel(e)) HERE(IPS_LOAD_BAD_ENDPOINT);
-  if ((needs_tunnel(e) && e->tunnel_family == 0) || (e->encap == IPS_ENCAP_GUE && e->gue_port == 0)) HERE(IPS_LOAD_BAD_ENDPOINT);
-  unsigned carrier = needs_tunnel(e) ? e->tunnel_family : e->family; /* whose least MTU counts: RFC 791, RFC 8200 5 */
-  if (e->path_mtu && (e->path_mtu < (carrier == 4 ? 68 : 1280) || e->path_mtu > 65535)) HERE(IPS_LOAD_BAD_ENDPOINT);
+  if (ips_path_has_tunnel(e) && e->tunnel_family == 0) HERE(IPS_LOAD_BAD_ENDPOINT);
+  if (e->encap == IPS_ENCAP_GUE && e->gue_port == 0) HERE(IPS_LOAD_BAD_ENDPOINT);
+  if (e->path_mtu && (e->path_mtu < ips_path_least(e) || e->path_mtu > 65535)) HERE(IPS_LOAD_BAD_ENDPOINT);
   return true;
 }
 

@@ -31,6 +31,16 @@ static inline const uint8_t *ips_path_key(const struct ips_endpoint_rec *e) {
   return e->tunnel_family ? e->tunnel_remote : e->local;
 }
 
+/* Does every packet to e, or some of them, go through its tunnel? */
+static inline bool ips_path_has_tunnel(const struct ips_endpoint_rec *e) {
+  return e->encap != IPS_ENCAP_NONE || e->flags & (IPS_EP_DISTRIBUTION | IPS_EP_TRACE_TUNNEL);
+}
+/* Bytes that every path of that IP version carries (RFC 791, RFC 8200 5). Nothing below may be configured or
+ * learned: headers are taken off it without a look. */
+static inline uint32_t ips_path_least(const struct ips_endpoint_rec *e) {
+  return (ips_path_has_tunnel(e) ? e->tunnel_family : e->family) == 4 ? 68 : 1280;
+}
+
 /* For `mtu` bytes until expires_ns (the worker's clock); mtu 0 forgets. False if there was no room. */
 bool ips_path_learn(struct ips_paths *paths, const uint8_t key[16], uint32_t mtu, uint64_t expires_ns);
 uint32_t ips_path_learned(const struct ips_paths *paths, const uint8_t key[16], uint64_t now_ns); /* 0: nothing */

@@ -66,6 +66,7 @@ struct worker {
   struct ips_worker *core;
   struct ips_ctl_worker *stat;
   int fd[SIDES];              /* our queue of each device */
+  int epoll;                  /* of both, and of the engine's stop_event */
   int side;                   /* of the frame in hand */
   const struct tap_set *taps; /* of the frame in hand; NULL: none */
   struct tap_ring *ring;
@@ -103,18 +104,20 @@ int fail(int code, const char *hint, const char *format, ...) __attribute__((for
 /* tun.c: opens `workers` queues of a new device each; fds[i x SIDES + side]. Returns an exit code. */
 int tun_open_all(struct engine *e, int *fds);
 
-/* region.c */
+/* region.c. Returns 0, or -1 with errno. */
 int region_create(struct region *r, uint32_t workers, uint32_t cells, const uint8_t boot_id[16]);
 struct ips_ctl_worker *region_worker(const struct region *r, uint32_t worker);
 struct ips_counters *region_counters(const struct region *r, uint32_t worker);
 struct ips_cell *region_cells(const struct region *r, uint32_t worker);
 /* cells.c: before a commit. False: no memory, nothing cleared. */
 bool cells_clear_fresh(const struct engine *e);
-int memfd_sealed(const char *name, size_t bytes, void **map); /* writable now; memfd_seal() when filled */
+/* A memfd of that size, mapped writable (*map NULL where bytes is 0). The descriptor, or -1 with errno. */
+int memfd_new(const char *name, size_t bytes, void **map);
+/* It is filled: unmapped, and nobody can write or resize it any more. 0, or -1 with errno. */
 int memfd_seal(int fd, void *map, size_t bytes);
 
 /* worker.c */
-int worker_start(struct worker *w);
+int worker_start(struct worker *w); /* 0, or an errno */
 void worker_stop(struct worker *w);
 /* True if every worker has left the frame that it had in hand when `seen` was taken. */
 void workers_snapshot(const struct engine *e, uint64_t *seen);
@@ -127,6 +130,9 @@ int control_run(struct engine *e, int listen_fd);
 /* notify.c: sd_notify(3) without its library; does nothing without NOTIFY_SOCKET. */
 void notify(const char *state);
 uint64_t notify_watchdog_ns(void); /* interval asked for by WATCHDOG_USEC, 0: none */
+
+/* Adds to a counter of the region. It has one writer; a relaxed store keeps readers from seeing half a number. */
+#define ADD(counter, n) __atomic_store_n(&(counter), (counter) + (n), __ATOMIC_RELAXED)
 
 static inline void eventfd_signal(int fd) {
   uint64_t one = 1;

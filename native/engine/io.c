@@ -11,9 +11,6 @@
 #define WRITE (1ull << 63)
 #define WRITE_TAG(side, bytes) (WRITE | (uint64_t)(side) << 32 | (bytes))
 
-/* Counters have one writer; a relaxed store keeps readers from seeing half a number. */
-#define ADD(counter, n) __atomic_store_n(&(counter), (counter) + (n), __ATOMIC_RELAXED)
-
 int io_open(struct worker *w) {
   struct io *io = calloc(1, sizeof *io);
   w->io = io;

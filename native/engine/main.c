@@ -94,7 +94,10 @@ static int parse(int argc, char **argv, struct options *o) {
   return 0;
 }
 
-static int no_memory(void) { return fail(EXIT_SYSTEM, "free some, or ask for fewer --counter-cells or --workers", "out of memory"); }
+static int cannot_start(void) {
+  return fail(EXIT_SYSTEM, "raise the limit of open files or of memory, or ask for fewer --counter-cells or --workers",
+              "cannot start: %s", strerror(errno));
+}
 
 /* What needs no device: identity, events, shared memory, tables. */
 static int prepare(struct engine *e) {
@@ -105,14 +108,14 @@ static int prepare(struct engine *e) {
   e->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   e->wake_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (e->stop_event < 0 || e->wake_event < 0 || getrandom(e->boot_id, sizeof e->boot_id, 0) != sizeof e->boot_id)
-    return fail(EXIT_SYSTEM, "raise the limit of open files", "cannot start: %s", strerror(errno));
+    return cannot_start();
   e->workers = aligned_alloc(64, ((workers * sizeof *e->workers) + 63) & ~(size_t)63);
-  if (!e->workers) return no_memory();
+  if (!e->workers) return cannot_start();
   memset(e->workers, 0, workers * sizeof *e->workers);
-  if (region_create(&e->region, workers, e->options.counter_cells, e->boot_id)) return no_memory();
+  if (region_create(&e->region, workers, e->options.counter_cells, e->boot_id)) return cannot_start();
   e->tables = ips_tables_new(workers + 1);
   if (e->tables) e->why = ips_worker_new(e->tables, workers, why_emit, NULL);
-  if (!e->why || taps_create(e)) return no_memory();
+  if (!e->why || taps_create(e)) return cannot_start();
   return EXIT_OK;
 }
 
@@ -131,8 +134,10 @@ static int open_devices(struct engine *e) {
 }
 
 static int start_workers(struct engine *e) {
-  for (uint32_t i = 0; i < e->options.workers; i++)
-    if (worker_start(&e->workers[i])) return no_memory();
+  for (uint32_t i = 0; i < e->options.workers; i++) {
+    errno = worker_start(&e->workers[i]);
+    if (errno) return cannot_start();
+  }
   return EXIT_OK;
 }
 

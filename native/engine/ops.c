@@ -122,6 +122,7 @@ static int op_abort(struct call *c) {
 static int op_rollback(struct call *c) {
   uint64_t generation = ips_tables_rollback(c->control->engine->tables);
   if (!generation) return refuse(c, IPS_CTL_NO_GENERATION, "there is no earlier generation");
+  c->control->prepared_by = 0; /* it was discarded */
   return return_generation(c, generation);
 }
 
@@ -132,7 +133,7 @@ static int op_dump(struct call *c) {
   size_t bytes = ips_tables_dump(t, NULL, 0);
   ips_tables_info(t, &info);
   if (!bytes) return refuse(c, IPS_CTL_NO_GENERATION, "no generation is loaded");
-  c->reply_fd = memfd_sealed("ipshare-dump", bytes, &map);
+  c->reply_fd = memfd_new("ipshare-dump", bytes, &map);
   if (c->reply_fd < 0) return refuse_errno(c, "memfd_create");
   ips_tables_dump(t, map, bytes);
   if (memfd_seal(c->reply_fd, map, bytes)) return refuse_errno(c, "sealing");
@@ -162,7 +163,7 @@ static int op_cells(struct call *c) {
   size_t n = bytes / sizeof(struct ips_binding_rec), out_bytes = n * sizeof(struct ips_ctl_cells);
   if (bytes % sizeof(struct ips_binding_rec)) {
     status = refuse(c, IPS_CTL_BAD_LENGTH, "the memfd holds no whole number of binding records");
-  } else if ((c->reply_fd = memfd_sealed("ipshare-cells", out_bytes, &map)) < 0) {
+  } else if ((c->reply_fd = memfd_new("ipshare-cells", out_bytes, &map)) < 0) {
     status = refuse_errno(c, "memfd_create");
   } else {
     fill_cells(c->control->engine->tables, records, n, map);
@@ -179,7 +180,7 @@ static int op_path_mtu(struct call *c) {
   const struct ips_root *root = ips_tables_live(t);
   const struct ips_endpoint *e = root ? ips_endpoint(root, m.endpoint) : NULL;
   if (!e) return refuse(c, IPS_CTL_BAD_ARGUMENT, "the live generation has no end point record %u", m.endpoint);
-  uint32_t least = e->r.family == 4 ? 68 : 1280; /* RFC 791, RFC 8200 5 */
+  uint32_t least = ips_path_least(&e->r);
   if (m.mtu && m.mtu < least) return refuse(c, IPS_CTL_BAD_ARGUMENT, "no path has an MTU below %u", least);
   uint64_t until = clock_ns(CLOCK_BOOTTIME) + m.seconds * NS_PER_S;
   if (!ips_path_learn(&ips_tables_shared(t)->paths, ips_path_key(&e->r), m.mtu, until))

@@ -1,4 +1,4 @@
-/* region.c: the counters' shared memory, and sealed memfds in general.
+/* region.c: the counters' shared memory, and memfds in general.
  *
  * Workers count in place; clients get a read-only descriptor of the same pages, so
  * that reading a million counters costs the engine nothing. Pages that no packet ever
@@ -19,7 +19,7 @@
 
 static uint64_t page_align(uint64_t n) { return (n + PAGE - 1) & ~(PAGE - 1); }
 
-int memfd_sealed(const char *name, size_t bytes, void **map) {
+int memfd_new(const char *name, size_t bytes, void **map) {
   int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return -1;
   *map = NULL;
@@ -52,14 +52,14 @@ int region_create(struct region *r, uint32_t workers, uint32_t cells, const uint
   struct ips_ctl_region layout = {
     .magic = IPS_CTL_MAGIC, .version = IPS_CTL_VERSION, .n_workers = workers, .n_cells = cells,
     .worker_offset = page_align(sizeof layout), .worker_stride = page_align(sizeof(struct ips_ctl_worker)),
-    .counters_stride = page_align(sizeof(struct ips_counters)), .cells_stride = page_align(16ull * cells),
+    .counters_stride = page_align(sizeof(struct ips_counters)), .cells_stride = page_align(sizeof(struct ips_cell) * (uint64_t)cells),
   };
   memcpy(layout.boot_id, boot_id, 16);
   layout.counters_offset = layout.worker_offset + workers * layout.worker_stride;
   layout.cells_offset = layout.counters_offset + workers * layout.counters_stride;
   layout.total_bytes = layout.cells_offset + workers * layout.cells_stride;
   void *map;
-  r->fd = memfd_sealed("ipshare-counters", layout.total_bytes, &map);
+  r->fd = memfd_new("ipshare-counters", layout.total_bytes, &map);
   if (r->fd < 0) return -1;
   r->header = map;
   *r->header = layout;

@@ -6,8 +6,9 @@
  *
  * Which taps exist is one immutable tap_set; workers load the pointer once per frame. No tap:
  * the pointer is NULL and the packet path pays one branch. A slot's life:
- * FREE -> ACTIVE (control) -> STOPPING (control, set republished without it) -> ENDED (thread: every worker
- * has left the frame that could know it, the rings are drained, the sink closed) -> FREE (control).
+ * FREE -> ACTIVE (control) -> LEAVING (control, while it republishes the set without it; the thread leaves it alone)
+ * -> STOPPING (control) -> ENDED (thread: every worker has left the frame that could know it, its records are out of
+ * the rings, the sink closed) -> FREE (control).
  */
 #ifndef TAP_H
 #define TAP_H
@@ -27,7 +28,7 @@ struct tap {
 };
 
 struct tap_set {
-  uint32_t active, n;               /* bits of the slots below */
+  uint32_t n;
   struct { uint32_t slot; struct ips_ctl_tap rule; } taps[IPS_CTL_MAX_TAPS];
   uint64_t retired_seen[IPS_CTL_MAX_WORKERS];
   struct tap_set *next_retired;

@@ -40,8 +40,8 @@ static inline void vnet_in(uint8_t *at, uint32_t bytes, uint16_t headroom, struc
   };
 }
 
-/* Offset of the L4 header of a super-packet, which has no IP options worth a full parse:
- * where its checksum is partial that is csum_start, else behind the fixed header. */
+/* Offset of the L4 header of a super-packet: csum_start where its checksum is partial, else behind the
+ * IP header; the kernel makes no super-packet with extension headers and a complete checksum. */
 static inline uint32_t vnet_l4(const struct ips_pkt *p) {
   if (p->csum == IPS_CSUM_PARTIAL) return p->csum_start;
   return p->data[0] >> 4 == 4 ? (p->data[0] & 15) * 4u : 40u;

@@ -1,10 +1,11 @@
 /* why.c: what would happen to this packet? The live generation answers through a worker of
  * its own, so that no counter of the data path moves and nothing is sent. Its verdict is that of
- * this moment; a fragment is judged with the fragments that are on their way now. */
+ * this moment: learned path MTUs count, and its own ICMP errors have their own rate limit. */
 #include "../ips_worker.h"
 #include "control.h"
 #include <stdlib.h>
 
+enum { LONGEST = 40 + 65535 }; /* bytes of an IPv6 packet (RFC 8200 3) */
 struct collected { uint8_t *out; uint32_t used, n, omitted; };
 static struct collected *collecting; /* main thread only */
 
@@ -27,21 +28,20 @@ void why_emit(void *arg, struct ips_pkt *p, int kind) {
   if (collecting && kind != IPS_EMIT_COPY) collect(p, kind);
 }
 
-static int ask(struct ips_worker *w, int side, struct ips_pkt *p, struct ips_ctl_why *why) {
+static void ask(struct ips_worker *w, int side, struct ips_pkt *p, struct ips_ctl_why *why) {
   ips_worker_begin(w, clock_ns(CLOCK_BOOTTIME));
   int verdict = side == IPS_CTL_OUTER ? ips_outer(w, p) : ips_inner(w, p);
   *why = (struct ips_ctl_why){.generation = w->root ? w->root->generation : 0, .verdict = (uint32_t)verdict,
                               .disposition = ips_dispositions[verdict], .counter = p->counter, .endpoint = p->endpoint};
   if (ips_dispositions[verdict] == IPS_SEND) collect(p, IPS_EMIT_PACKET);
   ips_worker_end(w);
-  return verdict;
 }
 
 int op_why(struct call *c) {
   struct ips_ctl_packet head;
   if (c->head.bytes < sizeof head) return refuse(c, IPS_CTL_BAD_LENGTH, "a packet's description is cut short");
   memcpy(&head, c->payload, sizeof head);
-  if (head.bytes != c->head.bytes - sizeof head || head.bytes > 65575)
+  if (head.bytes != c->head.bytes - sizeof head || head.bytes > LONGEST)
     return refuse(c, IPS_CTL_BAD_LENGTH, "the packet announces %u bytes and has %zu", head.bytes, c->head.bytes - sizeof head);
   if (head.side > IPS_CTL_INNER) return refuse(c, IPS_CTL_BAD_ARGUMENT, "side is 0 (outer) or 1 (inner)");
   if (head.csum > IPS_CSUM_PARTIAL || head.gso_type > IPS_GSO_UDP)

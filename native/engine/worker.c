@@ -16,8 +16,6 @@
 
 enum { MANY_IN_VAIN = 64 };
 
-#define ADD(counter, n) __atomic_store_n(&(counter), (counter) + (n), __ATOMIC_RELAXED)
-
 static void device_gone(struct worker *w) {
   int none = 0;
   atomic_compare_exchange_strong(&w->engine->fatal, &none, EXIT_DEVICE_GONE);
@@ -111,17 +109,17 @@ static inline bool turn(struct worker *w, int side) {
   return w->io->batched && !w->io->is_large[side] ? turn_batch(w, side) : turn_single(w, side);
 }
 
-static int watch(int epoll, int fd) {
+static bool watch(const struct worker *w, int fd) {
   struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
-  return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+  return epoll_ctl(w->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
 /* Waits for packets. False: the engine ends. */
-static bool sleep_until_packets(struct worker *w, int epoll) {
+static bool sleep_until_packets(struct worker *w) {
   struct epoll_event events[3];
   __atomic_store_n(&w->stat->asleep, 1, __ATOMIC_RELAXED);
   ADD(w->stat->sleeps, 1);
-  int n = epoll_wait(epoll, events, 3, -1);
+  int n = epoll_wait(w->epoll, events, 3, -1);
   __atomic_store_n(&w->stat->asleep, 0, __ATOMIC_RELAXED);
   for (int i = 0; i < n; i++) {
     if (events[i].data.fd == w->engine->stop_event) return false;
@@ -135,11 +133,7 @@ static bool sleep_until_packets(struct worker *w, int epoll) {
 
 static void *run(void *arg) {
   struct worker *w = arg;
-  int epoll = epoll_create1(EPOLL_CLOEXEC);
   w->stat->tid = (uint64_t)syscall(SYS_gettid);
-  watch(epoll, w->engine->stop_event);
-  watch(epoll, w->fd[IPS_CTL_OUTER]);
-  watch(epoll, w->fd[IPS_CTL_INNER]);
   for (unsigned in_vain = 0; !atomic_load_explicit(&w->engine->fatal, memory_order_relaxed);) {
     bool more = turn(w, IPS_CTL_OUTER);
     more |= turn(w, IPS_CTL_INNER);
@@ -148,9 +142,8 @@ static void *run(void *arg) {
     if (in_vain > MANY_IN_VAIN) w->io->batched = false; /* woken for packets that its reads do not see */
     if (more && !atomic_load_explicit(&w->engine->stopping, memory_order_relaxed)) continue;
     io_flush(w);
-    if (!sleep_until_packets(w, epoll)) break;
+    if (!sleep_until_packets(w)) break;
   }
-  close(epoll);
   return NULL;
 }
 
@@ -158,12 +151,16 @@ int worker_start(struct worker *w) {
   struct engine *e = w->engine;
   w->random = 2463534242u + w->index;
   w->core = ips_worker_new(e->tables, w->index, emit, w);
-  if (io_open(w) || !w->core) return -1;
+  if (io_open(w) || !w->core) return ENOMEM;
+  w->epoll = epoll_create1(EPOLL_CLOEXEC);
+  if (w->epoll < 0 || !watch(w, e->stop_event) || !watch(w, w->fd[IPS_CTL_OUTER]) || !watch(w, w->fd[IPS_CTL_INNER]))
+    return errno;
   if (w->io->batched) e->features |= IPS_CTL_FEATURE_URING;
   ips_worker_set_trains(w->core, (e->features & IPS_CTL_FEATURE_USO) != 0);
   ips_worker_set_counters(w->core, region_counters(&e->region, w->index), region_cells(&e->region, w->index),
                           e->options.counter_cells);
-  if (pthread_create(&w->thread, NULL, run, w)) return -1;
+  int error = pthread_create(&w->thread, NULL, run, w);
+  if (error) return error;
   char name[16];
   snprintf(name, sizeof name, "ips-worker-%u", w->index);
   pthread_setname_np(w->thread, name);
@@ -175,6 +172,7 @@ void worker_stop(struct worker *w) {
   if (w->started) pthread_join(w->thread, NULL);
   ips_worker_free(w->core);
   io_close(w);
+  close(w->epoll);
   for (int side = 0; side < SIDES; side++) close(w->fd[side]);
 }
 

@@ -157,6 +157,23 @@ def test_probed_path_mtu_holds_until_forgotten(dist: Node) -> None:
             dist.control.set_path_mtu(endpoint, mtu, 60)
 
 
+def test_the_least_path_mtu_is_that_of_what_carries_the_packets(dist: Node) -> None:
+    """IPv4 packets in an IPv6 tunnel: 1,280 bytes, or what is left for them would be less than a header."""
+    tunnelled = replace(OUTER, endpoints=OUTER.endpoints.copy())
+    for field, address in (("tunnel_remote", "2001:db8:e::1"), ("tunnel_local", "2001:db8:f::1")):
+        tunnelled.endpoints[field][0] = np.frombuffer(ip_address(address).packed, np.uint8)
+    tunnelled.endpoints["tunnel_family"][0], tunnelled.endpoints["encap"][0] = 6, lib.IPS_ENCAP_IPIP
+    load(dist.control, tunnelled)
+    for mtu in (68, 1279):
+        with pytest.raises(ControlError, match="below 1280"):
+            dist.control.set_path_mtu(0, mtu, 60)
+    dist.control.set_path_mtu(0, 1280, 60)
+    big = datagram(payload=bytes(1280 - 40 - 27), dont_fragment=True)
+    assert dist.control.why(big, "outer").verdict.name == "TOO_BIG"
+    dist.control.set_path_mtu(0, 0, 0)
+    load(dist.control, OUTER)
+
+
 def test_asyncio_client(dist: Node) -> None:
     async def talk() -> None:
         async with AsyncControl(dist.socket) as control:

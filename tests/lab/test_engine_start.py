@@ -136,6 +136,33 @@ def test_no_directory_for_the_socket(where: str, tmp_path: Path) -> None:
     assert refused(where, "cannot create", options=("--socket", str(tmp_path / "no/s"))).startswith("6 ")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_too_few_open_files(
+    where: str, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the limit is just too low for, it is said; nothing runs on without a descriptor that it needs."""
+    limited = tmp_path / "limited"
+    limited.touch(0o755)
+    real = launch.binary()
+    monkeypatch.setenv("IPSHARE_ENGINE", str(limited))
+
+    def starts(limit: int) -> bool:
+        limited.write_text(f'#!/bin/sh\nulimit -n {limit}\nexec {real} "$@"\n')
+        try:
+            engine = inside(
+                where, lambda: launch.start(tmp_path / "s", workers=workers, plain_io=True, timeout_s=5)
+            )
+        except EngineError as error:
+            assert "Too many open files" in error.message and error.hint
+            return False
+        assert engine.terminate() == 0
+        return True
+
+    first = 11 if workers == 1 else 13  # the descriptors of queues, workers and events come after
+    assert [starts(limit) for limit in range(first, first + 5)] == [False] * 5
+    assert starts(64)
+
+
 def test_socket_path_too_long(where: str) -> None:
     assert refused(where, "longer than", options=("--socket", "/tmp/" + "x" * 200)).startswith("6 ")
 
