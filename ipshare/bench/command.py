@@ -23,12 +23,22 @@ def bench(selection: tuple[str, ...], quick: bool, as_json: bool, file: Path | N
 
     Takes about three minutes; forwarding needs root. docs/performance.md says what the figures mean.
     """
+    if file is not None:
+        _claim(file)
     here = machine.this()
     click.echo(here.describe(), err=True)
     results = run(selection or None, progress=lambda line: click.echo(line, err=True), quick=quick)
     if file is not None:
         file.write_text(plot.svg(results, here.describe()))
     click.echo(json.dumps([r.as_dict() for r in results], indent=1) if as_json else table(results))
+
+
+def _claim(file: Path) -> None:
+    """Before minutes of work. Raises IpshareError where the file cannot be written."""
+    try:
+        file.touch()
+    except OSError as error:
+        raise IpshareError(f"cannot write {file}: {error.strerror}", hint="--plot FILE elsewhere") from None
 
 
 def main(arguments: list[str]) -> int:

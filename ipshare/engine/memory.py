@@ -36,20 +36,8 @@ class MemoryEngine:
     def info(self) -> EngineInfo:
         with self._lock:
             info = self._live().info()
-        return EngineInfo(
-            kind="memory",
-            version=__version__,
-            boot_id=self.boot_id,
-            pid=os.getpid(),
-            workers=1,
-            generation=info["generation"],
-            previous=info["previous"],
-            term=info["term"],
-            revision=info["revision"],
-            digest=info["digest"],
-            bindings=info["n_bindings"],
-            table_bytes=info["bytes"],
-        )
+        who = {"kind": "memory", "version": __version__, "boot_id": self.boot_id}
+        return EngineInfo.of(info, pid=os.getpid(), workers=1, **who)
 
     def read(self) -> Tables:
         with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,13 @@ class EngineInfo:
     table_bytes: int
     devices: Mapping[str, str] = field(default_factory=dict)
     features: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, tables: Mapping[str, int], **who: Any) -> Self:
+        """``tables``: the members of ``struct ips_tables_info``; ``who``: the fields that are not in it."""
+        same = ("generation", "previous", "term", "revision", "digest")
+        live = {name: tables[name] for name in same}
+        return cls(**who, **live, bindings=tables["n_bindings"], table_bytes=tables["bytes"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,12 @@ def test_command_prints_json(capsys: pytest.CaptureFixture[str], tmp_path, monke
     assert command.main(["nonsense"]) == 2
 
 
+def test_a_plot_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(command, "run", lambda *_args, **_options: pytest.fail("it measured first"))
+    with pytest.raises(IpshareError, match="cannot write"):
+        command.main(["--plot", str(tmp_path / "none" / "x.svg")])
+
+
 def test_table_and_plot_show_every_figure() -> None:
     made = [Result("core.v4.a", 3, "ns/packet"), Result("core.v4.b", 6, "ns/packet", "core.v4.a", 2.0)]
     assert table(made).splitlines()[1].endswith("= 2.00 x core.v4.a")

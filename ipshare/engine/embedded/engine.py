@@ -31,19 +31,13 @@ class EmbeddedEngine:
 
     def info(self) -> EngineInfo:
         hello, info = self.control.hello(), self.control.info()
-        return EngineInfo(
+        return EngineInfo.of(
+            info,
             kind="embedded",
             version=hello.version,
             boot_id=hello.boot_id,
             pid=hello.pid,
             workers=hello.workers,
-            generation=info["generation"],
-            previous=info["previous"],
-            term=info["term"],
-            revision=info["revision"],
-            digest=info["digest"],
-            bindings=info["n_bindings"],
-            table_bytes=info["bytes"],
             devices={"outer": hello.outer, "inner": hello.inner},
             features=hello.features,
         )
