@@ -142,14 +142,16 @@ class Segment:
         return entries[at[0]]
 
     def _rows(self, name: str, layout: np.dtype[Any], kind: int) -> list[npt.NDArray[Any]]:
-        """Live views of the vectors of each thread."""
-        entry = self._entry(name, kind)
-        pointers = self._vector(int(entry["value"]), np.dtype("<u8"))
-        return [self._vector(int(pointer), layout) for pointer in pointers.tolist()]
+        return [self._vector(pointer, layout) for pointer in self._pointers(name, kind).tolist()]
+
+    def _pointers(self, name: str, kind: int) -> U64:
+        return self._vector(int(self._entry(name, kind)["value"]), np.dtype("<u8"))
 
     def _placed(self, name: str) -> tuple[list[npt.NDArray[Any]], list[tuple[int, int]]]:
+        """Live views of the vectors of each thread, and where VPP has them: (pointer, length)."""
         rows = self._rows(name, COUNTER, COMBINED)
-        return rows, [(row.__array_interface__["data"][0], len(row)) for row in rows]
+        pointers = self._pointers(name, COMBINED).tolist()
+        return rows, [(pointer, len(row)) for pointer, row in zip(pointers, rows, strict=True)]
 
     def _vector(self, pointer: int, layout: np.dtype[Any]) -> npt.NDArray[Any]:
         """A vector of VPP's: its length lies in the 32 bits that begin 8 bytes before it. 0: empty."""
