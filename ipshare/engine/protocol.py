@@ -42,9 +42,16 @@ class EngineInfo:
     @classmethod
     def of(cls, tables: Mapping[str, int], **who: Any) -> Self:
         """``tables``: the members of ``struct ips_tables_info``; ``who``: the fields that are not in it."""
-        same = ("generation", "previous", "term", "revision", "digest")
-        live = {name: tables[name] for name in same}
-        return cls(**who, **live, bindings=tables["n_bindings"], table_bytes=tables["bytes"])
+        return cls(
+            generation=tables["generation"],
+            previous=tables["previous"],
+            term=tables["term"],
+            revision=tables["revision"],
+            digest=tables["digest"],
+            bindings=tables["n_bindings"],
+            table_bytes=tables["bytes"],
+            **who,
+        )
 
 
 @dataclass(frozen=True, slots=True)
