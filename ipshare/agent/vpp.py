@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from ipshare.engine.failures import EngineGone, EngineRestarted
+from ipshare.engine.failures import EngineGone
 from ipshare.engine.plan import diff
 from ipshare.engine.protocol import Engine
 from ipshare.engine.tables import Tables
@@ -195,11 +195,14 @@ class VppRoutes:
 
 
 def _answers(engine: VppEngine) -> None:
-    """Raises EngineGone, or what VPP has against us. Another VPP than the last time is fine: it is empty."""
-    try:
-        engine.info()
-    except EngineRestarted:
-        engine.info()
+    """Raises EngineGone, or what VPP has against us.
+
+    A connection tells first that the VPP of before is gone, then that another one answers, which is fine."""
+    for _ in ("gone", "another"):
+        with contextlib.suppress(EngineGone):
+            engine.info()
+            return
+    engine.info()
 
 
 def _ours(engine: Engine) -> VppEngine:

@@ -22,6 +22,7 @@ from ipshare.errors import EngineError, Refused
 from ipshare.model import BindingKind, Config, contains
 from tests.cases.config_mistakes import GOOD_VPP
 from tests.examples import examples
+from tests.vpp_sites import EDITS, site
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -79,33 +80,7 @@ class Imagined:
         return steps
 
 
-def site(*edits: tuple[str, str]) -> Config:
-    text = GOOD_VPP.replace('"GigabitEthernet0/8/0"', '"host-lan1"\nhost = "lan1"')
-    for old, new in edits:
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    return load_text(text)
-
-
-MORE = '[[interface]]\nname = "host-x"\nhost = "x"\naddresses = ["10.7.0.1/24"]\n[probe]'
-SITES = [
-    site(),
-    site(('addresses = ["203.0.113.1/25"]', 'addresses = ["203.0.113.2/24", "2001:db8:1::1/64"]')),
-    site(("delivery_table = 1", "delivery_table = 7")),
-    site(('host = "up0"', 'host = "up0"\nmtu = 1400\nmac = "02:00:00:00:00:99"')),
-    site(("id = 10", "id = 11"), ('linux_cp = "lan0"', "")),
-    site(('via = "192.0.2.1"', 'via = "192.0.2.3"\n[[route]]\nprefix = "10.2.0.0/16"\nvia = "192.0.2.4"')),
-    site(('to = "B"\n', 'to = "B"\n' + MORE)),
-    site(
-        ('host = "up0"', 'host = "up0"\nup = false'),
-        ('bridge = "lan"', 'bridge = "w"'),
-        ('= "lan"\nid', '= "w"\nid'),
-    ),
-    site(('global = "203.0.113.9"', 'global = "203.0.113.64/26"'), ('"192.0.2.2/29", ', '"192.0.2.3/29", ')),
-    site(('table = "delivery"\n', ""), ('endpoint = "A"', ""), ('"203.0.113.1/25"', '"10.8.0.1/24"'), (
-        '[[neighbor]]\ninterface = "loop0"\naddress = "203.0.113.77"\nmac = "02:00:00:00:00:01"', ""
-    )),
-]  # fmt: skip
+SITES = [site(*edits) for edits in EDITS]
 
 
 @pytest.mark.parametrize("pair", list(itertools.product(range(len(SITES)), repeat=2)), ids=str)

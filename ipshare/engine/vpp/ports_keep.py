@@ -110,10 +110,19 @@ def _opposite(step: Step) -> Step:
 
 
 def _adopt(journal: Journal, state: State, tag: str) -> None:
-    """Interfaces with our tag are ours, and so is what hangs on them."""
-    for part in state.parts:
-        if isinstance(part, p.HostPort | p.Loopback) and state.tags.get(part.port) == tag:
-            journal.adopt(part)
+    """Interfaces with our tag of which nothing is written are ours all the same, with what hangs on them."""
+    lost = {
+        part.slot: part
+        for part in state.parts - journal.made.keys()
+        if isinstance(part, p.HostPort | p.Loopback) and state.tags.get(part.port) == tag
+    }
+    inborn = p.Admin | p.Mac | p.Mtu | p.RxMode | p.InTable | p.Quiet
+    hanging = [
+        part for part in state.parts if not {*part.needs}.isdisjoint(lost) and not isinstance(part, inborn)
+    ]
+    domains = [p.Domain(part.domain) for part in hanging if isinstance(part, p.Member)]
+    for part in dict.fromkeys((*lost.values(), *domains, *hanging)):
+        journal.adopt(part)
 
 
 def _tables(config: Config) -> list[int]:

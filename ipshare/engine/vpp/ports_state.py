@@ -7,8 +7,9 @@ with next hop SEVERAL: it fills the slot and equals nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ipshare.engine.vpp import ports as p
@@ -70,7 +71,8 @@ def _domains(client: Client, names: Mapping[int, str]) -> Iterator[p.Part]:
         yield p.Domain(domain.bd_id)
         for member in domain.sw_if_details:
             is_bvi = member.sw_if_index == domain.bvi_sw_if_index
-            yield p.Member(names[member.sw_if_index], domain.bd_id, is_bvi)
+            if member.sw_if_index in names:
+                yield p.Member(names[member.sw_if_index], domain.bd_id, is_bvi)
 
 
 def _properties(client: Client, name: str, one: Any) -> Iterator[p.Part]:
@@ -86,29 +88,37 @@ def _properties(client: Client, name: str, one: Any) -> Iterator[p.Part]:
 
 
 def _interfaces(client: Client, names: Mapping[int, str]) -> Iterator[p.Part]:
-    """What VPP lists for all interfaces at once."""
-    for queue in client.dump("sw_interface_rx_placement_dump", sw_if_index=NONE):
-        if int(queue.mode) in RX_MODES:
-            yield p.RxMode(names[queue.sw_if_index], RX_MODES[int(queue.mode)])
-    for one in client.dump("sw_interface_ip6nd_ra_dump", sw_if_index=NONE):
-        if not one.send_radv:
-            yield p.Quiet(names[one.sw_if_index])
-    for family in (0, 1):
-        for one in client.dump("ip_neighbor_dump", sw_if_index=NONE, af=family):
-            neighbor = one.neighbor
-            if int(neighbor.flags) & STATIC:
-                name = names[neighbor.sw_if_index]
-                yield p.StaticNeighbor(name, str(neighbor.ip_address), str(neighbor.mac_address))
+    """What VPP lists for all interfaces at once; of one that was deleted it may go on listing things."""
     for one in client.dump("proxy_arp_dump"):
         yield p.ArpRange(one.proxy.table_id, str(one.proxy.low), str(one.proxy.hi))
+    for index, part in _by_index(client):
+        if index in names:
+            yield part(names[index])
+
+
+def _by_index(client: Client) -> Iterator[tuple[int, Callable[[str], p.Part]]]:
+    """(number of the interface, its name -> a part)."""
+    for queue in client.dump("sw_interface_rx_placement_dump", sw_if_index=NONE):
+        if int(queue.mode) in RX_MODES:
+            yield queue.sw_if_index, partial(p.RxMode, mode=RX_MODES[int(queue.mode)])
+    for one in client.dump("sw_interface_ip6nd_ra_dump", sw_if_index=NONE):
+        if not one.send_radv:
+            yield one.sw_if_index, p.Quiet
+    for family in (0, 1):
+        for one in client.dump("ip_neighbor_dump", sw_if_index=NONE, af=family):
+            far = one.neighbor
+            if int(far.flags) & STATIC:
+                address, mac = str(far.ip_address), str(far.mac_address)
+                yield far.sw_if_index, partial(p.StaticNeighbor, address=address, mac=mac)
     for one in client.dump("proxy_arp_intfc_dump"):
-        yield p.ArpProxy(names[one.sw_if_index])
+        yield one.sw_if_index, p.ArpProxy
     if client.has("lcp_itf_pair_get"):
         for pair in client.dump("lcp_itf_pair_get", cursor=0):
-            yield p.LinuxPair(names[pair.phy_sw_if_index], pair.host_if_name, pair.netns)
+            device, netns = pair.host_if_name, pair.netns
+            yield pair.phy_sw_if_index, partial(p.LinuxPair, device=device, netns=netns)
     if client.has("ipshare_reply_interface_dump"):
         for one in client.dump("ipshare_reply_interface_dump"):
-            yield p.ReplySide(names[one.sw_if_index], one.side)
+            yield one.sw_if_index, partial(p.ReplySide, side=one.side)
 
 
 def _routes(client: Client, table: int, names: Mapping[int, str]) -> Iterator[p.Part]:
