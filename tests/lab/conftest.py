@@ -17,12 +17,20 @@ def pytest_configure(config: pytest.Config) -> None:
     """Called for this file when it is loaded, before any test runs."""
     global REFUSED
     capture = config.pluginmanager.getplugin("capturemanager")
-    if not userns.is_root() and capture is not None:
+    hands_over = capture is not None and not userns.is_root()
+    if hands_over:
         capture.stop_global_capturing()  # the process that takes over needs the real stdout
     try:
         userns.become_root()
     except LabError as error:
         REFUSED = f"{error.message} ({error.hint})"
+        if hands_over:
+            capture.start_global_capturing()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if REFUSED:
+        terminalreporter.write_line(f"LAB TESTS NOT RUN: {REFUSED}", red=True, bold=True)
 
 
 @pytest.fixture(autouse=True)

@@ -91,6 +91,18 @@ def test_sigkill_of_the_outer_process_ends_everything_inside():
         os.close(handle)
 
 
+def test_lab_tests_that_cannot_run_say_so_loudly():
+    """Root in name only, and no user namespace: not one of them runs, which must not look like success."""
+    drop = ["setpriv", "--bounding-set=-all,+dac_override,+dac_read_search", "--inh-caps=-all", "--"]
+    file = Path(__file__).with_name("test_lab_impair.py")
+    environment = {k: v for k, v in os.environ.items() if k != "IPSHARE_LAB_USERNS"}
+    words = [*drop, sys.executable, "-m", "pytest", "-q", str(file)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert "LAB TESTS NOT RUN: no root, and no user namespace" in done.stdout, done.stdout + done.stderr
+    assert "run in a user namespace" not in done.stdout
+    assert " passed" not in done.stdout and " skipped" in done.stdout
+
+
 def members(prefix: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
