@@ -22,7 +22,7 @@ from ipshare.engine.plan import Plan
 from ipshare.engine.protocol import Counters, EngineInfo, Explanation, Side
 from ipshare.engine.tables import HEADER, Records, Tables, pack, unpack
 from ipshare.engine.vpp.client import DEFAULT_TIMEOUT_S, ApiRefused, Client
-from ipshare.engine.vpp.control import DROP, Control
+from ipshare.engine.vpp.control import DROP, Control, Hello
 from ipshare.engine.vpp.retval import Retval
 from ipshare.engine.vpp.stats import Segment
 from ipshare.errors import Refused
@@ -77,19 +77,13 @@ class VppEngine:
 
     def info(self) -> EngineInfo:
         hello, info = self.control.hello(), self.control.info()
-        return EngineInfo(
+        return EngineInfo.of(
+            info,
             kind="vpp",
             version=hello.version,
             boot_id=hello.boot_id,
             pid=hello.pid,
             workers=hello.threads,
-            generation=info["generation"],
-            previous=info["previous"],
-            term=info["term"],
-            revision=info["revision"],
-            digest=info["digest"],
-            bindings=info["n_bindings"],
-            table_bytes=info["bytes"],
         )
 
     def read(self) -> Tables:
@@ -132,11 +126,11 @@ class VppEngine:
             raise
 
     def counters(self) -> Counters:
-        if not self.control.hello().is_configured:
+        hello = self.control.hello()
+        if not hello.is_configured:
             return _nothing_counted()
         counted, drops = self.control.counters(), self.control.drops()
-        used = self.control.info()["counter_cells_used"]
-        packets, size = self.cell_totals(used)
+        packets, size = self._cell_totals(hello, self.control.info()["counter_cells_used"])
         return Counters(
             verdicts=counted.verdicts[:, : lib.ips_verdict_count()],
             packets=packets,
@@ -184,27 +178,32 @@ class VppEngine:
 
     def cell_totals(self, count: int | None = None) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         """(packets, bytes) of the first ``count`` counter cells, summed over threads; None: all there are."""
-        with self._lock:
-            has = self.control.hello().counter_cells
-            wanted = has if count is None else min(count, has)
-            if wanted == 0:
-                return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
-            return self.segment().combined(CELLS, wanted)
+        hello = self.control.hello()
+        return self._cell_totals(hello, hello.counter_cells if count is None else count)
 
     def segment(self) -> Segment:
         """The stats segment of the VPP that answers now. Raises ``EngineRestarted`` while it is replaced."""
-        with self._lock:
-            boot_id = self.control.hello().boot_id
-            if self._segment is None or self._segment[0] != boot_id:
-                fresh = Segment(self.stats_socket, timeout_s=self.client.timeout_s)
-                if self.control.hello().boot_id != boot_id:
-                    raise EngineRestarted("VPP was restarted just now", hint="ask again")
-                self._segment = (boot_id, fresh)
-            return self._segment[1]
+        return self._segment_of(self.control.hello())
 
     def set_path_mtu(self, endpoint: int, mtu: int, seconds: int) -> None:
         """See ``Control.set_path_mtu``."""
         self.control.set_path_mtu(endpoint, mtu, seconds)
+
+    def _cell_totals(self, hello: Hello, count: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        wanted = min(count, hello.counter_cells)
+        if wanted == 0:
+            return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+        with self._lock:
+            return self._segment_of(hello).combined(CELLS, wanted)
+
+    def _segment_of(self, hello: Hello) -> Segment:
+        with self._lock:
+            if self._segment is None or self._segment[0] != hello.boot_id:
+                fresh = Segment(self.stats_socket, timeout_s=self.client.timeout_s)
+                if self.control.hello().boot_id != hello.boot_id:
+                    raise EngineRestarted("VPP was restarted just now", hint="ask again")
+                self._segment = (hello.boot_id, fresh)
+            return self._segment[1]
 
     # ---- what VPP has ----------------------------------------------------------
 
