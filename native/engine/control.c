@@ -8,7 +8,6 @@
  */
 #define _GNU_SOURCE
 #include "control.h"
-#include "tap.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -1,18 +1,19 @@
 /* engine.h: what the files of ipshare-engine share.
  *
  * main.c starts everything in order: options -> socket lock -> counter region (region.c)
- * -> TUN devices (tun.c) -> tables -> workers (worker.c) and the tap thread (tap.c) ->
+ * -> TUN devices (tun.c) -> tables -> workers (worker.c) and the tap thread (tap/) ->
  * control socket (control.c), which the main thread serves until SIGTERM. A packet
  * never meets the main thread: worker.c reads it from a queue, calls the core and writes
  * it back to the device it came from.
  *
  * Threads: main (control), one per worker, one for taps. Written by one thread and read by others:
- * only what is _Atomic here, the counter region, and the rings of tap_ring.h.
+ * only what is _Atomic here, the counter region, and the rings of tap/tap_ring.h.
  */
 #ifndef ENGINE_H
 #define ENGINE_H
 #include "../ips_control.h"
 #include "../ips_core.h"
+#include "../tap/tap.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -56,10 +57,6 @@ struct region { /* region.c */
   struct ips_ctl_region *header;
 };
 
-struct tap_set;
-struct tap_ring;
-struct taps;
-
 struct io;
 struct worker {
   struct engine *engine;
@@ -68,11 +65,8 @@ struct worker {
   int fd[SIDES];              /* our queue of each device */
   int epoll;                  /* of both, and of the engine's stop_event */
   int side;                   /* of the frame in hand */
-  const struct tap_set *taps; /* of the frame in hand; NULL: none */
-  struct tap_ring *ring;
   uint32_t index;
-  uint32_t random;            /* xorshift32 state of the taps' sampling */
-  _Atomic uint64_t frame;     /* odd while a frame is in hand */
+  struct tap_worker tap;
   pthread_t thread;
   bool started;
   struct io *io;              /* io.h: buffers and batches */
@@ -119,9 +113,6 @@ int memfd_seal(int fd, void *map, size_t bytes);
 /* worker.c */
 int worker_start(struct worker *w); /* 0, or an errno */
 void worker_stop(struct worker *w);
-/* True if every worker has left the frame that it had in hand when `seen` was taken. */
-void workers_snapshot(const struct engine *e, uint64_t *seen);
-bool workers_moved_on(const struct engine *e, const uint64_t *seen);
 
 /* control.c: serves the socket until SIGTERM or SHUTDOWN; returns an exit code. */
 int control_listen(const char *path, int *lock_fd);

@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #include "engine.h"
 #include "control.h"
-#include "tap.h"
 #include <errno.h>
 #include <getopt.h>
 #include <net/if.h>
@@ -115,7 +114,14 @@ static int prepare(struct engine *e) {
   if (region_create(&e->region, workers, e->options.counter_cells, e->boot_id)) return cannot_start();
   e->tables = ips_tables_new(workers + 1);
   if (e->tables) e->why = ips_worker_new(e->tables, workers, why_emit, NULL);
-  if (!e->why || taps_create(e)) return cannot_start();
+  if (!e->why) return cannot_start();
+  struct tap_host host = {.n_workers = workers, .wake_event = e->wake_event, .stop_event = e->stop_event,
+                          .device = {e->options.device[0], e->options.device[1]}, .application = "ipshare-engine"};
+  struct tap_worker *at[IPS_CTL_MAX_WORKERS];
+  host.workers = at;
+  for (uint32_t i = 0; i < workers; i++) at[i] = &e->workers[i].tap;
+  e->taps = taps_create(&host);
+  if (!e->taps) return cannot_start();
   return EXIT_OK;
 }
 

@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 #include "../ips_worker.h"
 #include "control.h"
-#include "tap.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>

@@ -1,6 +1,5 @@
 /* ops_tap.c: the operations on taps, and the replies that wait for a tap's end. */
 #include "control.h"
-#include "tap.h"
 #include <errno.h>
 
 int op_tap_start(struct call *c) {

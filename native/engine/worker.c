@@ -8,7 +8,6 @@
 #define _GNU_SOURCE
 #include "engine.h"
 #include "io.h"
-#include "tap.h"
 #include "vnet.h"
 #include <errno.h>
 #include <sys/epoll.h>
@@ -24,7 +23,7 @@ static void device_gone(struct worker *w) {
 
 static void emit(void *arg, struct ips_pkt *p, int kind) {
   struct worker *w = arg;
-  if (ips_unlikely(w->taps != NULL)) tap_emitted(w, p, kind);
+  if (ips_unlikely(w->tap.set != NULL)) tap_emitted(&w->tap, p, kind);
   if (kind != IPS_EMIT_COPY) io_send(w, p, false);
 }
 
@@ -38,27 +37,25 @@ static inline void one_packet(struct worker *w, uint8_t *at, uint32_t bytes, boo
   vnet_in(at, bytes, HEADROOM - VNET_BYTES, &p);
   ADD(w->stat->rx_packets[w->side], 1);
   ADD(w->stat->rx_bytes[w->side], p.len);
-  if (ips_likely(w->taps == NULL)) {
+  if (ips_likely(w->tap.set == NULL)) {
     verdict = call_core(w, &p);
   } else {
-    tap_before(w, &p);
+    tap_before(&w->tap, &p);
     verdict = call_core(w, &p);
-    tap_verdict(w, &p, verdict);
+    tap_verdict(&w->tap, &p, verdict);
   }
   if (ips_likely(ips_dispositions[verdict] == IPS_SEND)) io_send(w, &p, is_stable);
 }
 
 static void frame_begin(struct worker *w, int side) {
   w->side = side;
-  atomic_fetch_add(&w->frame, 1); /* a full barrier: taps are read after it */
-  w->taps = tap_current(w->engine->taps);
+  tap_begin(&w->tap, side);
   ips_worker_begin(w->core, clock_ns(CLOCK_BOOTTIME));
 }
 
 static void frame_end(struct worker *w) {
   ips_worker_end(w->core);
-  if (ips_unlikely(w->taps != NULL)) tap_frame_end(w);
-  atomic_store_explicit(&w->frame, w->frame + 1, memory_order_release);
+  tap_end(&w->tap);
 }
 
 static bool is_fatal(int error) { return error && error != EAGAIN && error != EINTR; }
@@ -149,8 +146,8 @@ static void *run(void *arg) {
 
 int worker_start(struct worker *w) {
   struct engine *e = w->engine;
-  w->random = 2463534242u + w->index;
   w->core = ips_worker_new(e->tables, w->index, emit, w);
+  w->tap.core = w->core;
   if (io_open(w) || !w->core) return ENOMEM;
   w->epoll = epoll_create1(EPOLL_CLOEXEC);
   if (w->epoll < 0 || !watch(w, e->stop_event) || !watch(w, w->fd[IPS_CTL_OUTER]) || !watch(w, w->fd[IPS_CTL_INNER]))
@@ -174,14 +171,4 @@ void worker_stop(struct worker *w) {
   io_close(w);
   close(w->epoll);
   for (int side = 0; side < SIDES; side++) close(w->fd[side]);
-}
-
-void workers_snapshot(const struct engine *e, uint64_t *seen) {
-  for (uint32_t i = 0; i < e->options.workers; i++) seen[i] = atomic_load(&e->workers[i].frame);
-}
-
-bool workers_moved_on(const struct engine *e, const uint64_t *seen) {
-  for (uint32_t i = 0; i < e->options.workers; i++)
-    if (seen[i] & 1 && atomic_load(&e->workers[i].frame) == seen[i]) return false;
-  return true;
 }

@@ -6,22 +6,38 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
-int taps_create(struct engine *e) {
+static void workers_snapshot(const struct taps *t, uint64_t *seen) {
+  for (uint32_t i = 0; i < t->host.n_workers; i++) seen[i] = atomic_load(&t->workers[i]->frame);
+}
+
+/* True if every worker has left the frame that it had in hand when `seen` was taken. */
+bool tap_workers_moved_on(const struct taps *t, const uint64_t *seen) {
+  for (uint32_t i = 0; i < t->host.n_workers; i++)
+    if (seen[i] % 2 && atomic_load(&t->workers[i]->frame) == seen[i]) return false;
+  return true;
+}
+
+struct taps *taps_create(const struct tap_host *host) {
   struct taps *t = aligned_alloc(64, (sizeof *t + 63) & ~(size_t)63);
-  if (!t) return -1;
+  if (!t) return NULL;
   memset(t, 0, sizeof *t);
-  t->engine = e;
+  t->host = *host;
   t->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  e->taps = t;
-  for (uint32_t i = 0; i < e->options.workers; i++) e->workers[i].ring = &t->rings[i];
-  return t->kick < 0 ? -1 : 0;
+  if (t->kick < 0) return free(t), NULL;
+  for (uint32_t i = 0; i < host->n_workers; i++) {
+    t->workers[i] = host->workers[i];
+    host->workers[i]->taps = t;
+    host->workers[i]->ring = &t->rings[i];
+    host->workers[i]->random = 2463534242u + i;
+  }
+  return t;
 }
 
 void taps_destroy(struct taps *t) {
   if (t->running) pthread_join(t->thread, NULL);
   for (uint32_t slot = 0; slot < IPS_CTL_MAX_TAPS; slot++)
     if (atomic_load(&t->slots[slot].status)) sink_close(&t->slots[slot].sink);
-  for (uint32_t i = 0; i < t->engine->options.workers; i++)
+  for (uint32_t i = 0; i < t->host.n_workers; i++)
     if (t->rings[i].bytes) munmap(t->rings[i].bytes, TAP_RING_BYTES);
   while (t->retired) {
     struct tap_set *set = t->retired;
@@ -35,7 +51,7 @@ void taps_destroy(struct taps *t) {
 
 /* Rings and thread exist from the first tap on: who never captures pays no memory. */
 static int ensure_running(struct taps *t) {
-  for (uint32_t i = 0; i < t->engine->options.workers; i++) {
+  for (uint32_t i = 0; i < t->host.n_workers; i++) {
     if (t->rings[i].bytes) continue;
     void *bytes = mmap(NULL, TAP_RING_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (bytes == MAP_FAILED) return ENOMEM;
@@ -58,7 +74,7 @@ static int publish(struct taps *t) {
   }
   atomic_store(&t->current, set); /* before the frames are looked at: workers do it the other way round */
   if (old) {
-    workers_snapshot(t->engine, old->retired_seen);
+    workers_snapshot(t, old->retired_seen);
     old->next_retired = t->retired;
     t->retired = old;
   }
@@ -99,11 +115,11 @@ int tap_start(struct taps *t, const struct ips_ctl_tap *rule, int fd, int owner,
   tap->id = ++t->next_id; /* field by field: the thread looks at `status`, which stays 0 */
   tap->owner = rule->flags & IPS_TAP_OWNED ? owner : -1;
   tap->rule = *rule;
-  tap->started_ns = clock_ns(CLOCK_BOOTTIME);
+  tap->started_ns = tap_clock_ns(CLOCK_BOOTTIME);
   atomic_store(&tap->wants_stop, false);
   tap->deadline_ns = rule->max_ms ? tap->started_ns + rule->max_ms * 1000000ull : 0;
-  for (uint32_t i = 0; i < t->engine->options.workers; i++) tap->lost_base[i] = atomic_load(&t->rings[i].lost[at]);
-  error = sink_open(&tap->sink, rule, fd, t->engine, sentence);
+  for (uint32_t i = 0; i < t->host.n_workers; i++) tap->lost_base[i] = atomic_load(&t->rings[i].lost[at]);
+  error = sink_open(&tap->sink, rule, fd, &t->host, sentence);
   if (error) return errno = error, error == EBADF ? IPS_CTL_BAD_FD : IPS_CTL_SYSTEM;
   atomic_store(&tap->status, IPS_TAP_ACTIVE);
   *sentence = "no memory for the rings";
@@ -114,7 +130,7 @@ int tap_start(struct taps *t, const struct ips_ctl_tap *rule, int fd, int owner,
     sink_close(&tap->sink);
     return errno = error, IPS_CTL_SYSTEM;
   }
-  eventfd_signal(t->kick);
+  tap_signal(t->kick);
   *slot = (uint32_t)at;
   return IPS_CTL_OK;
 }
@@ -129,9 +145,9 @@ void tap_stop(struct taps *t, uint32_t slot) {
     atomic_store(&tap->status, IPS_TAP_ACTIVE);
     return;
   }
-  workers_snapshot(t->engine, tap->seen);
+  workers_snapshot(t, tap->seen);
   atomic_store(&tap->status, IPS_TAP_STOPPING);
-  eventfd_signal(t->kick);
+  tap_signal(t->kick);
 }
 
 void tap_release(struct taps *t, uint32_t slot) { atomic_store(&t->slots[slot].status, 0); }
@@ -149,7 +165,7 @@ void tap_state(const struct taps *t, uint32_t slot, struct ips_ctl_tap_state *ou
     .bytes = atomic_load(&tap->sink.bytes), .lost_target = atomic_load(&tap->sink.lost),
     .status = atomic_load(&tap->status), .target_errno = atomic_load(&tap->sink.last_errno), .tap = tap->rule,
   };
-  for (uint32_t i = 0; i < t->engine->options.workers; i++)
+  for (uint32_t i = 0; i < t->host.n_workers; i++)
     out->lost_ring += atomic_load(&t->rings[i].lost[slot]) - tap->lost_base[i];
 }
 
@@ -163,7 +179,7 @@ void taps_tick(struct taps *t) {
     if (atomic_load(&t->slots[slot].wants_stop)) tap_stop(t, slot);
   for (struct tap_set **link = &t->retired; *link;) {
     struct tap_set *set = *link;
-    if (!workers_moved_on(t->engine, set->retired_seen)) {
+    if (!tap_workers_moved_on(t, set->retired_seen)) {
       link = &set->next_retired;
       continue;
     }

@@ -3,7 +3,7 @@
 #define _GNU_SOURCE
 #include "sink.h"
 #include "../ips_parse.h"
-#include "tap_ring.h"
+#include "tap.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +12,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -19,7 +20,7 @@
 enum { VXLAN_PORT = 4789, SEND_BUFFER = 1 << 22, LAST_CHANCE_MS = 2000, SMALLEST_BLOCK = 80 };
 struct vxlan_frame { uint8_t vxlan[8]; struct ether_header ethernet; } __attribute__((packed));
 
-static int open_file(struct sink *s, int fd, const struct engine *e, const char **sentence) {
+static int open_file(struct sink *s, int fd, const struct tap_host *host, const char **sentence) {
   struct stat st;
   int mode = fcntl(fd, F_GETFL);
   s->fd = fd;
@@ -38,7 +39,7 @@ static int open_file(struct sink *s, int fd, const struct engine *e, const char 
   s->buffer = malloc(SINK_BUFFER);
   *sentence = "no memory for the file's buffer";
   if (!s->buffer) return ENOMEM;
-  s->used = (uint32_t)pcapng_header(s->buffer, SINK_BUFFER, e->options.device);
+  s->used = (uint32_t)pcapng_header(s->buffer, SINK_BUFFER, host->device, host->application);
   return 0;
 }
 
@@ -76,11 +77,11 @@ static int open_collector(struct sink *s, const char **sentence) {
   return connect(s->fd, (struct sockaddr *)&s->to, s->to_bytes) ? errno : 0;
 }
 
-int sink_open(struct sink *s, const struct ips_ctl_tap *rule, int fd, const struct engine *e, const char **sentence) {
+int sink_open(struct sink *s, const struct ips_ctl_tap *rule, int fd, const struct tap_host *host, const char **sentence) {
   *s = (struct sink){.rule = *rule, .fd = -1};
   int error;
   switch (rule->target) {
-    case IPS_TAP_FILE: error = open_file(s, fd, e, sentence); break;
+    case IPS_TAP_FILE: error = open_file(s, fd, host, sentence); break;
     case IPS_TAP_INTERFACE: error = open_interface(s, sentence); break;
     default: error = open_collector(s, sentence); break;
   }
@@ -120,8 +121,8 @@ bool sink_flush(struct sink *s) {
 }
 
 void sink_finish(struct sink *s) {
-  uint64_t deadline = clock_ns(CLOCK_BOOTTIME) + LAST_CHANCE_MS * 1000000ull, now;
-  while (!sink_flush(s) && atomic_load(&s->last_errno) == EAGAIN && (now = clock_ns(CLOCK_BOOTTIME)) < deadline) {
+  uint64_t deadline = tap_clock_ns(CLOCK_BOOTTIME) + LAST_CHANCE_MS * 1000000ull, now;
+  while (!sink_flush(s) && atomic_load(&s->last_errno) == EAGAIN && (now = tap_clock_ns(CLOCK_BOOTTIME)) < deadline) {
     struct pollfd reader = {.fd = s->fd, .events = POLLOUT};
     poll(&reader, 1, (int)((deadline - now) / 1000000) + 1);
   }

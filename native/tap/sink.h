@@ -8,12 +8,21 @@
  */
 #ifndef SINK_H
 #define SINK_H
-#include "engine.h"
+#include "../ips_control.h"
+#include <stdatomic.h>
 #include <sys/socket.h>
+#include <time.h>
 
 enum { SINK_BUFFER = 1 << 18 };
 
+static inline uint64_t tap_clock_ns(int clock) {
+  struct timespec t;
+  clock_gettime(clock, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 struct tap_record;
+struct tap_host;
 struct sink {
   struct ips_ctl_tap rule;
   int fd;
@@ -27,7 +36,7 @@ struct sink {
 };
 
 /* Takes fd. Returns 0, or an errno with *sentence. */
-int sink_open(struct sink *s, const struct ips_ctl_tap *rule, int fd, const struct engine *e, const char **sentence);
+int sink_open(struct sink *s, const struct ips_ctl_tap *rule, int fd, const struct tap_host *host, const char **sentence);
 void sink_packet(struct sink *s, struct tap_record *r);
 /* Writes out what waits; true if nothing waits any more. */
 bool sink_flush(struct sink *s);
@@ -36,6 +45,6 @@ void sink_finish(struct sink *s);
 void sink_close(struct sink *s);
 
 /* pcapng.c: writes into `at` (room bytes), returns the length; 0: does not fit. */
-size_t pcapng_header(uint8_t *at, size_t room, const char *const device[2]);
+size_t pcapng_header(uint8_t *at, size_t room, const char *const device[2], const char *application);
 size_t pcapng_packet(uint8_t *at, size_t room, const struct tap_record *r, const uint8_t *data, uint32_t kept);
 #endif

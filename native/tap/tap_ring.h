@@ -7,7 +7,8 @@
  */
 #ifndef TAP_RING_H
 #define TAP_RING_H
-#include "engine.h"
+#include "../ips_control.h"
+#include <stdatomic.h>
 
 enum { TAP_RING_BYTES = 1 << 22, TAP_FILLER = 0 };
 

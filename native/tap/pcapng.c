@@ -5,7 +5,10 @@
  * and generation, so that the reader of a file needs no second source.
  */
 #include "sink.h"
+#include "../ips_core.h"
 #include "tap_ring.h"
+#include <stdio.h>
+#include <string.h>
 
 enum { BLOCK_SECTION = 0x0a0d0d0a, BLOCK_INTERFACE = 1, BLOCK_PACKET = 6, LINKTYPE_RAW = 101 };
 enum { OPT_END = 0, OPT_COMMENT = 1, SECTION_APPLICATION = 4, INTERFACE_NAME = 2, INTERFACE_TSRESOL = 9, PACKET_FLAGS = 2 };
@@ -42,7 +45,7 @@ static void end_block(struct writer *w, size_t start) {
   if (w->used <= w->room) memcpy(w->at + start + 4, &total, 4);
 }
 
-size_t pcapng_header(uint8_t *at, size_t room, const char *const device[2]) {
+size_t pcapng_header(uint8_t *at, size_t room, const char *const device[2], const char *application) {
   struct writer w = {at, 0, room};
   size_t start = begin_block(&w, BLOCK_SECTION);
   const uint8_t nanoseconds = 9; /* timestamps count 10^-9 s */
@@ -50,7 +53,7 @@ size_t pcapng_header(uint8_t *at, size_t room, const char *const device[2]) {
   put32(&w, 0x1a2b3c4d); /* byte order */
   put32(&w, 1);          /* version 1.0 */
   put(&w, &unknown_length, 8);
-  option(&w, SECTION_APPLICATION, "ipshare-engine", 14);
+  option(&w, SECTION_APPLICATION, application, strlen(application));
   option(&w, OPT_END, NULL, 0);
   end_block(&w, start);
   for (int side = 0; side < 2; side++) {

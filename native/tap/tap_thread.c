@@ -31,19 +31,19 @@ static bool drain(struct taps *t, struct tap_ring *ring) {
 
 static bool drain_all(struct taps *t) {
   bool more = false;
-  for (uint32_t i = 0; i < t->engine->options.workers; i++) more |= t->rings[i].bytes && drain(t, &t->rings[i]);
+  for (uint32_t i = 0; i < t->host.n_workers; i++) more |= t->rings[i].bytes && drain(t, &t->rings[i]);
   return more;
 }
 
 static void ask_to_stop(struct taps *t, struct tap *tap) {
-  if (!atomic_exchange(&tap->wants_stop, true)) eventfd_signal(t->engine->wake_event);
+  if (!atomic_exchange(&tap->wants_stop, true)) tap_signal(t->host.wake_event);
 }
 
 static void look_after_active(struct taps *t, struct tap *tap) {
   bool written = sink_flush(&tap->sink);
   bool broken = !written && atomic_load(&tap->sink.last_errno) != EAGAIN;
   bool full = tap->rule.max_packets && atomic_load(&tap->sink.packets) >= tap->rule.max_packets;
-  if (broken || full || (tap->deadline_ns && clock_ns(CLOCK_BOOTTIME) >= tap->deadline_ns)) ask_to_stop(t, tap);
+  if (broken || full || (tap->deadline_ns && tap_clock_ns(CLOCK_BOOTTIME) >= tap->deadline_ns)) ask_to_stop(t, tap);
 }
 
 /* Takes out what is in the ring now; what other taps get meanwhile may never end. */
@@ -54,12 +54,12 @@ static void drain_present(struct taps *t, struct tap_ring *ring) {
 
 /* Every record for it is in the rings once the workers have moved on. */
 static void finish(struct taps *t, struct tap *tap) {
-  if (!workers_moved_on(t->engine, tap->seen)) return;
-  for (uint32_t i = 0; i < t->engine->options.workers; i++)
+  if (!tap_workers_moved_on(t, tap->seen)) return;
+  for (uint32_t i = 0; i < t->host.n_workers; i++)
     if (t->rings[i].bytes) drain_present(t, &t->rings[i]);
   sink_finish(&tap->sink);
   atomic_store(&tap->status, IPS_TAP_ENDED);
-  eventfd_signal(t->engine->wake_event);
+  tap_signal(t->host.wake_event);
 }
 
 /* Returns how long to sleep, in milliseconds; -1: until kicked. */
@@ -77,14 +77,14 @@ static int look_after_taps(struct taps *t) {
 }
 
 static bool rings_empty(const struct taps *t) {
-  for (uint32_t i = 0; i < t->engine->options.workers; i++)
+  for (uint32_t i = 0; i < t->host.n_workers; i++)
     if (atomic_load(&t->rings[i].head) != atomic_load(&t->rings[i].tail)) return false;
   return true;
 }
 
 void *tap_thread(void *arg) {
   struct taps *t = arg;
-  struct pollfd wait[2] = {{.fd = t->kick, .events = POLLIN}, {.fd = t->engine->stop_event, .events = POLLIN}};
+  struct pollfd wait[2] = {{.fd = t->kick, .events = POLLIN}, {.fd = t->host.stop_event, .events = POLLIN}};
   for (;;) {
     bool more = drain_all(t);
     int timeout = look_after_taps(t);
