@@ -172,6 +172,43 @@ def test_rollback() -> None:
         assert node.engine.counters().packets.shape == (257,)
 
 
+def test_a_rollback_of_a_flag_is_seen(engine: VppEngine, node: Running) -> None:
+    """Both generations have one digest: what is live is told by its number."""
+    first = numbered(engine, HALF)
+    flagged = replace(first, flags=lib.IPS_IMAGE_ANTISPOOF)
+    engine.apply(diff(engine.read(), first))
+    engine.apply(diff(engine.read(), flagged))
+    node.new_engine().rollback()
+    assert engine.read() == HALF != flagged
+
+
+def test_who_was_faster_is_not_overlooked(engine: VppEngine, node: Running) -> None:
+    """Others become live between our commit and our look at it: they are what is read."""
+    other, commit = node.new_engine(), engine.control.commit
+    meant = replace(numbered(engine, OUTER), flags=lib.IPS_IMAGE_ANTISPOOF)
+
+    def overtaken(generation: int) -> tuple[int, int]:
+        done = commit(generation)
+        other.apply(diff(Tables(), meant))
+        return done
+
+    engine.control.commit = overtaken  # type: ignore[method-assign]
+    engine.apply(diff(engine.read(), numbered(engine, OUTER)))
+    assert engine.read() == meant
+
+
+def test_what_we_think_is_there_is_compared_with_what_is(engine: VppEngine) -> None:
+    """After a delta the digest of what we meant has to be that of what VPP made of it."""
+    many = numbered(engine, hosts(250))
+    engine.apply(diff(engine.read(), many))
+    changed = many.bindings.copy()
+    changed[17]["local"][3] = 251
+    engine.apply(diff(engine.read(), replace(many, bindings=changed)))
+    assert engine._known is not None and engine._known.expected is None
+    engine._known.tables = many
+    assert engine.read() == replace(many, bindings=changed)
+
+
 def test_counted_packets_are_read_from_shared_memory() -> None:
     """S1.2 packets of VPP's generator: 10 to one Global IP, 5 to one without binding."""
     with vpp() as node:
