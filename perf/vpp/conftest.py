@@ -20,6 +20,7 @@ from ipshare.bench import Result, machine
 from ipshare.errors import IpshareError
 from vpp import beside, growth, programming, report
 from vpp.cases import ALONE
+from vpp.ours import SIZES
 from vpp.series import Series
 
 HERE = Path(__file__).parent
@@ -61,13 +62,16 @@ class Figures:
         return report.added(found)
 
     def _growth(self) -> Iterator[Result]:
-        found = growth.bindings() | growth.others()
+        found = growth.bindings(thorough=True) | growth.others()
         self.series |= {f"growth.{name}": s for name, s in found.items()}
         return report.growth(found)
 
     def _programming(self) -> Iterator[Result]:
         self.states = list(programming.states())
-        return report.programming(self.states)
+        yield from report.programming(self.states)
+        for size in ("1k", "1m"):
+            up_to_live, _ = programming.restart(SIZES[size])
+            yield Result(f"programming.restart.{size}", up_to_live, "s")
 
 
 def baseline_file() -> Path:

@@ -23,8 +23,8 @@ ADDED = (
     Limit("added.v6.ipshare.stacked.mixed", 0.4, 1.5),
 )
 GROWTH = (
-    Limit("growth.v4.ipshare.stacked.1m.few", 1.1, 1.6),
-    Limit("growth.v6.ipshare.stacked.1m.few", 1.1, 1.6),
+    Limit("growth.v4.ipshare.stacked.1m.few", 1.1, 2.0),
+    Limit("growth.v6.ipshare.stacked.1m.few", 1.1, 2.0),
     Limit("growth.v4.ipshare.stacked.1m.all", 2.5, 6),
     Limit("growth.v6.ipshare.stacked.1m.all", 2.5, 10),
 )
