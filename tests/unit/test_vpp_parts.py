@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from ipshare import __version__
 from ipshare.core import lib
 from ipshare.engine.failures import ImageRefused
 from ipshare.engine.vpp import Install, Settings
 from ipshare.engine.vpp import find as finding
-from ipshare.engine.vpp.client import ApiRefused
+from ipshare.engine.vpp.client import ApiRefused, Client
 from ipshare.engine.vpp.control import Control, made
 from ipshare.engine.vpp.find import PLUGIN, api_files, find
 from ipshare.engine.vpp.launch import said
@@ -223,3 +224,48 @@ def test_a_busy_vpp_is_asked_again(tmp_path: Path) -> None:
 def test_a_vpp_that_stays_busy_is_said_to_be() -> None:
     with pytest.raises(ApiRefused, match="busy"):
         Control(Answering((int(Retval.BUSY), {}))).commit(7)  # type: ignore[arg-type]
+
+
+# ---- who answers -------------------------------------------------------------------
+
+
+class Papi:
+    """What the client uses of vpp_papi: a message table, the messages of the files, and the calls."""
+
+    def __init__(self, table: dict[str, str], files: dict[str, str], version: str = __version__) -> None:
+        self.transport = SimpleNamespace(message_table={f"{name}_{crc}": 1 for name, crc in table.items()})
+        self.messages = {name: SimpleNamespace(crc=f"0x{crc}") for name, crc in files.items()}
+        hello = SimpleNamespace(retval=0, version=version, boot_id=b"\1" * 16)
+        shown = SimpleNamespace(retval=0, version="26.06-release")
+        calls = {"ipshare_hello": lambda **_: hello, "show_version": lambda **_: shown}
+        self.api = SimpleNamespace(**{name: calls[name] for name in table if name in calls})
+
+
+def client_of(papi: Papi) -> Client:
+    client = Client("/nowhere", api_dirs=[])
+    client._papi = papi
+    return client
+
+
+TABLE = {"ipshare_hello": "11111111", "show_version": "22222222", "a": "33333333", "b": "44444444"}
+
+
+def test_messages_that_differ_are_counted_and_named() -> None:
+    client_of(Papi(TABLE, TABLE | {"not_loaded": "1"}))._check_crcs()
+    files = dict.fromkeys(TABLE, "99999999")
+    with pytest.raises(EngineError) as refused:
+        client_of(Papi(TABLE, files))._check_crcs()
+    assert "a (VPP has 33333333, the files have 99999999)" in refused.value.message
+    assert refused.value.message.startswith("VPP 26.06-release") and "and 1 more" in refused.value.message
+
+
+def test_another_version_of_the_plugin() -> None:
+    assert client_of(Papi(TABLE, TABLE))._identity() == "01" * 16
+    with pytest.raises(EngineError, match=r"version 9\.9 of the ipshare plugin, this is ipshare"):
+        client_of(Papi(TABLE, TABLE, "9.9"))._identity()
+
+
+def test_no_plugin() -> None:
+    without = {name: crc for name, crc in TABLE.items() if name != "ipshare_hello"}
+    with pytest.raises(EngineError, match=r"VPP 26\.06-release runs without the ipshare plugin"):
+        client_of(Papi(without, TABLE))._identity()
