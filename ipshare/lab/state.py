@@ -72,10 +72,20 @@ def remove(prefix: str) -> list[str]:
     _end([pid for name in present for pid in netns.process_ids(name) if pid != os.getpid()])
     for name in present:
         netns.delete(name)
+    _forget_vpps(where)
     shutil.rmtree(where, ignore_errors=True)
     with contextlib.suppress(OSError):
         STATE_DIR.rmdir()  # the last lab takes the directory along
     return present
+
+
+def _forget_vpps(where: Path) -> None:
+    """Shared memory of VPPs that had no time to remove it."""
+    for directory in where.glob("*/run/vpp"):
+        from ipshare.engine.vpp.launch import clean
+        from ipshare.engine.vpp.startup import Settings
+
+        clean(Settings(directory))
 
 
 def _end(pids: list[int]) -> None:
