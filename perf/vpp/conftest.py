@@ -99,7 +99,7 @@ def _update(results: list[Result]) -> None:
         known = json.loads(target.read_text())["ratios"]
     known |= {r.name: round(r.ratio, 3) for r in results if r.ratio is not None}
     target.parent.mkdir(exist_ok=True)
-    document = {"machine": machine.this().describe(), "ratios": known}
+    document = {"machine": report.measured_on(), "ratios": known}
     target.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 

@@ -41,6 +41,12 @@ class VppFailed(Exception):
     """VPP does not start, refuses a command, or has died; the message ends with what it said."""
 
 
+def version() -> str:
+    """Of the VPP that is installed, as it calls itself: v26.06-release."""
+    said = subprocess.run([find().binary, "--version"], capture_output=True, text=True, check=False).stdout
+    return next((word for word in said.split() if re.match(r"v\d", word)), "of unknown version")
+
+
 class Vpp:
     """`plugins`: names without _plugin.so. `workers`: 0, or 1 on the core beside the main thread's.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ipshare.bench import machine, plot
 from ipshare.bench.result import Result, beside, table
+from vpp.process import version
 from vpp.programming import Programming
 from vpp.series import Series
 
@@ -70,8 +71,12 @@ def programming(states: Iterable[Programming]) -> Iterator[Result]:
         yield Result(f"{at}.lost", state.lost, f"packets of {state.packets:,}")
 
 
+def measured_on() -> str:
+    return f"{machine.this().describe()}; VPP {version()}"
+
+
 def text(results: list[Result], crashed: Mapping[str, str]) -> str:
-    lines = [machine.this().describe(), "", table(results), *(f"{n}: {why}" for n, why in crashed.items())]
+    lines = [measured_on(), "", table(results), *(f"{n}: {why}" for n, why in crashed.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -83,7 +88,7 @@ def document(results: list[Result], series: Mapping[str, Series], crashed: Mappi
     }
     return json.dumps(
         {
-            "machine": machine.this().describe(),
+            "machine": measured_on(),
             "figures": [r.as_dict() for r in results],
             "nodes": nodes,
             "crashed": dict(crashed),
@@ -98,4 +103,4 @@ def svg(results: list[Result]) -> str:
     seldom = {r.name for r in drawn if r.name.endswith(".udp")}
     mixed = {r.name.replace(".mixed", ".udp") for r in drawn if r.name.endswith(".mixed")}
     shown = [r for r in drawn if r.name not in seldom & mixed]
-    return plot.svg(shown, f"{machine.this().describe()}; VPP", groups=GROUPS)
+    return plot.svg(shown, measured_on(), groups=GROUPS)

@@ -9,6 +9,7 @@ from vpp.cases import ALONE, CASES
 from vpp.limits import ADDED, Limit
 
 NOISE = 2.0  # between two runs on a machine that does other things as well
+CACHES = ("1m.few", "64k.all", "1m.all")  # depend on what else is in the last-level cache
 NAMES = [
     *(f"v{c.family}.{c.name}.{k}".replace(" ", "-") for c in (*CASES, *ALONE) for k in (c.kind, *c.kinds)),
     *(f"v{v.family}.ipshare.{v.name}.{k}" for v in ours.VARIANTS for k in beside.OUR_KINDS),
@@ -64,6 +65,9 @@ def test_baseline(vpp_figures, vpp_baseline: dict[str, float], part: str) -> Non
     moved = {
         name: (vpp_baseline[name], round(r.ratio, 3))
         for name, r in found.items()
-        if r.ratio and name in vpp_baseline and not 1 / NOISE < r.ratio / vpp_baseline[name] < NOISE
+        if r.ratio
+        and name in vpp_baseline
+        and not name.endswith(CACHES)
+        and not 1 / NOISE < r.ratio / vpp_baseline[name] < NOISE
     }
     assert not moved, "figure: (before, now)"
