@@ -538,6 +538,11 @@ vl_api_ipshare_next_hop_del_t_handler (vl_api_ipshare_next_hop_del_t *mp)
   REPLY_MACRO (VL_API_IPSHARE_NEXT_HOP_DEL_REPLY);
 }
 
+/* taps.c */
+void vl_api_ipshare_tap_start_t_handler (vl_api_ipshare_tap_start_t *mp);
+void vl_api_ipshare_tap_end_t_handler (vl_api_ipshare_tap_end_t *mp);
+void vl_api_ipshare_tap_dump_t_handler (vl_api_ipshare_tap_dump_t *mp);
+
 #include <ipshare/ipshare.api.c>
 
 /* All but those that change the graph: configure, reply_interface. */
@@ -546,6 +551,7 @@ static const u16 barrier_free[] = {
   VL_API_IPSHARE_ROLLBACK, VL_API_IPSHARE_INFO,		 VL_API_IPSHARE_READ,	  VL_API_IPSHARE_COUNTER_INDEX,
   VL_API_IPSHARE_COUNTERS, VL_API_IPSHARE_DROPS_DUMP,	 VL_API_IPSHARE_PATH_MTU, VL_API_IPSHARE_WHY,
   VL_API_IPSHARE_NEXT_HOP_ADD, VL_API_IPSHARE_NEXT_HOP_DEL, VL_API_IPSHARE_REPLY_INTERFACE_DUMP,
+  VL_API_IPSHARE_TAP_START, VL_API_IPSHARE_TAP_END, VL_API_IPSHARE_TAP_DUMP,
 };
 
 clib_error_t *

@@ -103,12 +103,18 @@ submit (const ipshare_job_t *job)
   return true;
 }
 
+void
+ipshare_process_wake (void)
+{
+  vlib_process_signal_event (vlib_get_main (), ipshare_builder_process.index, 0, 0);
+}
+
 bool
 ipshare_builder_submit (ipshare_job_t *job)
 {
   if (!submit (job))
     return false;
-  vlib_process_signal_event (vlib_get_main (), ipshare_builder_process.index, 0, 0);
+  ipshare_process_wake ();
   return true;
 }
 
@@ -255,12 +261,14 @@ static uword
 process (vlib_main_t *vm, CLIB_UNUSED (vlib_node_runtime_t *node), CLIB_UNUSED (vlib_frame_t *frame))
 {
   f64 last_reclaim = 0;
+  bool tap_ends = false;
   for (;;)
     {
-      vlib_process_wait_for_event_or_clock (vm, ipshare_builder_busy () ? 200e-6 : 1.0);
+      vlib_process_wait_for_event_or_clock (vm, ipshare_builder_busy () ? 200e-6 : tap_ends ? 1e-3 : 1.0);
       vlib_process_get_events (vm, NULL);
       if (__atomic_load_n (&builder.state, __ATOMIC_ACQUIRE) == DONE)
 	finish ();
+      tap_ends = ipshare_main.configured && ipshare_taps_tick (&ipshare_main);
       if (ipshare_main.configured && !ipshare_builder_busy () && vlib_time_now (vm) > last_reclaim + 0.9)
 	{
 	  last_reclaim = vlib_time_now (vm);

@@ -42,6 +42,7 @@ make_thread (ipshare_main_t *im, u32 index)
   if (!t->linear || !t->counters || !t->core)
     return false;
   ips_worker_set_coalescing (t->core, false);
+  t->tap.core = t->core;
   return true;
 }
 
@@ -76,7 +77,7 @@ make_threads (ipshare_main_t *im)
   im->why = ips_worker_new (im->tables, n, ipshare_why_emit, NULL);
   if (im->why)
     ips_worker_set_coalescing (im->why, false);
-  return im->why != NULL;
+  return im->why != NULL && ipshare_taps_create (im);
 }
 
 int

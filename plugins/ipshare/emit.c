@@ -13,6 +13,8 @@ ipshare_emit (void *thread, struct ips_pkt *p, int kind)
   ipshare_thread_t *t = thread;
   vlib_main_t *vm = vlib_get_main ();
   u32 bi = ~0;
+  if (PREDICT_FALSE (t->tap.set != NULL))
+    tap_emitted (&t->tap, p, kind);
   if (kind == IPS_EMIT_COPY)
     return;
   if (p->csum == IPS_CSUM_PARTIAL)

@@ -20,6 +20,7 @@
 #include <vnet/ip/format.h>
 
 #include "../../native/ips_worker.h"
+#include "../../native/tap/tap.h"
 
 #define IPSHARE_VERSION	   "0.1.0"
 #define IPSHARE_BUFFER_F   VNET_BUFFER_F_AVAIL8 /* translated here already: a second time would be a loop */
@@ -58,6 +59,7 @@ typedef struct
 {
   CLIB_CACHE_LINE_ALIGN_MARK (cacheline0);
   struct ips_worker *core;
+  struct tap_worker tap;
   u32 *made;	   /* buffer indices */
   u8 *linear;	   /* IPSHARE_LINEAR bytes: a packet of chained buffers, in one piece */
   vlib_buffer_t *current;
@@ -102,6 +104,7 @@ typedef struct
   struct ips_tables *tables;
   ipshare_thread_t *threads; /* by thread index */
   struct ips_worker *why;
+  struct taps *taps;
   vlib_combined_counter_main_t cells;
   fib_source_t fib_source;
   dpo_type_t dpo_types[2]; /* by enum ips_side */
@@ -156,6 +159,7 @@ typedef struct ipshare_job
 } ipshare_job_t;
 
 bool ipshare_builder_busy (void);
+void ipshare_process_wake (void); /* there is something for the process that looks after jobs and taps */
 /* False if another job is under way (reclaiming aside) or the thread cannot start: the job is not taken. */
 bool ipshare_builder_submit (ipshare_job_t *job);
 void ipshare_job_nothing (ipshare_job_t *job); /* for what done() does, in its turn */
@@ -166,6 +170,11 @@ void ipshare_job_counter_index (ipshare_job_t *job);
 /* emit.c: what the core hands over during a frame. */
 void ipshare_emit (void *thread, struct ips_pkt *p, int kind);
 
+/* taps.c: captures and copies, the main thread's part. */
+bool ipshare_taps_create (ipshare_main_t *im);
+/* Ends what has to end; true: something is about to. */
+bool ipshare_taps_tick (ipshare_main_t *im);
+
 /* why.c: the packet as the live generation would treat it, without sending. Returns a vector: the answer's data. */
 u8 *ipshare_why (ipshare_main_t *im, int side, struct ips_pkt *p, u32 *verdict, u64 *generation, u32 *n, u32 *omitted);
 void ipshare_why_emit (void *arg, struct ips_pkt *p, int kind);
@@ -173,6 +182,19 @@ void ipshare_why_emit (void *arg, struct ips_pkt *p, int kind);
 void ipshare_nodes_init (vlib_main_t *vm, ipshare_main_t *im); /* node.c */
 void ipshare_info_refresh (ipshare_main_t *im);
 clib_error_t *ipshare_api_init (vlib_main_t *vm);
+
+/* The core, and whoever wants to see what goes in and comes out. */
+static_always_inline int
+ipshare_core (ipshare_thread_t *t, struct ips_pkt *p, enum ips_side side)
+{
+  if (PREDICT_TRUE (t->tap.set == NULL))
+    return side == IPS_OUTER ? ips_outer (t->core, p) : ips_inner (t->core, p);
+  t->tap.side = side;
+  tap_before (&t->tap, p);
+  int verdict = side == IPS_OUTER ? ips_outer (t->core, p) : ips_inner (t->core, p);
+  tap_verdict (&t->tap, p, verdict);
+  return verdict;
+}
 
 static_always_inline u64
 ipshare_now_ns (vlib_main_t *vm)

@@ -255,7 +255,7 @@ one (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_
   if (PREDICT_FALSE (b->flags & IPSHARE_SPECIAL_F))
     verdict = ipshare_special (im, f->vm, f->t, bi, b, &p, side, &taken);
   else
-    verdict = side == IPS_OUTER ? ips_outer (f->t->core, &p) : ips_inner (f->t->core, &p);
+    verdict = ipshare_core (f->t, &p, side);
   if (PREDICT_FALSE (vec_len (f->t->made)))
     send_made (im, f);
   u16 next = uncommon (im, f, bi, b, &p, verdict, is_reply, taken);
@@ -296,6 +296,7 @@ begin (ipshare_main_t *im, ipshare_frame_t *f, vlib_main_t *vm, vlib_node_runtim
   f->t = vec_elt_at_index (im->threads, vm->thread_index);
   f->n_send = f->n_done = f->n_counted = 0;
   clib_memset (f->counts, 0, sizeof f->counts);
+  tap_begin (&f->t->tap, IPS_OUTER); /* the side is set for each packet */
   ips_worker_begin (f->t->core, ipshare_now_ns (vm));
 }
 
@@ -303,6 +304,7 @@ static_always_inline void
 end (ipshare_frame_t *f)
 {
   ips_worker_end (f->t->core);
+  tap_end (&f->t->tap);
   if (PREDICT_TRUE (f->n_send))
     vlib_buffer_enqueue_to_next (f->vm, f->node, f->send, f->nexts, f->n_send);
   if (PREDICT_FALSE (f->n_done))
@@ -373,8 +375,14 @@ translate_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame
   ipshare_frame_t f;
   begin (im, &f, vm, node, kind);
   vlib_get_buffers (vm, from, b, n);
-  u32 on_lane = im->info.n_bindings < FAR ? translate_all (im, &f, from, b, n, side, is4, false) :
-					    translate_all (im, &f, from, b, n, side, is4, true);
+  u32 on_lane = 0;
+  if (PREDICT_FALSE (f.t->tap.set != NULL)) /* the lane shows nobody its packets */
+    for (u32 i = 0; i < n; i++)
+      one (im, &f, from[i], b[i], side, false);
+  else if (im->info.n_bindings < FAR)
+    on_lane = translate_all (im, &f, from, b, n, side, is4, false);
+  else
+    on_lane = translate_all (im, &f, from, b, n, side, is4, true);
   ips_lane_counted (f.t->core, side, on_lane);
   if (PREDICT_TRUE (on_lane))
     vlib_node_increment_counter (vm, node->node_index, IPS_OK, on_lane);

@@ -100,7 +100,7 @@ chained (vlib_main_t *vm, ipshare_thread_t *t, u32 bi, vlib_buffer_t *b, struct 
   p->len = p->total_len;
   p->headroom = IPS_HEADROOM;
   u32 bytes = p->total_len;
-  int verdict = side == IPS_OUTER ? ips_outer (t->core, p) : ips_inner (t->core, p);
+  int verdict = ipshare_core (t, p, side);
   if (ips_dispositions[verdict] == IPS_SEND && verdict != IPS_PASS && verdict != IPS_HERE)
     {
       if (p->data == linear && p->total_len == bytes)
@@ -130,7 +130,7 @@ ipshare_special (ipshare_main_t *im, vlib_main_t *vm, ipshare_thread_t *t, u32 b
   if (b->flags & VLIB_BUFFER_NEXT_PRESENT)
     verdict = chained (vm, t, bi, b, p, side, taken);
   else
-    verdict = side == IPS_OUTER ? ips_outer (t->core, p) : ips_inner (t->core, p);
+    verdict = ipshare_core (t, p, side);
   if (had_offload && ips_dispositions[verdict] == IPS_SEND)
     offloads_done (b, p, verdict);
   return verdict;
