@@ -223,8 +223,10 @@ def test_hosts_with_connection_tracking_and_docker_like_rules(tmp_path: Path) ->
         for family in FAMILIES:
             clean(lab, "c1", Tcp(str(global_ip("a1", family)), connections=20, bytes=50_000, expect=("a1",)))
             clean(lab, "c3", Udp(str(global_ip("a1", family)), flows=5, expect=("a1",)))
+        lab.run("C", ["sh", "-c", "ping -c 1 $(ip -4 route show default | cut -d' ' -f3)"])
+        assert "icmp" in lab.run("C", ["conntrack", "-L", "-f", "ipv4"]), "tracking sees what is not ours"
         for family in ("ipv4", "ipv6"):
-            flows = lab.run("C", ["conntrack", "-L", "-f", family], check=False).splitlines()
+            flows = lab.run("C", ["conntrack", "-L", "-f", family]).splitlines()
             assert not [flow for flow in flows if flow.startswith(("tcp", "udp"))], flows
 
 
