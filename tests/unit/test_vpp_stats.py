@@ -175,42 +175,56 @@ def test_a_lock_that_is_never_released(
     assert segment.combined("/ipshare/cells")[0].tolist() == [101, 2, 3]
 
 
-def changing(
-    segment: Segment, written: Written, monkeypatch: pytest.MonkeyPatch, *, moves: bool, times: int
-) -> list[int]:
-    """While the first ``times`` sums are made VPP changes its directory; ``moves``: the counters as well."""
-    seen: list[int] = []
-    placed = segment._placed
+def move(written: Written, name: str, value: int, epoch: int) -> None:
+    """VPP puts the counters elsewhere, with other content."""
+    kind = next(entry[0] for entry in written.entries if entry[2] == name)
+    written.entries = [entry for entry in written.entries if entry[2] != name]
+    if kind == COMBINED:
+        written.combined(name, [(value, 1)])
+    else:
+        written.simple(name, [value])
+    written.done(epoch=epoch)
 
-    def disturbed(name: str) -> Any:
-        found = placed(name)
-        seen.append(len(seen))
-        if len(seen) <= times:
-            if moves:
-                written.entries = [e for e in written.entries if e[2] != name]
-                written.combined(name, [(1000 * len(seen), 1)])
-            written.done(epoch=1 + len(seen))
+
+def test_a_directory_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment, calls = opened(tmp_path, written), []
+    rows = segment._rows
+
+    def disturbed(*args: Any) -> Any:
+        found = rows(*args)
+        calls.append(1)
+        if len(calls) <= 3:
+            move(written, "/err/ipshare/x", 1000 * len(calls), 1 + len(calls))
         return found
 
-    monkeypatch.setattr(segment, "_placed", disturbed)
-    return seen
+    monkeypatch.setattr(segment, "_rows", disturbed)
+    assert segment.simple("/err/ipshare/x").tolist() == [[3000]]
+    assert len(calls) == 4
 
 
-def test_a_change_elsewhere_costs_no_sum(
-    tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("moves", "wanted"), [(False, [101, 2, 3]), (True, [1000])])
+def test_counters_that_move_while_they_are_summed_are_read_where_they_are(
+    tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch, moves: bool, wanted: list[int]
 ) -> None:
-    segment = opened(tmp_path, written)
-    changing(segment, written, monkeypatch, moves=False, times=1)
-    assert segment.combined("/ipshare/cells")[0].tolist() == [101, 2, 3]
+    """The old vectors may hold anything by now: what they held is not the answer. A change elsewhere in the
+    directory costs no second sum."""
+    segment, looks = opened(tmp_path, written), []
+    steady = segment._steady
 
+    def disturbed(look: Any) -> Any:
+        found = steady(look)
+        looks.append(1)
+        if len(looks) == 1:
+            if moves:
+                move(written, "/ipshare/cells", 1000, 2)
+            written.done(epoch=3)
+        return found
 
-def test_counters_that_moved_are_read_where_they_are(
-    tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The old vectors may hold anything by now: what they held is not the answer."""
-    segment = opened(tmp_path, written)
-    changing(segment, written, monkeypatch, moves=True, times=3)
-    assert segment.combined("/ipshare/cells")[0].tolist() == [3000]
+    monkeypatch.setattr(segment, "_steady", disturbed)
+    assert segment.combined("/ipshare/cells")[0].tolist() == wanted
+    assert len(looks) == (4 if moves else 2)
 
 
 def test_nobody_hands_out_a_segment(tmp_path: Path) -> None:
