@@ -54,7 +54,9 @@ class Result:
 class PgNode:
     """``running``: its plugin is not configured yet. ``directory``: for files, best on tmpfs."""
 
-    def __init__(self, running: Running, directory: Path, *, service: int = 0, delivery: int = 0) -> None:
+    def __init__(
+        self, running: Running, directory: Path, *, service: int = 0, delivery: int = 0, cells: int = 1 << 12
+    ) -> None:
         self.running, self.directory = running, directory
         self.client = client = running.client
         self.generator = Generator(client.cli, directory)
@@ -69,9 +71,7 @@ class PgNode:
         self.run("set interface feature gso pg1 enable")
         self.run(*(f"set interface ip address pg0 {own}" for own in ADDRESSES))
         self.leave_by("pg1")
-        client.call(
-            "ipshare_configure", service_table=service, delivery_table=delivery, counter_cells=1 << 12
-        )
+        client.call("ipshare_configure", service_table=service, delivery_table=delivery, counter_cells=cells)
 
     def leave_by(self, name: str) -> None:
         """Everything that VPP has no better route for is sent by this interface, sentinels too."""
@@ -166,8 +166,7 @@ def judged(packet: bytes, side: str, enter: str, found: Passed) -> Result:
         verdict, sent = expected(*_with_side(packet, side, enter))
     except Refused as refused:
         verdict, sent = refused.args[0], []
-    said = VERDICT.search(found.trace)
-    decided = said[1] if said else ""
+    decided = verdict_of(found)
     onward = [hop(one.data) if verdict == "OK" else one.data for one in sent]  # our errors keep their TTL
     if decided:
         good = decided == verdict and list(found.sent) == onward
@@ -180,6 +179,12 @@ def judged(packet: bytes, side: str, enter: str, found: Passed) -> Result:
 def _with_side(packet: bytes, side: str, enter: str) -> tuple[bytes, str, Offload]:
     data, offload = as_described(packet, enter)
     return data, side, offload
+
+
+def verdict_of(found: Passed) -> str:
+    """The plugin's, by VPP's packet trace; "": it did not see the packet."""
+    said = VERDICT.search(found.trace)
+    return said[1] if said else ""
 
 
 def is_vpps_business(packet: bytes, side: str, wanted: str, found: Passed) -> bool:
@@ -195,8 +200,8 @@ def is_vpps_business(packet: bytes, side: str, wanted: str, found: Passed) -> bo
 
 
 @contextlib.contextmanager
-def pg_node(**options: Any) -> Iterator[PgNode]:
+def pg_node(*, cells: int = 1 << 12, **options: Any) -> Iterator[PgNode]:
     """A VPP for tests with generator interfaces. ``options``: of ``vpp_process.vpp``; tables included."""
     service, delivery = options.get("tables", (0, 0))
     with vpp(**options) as running, tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as directory:
-        yield PgNode(running, Path(directory), service=service, delivery=delivery)
+        yield PgNode(running, Path(directory), service=service, delivery=delivery, cells=cells)
