@@ -150,7 +150,7 @@ struct ips_endpoint_rec {
   uint16_t gue_port;           /* destination port, host order */
   uint16_t flags;              /* IPS_EP_* */
   uint32_t path_mtu;           /* bytes of the largest IP packet on the way there; 0: no check */
-  uint16_t site;               /* opaque; returned in hits and counters */
+  uint16_t site;               /* opaque; the same in all records of one end point; ips_lookup returns it */
   uint16_t via;                /* opaque: the host's name for the next hop on the way there; 0: it looks one up */
 };
 

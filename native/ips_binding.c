@@ -60,7 +60,7 @@ static enum ips_load_error judge(const struct ips_build *b, const struct fit *fi
   const struct ips_endpoint_rec *e = image->endpoints + rec->target;
   if (e->family != rec->family || !is_target(image, e)) return IPS_LOAD_BAD_TARGET;
   if (rec->kind == IPS_KIND_ENDPOINT) return judge_local(rec, e->prefix_len);
-  return (ips_ld64(rec->local) | ips_ld64(rec->local + 8)) == 0 ? IPS_LOAD_BAD_OFFSET : judge_local(rec, 0);
+  return ips_all_zero(rec->local, 16) ? IPS_LOAD_BAD_OFFSET : judge_local(rec, 0);
 }
 
 static bool check_image(const struct ips_build *b, const struct fit *fits) {

@@ -77,7 +77,7 @@ uint32_t ips_cells_take(struct ips_mem *m, struct ips_cells *c, uint32_t n) {
     if (n == 1) c->cursor = first + 1;
   } else {
     first = c->top;
-    if (n > IPS_CELLS_MAX - first) return IPS_NONE - 1;
+    if (n > IPS_CELLS_MAX - first) return IPS_CELLS_EXHAUSTED;
     if (!reserve(m, c, first + n)) return IPS_NONE;
     c->top += n;
   }
@@ -87,10 +87,11 @@ uint32_t ips_cells_take(struct ips_mem *m, struct ips_cells *c, uint32_t n) {
 
 void ips_cells_sweep_begin(struct ips_cells *c) { memset(c->used, 0, c->words * sizeof *c->used); }
 void ips_cells_sweep_keep(struct ips_cells *c, uint32_t first, uint32_t n) { mark(c, first, n); }
+void ips_cells_sweep_later(struct ips_cells *c, uint32_t in_use) { c->sweep_at = 2 * in_use + SWEEP_FLOOR; }
 void ips_cells_sweep_end(struct ips_cells *c) {
   uint32_t in_use = 0;
   for (uint32_t i = 0; i < c->words; i++) in_use += (uint32_t)__builtin_popcountll(c->used[i]);
   c->free = c->top - in_use;
   c->cursor = 0;
-  c->sweep_at = 2 * in_use + SWEEP_FLOOR;
+  ips_cells_sweep_later(c, in_use);
 }

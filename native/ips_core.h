@@ -12,8 +12,10 @@
 #ifndef IPS_CORE_H
 #define IPS_CORE_H
 #include "ips_api.h"
-#include <stdbool.h>
 #include <string.h>
+
+/* ips_be16() .. swap without asking, and no test has ever run on a machine where they must not. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the core knows little-endian machines only");
 
 enum ips_verdict {
 #define V(name, disposition, text) IPS_##name,
@@ -41,6 +43,12 @@ static inline void ips_st32(void *p, uint32_t v) { memcpy(p, &v, 4); }
 static inline uint16_t ips_be16(uint16_t v) { return __builtin_bswap16(v); }
 static inline uint32_t ips_be32(uint32_t v) { return __builtin_bswap32(v); }
 static inline uint64_t ips_be64(uint64_t v) { return __builtin_bswap64(v); }
+
+static inline bool ips_all_zero(const void *bytes, size_t n) {
+  const uint8_t *p = bytes;
+  while (n && *p == 0) p++, n--;
+  return n == 0;
+}
 
 enum { IPS_PROTO_ICMP = 1, IPS_PROTO_IPIP = 4, IPS_PROTO_TCP = 6, IPS_PROTO_UDP = 17, IPS_PROTO_DCCP = 33,
        IPS_PROTO_IPV6 = 41, IPS_PROTO_ROUTING = 43, IPS_PROTO_FRAGMENT = 44, IPS_PROTO_ESP = 50, IPS_PROTO_AH = 51,
@@ -86,9 +94,10 @@ void ips_make_echo_reply(struct ips_pkt *p, const struct ips_view *v);
 /* ---- ips_table.h: what a worker reads ----------------------------------- */
 
 struct ips_root;
-struct ips_endpoint { /* as stored in a root; one or two cache lines */
+struct ips_endpoint { /* as stored in a root: one cache line */
   struct ips_endpoint_rec r;
 };
+_Static_assert(sizeof(struct ips_endpoint) == 64, "an end point is one cache line");
 struct ips_hit {
   uint8_t kind, flags;   /* enum ips_kind, enum ips_binding_flags; kind NONE: in a network, no binding */
   uint8_t unmatched;     /* of the network, where kind is NONE */
@@ -136,13 +145,14 @@ static inline unsigned ips_encap_overhead(const struct ips_endpoint_rec *e) {
 /* Fills in a partial checksum. Verdict BAD_OFFLOAD if the fields lie. */
 int ips_complete_csum(struct ips_pkt *p);
 /* Calls emit for each segment of a GSO super-packet (TCP: seq, flags, IP id, lengths, sums; UDP_L4),
- * each with `headroom` writable bytes before it, built in scratch (>= headroom + header + gso_size + 64 bytes).
- * p stays as it is. */
+ * each with `headroom` writable bytes before it, built in scratch (bytes: headroom + IP and transport header +
+ * gso_size). p stays as it is. Verdicts: BAD_OFFLOAD, NO_ROOM (scratch); then nothing was emitted. */
 int ips_segment(const struct ips_pkt *p, const struct ips_view *v, uint8_t *scratch, size_t scratch_bytes,
-                uint16_t headroom, void (*emit)(void *arg, struct ips_pkt *segment), void *arg);
-/* Fragments an IPv4 packet without DF (or, for outer v6 tunnels over too small a path, as RFC 2473 7) into pieces of at
- * most mtu bytes; same contract. */
-int ips_fragment4(const struct ips_pkt *p, const struct ips_view *v, uint32_t mtu, uint8_t *scratch, size_t scratch_bytes,
-                  uint16_t headroom, void (*emit)(void *arg, struct ips_pkt *piece), void *arg);
+                uint16_t headroom, ips_packet_fn emit, void *arg);
+/* Cuts an IPv4 packet without DF into pieces of at most mtu bytes; one that fits, of either family, is emitted as it
+ * is. scratch: headroom + mtu bytes. Verdicts: TOO_BIG (IPv6, DF, or no room for a header and 8 bytes), BAD_OPTION,
+ * BAD_OFFLOAD (segment first, complete the checksum first), NO_ROOM; then nothing was emitted. */
+int ips_fragment4(const struct ips_pkt *p, const struct ips_view *v, uint32_t mtu, uint8_t *scratch,
+                  size_t scratch_bytes, uint16_t headroom, ips_packet_fn emit, void *arg);
 
 #endif

@@ -6,16 +6,8 @@ static const uint64_t odd[4] = {0xa24baed4963ee407u, 0x9fb21c651e98df25u, 0xd6e8
 
 static inline uint64_t rotate(uint64_t v, unsigned by) { return v << by | v >> (64 - by); }
 
-static inline uint64_t word_at(const uint8_t *p) {
-  uint64_t v = ips_ld64(p);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-  v = __builtin_bswap64(v);
-#endif
-  return v;
-}
-
 static inline void block(uint64_t lane[4], const uint8_t *p) {
-  for (int i = 0; i < 4; i++) lane[i] = rotate(lane[i] ^ word_at(p + 8 * i), 29) * odd[i];
+  for (int i = 0; i < 4; i++) lane[i] = rotate(lane[i] ^ ips_ld64(p + 8 * i), 29) * odd[i];
 }
 
 void ips_digest_begin(struct ips_digest_state *d) {

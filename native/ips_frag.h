@@ -20,7 +20,9 @@ enum { IPS_FRAG_EARLY = 4, IPS_FRAG_HEADROOM = 128 };
 struct ips_frag_table;
 
 /* datagrams: capacity, rounded up to a power of two >= 16; as entries lie in buckets of 16, refusals
- * begin at about half of it. held: early fragments in all, of at most held_bytes each. seed: any secret random number, so that nobody can aim at one bucket. NULL: out of memory. */
+ * begin at about half of it. held: early fragments in all, 1 .. 2^24 - 1, of at most held_bytes each (IP header
+ * included, 68 .. 65,535). seed: any secret random number, so that nobody can aim at one bucket. NULL: out of
+ * memory or range. */
 struct ips_frag_table *ips_frag_new(uint32_t datagrams, uint32_t held, uint32_t held_bytes, uint64_t seed);
 void ips_frag_free(struct ips_frag_table *t);
 

@@ -80,11 +80,15 @@ struct ips_cells {
   uint32_t n_fresh, room_fresh;
 };
 enum { IPS_CELLS_MAX = 1 << 28 };
-/* `n` neighbours. IPS_NONE: no memory; IPS_NONE - 1: too many. */
+#define IPS_CELLS_EXHAUSTED (IPS_NONE - 1)
+/* `n` neighbours. IPS_NONE: no memory; IPS_CELLS_EXHAUSTED: there are no more numbers. */
 uint32_t ips_cells_take(struct ips_mem *m, struct ips_cells *c, uint32_t n);
+/* A sweep: begin, keep whatever can still be reached, end; the rest is free then. Due when `top` got to `sweep_at`,
+ * which ips_cells_sweep_later sets from how many are in use. */
 void ips_cells_sweep_begin(struct ips_cells *c);
 void ips_cells_sweep_keep(struct ips_cells *c, uint32_t first, uint32_t n);
 void ips_cells_sweep_end(struct ips_cells *c);
+void ips_cells_sweep_later(struct ips_cells *c, uint32_t in_use);
 
 /* ---- ips_hash.c: pages of a hash, copied when written ---- */
 

@@ -19,7 +19,7 @@ static bool put(struct ips_build *b, const struct ips_binding_rec *rec, uint32_t
     v->kind = rec->kind; /* never 0 in a table that may have to be dropped */
     cell = old ? old->cell : ips_cells_take(b->mem, b->cells, 1);
     if (cell == IPS_NONE) return ips_no_memory(b);
-    if (cell == IPS_NONE - 1) return ips_refuse(b->st, IPS_LOAD_TOO_LARGE, IPS_IN_BINDING, ips_build_index(b, rec));
+    if (cell == IPS_CELLS_EXHAUSTED) return ips_refuse(b->st, IPS_LOAD_TOO_LARGE, IPS_IN_BINDING, ips_build_index(b, rec));
   }
   ips_u128 local = rec->kind == IPS_KIND_HERE || rec->kind == IPS_KIND_DOWN ? 0 : ips_ld_address(6, rec->local);
   *v = (struct ips_value){.hi = ips_hi(local), .lo = ips_lo(local), .kind = rec->kind, .flags = rec->flags,

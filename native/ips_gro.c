@@ -9,10 +9,10 @@
 #include "ips_copysum.h"
 #include "ips_encap.h"
 #include "ips_parse.h"
+#include "ips_tcp.h"
 #include <stdlib.h>
 
-enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK = 16, TCP_URG = 32, TCP_CWR = 0x80, TCP_SUM = 16,
-       MAX_PACKET = 65535 };
+enum { MAX_PACKET = 65535 };
 
 struct flow {
   uint8_t *ip;        /* the packet so far; headroom before it, room for MAX_PACKET */
@@ -67,13 +67,13 @@ static void finish(struct flow *f, struct ips_pkt *p) {
   } else {
     ips_st16(f->ip + 4, ips_be16((uint16_t)l4_len));
   }
-  ips_st16(f->ip + f->l4 + TCP_SUM, ips_csum_fold(ips_csum_pseudo(f->ip, f->family, IPS_PROTO_TCP, l4_len)));
+  ips_st16(f->ip + f->l4 + IPS_TCP_SUM, ips_csum_fold(ips_csum_pseudo(f->ip, f->family, IPS_PROTO_TCP, l4_len)));
   p->gso_type = IPS_GSO_TCP;
   p->gso_size = f->size;
   p->gso_flags = f->fixed_id ? IPS_GSO_FIXED_ID : 0;
   p->csum = IPS_CSUM_PARTIAL;
   p->csum_start = f->l4;
-  p->csum_offset = TCP_SUM;
+  p->csum_offset = IPS_TCP_SUM;
 }
 
 static void close_flow(struct ips_gro *g, struct flow *f, ips_packet_fn emit, void *arg) {
@@ -131,11 +131,11 @@ static struct flow *find(struct ips_gro *g, const struct ips_pkt *p, const struc
 /* Bytes of IP and TCP header of a segment that may be joined to others; 0: it may not. */
 static uint32_t joinable(const struct ips_pkt *p, const struct ips_view *v) {
   const uint8_t *tcp = p->data + v->l4;
-  uint32_t headers = v->l4 + (uint32_t)(tcp[12] >> 4) * 4;
+  uint32_t headers = v->l4 + ips_tcp_header(tcp);
   if (v->l4 != (v->family == 4 ? 20 : 40) || p->csum != IPS_CSUM_FULL || p->gso_type != IPS_GSO_NONE) return 0;
   if (p->len != v->ip_len || headers < v->l4 + 20u || headers >= p->len || p->len > MAX_PACKET) return 0;
-  if ((tcp[13] & (TCP_ACK | TCP_SYN | TCP_RST | TCP_URG)) != TCP_ACK) return 0;
-  return ips_ld16(tcp + TCP_SUM) == 0xffff ? 0 : headers; /* another way to write 0: would not come back */
+  if ((tcp[IPS_TCP_FLAGS] & (IPS_TCP_ACK | IPS_TCP_SYN | IPS_TCP_RST | IPS_TCP_URG)) != IPS_TCP_ACK) return 0;
+  return ips_ld16(tcp + IPS_TCP_SUM) == 0xffff ? 0 : headers; /* another way to write 0: would not come back */
 }
 
 /* Copies the payload to its place behind the flow's and verifies p's checksum on the way. */
@@ -156,9 +156,9 @@ static bool same_ip_header(const struct flow *f, const uint8_t *ip) {
 
 static bool same_tcp_header(const struct flow *f, const uint8_t *tcp) {
   const uint8_t *head = f->ip + f->l4;
-  uint8_t differing = (uint8_t)(head[13] ^ tcp[13]) & (uint8_t)~(TCP_FIN | TCP_PSH | TCP_CWR);
+  uint8_t differing = (uint8_t)(head[IPS_TCP_FLAGS] ^ tcp[IPS_TCP_FLAGS]) & (uint8_t)~(IPS_TCP_FIN | IPS_TCP_PSH | IPS_TCP_CWR);
   return ips_be32(ips_ld32(tcp + 4)) == f->next_seq && ips_ld32(head + 8) == ips_ld32(tcp + 8) && head[12] == tcp[12] &&
-         differing == 0 && !(tcp[13] & TCP_CWR) && ips_ld16(head + 14) == ips_ld16(tcp + 14) &&
+         differing == 0 && !(tcp[IPS_TCP_FLAGS] & IPS_TCP_CWR) && ips_ld16(head + 14) == ips_ld16(tcp + 14) &&
          memcmp(head + 18, tcp + 18, f->headers - f->l4 - 18) == 0; /* urgent pointer, options */
 }
 
@@ -172,8 +172,8 @@ static bool append(struct flow *f, const struct ips_pkt *p, const struct ips_vie
   f->segments++;
   f->len += payload;
   f->next_seq += payload;
-  f->ip[f->l4 + 13] |= tcp[13] & (TCP_FIN | TCP_PSH);
-  *last = payload < f->size || tcp[13] & (TCP_FIN | TCP_PSH);
+  f->ip[f->l4 + IPS_TCP_FLAGS] |= tcp[IPS_TCP_FLAGS] & (IPS_TCP_FIN | IPS_TCP_PSH);
+  *last = payload < f->size || tcp[IPS_TCP_FLAGS] & (IPS_TCP_FIN | IPS_TCP_PSH);
   return true;
 }
 
@@ -218,7 +218,7 @@ int ips_gro_push(struct ips_gro *g, const struct ips_pkt *p, const struct ips_vi
     return IPS_COALESCED;
   }
   if (f) close_flow(g, f, emit, arg);
-  if (!headers || p->data[v->l4 + 13] & (TCP_FIN | TCP_PSH)) return IPS_OK;
+  if (!headers || p->data[v->l4 + IPS_TCP_FLAGS] & (IPS_TCP_FIN | IPS_TCP_PSH)) return IPS_OK;
   return open_flow(g, free_flow(g, emit, arg), p, v, headers, hash);
 }
 

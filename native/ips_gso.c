@@ -10,8 +10,9 @@
  */
 #include "ips_copysum.h"
 #include "ips_encap.h"
+#include "ips_tcp.h"
 
-enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_CWR = 0x80, TCP_SUM = 16, UDP_SUM = 6 };
+enum { UDP_SUM = 6 };
 
 int ips_complete_csum(struct ips_pkt *p) {
   if (p->csum != IPS_CSUM_PARTIAL) return IPS_OK;
@@ -56,13 +57,13 @@ static int open_job(struct job *j, const struct ips_pkt *p, const struct ips_vie
       v->is_fragment || v->frag_header || v->has_ah || p->len < v->ip_len || v->l4 + l4_min > v->ip_len)
     return IPS_BAD_OFFLOAD;
   const uint8_t *l4 = p->data + v->l4;
-  uint32_t l4_header = tcp ? (uint32_t)(l4[12] >> 4) * 4 : 8;
+  uint32_t l4_header = tcp ? ips_tcp_header(l4) : 8;
   if (l4_header < l4_min || v->l4 + l4_header > v->ip_len) return IPS_BAD_OFFLOAD;
-  if (tcp && l4[13] & (TCP_SYN | TCP_RST)) return IPS_BAD_OFFLOAD; /* neither can be repeated */
+  if (tcp && l4[IPS_TCP_FLAGS] & (IPS_TCP_SYN | IPS_TCP_RST)) return IPS_BAD_OFFLOAD; /* neither can be repeated */
   if (v->l4 + l4_header + p->gso_size - (v->family == 6 ? 40 : 0) > UINT16_MAX) return IPS_BAD_OFFLOAD;
   j->headers = v->l4 + l4_header;
   j->payload = v->ip_len - j->headers;
-  j->sum_at = v->l4 + (tcp ? TCP_SUM : UDP_SUM);
+  j->sum_at = v->l4 + (tcp ? IPS_TCP_SUM : UDP_SUM);
   j->no_sum = !tcp && p->csum == IPS_CSUM_FULL && ips_ld16(p->data + j->sum_at) == 0;
   return pseudo_header(j);
 }
@@ -82,8 +83,8 @@ static void write_l4(uint8_t *ip, const struct job *j, uint32_t at, uint32_t n, 
   uint32_t l4_len = j->headers - j->v->l4 + n;
   if (j->p->gso_type == IPS_GSO_TCP) {
     ips_st32(l4 + 4, ips_be32(ips_be32(ips_ld32(l4 + 4)) + at));
-    if (at + n < j->payload) l4[13] &= (uint8_t)~(TCP_FIN | TCP_PSH);
-    if (at > 0) l4[13] &= (uint8_t)~TCP_CWR;
+    if (at + n < j->payload) l4[IPS_TCP_FLAGS] &= (uint8_t)~(IPS_TCP_FIN | IPS_TCP_PSH);
+    if (at > 0) l4[IPS_TCP_FLAGS] &= (uint8_t)~IPS_TCP_CWR;
   } else {
     ips_st16(l4 + 4, ips_be16((uint16_t)l4_len));
   }

@@ -12,7 +12,6 @@ _Static_assert(sizeof(struct ips_key) * IPS_BUCKET == 64, "a bucket's keys are o
 
 enum { PAGE_LIMIT = IPS_HASH_CELLS * 7 / 8, MEAN_LIMIT = IPS_HASH_CELLS * 3 / 4, MAX_LENGTHS = 129, MAX_PAGES_LOG2 = 22 };
 
-static uint32_t n_pages(const struct ips_hash *t) { return (uint32_t)1 << (63 - t->shift); }
 static bool is_free(struct ips_key k) { return (k.hi | k.lo) == 0; }
 static bool is_full(const struct ips_hash_page *p, uint32_t bucket) { return !is_free(p->keys[bucket * IPS_BUCKET + IPS_BUCKET - 1]); }
 static uint32_t after(uint32_t bucket) { return bucket + 1 == IPS_BUCKETS ? 0 : bucket + 1; }
@@ -21,13 +20,13 @@ static bool init(struct ips_mem *m, struct ips_hash *t, unsigned prefix_len, uns
   ips_u128 mask = ips_mask(prefix_len);
   *t = (struct ips_hash){.mask_hi = ips_hi(mask), .mask_lo = ips_lo(mask), .prefix_len = (uint8_t)prefix_len,
                          .shift = (uint8_t)(63 - log2_pages)};
-  t->pages = ips_alloc(m, n_pages(t) * sizeof *t->pages);
-  for (uint32_t i = 0; t->pages && i < n_pages(t); i++) t->pages[i] = (void *)(uintptr_t)ips_empty_page;
+  t->pages = ips_alloc(m, ips_hash_pages(t) * sizeof *t->pages);
+  for (uint32_t i = 0; t->pages && i < ips_hash_pages(t); i++) t->pages[i] = (void *)(uintptr_t)ips_empty_page;
   return t->pages;
 }
 
 static void drop(struct ips_mem *m, struct ips_hash *t) {
-  for (uint32_t i = 0; t->pages && i < n_pages(t); i++) ips_page_drop(m, t->pages[i]);
+  for (uint32_t i = 0; t->pages && i < ips_hash_pages(t); i++) ips_page_drop(m, t->pages[i]);
   ips_release(m, t->pages);
   t->pages = NULL;
 }
@@ -61,7 +60,7 @@ static bool rebuild(struct ips_mem *m, struct ips_hash *t, unsigned log2_pages) 
   struct ips_value *v;
   int result = PLACED;
   if (log2_pages > MAX_PAGES_LOG2 || !init(m, &wider, t->prefix_len, log2_pages)) return false;
-  for (uint32_t i = 0; i < n_pages(t) && result == PLACED; i++)
+  for (uint32_t i = 0; i < ips_hash_pages(t) && result == PLACED; i++)
     for (uint32_t c = 0; c < IPS_HASH_CELLS && result == PLACED; c++)
       if (!is_free(t->pages[i]->keys[c]) && (result = place(m, &wider, t->pages[i]->keys[c], &v)) == PLACED)
         *v = t->pages[i]->values[c];
@@ -77,7 +76,7 @@ static bool rebuild(struct ips_mem *m, struct ips_hash *t, unsigned log2_pages) 
 struct ips_value *ips_hash_put(struct ips_mem *m, struct ips_hash *t, ips_u128 key) {
   struct ips_key k = {ips_hi(key), ips_lo(key)};
   struct ips_value *v = NULL;
-  if (t->count >= (uint64_t)MEAN_LIMIT * n_pages(t) && !rebuild(m, t, 64u - t->shift)) return NULL;
+  if (t->count >= (uint64_t)MEAN_LIMIT * ips_hash_pages(t) && !rebuild(m, t, 64u - t->shift)) return NULL;
   for (;;) switch (place(m, t, k, &v)) {
       case PLACED: return v;
       case NO_MEMORY: return NULL;
@@ -146,10 +145,10 @@ bool ips_lpm_copy(struct ips_mem *m, struct ips_lpm *out, const struct ips_lpm *
   for (uint32_t i = 0; from && i < from->n; i++) {
     struct ips_hash *t = out->tables + i;
     *t = from->tables[i];
-    t->pages = ips_alloc(m, n_pages(t) * sizeof *t->pages);
+    t->pages = ips_alloc(m, ips_hash_pages(t) * sizeof *t->pages);
     if (!t->pages) return false;
     out->n++;
-    for (uint32_t p = 0; p < n_pages(t); p++) t->pages[p] = ips_page_ref(from->tables[i].pages[p]);
+    for (uint32_t p = 0; p < ips_hash_pages(t); p++) t->pages[p] = ips_page_ref(from->tables[i].pages[p]);
   }
   return true;
 }

@@ -9,6 +9,11 @@
 
 enum { MAX_SMALL = 65535, MAX_BINDINGS = 1 << 28 };
 
+/* Records are read where they lie, compared as bytes, and written by NumPy: no padding, 8-byte steps. */
+_Static_assert(sizeof(struct ips_image_header) == 144 && sizeof(struct ips_network_rec) == 24 &&
+               sizeof(struct ips_endpoint_rec) == 64 && sizeof(struct ips_policy_rec) == 24 &&
+               sizeof(struct ips_member_rec) == 8 && sizeof(struct ips_binding_rec) == 48, "layout of an image");
+
 #define HEADER(error) return ips_refuse(st, error, IPS_IN_HEADER, 0)
 
 static bool check_sizes(const struct ips_image_header *h, size_t n, struct ips_load_status *st) {
@@ -27,18 +32,12 @@ static bool check_sizes(const struct ips_image_header *h, size_t n, struct ips_l
   return true;
 }
 
-static bool is_zero(const void *bytes, size_t n) {
-  const uint8_t *p = bytes;
-  while (n && *p == 0) p++, n--;
-  return n == 0;
-}
-
 /* Bits and bytes that mean nothing in this version must be zero, so that a later one can use them. */
 static bool check_header(const struct ips_image_header *h, struct ips_load_status *st) {
   const uint32_t flags = IPS_IMAGE_DELTA | IPS_IMAGE_ANTISPOOF;
   const uint32_t roles = IPS_ROLE_OUTER | IPS_ROLE_INNER | IPS_ROLE_REPLY_TUNNEL | IPS_ROLE_REPLY_LOCAL | IPS_ROLE_REPLY_GLOBAL;
   if (h->flags & ~flags || h->roles & ~roles || h->reserved) HEADER(IPS_LOAD_BAD_VERSION);
-  if (!is_zero(h->icmp_source4 + 4, 12)) HEADER(IPS_LOAD_BAD_FAMILY);
+  if (!ips_all_zero(h->icmp_source4 + 4, 12)) HEADER(IPS_LOAD_BAD_FAMILY);
   if (h->reply_policy != IPS_NONE && h->reply_policy >= h->n_policies) HEADER(IPS_LOAD_BAD_TARGET);
   return true;
 }
@@ -81,19 +80,19 @@ static bool check_network(const struct ips_network_rec *n, uint32_t i, struct ip
   const enum ips_section section = IPS_IN_NETWORK;
   if (n->family != 4 && n->family != 6) HERE(IPS_LOAD_BAD_FAMILY);
   if (!is_prefix(n->family, n->prefix, n->prefix_len, IPS_MIN_NETWORK_BITS)) HERE(IPS_LOAD_BAD_PREFIX);
-  bool has_zero = is_zero(n->prefix, 16); /* the unspecified address is in it */
-  if (has_zero || n->unmatched > IPS_UNMATCHED_PASS || !is_zero(n->reserved, sizeof n->reserved)) HERE(IPS_LOAD_BAD_NETWORK);
+  bool has_zero = ips_all_zero(n->prefix, 16); /* the unspecified address is in it */
+  if (has_zero || n->unmatched > IPS_UNMATCHED_PASS || !ips_all_zero(n->reserved, sizeof n->reserved)) HERE(IPS_LOAD_BAD_NETWORK);
   return true;
 }
 
 /* ---- end points ---- */
 
 static bool has_sound_tunnel(const struct ips_endpoint_rec *e) {
-  if (e->tunnel_family == 0) return is_zero(e->tunnel_remote, 16) && is_zero(e->tunnel_local, 16);
+  if (e->tunnel_family == 0) return ips_all_zero(e->tunnel_remote, 16) && ips_all_zero(e->tunnel_local, 16);
   if (e->tunnel_family != 4 && e->tunnel_family != 6) return false;
-  if (e->tunnel_family == 4 && !(is_zero(e->tunnel_remote + 4, 12) && is_zero(e->tunnel_local + 4, 12))) return false;
+  if (e->tunnel_family == 4 && !(ips_all_zero(e->tunnel_remote + 4, 12) && ips_all_zero(e->tunnel_local + 4, 12))) return false;
   if (e->flags & IPS_EP_SELF) return true; /* its own tunnel ends here: either address may be left out */
-  return !is_zero(e->tunnel_remote, 16) && !is_zero(e->tunnel_local, 16);
+  return !ips_all_zero(e->tunnel_remote, 16) && !ips_all_zero(e->tunnel_local, 16);
 }
 
 static bool check_endpoint(const struct ips_endpoint_rec *e, uint32_t i, struct ips_load_status *st) {
@@ -101,7 +100,7 @@ static bool check_endpoint(const struct ips_endpoint_rec *e, uint32_t i, struct 
   const uint16_t flags = IPS_EP_SELF | IPS_EP_MSS_CLAMP | IPS_EP_DISTRIBUTION | IPS_EP_TRACE_TUNNEL;
   bool is_distribution = e->flags & IPS_EP_DISTRIBUTION;
   if (e->family != 4 && e->family != 6 && !(is_distribution && e->family == 0)) HERE(IPS_LOAD_BAD_FAMILY);
-  if (is_zero(e->local, 16) ? e->prefix_len != 0
+  if (ips_all_zero(e->local, 16) ? e->prefix_len != 0
                             : is_distribution || !is_prefix(e->family, e->local, e->prefix_len, IPS_MIN_NETWORK_BITS))
     HERE(IPS_LOAD_BAD_PREFIX);
   if (e->flags & ~flags || e->encap > IPS_ENCAP_GUE || !has_sound_tunnel(e)) HERE(IPS_LOAD_BAD_ENDPOINT);

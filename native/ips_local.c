@@ -121,7 +121,7 @@ static bool has_shorter(const struct ips_lpm *s, const struct ips_hash *than, ip
 
 static bool any_nested(const struct ips_lpm *s) {
   for (const struct ips_hash *t = s->tables; t + 1 < s->tables + s->n; t++)
-    for (uint32_t page = 0; page < (uint32_t)1 << (63 - t->shift); page++)
+    for (uint32_t page = 0; page < ips_hash_pages(t); page++)
       for (uint32_t i = 0; t->pages[page]->used && i < IPS_HASH_CELLS; i++) {
         struct ips_key k = t->pages[page]->keys[i];
         if ((k.hi | k.lo) && has_shorter(s, t, ips_pair(k.hi, k.lo))) return true;

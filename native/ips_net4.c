@@ -51,7 +51,7 @@ static bool place4(struct ips_build *b, const struct placed *p, uint32_t n) {
     const struct ips_net4 *old = same_in(b->base, &net);
     net.cell = old ? old->cell : ips_cells_take(b->mem, b->cells, addresses(&net));
     if (net.cell == IPS_NONE) return ips_no_memory(b);
-    if (net.cell == IPS_NONE - 1) return ips_refuse(b->st, IPS_LOAD_TOO_LARGE, IPS_IN_NETWORK, p[i].index);
+    if (net.cell == IPS_CELLS_EXHAUSTED) return ips_refuse(b->st, IPS_LOAD_TOO_LARGE, IPS_IN_NETWORK, p[i].index);
     r->net4[i] = net;
     for (unsigned byte = net.base >> 24; byte < 256; byte++) r->first4[byte + 1] = (uint16_t)(i + 1);
   }

@@ -4,8 +4,9 @@
  * a probe of the agent may know less is possible now. One small table per node,
  * shared by all workers, keyed by the end point's address so that it outlives
  * generations. Readers take no lock and pay one load while nothing was learned.
- * A cell's key is written once; a full table forgets the newest, which only means
- * that the next error teaches it again.
+ * A cell's key is written once, so a reader never sees half of one; the price is that it is never
+ * given up. Where there is no room nothing is learned: errors are still relayed, so each
+ * sender finds out by itself.
  */
 #ifndef IPS_PATH_H
 #define IPS_PATH_H

@@ -92,7 +92,7 @@ int ips_rewrite_error(struct ips_pkt *p, const struct ips_view *v, enum ips_fiel
 /* RFC 9293 3.2; options end at the data offset or where the packet does. */
 void ips_clamp_syn(struct ips_pkt *p, const struct ips_view *v, unsigned mss) {
   uint8_t *tcp = p->data + v->l4;
-  uint32_t end = (tcp[12] >> 4) * 4u, room = p->len - v->l4;
+  uint32_t end = ips_tcp_header(tcp), room = p->len - v->l4;
   if (end > room) end = room;
   for (uint32_t at = 20; at < end && tcp[at];) {
     if (tcp[at] == 1) {
@@ -104,9 +104,9 @@ void ips_clamp_syn(struct ips_pkt *p, const struct ips_view *v, unsigned mss) {
       uint16_t before = ips_ld16(tcp + at + 2), after = ips_be16((uint16_t)mss);
       if (mss >= ips_be16(before)) return;
       uint16_t delta = ips_csum_delta16(before, after);
-      if (at % 2) delta = ips_be16(delta); /* straddles two words: RFC 1071 2 B */
+      if (at % 2) delta = __builtin_bswap16(delta); /* straddles two words: RFC 1071 2 B */
       ips_st16(tcp + at + 2, after);
-      if (ips_l4_csum(p, v) == IPS_CSUM_FULL) ips_st16(tcp + 16, ips_csum_mend(ips_ld16(tcp + 16), delta));
+      if (ips_l4_csum(p, v) == IPS_CSUM_FULL) ips_st16(tcp + IPS_TCP_SUM, ips_csum_mend(ips_ld16(tcp + IPS_TCP_SUM), delta));
       return;
     }
     at += tcp[at + 1];

@@ -9,7 +9,9 @@
  */
 #ifndef IPS_REWRITE_H
 #define IPS_REWRITE_H
+#include "ips_icmp.h"
 #include "ips_parse.h"
+#include "ips_tcp.h"
 
 /* Cold, in ips_rewrite.c. */
 int ips_rewrite_error(struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address);
@@ -17,10 +19,8 @@ void ips_clamp_syn(struct ips_pkt *p, const struct ips_view *v, unsigned mss);
 
 /* An ICMP error that quotes the packet it is about; parse has seen its 8 bytes. */
 static inline bool ips_is_icmp_error(const struct ips_pkt *p, const struct ips_view *v) {
-  enum { ERRORS4 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 11 | 1 << 12, ERRORS6 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 };
   if (ips_likely(v->proto != (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6)) || v->fragment_at) return false;
-  unsigned type = p->data[v->l4];
-  return type < 16 && ((v->family == 4 ? ERRORS4 : ERRORS6) >> type & 1);
+  return ips_icmp_quotes(v->family, p->data[v->l4]);
 }
 
 /* What the replacement of the address at `at` adds to a sum that covers it. */
@@ -65,7 +65,8 @@ static inline int ips_rewrite(struct ips_pkt *p, const struct ips_view *v, enum 
 
 /* Lowers the MSS option of a SYN to at most `mss` (bytes of payload); adds none. */
 static inline void ips_clamp_mss(struct ips_pkt *p, const struct ips_view *v, unsigned mss) {
-  if (v->proto == IPS_PROTO_TCP && !v->fragment_at && ips_unlikely(p->data[v->l4 + 13] & 2)) ips_clamp_syn(p, v, mss);
+  if (v->proto != IPS_PROTO_TCP || v->fragment_at) return;
+  if (ips_unlikely(p->data[v->l4 + IPS_TCP_FLAGS] & IPS_TCP_SYN)) ips_clamp_syn(p, v, mss);
 }
 
 #endif

@@ -47,7 +47,7 @@ struct ips_hash_page {
 };
 struct ips_hash { /* all prefixes of one length */
   uint64_t mask_hi, mask_lo;
-  struct ips_hash_page **pages; /* 1 << (63 - shift) of them */
+  struct ips_hash_page **pages; /* ips_hash_pages() of them */
   uint32_t count;
   uint8_t shift, prefix_len;
 };
@@ -64,6 +64,7 @@ static inline uint64_t ips_hash_of(uint64_t hi, uint64_t lo) {
   return ips_fold(hi ^ 0x9e3779b97f4a7c15u, lo ^ 0xd1b54a32d192ed03u) * 0xf1357aea2e62a9c5u;
 }
 static inline uint32_t ips_bucket_of(uint64_t hash) { return (uint32_t)(((hash & UINT32_MAX) * IPS_BUCKETS) >> 32); }
+static inline uint32_t ips_hash_pages(const struct ips_hash *t) { return (uint32_t)1 << (63 - t->shift); }
 static inline struct ips_hash_page *ips_page_of(const struct ips_hash *t, uint64_t hash) {
   return t->pages[(hash >> 1) >> t->shift];
 }

@@ -10,8 +10,6 @@
 #include "ips_worker.h"
 #include <stdlib.h>
 
-enum { SWEEP_FLOOR = 4096 };
-
 struct ips_tables *ips_tables_new(uint32_t workers) {
   struct ips_tables *t = calloc(1, sizeof *t);
   if (!t) return NULL;
@@ -61,7 +59,7 @@ static void keep_cells(struct ips_cells *cells, const struct ips_gen *g) {
   const struct ips_root *r = &g->root;
   for (uint32_t i = 0; i < r->first4[256]; i++) ips_cells_sweep_keep(cells, r->net4[i].cell, ~r->net4[i].mask + 1);
   for (const struct ips_hash *t = r->global6.tables; t < r->global6.tables + r->global6.n; t++)
-    for (uint32_t page = 0; page < (uint32_t)1 << (63 - t->shift); page++)
+    for (uint32_t page = 0; page < ips_hash_pages(t); page++)
       for (uint32_t i = 0; t->pages[page]->used && i < IPS_HASH_CELLS; i++)
         if (t->pages[page]->values[i].kind) ips_cells_sweep_keep(cells, t->pages[page]->values[i].cell, 1);
 }
@@ -108,7 +106,7 @@ uint64_t ips_tables_prepare(struct ips_tables *t, const void *bytes, size_t n, s
     content = ips_build(&c->mem, &c->cells, &image, c->live ? c->live->content : NULL, st);
   ips_image_close(&c->mem, &image);
   if (!content) return 0;
-  if (!c->cells.sweep_at) c->cells.sweep_at = 2 * c->cells.top + SWEEP_FLOOR; /* the first one leaves nothing behind */
+  if (!c->cells.sweep_at) ips_cells_sweep_later(&c->cells, c->cells.top); /* the first one leaves nothing behind */
   c->prepared = gen_new(t, content, image.header.term, image.header.revision);
   if (c->prepared) return c->prepared->root.generation;
   ips_content_drop(&c->mem, content);

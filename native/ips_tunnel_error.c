@@ -9,14 +9,10 @@
  * RFC 1122 3.2.2 and RFC 4443 2.4 (when no error may be sent).
  */
 #include "ips_encap.h"
+#include "ips_icmp.h"
 #include "ips_parse.h"
 
-enum {
-  ICMP_HEADER = 8, ICMP4_UNREACHABLE = 3, ICMP4_TIME = 11, ICMP4_PARAMETER = 12, ICMP4_TOO_BIG_CODE = 4,
-  ICMP6_UNREACHABLE = 1, ICMP6_TOO_BIG = 2, ICMP6_TIME = 3, ICMP6_PARAMETER = 4, ICMP6_ECHO = 128,
-  ERROR_MAX4 = 576, ERROR_MAX6 = 1280, ERROR_TTL = 64, ERROR_TOS4 = 0xc0, /* RFC 1812 4.3.2.5 */
-  MIN_MTU4 = 68, MIN_MTU6 = 1280,
-};
+enum { MIN_MTU4 = 68, MIN_MTU6 = 1280 }; /* RFC 791, RFC 8200 5 */
 
 /* The quoted tunnel packet while it is being read. */
 struct quote { const uint8_t *at; uint32_t len; };
@@ -29,18 +25,18 @@ static bool icmp_sum_ok(const struct ips_pkt *p, const struct ips_view *v) {
 
 static enum ips_tunnel_error_kind kind_of(unsigned family, unsigned type, unsigned code) {
   if (family == 4) {
-    if (type == ICMP4_UNREACHABLE) return code == ICMP4_TOO_BIG_CODE ? IPS_TUNNEL_ERROR_TOO_BIG : IPS_TUNNEL_ERROR_UNREACHABLE;
-    if (type == ICMP4_PARAMETER) return IPS_TUNNEL_ERROR_UNREACHABLE;
-    return type == ICMP4_TIME && code == 0 ? IPS_TUNNEL_ERROR_TIME : IPS_TUNNEL_ERROR_NONE;
+    if (type == IPS_ICMP4_UNREACHABLE) return code == IPS_ICMP4_TOO_BIG ? IPS_TUNNEL_ERROR_TOO_BIG : IPS_TUNNEL_ERROR_UNREACHABLE;
+    if (type == IPS_ICMP4_PARAMETER) return IPS_TUNNEL_ERROR_UNREACHABLE;
+    return type == IPS_ICMP4_TIME && code == 0 ? IPS_TUNNEL_ERROR_TIME : IPS_TUNNEL_ERROR_NONE;
   }
-  if (type == ICMP6_TOO_BIG) return IPS_TUNNEL_ERROR_TOO_BIG;
-  if (type == ICMP6_UNREACHABLE || type == ICMP6_PARAMETER) return IPS_TUNNEL_ERROR_UNREACHABLE;
-  return type == ICMP6_TIME && code == 0 ? IPS_TUNNEL_ERROR_TIME : IPS_TUNNEL_ERROR_NONE;
+  if (type == IPS_ICMP6_TOO_BIG) return IPS_TUNNEL_ERROR_TOO_BIG;
+  if (type == IPS_ICMP6_UNREACHABLE || type == IPS_ICMP6_PARAMETER) return IPS_TUNNEL_ERROR_UNREACHABLE;
+  return type == IPS_ICMP6_TIME && code == 0 ? IPS_TUNNEL_ERROR_TIME : IPS_TUNNEL_ERROR_NONE;
 }
 
 /* Where the quote ends if the error says so (RFC 4884 3: in 32-bit words for v4, 64-bit for v6). */
 static uint32_t quoted_bytes(const uint8_t *icmp, unsigned family, uint32_t available) {
-  if (family == 6 && icmp[0] != ICMP6_UNREACHABLE && icmp[0] != ICMP6_TIME) return available; /* no such field */
+  if (family == 6 && icmp[0] != IPS_ICMP6_UNREACHABLE && icmp[0] != IPS_ICMP6_TIME) return available; /* no such field */
   uint32_t said = family == 4 ? icmp[5] * 4u : icmp[4] * 8u;
   return said != 0 && said < available ? said : available;
 }
@@ -106,12 +102,12 @@ static unsigned read_inner(struct quote *q, int proto) {
 int ips_tunnel_error(const struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_error *out) {
   *out = (struct ips_tunnel_error){.family = v->family};
   if (v->proto != (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6) || v->is_fragment || v->ip_len > p->len ||
-      v->ip_len < (uint32_t)v->l4 + ICMP_HEADER)
+      v->ip_len < (uint32_t)v->l4 + IPS_ICMP_HEADER)
     return IPS_TUNNEL_ERROR_BAD;
   const uint8_t *icmp = p->data + v->l4;
   enum ips_tunnel_error_kind kind = kind_of(v->family, icmp[0], icmp[1]);
   if (kind == IPS_TUNNEL_ERROR_NONE || (p->csum == IPS_CSUM_FULL && !icmp_sum_ok(p, v))) return IPS_TUNNEL_ERROR_BAD;
-  struct quote q = {icmp + ICMP_HEADER, quoted_bytes(icmp, v->family, v->ip_len - v->l4 - ICMP_HEADER)};
+  struct quote q = {icmp + IPS_ICMP_HEADER, quoted_bytes(icmp, v->family, v->ip_len - v->l4 - IPS_ICMP_HEADER)};
   const uint8_t *quoted_ip = q.at;
   int proto = read_outer(&q, v->family, out);
   out->encap = proto == IPS_PROTO_UDP ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP;
@@ -146,10 +142,6 @@ int ips_tunnel_error_packet(const struct ips_pkt *p, struct ips_tunnel_error *ou
 
 /* ---- the error for the inner packet's sender ---------------------------- */
 
-static bool icmp4_is_error(unsigned type) {
-  return type == 3 || type == 4 || type == 5 || type == 11 || type == 12;
-}
-
 static bool may_answer4(const uint8_t *ip, uint32_t len, enum ips_tunnel_error_kind kind) {
   uint32_t header = (ip[0] & 15u) * 4;
   uint16_t fragment = ips_be16(ips_ld16(ip + 6));
@@ -157,7 +149,7 @@ static bool may_answer4(const uint8_t *ip, uint32_t len, enum ips_tunnel_error_k
   if (src[0] == 0 || src[0] == 127 || src[0] >= 224 || dst[0] >= 224 || fragment & IPS_FRAG_OFFSET) return false;
   if (kind == IPS_TUNNEL_ERROR_TOO_BIG && !(fragment & IPS_DF)) return false; /* RFC 4459 3.2: it did not ask */
   if (ip[9] != IPS_PROTO_ICMP) return true;
-  return len > header && !icmp4_is_error(ip[header]);
+  return len > header && !ips_icmp_quotes(4, ip[header]);
 }
 
 /* Upper-layer protocol of a quoted v6 packet as far as it is there; -1: cut or a later fragment. */
@@ -183,14 +175,15 @@ static bool may_answer6(const uint8_t *ip, uint32_t len, enum ips_tunnel_error_k
   uint32_t at;
   int proto = upper6(ip, len, &at);
   if (proto != IPS_PROTO_ICMP6) return proto != -1;
-  return len > at && ip[at] >= ICMP6_ECHO && ip[at] != 137; /* 137: redirect, RFC 4443 2.4(e.2) */
+  return len > at && ips_icmp6_may_be_reported(ip[at]);
 }
 
 static void write_icmp(uint8_t *icmp, unsigned family, const struct ips_tunnel_error *e) {
-  static const uint8_t types[2][4][2] = {
-      {{0, 0}, {ICMP4_UNREACHABLE, ICMP4_TOO_BIG_CODE}, {ICMP4_TIME, 0}, {ICMP4_UNREACHABLE, 1}},
-      {{0, 0}, {ICMP6_TOO_BIG, 0}, {ICMP6_TIME, 0}, {ICMP6_UNREACHABLE, 3}}};
-  memset(icmp, 0, ICMP_HEADER);
+  static const uint8_t types[2][4][2] = { /* by family and enum ips_tunnel_error_kind: type and code */
+    {{0, 0}, {IPS_ICMP4_UNREACHABLE, IPS_ICMP4_TOO_BIG}, {IPS_ICMP4_TIME, 0}, {IPS_ICMP4_UNREACHABLE, IPS_ICMP4_HOST}},
+    {{0, 0}, {IPS_ICMP6_TOO_BIG, 0}, {IPS_ICMP6_TIME, 0}, {IPS_ICMP6_UNREACHABLE, IPS_ICMP6_ADDRESS}},
+  };
+  memset(icmp, 0, IPS_ICMP_HEADER);
   memcpy(icmp, types[family == 6][e->kind], 2);
   if (e->kind != IPS_TUNNEL_ERROR_TOO_BIG) return;
   uint32_t least = family == 4 ? MIN_MTU4 : MIN_MTU6, mtu = e->mtu > least ? e->mtu : least;
@@ -200,35 +193,8 @@ static void write_icmp(uint8_t *icmp, unsigned family, const struct ips_tunnel_e
     ips_st32(icmp + 4, ips_be32(mtu));
 }
 
-static void write_ip4(uint8_t *ip, uint32_t len, const uint8_t *source, const uint8_t *to) {
-  memset(ip, 0, 20);
-  ip[0] = 0x45;
-  ip[1] = ERROR_TOS4;
-  ips_st16(ip + 2, ips_be16((uint16_t)len));
-  ips_st16(ip + 6, ips_be16(IPS_DF));
-  ip[8] = ERROR_TTL;
-  ip[9] = IPS_PROTO_ICMP;
-  memcpy(ip + 12, source, 4);
-  memcpy(ip + 16, to, 4);
-  ips_write_header_sum(ip, 20);
-  ips_st16(ip + 22, (uint16_t)~ips_csum_fold(ips_csum_bytes(ip + 20, len - 20, 0)));
-}
-
-static void write_ip6(uint8_t *ip, uint32_t len, const uint8_t *source, const uint8_t *to) {
-  memset(ip, 0, 8);
-  ip[0] = 0x60;
-  ips_st16(ip + 4, ips_be16((uint16_t)(len - 40)));
-  ip[6] = IPS_PROTO_ICMP6;
-  ip[7] = ERROR_TTL;
-  memcpy(ip + 8, source, 16);
-  memcpy(ip + 24, to, 16);
-  uint64_t pseudo = ips_csum_pseudo(ip, 6, IPS_PROTO_ICMP6, len - 40);
-  ips_st16(ip + 42, (uint16_t)~ips_csum_fold(ips_csum_bytes(ip + 40, len - 40, pseudo)));
-}
-
 size_t ips_relay_error(const struct ips_pkt *p, const struct ips_tunnel_error *e, const uint8_t *source4,
                        const uint8_t *source6, uint8_t *out, size_t room) {
-  static const uint8_t none[16];
   unsigned family = e->inner_family;
   if ((family != 4 && family != 6) || e->kind == IPS_TUNNEL_ERROR_NONE || e->kind > IPS_TUNNEL_ERROR_UNREACHABLE ||
       (uint32_t)e->inner_at + e->inner_len > p->len || e->inner_len < (family == 4 ? 20 : 40))
@@ -238,12 +204,12 @@ size_t ips_relay_error(const struct ips_pkt *p, const struct ips_tunnel_error *e
   const uint8_t *source = family == 4 ? source4 : source6;
   /* The router that counted the TTL down speaks for itself, so that traceroute shows it. */
   if (e->kind == IPS_TUNNEL_ERROR_TIME && e->family == family) source = e->reporter;
-  size_t address = family == 4 ? 4 : 16, header = family == 4 ? 20 : 40, most = family == 4 ? ERROR_MAX4 : ERROR_MAX6;
-  size_t len = header + ICMP_HEADER + e->inner_len;
+  size_t header = family == 4 ? 20 : 40, most = family == 4 ? IPS_ICMP4_LONGEST : IPS_ICMP6_LONGEST;
+  size_t len = header + IPS_ICMP_HEADER + e->inner_len;
   if (len > most) len = most;
-  if (len > room || memcmp(source, none, address) == 0) return 0;
+  if (len > room || ips_all_zero(source, family == 4 ? 4 : 16)) return 0;
   write_icmp(out + header, family, e);
-  memcpy(out + header + ICMP_HEADER, inner, len - header - ICMP_HEADER);
-  (family == 4 ? write_ip4 : write_ip6)(out, (uint32_t)len, source, ips_field_at(inner, family, IPS_SRC));
+  memcpy(out + header + IPS_ICMP_HEADER, inner, len - header - IPS_ICMP_HEADER);
+  ips_icmp_seal(out, family, source, ips_field_at(inner, family, IPS_SRC), (uint32_t)len);
   return len;
 }

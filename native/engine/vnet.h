@@ -8,6 +8,7 @@
  */
 #ifndef VNET_H
 #define VNET_H
+#include "../ips_tcp.h"
 #include "engine.h"
 #include <linux/virtio_net.h>
 
@@ -62,8 +63,8 @@ static inline struct virtio_net_hdr vnet_out(const struct ips_pkt *p) {
     h.hdr_len = (uint16_t)(l4 + 8);
   } else if (l4 + 20 <= p->len) {
     h.gso_type = p->data[0] >> 4 == 4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
-    h.hdr_len = (uint16_t)(l4 + (p->data[l4 + 12] >> 4) * 4u);
-    if (p->data[l4 + 13] & 0x80) h.gso_type |= VIRTIO_NET_HDR_GSO_ECN;
+    h.hdr_len = (uint16_t)(l4 + ips_tcp_header(p->data + l4));
+    if (p->data[l4 + IPS_TCP_FLAGS] & IPS_TCP_CWR) h.gso_type |= VIRTIO_NET_HDR_GSO_ECN;
   }
   return h;
 }

@@ -1,23 +1,13 @@
 /* fuzz_forward.c: any bytes as a packet through the whole path of a node that has every role.
  *
- * Input: side and offload fields (8 bytes), then the packet; a bit of the first byte asks for true IPv4 header
- * sums, outside and inside of a tunnel, or few mutations would get past them. Checked besides the sanitizers:
- * whatever is sent parses again.
+ * Input: side, what the host can do, and offload fields (8 bytes), then the packet; a bit of the first byte asks for
+ * true IPv4 header sums, outside and inside of a tunnel, or few mutations would get past them. Checked besides the
+ * sanitizers: whatever is sent parses again, and nothing is held back for coalescing where the host wants none.
  */
+#include "../tests/image.h"
 #include "ips_parse.h"
 #include "ips_worker.h"
 #include "mend.h"
-#include <stdio.h>
-
-enum { N_NETWORKS = 2, N_ENDPOINTS = 6, N_POLICIES = 2, N_MEMBERS = 4, N_BINDINGS = 8 };
-struct image {
-  struct ips_image_header h;
-  struct ips_network_rec networks[N_NETWORKS];
-  struct ips_endpoint_rec endpoints[N_ENDPOINTS];
-  struct ips_policy_rec policies[N_POLICIES];
-  struct ips_member_rec members[N_MEMBERS];
-  struct ips_binding_rec bindings[N_BINDINGS];
-};
 
 static struct ips_worker *worker;
 static struct ips_tables *tables;
@@ -27,57 +17,69 @@ static void on_emit(void *arg, struct ips_pkt *p, int kind) {
   struct ips_view v;
   if (kind == IPS_EMIT_COPY) return;
   struct ips_pkt q = *p;
-  if (ips_parse(&q, &v) != IPS_OK) abort();
+  CHECK(ips_parse(&q, &v) == IPS_OK);
 }
 
 static struct ips_endpoint_rec v4_end(uint8_t net, uint8_t encap, uint16_t flags) {
-  return (struct ips_endpoint_rec){.local = {10, net}, .tunnel_remote = {10, net, 0, 254}, .tunnel_local = {192, 0, 2, 10},
-                                   .family = 4, .prefix_len = 24, .encap = encap, .tunnel_family = 4, .gue_port = 6080,
-                                   .flags = flags, .path_mtu = 1400, .site = net};
+  return (struct ips_endpoint_rec){
+    .local = {10, net}, .tunnel_remote = {10, net, 0, 254}, .tunnel_local = {192, 0, 2, 10}, .family = 4,
+    .prefix_len = 24, .encap = encap, .tunnel_family = 4, .gue_port = 6080, .flags = flags, .path_mtu = 1400,
+    .site = net,
+  };
+}
+
+static void fill_endpoints(struct image *m) {
+  struct ips_endpoint_rec *e = m->endpoints;
+  e[0] = v4_end(1, IPS_ENCAP_NONE, IPS_EP_MSS_CLAMP | IPS_EP_TRACE_TUNNEL);
+  e[1] = v4_end(2, IPS_ENCAP_IPIP, IPS_EP_MSS_CLAMP);
+  e[2] = v4_end(3, IPS_ENCAP_GUE, 0);
+  e[3] = v4_end(4, IPS_ENCAP_NONE, IPS_EP_SELF);
+  e[4] = (struct ips_endpoint_rec){
+    .local = {0x20, 1, 0xd, 0xb8, 0xa}, .tunnel_remote = {0x20, 1, 0xd, 0xb8, 0xa, [15] = 0xfe},
+    .tunnel_local = {0x20, 1, 0xd, 0xb8, 0xf, [15] = 0x10}, .family = 6, .prefix_len = 64, .encap = IPS_ENCAP_GUE,
+    .tunnel_family = 6, .gue_port = 6080, .path_mtu = 1400,
+  };
+  e[5] = (struct ips_endpoint_rec){
+    .tunnel_remote = {192, 0, 2, 20}, .tunnel_local = {10, 4, 0, 254}, .family = 4, .encap = IPS_ENCAP_GUE,
+    .tunnel_family = 4, .gue_port = 6080, .flags = IPS_EP_DISTRIBUTION, .path_mtu = 1500,
+  };
+  m->h.n_endpoints = 6;
+}
+
+/* Every kind of binding; policy 0 over end points 0 to 2, policy 1 (replies) over the distribution point. */
+static void fill_bindings(struct image *m) {
+  m->policies[0] = (struct ips_policy_rec){.n_members = 3, .v4_bits = 32, .v6_bits = 64, .seed = 7};
+  m->policies[1] = (struct ips_policy_rec){.first_member = 3, .n_members = 1, .v4_bits = 32, .v6_bits = 64, .seed = 7};
+  for (uint32_t i = 0; i < 4; i++) m->members[i] = (struct ips_member_rec){i < 3 ? i : 5, 1};
+  for (uint16_t host = 0; host < 4; host++) image_bind(m, 4, host, 32, IPS_KIND_ENDPOINT, host, host);
+  image_bind(m, 4, 4, 32, IPS_KIND_POLICY, 0, 4);
+  image_bind(m, 4, 5, 32, IPS_KIND_HERE, 0, 0);
+  image_bind(m, 4, 6, 32, IPS_KIND_DOWN, 0, 0);
+  for (uint32_t i = 1; i < m->h.n_bindings; i += 2) m->bindings[i].flags = IPS_BINDING_COPY;
+  image_bind(m, 6, 0, 64, IPS_KIND_ENDPOINT, 4, 0);
 }
 
 static void load(void) {
-  static struct image i;
-  i.h = (struct ips_image_header){.magic = IPS_IMAGE_MAGIC, .version = IPS_IMAGE_VERSION, .header_bytes = sizeof i.h,
-    .total_bytes = sizeof i, .network_bytes = sizeof *i.networks, .endpoint_bytes = sizeof *i.endpoints,
-    .policy_bytes = sizeof *i.policies, .member_bytes = sizeof *i.members, .binding_bytes = sizeof *i.bindings,
-    .n_networks = N_NETWORKS, .n_endpoints = N_ENDPOINTS, .n_policies = N_POLICIES, .n_members = N_MEMBERS,
-    .n_bindings = N_BINDINGS, .roles = IPS_ROLE_OUTER | IPS_ROLE_INNER | IPS_ROLE_REPLY_TUNNEL, .reply_policy = 1,
-    .icmp_source4 = {192, 0, 2, 1}, .icmp_source6 = {0x20, 1, 0xd, 0xb8, [15] = 1}, .icmp_rate = 1000000};
-  i.networks[0] = (struct ips_network_rec){.prefix = {203, 0, 113}, .family = 4, .prefix_len = 24, .unmatched = IPS_UNMATCHED_UNREACHABLE};
-  i.networks[1] = (struct ips_network_rec){.prefix = {0x20, 1, 0xd, 0xb8, 1}, .family = 6, .prefix_len = 64};
-  i.endpoints[0] = v4_end(1, IPS_ENCAP_NONE, IPS_EP_MSS_CLAMP | IPS_EP_TRACE_TUNNEL);
-  i.endpoints[1] = v4_end(2, IPS_ENCAP_IPIP, IPS_EP_MSS_CLAMP);
-  i.endpoints[2] = v4_end(3, IPS_ENCAP_GUE, 0);
-  i.endpoints[3] = v4_end(4, IPS_ENCAP_NONE, IPS_EP_SELF);
-  i.endpoints[4] = (struct ips_endpoint_rec){.local = {0x20, 1, 0xd, 0xb8, 0xa}, .tunnel_remote = {0x20, 1, 0xd, 0xb8, 0xa, [15] = 0xfe},
-    .tunnel_local = {0x20, 1, 0xd, 0xb8, 0xf, [15] = 0x10}, .family = 6, .prefix_len = 64, .encap = IPS_ENCAP_GUE,
-    .tunnel_family = 6, .gue_port = 6080, .path_mtu = 1400};
-  i.endpoints[5] = (struct ips_endpoint_rec){.tunnel_remote = {192, 0, 2, 20}, .tunnel_local = {10, 4, 0, 254}, .family = 4,
-    .encap = IPS_ENCAP_GUE, .tunnel_family = 4, .gue_port = 6080, .flags = IPS_EP_DISTRIBUTION, .path_mtu = 1500};
-  i.policies[0] = (struct ips_policy_rec){.first_member = 0, .n_members = 3, .v4_bits = 32, .v6_bits = 64, .seed = 7};
-  i.policies[1] = (struct ips_policy_rec){.first_member = 3, .n_members = 1, .v4_bits = 32, .v6_bits = 64, .seed = 7};
-  for (uint32_t n = 0; n < 3; n++) i.members[n] = (struct ips_member_rec){n, 1};
-  i.members[3] = (struct ips_member_rec){5, 1};
-  const uint8_t kinds[] = {IPS_KIND_ENDPOINT, IPS_KIND_ENDPOINT, IPS_KIND_ENDPOINT, IPS_KIND_ENDPOINT, IPS_KIND_POLICY, IPS_KIND_HERE, IPS_KIND_DOWN};
-  for (uint8_t n = 0; n < 7; n++)
-    i.bindings[n] = (struct ips_binding_rec){.global = {203, 0, 113, n}, .local = {0, 0, 0, kinds[n] <= IPS_KIND_POLICY ? n : 0}, .family = 4,
-      .prefix_len = 32, .kind = kinds[n], .flags = n & 1, .target = n < 4 ? n : 0};
-  i.bindings[7] = (struct ips_binding_rec){.global = {0x20, 1, 0xd, 0xb8, 1}, .family = 6, .prefix_len = 64, .kind = IPS_KIND_ENDPOINT, .target = 4};
-  i.h.digest = ips_digest((const uint8_t *)&i + sizeof i.h, sizeof i - sizeof i.h);
+  static struct image m;
+  static uint8_t raw[sizeof m];
+  image_site(&m, IPS_ROLE_OUTER | IPS_ROLE_INNER | IPS_ROLE_REPLY_TUNNEL);
+  m.networks[0].unmatched = IPS_UNMATCHED_UNREACHABLE;
+  m.h.reply_policy = 1, m.h.icmp_rate = 1000000;
+  memcpy(m.h.icmp_source4, "\xc0\0\2\1", 4);
+  memcpy(m.h.icmp_source6, "\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\1", 16);
+  fill_endpoints(&m);
+  fill_bindings(&m);
   struct ips_load_status st;
-  uint64_t generation = ips_tables_prepare(tables, &i, sizeof i, &st);
-  if (!generation || ips_tables_commit(tables, generation)) {
-    fprintf(stderr, "image refused: %s (section %u, index %u)\n", ips_load_error_text(st.error), st.section, st.index);
-    abort();
-  }
+  uint64_t generation = ips_tables_prepare(tables, raw, image_seal(&m, raw), &st);
+  if (!generation) fprintf(stderr, "%s (section %u, %u)\n", ips_load_error_text(st.error), st.section, st.index);
+  CHECK(generation && ips_tables_commit(tables, generation) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (!tables) {
     tables = ips_tables_new(1);
     worker = ips_worker_new(tables, 0, on_emit, NULL);
-    if (!tables || !worker) abort();
+    CHECK(tables && worker);
     load();
   }
   if (size < 8 || size > 8 + 65535) return 0;
@@ -93,13 +95,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     mend_ip4(room + IPS_HEADROOM, n);
   }
   ips_worker_set_trains(worker, data[0] & 0x40);
+  ips_worker_set_coalescing(worker, !(data[1] & 1));
   ips_worker_begin(worker, 1000000000u);
   int verdict = data[0] & 1 ? ips_inner(worker, &p) : ips_outer(worker, &p);
-  if (verdict < 0 || verdict >= IPS_N_VERDICTS) abort();
+  CHECK(verdict >= 0 && verdict < IPS_N_VERDICTS);
+  CHECK(verdict != IPS_COALESCED || !(data[1] & 1));
   if (ips_dispositions[verdict] == IPS_SEND && verdict != IPS_ENCAPSULATED) {
     struct ips_pkt copy = p;
     struct ips_view v;
-    if (ips_parse(&copy, &v) != IPS_OK) abort();
+    CHECK(ips_parse(&copy, &v) == IPS_OK);
   }
   ips_worker_end(worker);
   free(room);

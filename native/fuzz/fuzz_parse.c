@@ -4,21 +4,17 @@
  * is shown, 2 spare), then the packet. Beside what the sanitizers see: a refused packet
  * keeps its length, and every offset of an accepted one lies inside of it.
  */
+#include "../tests/check.h"
 #include "ips_parse.h"
-#include <stdlib.h>
-
-static void require(bool holds) {
-  if (!holds) abort();
-}
 
 static void check_view(const struct ips_pkt *p, const struct ips_view *v) {
-  require(p->total_len == v->ip_len && p->len <= v->ip_len);
-  require(v->family == 4 || v->family == 6);
-  require(v->l4 >= (v->family == 4 ? 20 : 40) && v->l4 <= p->len);
-  require(v->fragment_at || v->l4 + ips_l4_rule(v->family, v->proto)->min <= p->len);
-  require(v->is_fragment == (v->fragment_at || v->more_fragments));
-  require(!v->frag_header || v->frag_header + 8u <= v->l4);
-  if (p->csum == IPS_CSUM_PARTIAL) require((uint32_t)p->csum_start + p->csum_offset + 2 <= p->len);
+  CHECK(p->total_len == v->ip_len && p->len <= v->ip_len);
+  CHECK(v->family == 4 || v->family == 6);
+  CHECK(v->l4 >= (v->family == 4 ? 20 : 40) && v->l4 <= p->len);
+  CHECK(v->fragment_at || v->l4 + ips_l4_rule(v->family, v->proto)->min <= p->len);
+  CHECK(v->is_fragment == (v->fragment_at || v->more_fragments));
+  CHECK(!v->frag_header || v->frag_header + 8u <= v->l4);
+  if (p->csum == IPS_CSUM_PARTIAL) CHECK((uint32_t)p->csum_start + p->csum_offset + 2 <= p->len);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
@@ -32,10 +28,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
   struct ips_view v;
   int verdict = ips_parse(&p, &v);
   if (verdict)
-    require(p.len == shown && p.total_len == total);
+    CHECK(p.len == shown && p.total_len == total);
   else
     check_view(&p, &v);
-  require(!memcmp(data, input + 8, shown)); /* reads, never writes */
+  CHECK(!memcmp(data, input + 8, shown)); /* reads, never writes */
   free(data);
   return 0;
 }

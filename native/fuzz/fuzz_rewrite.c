@@ -6,12 +6,8 @@
  * byte, but for a field 0xffff that comes back as 0x0000 (ips_csum.h; a partial sum: 0 as 0xffff), and for
  * bytes of checksums only; an ICMP error about it verifies; MSS clamping and echo replies stay inside.
  */
+#include "../tests/check.h"
 #include "ips_rewrite.h"
-#include <stdlib.h>
-
-static void require(bool holds) {
-  if (!holds) abort();
-}
 
 static void make_lengths_fit(uint8_t *data, uint32_t size) {
   if (size >= 40 && data[0] >> 4 == 6) ips_st16(data + 4, ips_be16((uint16_t)(size - 40)));
@@ -25,24 +21,24 @@ static void make_lengths_fit(uint8_t *data, uint32_t size) {
 /* The two spellings of zero are all that may differ. */
 static void require_same(const uint8_t *sent, const uint8_t *back, uint32_t size) {
   for (uint32_t i = 0; i < size; i++)
-    if (sent[i] != back[i]) require((sent[i] == 0xff && back[i] == 0) || (sent[i] == 0 && back[i] == 0xff));
+    if (sent[i] != back[i]) CHECK((sent[i] == 0xff && back[i] == 0) || (sent[i] == 0 && back[i] == 0xff));
   uint32_t differ = 0;
   for (uint32_t i = 0; i < size; i++) differ += sent[i] != back[i];
-  require(differ <= 6); /* the transport's sum, or an ICMP error's, the quoted header's and transport's */
+  CHECK(differ <= 6); /* the transport's sum, or an ICMP error's, the quoted header's and transport's */
 }
 
 static void there_and_back(struct ips_pkt *p, enum ips_field f, const uint8_t *address) {
   uint8_t old[16], *sent = malloc(p->len + 1);
   struct ips_view v;
   memcpy(sent, p->data, p->len);
-  require(ips_parse(p, &v) == IPS_OK);
+  CHECK(ips_parse(p, &v) == IPS_OK);
   memcpy(old, ips_field_at(p->data, v.family, f), v.family == 4 ? 4 : 16);
   if (ips_rewrite(p, &v, f, address)) {
-    require(!memcmp(p->data, sent, p->len));
+    CHECK(!memcmp(p->data, sent, p->len));
   } else {
-    require(ips_parse(p, &v) == IPS_OK);
-    require(!memcmp(ips_field_at(p->data, v.family, f), address, v.family == 4 ? 4 : 16));
-    require(ips_rewrite(p, &v, f, old) == IPS_OK);
+    CHECK(ips_parse(p, &v) == IPS_OK);
+    CHECK(!memcmp(ips_field_at(p->data, v.family, f), address, v.family == 4 ? 4 : 16));
+    CHECK(ips_rewrite(p, &v, f, old) == IPS_OK);
     require_same(sent, p->data, p->len);
   }
   free(sent);
@@ -56,10 +52,10 @@ static void check_errors(struct ips_pkt *p, uint32_t mtu) {
     error.total_len = error.len;
     struct ips_view v;
     if (!error.len) continue;
-    require(ips_parse(&error, &v) == IPS_OK && v.ip_len == error.len && ips_is_icmp_error(&error, &v));
+    CHECK(ips_parse(&error, &v) == IPS_OK && v.ip_len == error.len && ips_is_icmp_error(&error, &v));
     uint32_t bytes = error.len - v.l4;
     uint64_t sum = v.family == 4 ? 0 : ips_csum_pseudo(out, 6, IPS_PROTO_ICMP6, bytes);
-    require(ips_csum_fold(ips_csum_bytes(out + v.l4, bytes, sum)) == 0xffff);
+    CHECK(ips_csum_fold(ips_csum_bytes(out + v.l4, bytes, sum)) == 0xffff);
   }
   free(out);
 }

@@ -2,13 +2,8 @@
  * Written apart from the code under test, byte by byte. */
 #ifndef FUZZ_MEND_H
 #define FUZZ_MEND_H
+#include "../tests/check.h"
 #include "ips_core.h"
-#include <stdlib.h>
-
-#define CHECK(claim) \
-  do { \
-    if (!(claim)) __builtin_trap(); \
-  } while (0)
 
 static inline uint32_t mend_sum(const uint8_t *b, size_t n, uint32_t sum) {
   for (size_t i = 0; i < n; i++) sum += i % 2 ? b[i] : (uint32_t)b[i] << 8;

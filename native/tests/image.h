@@ -1,10 +1,9 @@
 /* image.h: table images for the C tests and fuzz targets: filled in record by record, then sealed. */
 #ifndef TEST_IMAGE_H
 #define TEST_IMAGE_H
+#include "check.h"
 #include "ips_core.h"
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 enum { IMAGE_NETWORKS = 4, IMAGE_ENDPOINTS = 6, IMAGE_POLICIES = 2, IMAGE_MEMBERS = 4, IMAGE_BINDINGS = 1024 };
 
@@ -16,14 +15,6 @@ struct image {
   struct ips_member_rec members[IMAGE_MEMBERS];
   struct ips_binding_rec bindings[IMAGE_BINDINGS];
 };
-
-#define CHECK(x) \
-  do { \
-    if (!(x)) { \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-      abort(); \
-    } \
-  } while (0)
 
 /* Two families; end points 0 and 1 of IPv4, 2 and 3 of IPv6, the even ones ours; policy 0 over 0 and 1, policy 1 over 2 and 3. */
 static inline void image_site(struct image *m, uint32_t roles) {

@@ -80,7 +80,7 @@ def forward() -> Inputs:
         yield f"{case.name}-inner", bytes((flags | 1, 0)) + rest + inner
         if four and case.verdict == "OK":
             tunnel = encap(_sent_to(case.packet, "203.0.113.3"), "192.0.2.20", "10.4.0.254", gue_port=GUE)
-            yield f"{case.name}-tunnel", bytes((_side_and_fields(0, 0) | 1, 0)) + bytes(6) + tunnel
+            yield f"{case.name}-tunnel", bytes((_side_and_fields(0, 0) | 1, number % 2)) + bytes(6) + tunnel
 
 
 def decap() -> Inputs:
