@@ -20,7 +20,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ipshare.api import Node as AgentOf
 from ipshare.lab import build, netns, relay_client, sites, state
 from ipshare.lab.capture import Capture
 from ipshare.lab.greet import greet
@@ -209,6 +208,8 @@ class Lab:
             bridges = [bridge.device for bridge in node.bridges if device in bridge.ports]
             self.inside(name, partial(build.set_mtu, [device, *bridges], mtu))
             if node.vpp is not None:
+                from ipshare.api import Node as AgentOf
+
                 with AgentOf(self.write_site(name, target=self._target)) as agent:
                     agent.apply()
 

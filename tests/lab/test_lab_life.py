@@ -26,6 +26,9 @@ VARIANTS = {
     "v6": LabSpec(families=(6,)),
     "small": LabSpec(mtu={"r2-A": 1400, "r1-r2": 1300}),
     "bad": LabSpec(impair={"r1-r2": Impairment()}),
+    "vpp": LabSpec(engine="vpp", mtu={"r2-A": 1400}),
+    "vpp symmetric": LabSpec(engine="vpp", replies="rewrite"),
+    "vpp combined": LabSpec(engine="vpp", combined=True),
 }
 
 

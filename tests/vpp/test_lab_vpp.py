@@ -1,0 +1,79 @@
+"""The lab and the demo with VPP at C, D, A and B: up, clean in every variant, and gone without a trace.
+
+Where the servers are, the provider drops every source that is not its own (BCP 38), so that replies which did
+not go back through a distribution point would not arrive at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipshare.engine.vpp.startup import Settings
+from ipshare.lab import Lab, LabSpec, userns
+from ipshare.lab.agents import lab_with_agents
+from ipshare.lab.demo.main import main
+from ipshare.lab.internet import global_ip
+from ipshare.lab.traffic import Ping, Tcp, Udp, serve, start
+from tests.lab.test_lab_life import traces
+
+pytestmark = pytest.mark.skipif(not userns.is_root(), reason="needs root")
+
+VARIANTS = {
+    "ipip": LabSpec(engine="vpp", path="ipip", replies="tunnel", source_filter=("A",)),
+    "gue": LabSpec(engine="vpp", path="gue", replies="tunnel", source_filter=("A",)),
+    "symmetric": LabSpec(engine="vpp", replies="rewrite", source_filter=("A",)),
+    "both roles": LabSpec(engine="vpp", path="gue", replies="tunnel", combined=True),
+    "v6": LabSpec(engine="vpp", families=(6,)),
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with lab_with_agents(VARIANTS[request.param]) as lab, serve(lab, "a1"):
+        yield lab
+
+
+def test_traffic_of_all_kinds_goes_there_and_back(lab: Lab) -> None:
+    """S1.3, S1.5, S1.7: by C and by D; datagrams from one byte to several fragments, TCP in super-packets."""
+    for family in lab.spec.families:
+        address = str(global_ip("a1", family))
+        for client in ("c1", "c3"):
+            start(lab, client, Udp(address, datagrams=4, sizes=(3000,))).result()  # the path MTU is learned
+            for request in (
+                Ping(address),
+                Tcp(address, connections=10, bytes=300_000, expect=("a1",)),
+                Udp(address, flows=4, datagrams=12, sizes=(1, 1400, 3000, 9000), expect=("a1",)),
+            ):
+                report = start(lab, client, request).result()
+                assert report.is_clean, (client, report)
+
+
+@pytest.mark.parametrize("path", ["rewrite", "ipip", "gue"])
+def test_the_demo_passes(path: str, tmp_path: Path) -> None:
+    assert main(["--engine", "vpp", "--quick", "--path", path, "--out", str(tmp_path)]) == 0
+
+
+def test_a_lab_leaves_nothing() -> None:
+    """Its VPPs outlive their agents by design: the lab ends them; what they have in /dev/shm goes along."""
+    with lab_with_agents(LabSpec(engine="vpp", families=(4,))) as lab:
+        directories = [lab.directory / node.name / "run" / "vpp" for node in lab.data_path()]
+        shared = [Settings(directory).prefix for directory in directories]
+        assert all(list(Path("/dev/shm").glob(f"{prefix}*")) for prefix in shared)
+        assert all(each.exists() for each in directories)
+    assert traces(lab.prefix) == []
+    assert [path for prefix in shared for path in Path("/dev/shm").glob(f"{prefix}*")] == []
+
+
+def test_a_small_link_is_configured_at_the_node_and_measured_there() -> None:
+    """What set_mtu changes at a node of VPP, its agent has told VPP when it returns."""
+    with lab_with_agents(LabSpec(engine="vpp", families=(4,))) as lab:
+        lab.set_mtu("a1-A", 1400)
+        address = str(global_ip("a1", 4))
+        refused = lab.run("c1", ["ping", "-n", "-c", "1", "-M", "do", "-s", "1380", address], check=False)
+        assert f"From {lab.address('A', 4)}" in refused and "mtu = 1400" in refused, refused
+        lab.set_mtu("A-a1", 1500)
+        lab.run("c1", ["ip", "route", "flush", "cache"])
+        lab.run("c1", ["ping", "-n", "-c", "1", "-M", "do", "-s", "1380", address])
