@@ -74,8 +74,8 @@ class Node:
     async def down(self) -> list[str]:
         return await _run(self.sync.down)
 
-    async def status(self) -> dict[str, Any]:
-        return await _run(self.sync.status)
+    async def status(self, *, timeout_s: float = api.STATUS_S) -> dict[str, Any]:
+        return await _run(self.sync.status, timeout_s=timeout_s)
 
     async def watch(self, interval_s: float = 1.0) -> AsyncIterator[Totals]:
         """Increments of the counters, one for each interval; cancel or break to end."""

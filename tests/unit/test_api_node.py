@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ipshare import aio, api
 from ipshare.agent.datapath import node_lock
+from ipshare.engine.aio import AsyncEngine
+from ipshare.engine.embedded import AsyncControl, Control
 from ipshare.engine.memory import MemoryEngine
+from ipshare.engine.protocol import Engine
 from ipshare.errors import ConfigError, EngineError, NotRunning, Refused
 from tests.agent_world import Routes, World, site, site_text
 
@@ -125,9 +130,22 @@ def test_asyncio_does_the_same(world: World) -> None:
     asyncio.run(scenario())
 
 
-def test_the_two_have_the_same_names() -> None:
-    public = {name for name in vars(api.Node) if not name.startswith("_")} - {"engine", "stored", "watching"}
-    assert public <= {name for name in vars(aio.Node) if not name.startswith("_")}
+@pytest.mark.parametrize(
+    ("blocking", "awaited", "only"),
+    [
+        (api.Node, aio.Node, {"engine", "stored", "watching"}),
+        (Control, AsyncControl, set()),
+        (Engine, AsyncEngine, set()),
+    ],
+)
+def test_both_forms_have_the_same_names_and_arguments(blocking: type, awaited: type, only: set[str]) -> None:
+    for name, call in vars(blocking).items():
+        if inspect.isfunction(call) and not name.startswith("_") and name not in only:
+            assert arguments(call) == arguments(getattr(awaited, name)), name
+
+
+def arguments(call: Callable[..., object]) -> list[tuple[str, object, object]]:
+    return [(p.name, p.kind, p.default) for p in inspect.signature(call).parameters.values()]
 
 
 def test_the_examples_of_the_documentation_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
