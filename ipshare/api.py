@@ -239,7 +239,9 @@ class Node:
 
     def _no_engine(self) -> NotRunning:
         """Why nobody answers at the engine's socket."""
-        name, pid = self.config.node.name, None
+        name, pid, vpp = self.config.node.name, None, self.config.vpp
+        if vpp is not None and not vpp.managed:
+            return NotRunning(f"no VPP answers at {vpp.api_socket}", hint="systemctl start vpp")
         with contextlib.suppress(IpshareError):
             pid = self.status()["engine_pid"]
         if pid is None:

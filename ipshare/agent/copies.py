@@ -1,5 +1,4 @@
-"""copies: the IDS copies of a configuration (S1.16) as taps of the embedded engine, and those brought in
-line.
+"""copies: the IDS copies of a configuration (S1.16) as taps of an engine, and those brought in line.
 
 A tap that was started carries no name, so which copy it serves is kept in runtime_dir/copies.json, valid
 for one run of the engine. One copy alone takes every marked packet; of several, each takes the counter
@@ -13,16 +12,23 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ipshare.engine.embedded import EmbeddedEngine, TapRule, ToCollector, ToFile, ToInterface
+from ipshare.engine.capture import Capturing, TapRule, ToCollector, ToFile, ToInterface
+from ipshare.engine.protocol import Engine
 from ipshare.engine.tables import BINDING, Records
 from ipshare.errors import IpshareError, NoPrivilege, Refused
 from ipshare.model import Config, Copy, Prefix, packed
 
 MAX_TAPS = 8
+
+
+class CopyEngine(Engine, Capturing, Protocol):
+    """What copies need of an engine."""
+
+
 ANY = (0, 0)
 
 
@@ -40,7 +46,7 @@ class Wanted:
         return f"{copy.name} {target} 1/{copy.sample_every} {copy.snaplen} {self.cells}"
 
 
-def wanted(config: Config, engine: EmbeddedEngine) -> list[Wanted]:
+def wanted(config: Config, engine: CopyEngine) -> list[Wanted]:
     """The taps that the configuration asks for. Raises Refused where the engine cannot have so many."""
     if len(config.copies) <= 1:
         return [Wanted(copy, ANY) for copy in config.copies]
@@ -55,15 +61,15 @@ def wanted(config: Config, engine: EmbeddedEngine) -> list[Wanted]:
     return taps
 
 
-def align(engine: EmbeddedEngine, config: Config, memory: Path) -> int:
+def align(engine: CopyEngine, config: Config, memory: Path) -> int:
     """Starts and ends taps until they are as wanted; returns how many it started or ended."""
     want = {tap.key: tap for tap in wanted(config, engine)}
     boot_id = engine.info().boot_id
-    alive = {tap.id for tap in engine.control.taps() if tap.is_active}
+    alive = {tap.id for tap in engine.taps() if tap.is_active}
     have = {key: number for key, number in known(memory, boot_id).items() if number in alive}
     changed = 0
     for key in have.keys() - want.keys():
-        engine.control.stop_tap(have.pop(key))
+        engine.stop_tap(have.pop(key))
         _remember(memory, boot_id, have)
         changed += 1
     for key in want.keys() - have.keys():
@@ -73,10 +79,10 @@ def align(engine: EmbeddedEngine, config: Config, memory: Path) -> int:
     return changed
 
 
-def copy_status(engine: EmbeddedEngine, config: Config) -> list[dict[str, Any]]:
+def copy_status(engine: CopyEngine, config: Config) -> list[dict[str, Any]]:
     """The configured copies as JSON values: name, target, runs, packets, bytes, lost (of all its taps)."""
     have = known(config.node.runtime_dir / "copies.json", engine.info().boot_id)
-    states = {tap.id: tap for tap in engine.control.taps()}
+    states = {tap.id: tap for tap in engine.taps()}
     rows: dict[str, dict[str, Any]] = {}
     for tap in wanted(config, engine):
         copy, state = tap.copy, states.get(have.get(tap.key, 0))
@@ -109,7 +115,7 @@ def _remember(memory: Path, boot_id: str, taps: dict[str, int]) -> None:
     aside.replace(memory)
 
 
-def _start(engine: EmbeddedEngine, tap: Wanted) -> int:
+def _start(engine: CopyEngine, tap: Wanted) -> int:
     copy, fd = tap.copy, -1
     target: ToFile | ToInterface | ToCollector
     if copy.file is not None:
@@ -163,7 +169,7 @@ def _record(prefix: Prefix) -> Records:
     return record
 
 
-def _ranges(engine: EmbeddedEngine, records: Records) -> Iterator[tuple[int, int]]:
+def _ranges(engine: CopyEngine, records: Records) -> Iterator[tuple[int, int]]:
     """Counter cells of the records, neighbours joined."""
     first, span = engine.counter_cells(records)
     has_cell = first != 0xFFFFFFFF

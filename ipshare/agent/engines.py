@@ -7,16 +7,18 @@ alone can do is asked for here, and refused in words where the other one runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ipshare.agent.datapath import EmbeddedDataPath, NetRoutes
 from ipshare.agent.reconcile import DataPath, Routes
+from ipshare.engine.capture import Capturing
 from ipshare.engine.embedded import EmbeddedEngine
 from ipshare.engine.protocol import Engine
 from ipshare.errors import Problem, Refused
 from ipshare.model import Config
 
 if TYPE_CHECKING:
+    from ipshare.agent.copies import CopyEngine
     from ipshare.agent.vpp import VppDataPath, VppRoutes
 
 
@@ -89,22 +91,15 @@ class EngineRoutes:
         return self._vpp
 
 
-def embedded(engine: Engine, what: str) -> EmbeddedEngine:
-    """The engine, where it is ipshare-engine. Raises Refused: only that one can do ``what``."""
-    if isinstance(engine, EmbeddedEngine):
-        return engine
-    hint = "the embedded engine can"
-    if what == "capture":
-        hint = (
-            "VPP's own can: `vppctl pcap trace rx tx max 1000 intfc NAME file x.pcap` writes what an "
-            "interface brings and takes; `vppctl trace add af-packet-input 100` and `vppctl show trace` show "
-            "each packet's way with binding, generation and verdict; `ipshare why` asks without a packet"
-        )
-    raise Refused(f"engine {engine.info().kind} cannot {what}", hint=hint)
+def capturing(engine: Engine) -> CopyEngine:
+    """The engine, as one that captures. Raises Refused where it does not."""
+    if isinstance(engine, Capturing):
+        return cast("CopyEngine", engine)
+    raise Refused(f"engine {engine.info().kind} does not capture", hint="the embedded engine and VPP do")
 
 
 def copy_status(engine: Engine, config: Config) -> list[dict[str, Any]]:
-    """The configured copies and what they delivered. Raises Refused where the engine makes none."""
+    """The configured copies and what they delivered."""
     from ipshare.agent import copies
 
-    return copies.copy_status(embedded(engine, "make copies"), config) if config.copies else []
+    return copies.copy_status(capturing(engine), config) if config.copies else []

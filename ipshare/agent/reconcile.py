@@ -22,6 +22,7 @@ from ipshare.engine.desired import desired
 from ipshare.engine.plan import Plan, diff
 from ipshare.engine.plan_text import named
 from ipshare.engine.protocol import Engine, EngineInfo
+from ipshare.engine.tables import Tables
 from ipshare.errors import IpshareError, NotRunning, Problem, Refused
 from ipshare.model import Config
 
@@ -334,7 +335,8 @@ class Reconciler:
     def _check_same_engine(self, wanted: Config) -> None:
         """What an engine is started with cannot change under it."""
         ours = self.config or self.store.current()
-        if ours is None or self.attached(ours) is None:
+        engine = self.attached(ours) if ours is not None else None
+        if ours is None or engine is None or _is_bare(ours, engine):
             return
         if _process(ours) != _process(wanted):
             raise Refused(
@@ -342,6 +344,11 @@ class Reconciler:
                 "without traffic",
                 hint="ipshare down with the old file, then start the agent with the new one",
             )
+
+
+def _is_bare(config: Config, engine: Engine) -> bool:
+    """An engine that others run, with nothing of ours in it: it is as good as none."""
+    return config.vpp is not None and not config.vpp.managed and not diff(engine.read(), Tables())
 
 
 def _process(config: Config) -> tuple[object, ...]:

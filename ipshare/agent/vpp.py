@@ -27,7 +27,7 @@ from ipshare.engine.vpp.launch import start
 from ipshare.engine.vpp.ports_apply import make_tables
 from ipshare.engine.vpp.ports_keep import Ports
 from ipshare.engine.vpp.startup import PLUGINS, Settings
-from ipshare.errors import EngineError, NoPrivilege, NotRunning, Problem, Refused
+from ipshare.errors import EngineError, NoPrivilege, NotRunning, Problem
 from ipshare.model import Config, Vpp
 
 STOP_TIMEOUT_S = 10.0
@@ -145,11 +145,9 @@ class VppDataPath:
         return done
 
     def copies(self, engine: Engine, config: Config) -> int:
-        if config.copies:
-            raise Refused(
-                _no_copies(config), hint="leave [[copy]] and `copy` out, or use the embedded engine"
-            )
-        return 0
+        from ipshare.agent.copies import align
+
+        return align(_ours(engine), config, config.node.runtime_dir / "copies.json")
 
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         _ours(engine).set_path_mtu(endpoint, mtu, seconds)
@@ -208,10 +206,6 @@ def _answers(engine: VppEngine) -> None:
 def _ours(engine: Engine) -> VppEngine:
     assert isinstance(engine, VppEngine), "this data path makes no other"
     return engine
-
-
-def _no_copies(config: Config) -> str:
-    return f"copy {config.copies[0].name!r}: this version makes no copies with VPP"
 
 
 def _end(pid: int) -> None:

@@ -23,30 +23,16 @@ VHOST = Path("/dev/vhost-net")
 def preflight(config: Config, engine: VppEngine | None) -> list[Problem]:
     """All obstacles at once; an empty list: go ahead."""
     vpp = vpp_of(config)
-    found = [*_copies(config)]
     if engine is not None:
-        return [*found, *_running(config, vpp, engine)]
+        return list(_running(config, vpp, engine))
     if not vpp.managed:
         hint = "systemctl start vpp, or correct api_socket in [vpp]"
-        return [*found, _problem(f"no VPP answers at {vpp.api_socket}", hint)]
-    return [*found, *_installed(config), *_devices(vpp)]
+        return [_problem(f"no VPP answers at {vpp.api_socket}", hint)]
+    return [*_installed(config), *_devices(vpp)]
 
 
 def _problem(message: str, hint: str) -> Problem:
     return Problem("this machine", 0, 0, "", message, hint)
-
-
-def _copies(config: Config) -> Iterator[Problem]:
-    for copy in config.copies:
-        place = copy.place
-        yield Problem(
-            str(place.file),
-            place.line,
-            place.column,
-            "copy",
-            f"copy {copy.name!r}: this version makes no copies with VPP",
-            "leave [[copy]] and `copy` out, or use the embedded engine",
-        )
 
 
 def _installed(config: Config) -> Iterator[Problem]:

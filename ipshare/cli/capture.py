@@ -19,7 +19,7 @@ from ipshare.cli.options import Duration, config_option, json_option, node_of
 
 if TYPE_CHECKING:
     from ipshare.api import Node
-    from ipshare.engine.embedded import EmbeddedEngine, TapState
+    from ipshare.engine.capture import Capturing, TapState
 
 
 @click.command("capture")
@@ -60,15 +60,15 @@ def capture_(
 
     Forwarding is never slowed: what the disk cannot take is lost to the capture, and said.
     """
-    from ipshare.agent.engines import embedded
+    from ipshare.agent.engines import capturing
     from ipshare.core import VERDICTS
-    from ipshare.engine.embedded import TapRule, ToFile
+    from ipshare.engine.capture import TapRule, ToFile
 
     if as_json and target == "-":
         raise output.UsageProblem("--json and -w - both want standard output", "write to a file")
     names = frozenset(v.upper() for v in verdicts) | {v.name for v in VERDICTS if drops and v.is_drop}
     with node_of(file, node_name, quiet=True) as node:
-        engine = embedded(node.engine, "capture")
+        engine = capturing(node.engine)
         cells = _cells(node, binding) if binding else None
         with _opened(target) as fd:
             rule = TapRule(
@@ -91,16 +91,16 @@ def capture_(
         click.echo(f"{state.packets:,} packets, {state.bytes:,} bytes{lost}", err=target == "-")
 
 
-def _run(engine: EmbeddedEngine, rule: Any, *, quiet: bool) -> TapState:
+def _run(engine: Capturing, rule: Any, *, quiet: bool) -> TapState:
     """Until it ends by itself or by Ctrl-C; then every packet is delivered."""
     tap = engine.start_tap(rule)
     if not quiet:
         click.echo("capturing; Ctrl-C ends", err=True)
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        return engine.control.wait_tap(tap.id)
+        return engine.wait_tap(tap.id)
     except KeyboardInterrupt:
-        return engine.control.stop_tap(tap.id)
+        return engine.stop_tap(tap.id)
     finally:
         signal.signal(signal.SIGTERM, before)
 

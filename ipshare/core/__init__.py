@@ -9,8 +9,8 @@ Python object on the way.
 from __future__ import annotations
 
 from ipshare.core._native import ffi, lib
-from ipshare.core.layout import dtype
+from ipshare.core.layout import dtype, text
 from ipshare.core.verdicts import VERDICTS, Verdict
 from ipshare.core.worker import LoadError, Outcome, Worker
 
-__all__ = ["VERDICTS", "LoadError", "Outcome", "Verdict", "Worker", "dtype", "ffi", "lib"]
+__all__ = ["VERDICTS", "LoadError", "Outcome", "Verdict", "Worker", "dtype", "ffi", "lib", "text"]

@@ -44,5 +44,11 @@ def _dtype(ctype: Any) -> np.dtype[Any]:
     raise TypeError(f"{ctype.cname}: no NumPy type for this")
 
 
+def text(field: Any) -> str:
+    """A zero-terminated ``char`` array of a record."""
+    raw: bytes = field.tobytes()
+    return raw.split(b"\0")[0].decode(errors="replace")
+
+
 def _sign(ctype: Any) -> str:
     return "i" if int(ffi.cast(ctype, -1)) < 0 else "u"

@@ -15,7 +15,7 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ipshare.engine.embedded.capture import TapRule, TapState
+from ipshare.engine.capture import TapRule, TapState
 from ipshare.engine.embedded.control import DEFAULT_TIMEOUT_S, Control, Hello, Why
 from ipshare.engine.embedded.counters import Region
 

@@ -17,10 +17,10 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from ipshare.core import VERDICTS, Verdict, dtype, lib
-from ipshare.engine.embedded import capture
+from ipshare.core import VERDICTS, Verdict, dtype, lib, text
+from ipshare.engine import capture
 from ipshare.engine.embedded.counters import Region
-from ipshare.engine.embedded.wire import Connection, Reply, map_fd, sealed_memfd, text
+from ipshare.engine.embedded.wire import Connection, Reply, map_fd, sealed_memfd
 from ipshare.engine.failures import EngineGone, EngineRestarted, EngineSilent
 from ipshare.errors import EngineError
 

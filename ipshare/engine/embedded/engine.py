@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipshare.core import lib
-from ipshare.engine.embedded.capture import TapRule, TapState
+from ipshare.engine.capture import TapRule, TapState
 from ipshare.engine.embedded.control import DEFAULT_TIMEOUT_S, Control
 from ipshare.engine.embedded.counters import Region
 from ipshare.engine.embedded.wire import ControlError
@@ -112,3 +112,12 @@ class EmbeddedEngine:
     def start_tap(self, rule: TapRule) -> TapState:
         """See ``Control.start_tap``."""
         return self.control.start_tap(rule)
+
+    def stop_tap(self, tap_id: int) -> TapState:
+        return self.control.stop_tap(tap_id)
+
+    def wait_tap(self, tap_id: int, timeout_s: float | None = None) -> TapState:
+        return self.control.wait_tap(tap_id, timeout_s)
+
+    def taps(self) -> list[TapState]:
+        return self.control.taps()

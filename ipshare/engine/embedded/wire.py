@@ -174,12 +174,6 @@ def map_fd(fd: int) -> mmap.mmap | bytes:
         return mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else b""
 
 
-def text(field: Any) -> str:
-    """A zero-terminated ``char`` array of a record."""
-    raw: bytes = field.tobytes()
-    return raw.split(b"\0")[0].decode(errors="replace")
-
-
 def constant_name(prefix: str, value: int) -> str:
     """The name of constant ``value`` among those of ``lib`` that begin with ``prefix``; else the number."""
     for name in dir(lib):
@@ -190,5 +184,5 @@ def constant_name(prefix: str, value: int) -> str:
 
 __all__ = [
     "Connection", "ControlError", "EngineGone", "EngineSilent", "ImageRefused", "Reply",
-    "constant_name", "map_fd", "sealed_memfd", "text",
+    "constant_name", "map_fd", "sealed_memfd",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
     plan -> image (a delta where VPP is known to have what the plan starts from) -> prepare -> commit
     read() -> digests first; a dump only where VPP has something that this object did not load or read
 
-What this object knows of VPP's tables holds for one boot id and one generation. Blocking, thread-safe.
+Blocking, thread-safe.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipshare.core import VERDICTS, lib
+from ipshare.engine.capture import TapRule, TapState
 from ipshare.engine.failures import EngineRestarted, ImageRefused
 from ipshare.engine.plan import Plan
 from ipshare.engine.protocol import Counters, EngineInfo, Explanation, Side
@@ -25,6 +26,7 @@ from ipshare.engine.vpp.client import DEFAULT_TIMEOUT_S, ApiRefused, Client
 from ipshare.engine.vpp.control import DROP, Control, Hello
 from ipshare.engine.vpp.retval import Retval
 from ipshare.engine.vpp.stats import Segment
+from ipshare.engine.vpp.taps import Taps
 from ipshare.errors import Refused
 
 CELLS = "/ipshare/cells"
@@ -34,13 +36,10 @@ NO_TABLES = next(verdict.number for verdict in VERDICTS if verdict.name == "NO_T
 
 @dataclass(slots=True)
 class _Known:
-    """``tables`` are what VPP had in generation ``generation`` of boot ``boot_id``, by what we sent.
+    """``tables`` are what VPP had when it said ``digest`` and ``settings``, by what we sent or read.
 
-    ``digest``, ``settings``: what VPP said about that generation. ``expected``: the digest that ``tables``
-    have; None: not computed yet."""
+    ``expected``: the digest that ``tables`` have; None: not computed yet."""
 
-    boot_id: str | None
-    generation: int
     digest: int
     settings: int
     tables: Tables
@@ -68,6 +67,7 @@ class VppEngine:
     ) -> None:
         self.client = Client(socket, timeout_s=timeout_s, api_dirs=api_dirs)
         self.control = Control(self.client, scratch=scratch)
+        self._taps = Taps(self.client, lambda: Client(socket, timeout_s=timeout_s, api_dirs=api_dirs))
         self.stats_socket = Path(stats_socket)
         self._setup = (service_table, delivery_table, counter_cells)
         self._lock = threading.RLock()
@@ -189,6 +189,19 @@ class VppEngine:
         """See ``Control.set_path_mtu``."""
         self.control.set_path_mtu(endpoint, mtu, seconds)
 
+    def start_tap(self, rule: TapRule) -> TapState:
+        self.configure()
+        return self._taps.start(rule)
+
+    def stop_tap(self, tap_id: int) -> TapState:
+        return self._taps.stop(tap_id)
+
+    def wait_tap(self, tap_id: int, timeout_s: float | None = None) -> TapState:
+        return self._taps.wait(tap_id, timeout_s)
+
+    def taps(self) -> list[TapState]:
+        return self._taps.all()
+
     def _cell_totals(self, hello: Hello, count: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
         wanted = min(count, hello.counter_cells)
         if wanted == 0:
@@ -221,19 +234,16 @@ class VppEngine:
         return prepared, None if is_delta else _digest(image)
 
     def _known_to_be(self, info: dict[str, int]) -> _Known | None:
-        """What we know, if VPP says that nothing else became live since."""
+        """What we know, if VPP still has it: whoever loaded it, and under whatever number."""
         known = self._known
-        if known is None or known.boot_id != self.client.boot_id:
-            return None
-        said = (info["generation"], info["digest"], info["settings"])
-        return known if said == (known.generation, known.digest, known.settings) else None
+        is_same = known is not None and (known.digest, known.settings) == (info["digest"], info["settings"])
+        return known if is_same else None
 
     def _learn(self, generation: int, tables: Tables, expected: int | None) -> None:
         info = self.control.info()
         self._known = None
         if info["generation"] == generation:  # else it is somebody else's by now: the next read dumps
-            said = (generation, info["digest"], info["settings"])
-            self._known = _Known(self.client.boot_id, *said, tables, expected)
+            self._known = _Known(info["digest"], info["settings"], tables, expected)
 
 
 def _nothing_counted() -> Counters:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from ipshare.core import VERDICTS, dtype, lib
-from ipshare.engine.embedded.wire import text
+from ipshare.core import VERDICTS, dtype, lib, text
 from ipshare.errors import EngineError
 
 TAP = dtype("struct ips_ctl_tap")
@@ -89,6 +88,23 @@ class TapState:
     @property
     def lost(self) -> int:
         return self.lost_ring + self.lost_target
+
+
+@runtime_checkable
+class Capturing(Protocol):
+    """An engine that captures and copies."""
+
+    def start_tap(self, rule: TapRule) -> TapState:
+        """Starts a capture or copy. Raises ``EngineError``: too many, bad target, bad rule."""
+
+    def stop_tap(self, tap_id: int) -> TapState:
+        """Ends it and returns once every packet is delivered."""
+
+    def wait_tap(self, tap_id: int, timeout_s: float | None = None) -> TapState:
+        """Returns when it has ended by itself; by default waits for ever."""
+
+    def taps(self) -> list[TapState]:
+        """All that run."""
 
 
 def verdict_mask(names: Iterable[str]) -> int:
