@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ipshare.core import dtype, lib
+from ipshare.engine import capture
 from ipshare.engine.embedded import (
     Control,
     ControlError,
@@ -26,7 +27,6 @@ from ipshare.engine.embedded import (
     ToCollector,
     ToFile,
     ToInterface,
-    capture,
     launch,
 )
 from ipshare.engine.embedded.control import HELLO
