@@ -332,7 +332,7 @@ class TestLooking:
     def test_capture_wants_an_engine_that_can(self, running: World, ipshare: Run) -> None:
         code, _, err = ipshare("capture", "-w", "x.pcapng")
         assert code == exits.REFUSED
-        assert "cannot capture" in err
+        assert "does not capture" in err
 
     def test_probing_nobody(self, world: World, ipshare: Run) -> None:
         value = json.loads(ipshare("probe", "mtu", "--json")[1])

@@ -9,6 +9,7 @@ part is equal to itself after a trip through JSON. Pure. DESIGN.md section 5.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -19,14 +20,15 @@ SEVERAL = "several"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Part(ABC):
     """Base. ``can_change``: VPP takes another value in place, no removal comes before it."""
 
     can_change: ClassVar[bool] = False
 
     @property
+    @abstractmethod
     def slot(self) -> Slot:
-        raise NotImplementedError
+        """What only one part can have at a time."""
 
     @property
     def needs(self) -> tuple[Slot, ...]:
