@@ -173,7 +173,7 @@ def test_rollback() -> None:
 
 
 def test_a_rollback_of_a_flag_is_seen(engine: VppEngine, node: Running) -> None:
-    """Both generations have one digest: what is live is told by its number."""
+    """Both generations have the same digest of records."""
     first = numbered(engine, HALF)
     flagged = replace(first, flags=lib.IPS_IMAGE_ANTISPOOF)
     engine.apply(diff(engine.read(), first))

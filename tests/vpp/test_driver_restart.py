@@ -65,8 +65,8 @@ def test_a_restart_is_told_once_and_then_reconciled(node: Running) -> None:
 
 
 def test_tables_of_a_restarted_vpp_are_not_mistaken_for_ours(node: Running) -> None:
-    """Tables that differ in a flag alone have one digest: loaded by somebody else after a restart, they have
-    our generation's number as well."""
+    """Tables that differ in a flag alone have the same digest of records; loaded by somebody else after a
+    restart, they have our generation's number as well."""
     engine, flagged = node.engine, replace(OUTER, flags=lib.IPS_IMAGE_ANTISPOOF)
     engine.apply(diff(engine.read(), OUTER))
     node.restart()
