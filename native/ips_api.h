@@ -311,11 +311,11 @@ typedef void (*ips_emit_fn)(void *arg, struct ips_pkt *p, int kind);
 struct ips_worker;
 struct ips_worker *ips_worker_new(struct ips_tables *t, uint32_t index, ips_emit_fn emit, void *arg);
 void ips_worker_free(struct ips_worker *w);
-/* Whether emit() takes UDP super-packets (gso_type UDP, checksum PARTIAL); 0 at first. GUE packets made of one
- * TCP super-packet are then emitted as few of those. */
+/* What the host can do; between frames. Whether emit() takes UDP super-packets (gso_type UDP, checksum PARTIAL); 0 at
+ * first. GUE packets made of one TCP super-packet are then emitted as few of those. */
 void ips_worker_set_trains(struct ips_worker *w, int makes_trains);
 /* Whether TCP segments that come out of tunnels are joined to super-packets (verdict COALESCED) and emitted at
- * ips_worker_end or before; 1 at first. */
+ * ips_worker_end or before; 1 at first. 0: each goes on by itself, at once (DECAPSULATED). */
 void ips_worker_set_coalescing(struct ips_worker *w, int coalesces);
 /* A frame: root is loaded once, time (CLOCK_BOOTTIME ns) is given once. Between
  * _end and _begin the worker holds no reference to any generation. */

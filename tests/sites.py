@@ -113,9 +113,12 @@ def toml(
 
 
 @contextmanager
-def site(bindings: str = BOTH_TO_A, *, trains: bool = False, **options: object) -> Iterator[Site]:
-    """All three nodes, loaded. ``trains``: C's host takes UDP super-packets."""
-    with Worker(cells=4096, trains=trains) as c, Worker(cells=4096) as a, Worker(cells=4096) as b:
+def site(
+    bindings: str = BOTH_TO_A, *, trains: bool = False, coalesces: bool = True, **options: object
+) -> Iterator[Site]:
+    """All three nodes, loaded. ``trains``: C's host takes UDP super-packets; ``coalesces``: of all three."""
+    settings = {"cells": 4096, "coalesces": coalesces}
+    with Worker(trains=trains, **settings) as c, Worker(**settings) as a, Worker(**settings) as b:
         for worker, node in ((c, "C"), (a, "A"), (b, "B")):
             config = load_text(toml(node, bindings, **options), Path(f"{node}.toml"))  # type: ignore[arg-type]
             worker.load(pack(desired(config)))

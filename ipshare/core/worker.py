@@ -51,10 +51,11 @@ class Outcome:
 class Worker:
     """Tables and one worker. Use as a context manager; not thread-safe.
 
-    ``cells``: per-binding counters kept, read by ``cell_counts``.
+    ``cells``: per-binding counters kept, read by ``cell_counts``. ``trains``: the host takes UDP
+    super-packets. ``coalesces``: TCP segments out of tunnels are joined, and come out with ``end``.
     """
 
-    def __init__(self, *, cells: int = 0, trains: bool = False) -> None:
+    def __init__(self, *, cells: int = 0, trains: bool = False, coalesces: bool = True) -> None:
         self._tables = lib.ips_tables_new(1)
         self._made: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
         self._emit = ffi.callback("void(void *, struct ips_pkt *, int)", self._on_emit)
@@ -64,6 +65,7 @@ class Worker:
         self._cells = np.zeros(max(cells, 1), dtype("struct ips_cell"))
         self._count_here()
         lib.ips_worker_set_trains(self._worker, trains)
+        lib.ips_worker_set_coalescing(self._worker, coalesces)
         self._buffer = ffi.new("uint8_t[]", HEADROOM + ROOM)
         self.now_ns = 10**9
 

@@ -27,6 +27,7 @@ from ipshare.engine.tables import (
     Tables,
     sort_bindings,
 )
+from ipshare.errors import IpshareError
 from ipshare.model import (
     NO_NAME,
     Address,
@@ -57,10 +58,15 @@ ENCAP = {
 }
 POLICY_SEED = 0x6970736861726521
 """One for all nodes: agreement between distribution points is the point of a policy."""
+MOST_ENDPOINTS = 65_535
+"""End point records that an image may hold; each belongs to a site, so there are no more sites than that."""
 
 
 def desired(config: Config) -> Tables:
-    """The tables of ``config``'s node, numbered (term 0, revision 0)."""
+    """The tables of ``config``'s node, numbered (term 0, revision 0).
+
+    Raises ``IpshareError`` where an image cannot hold that many end point records.
+    """
     records = _Endpoints(config)
     for endpoint in config.endpoints:
         records.add_endpoint(endpoint)
@@ -143,6 +149,7 @@ class _Endpoints:
     by_prefix: dict[tuple[str, Prefix], int] = field(default_factory=dict)
     any_address: dict[tuple[str, int], int] = field(default_factory=dict)
     distributions: dict[tuple[str, int], int] = field(default_factory=dict)
+    sites: dict[str, int] = field(default_factory=dict)
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         for prefix in endpoint.local:
@@ -243,15 +250,18 @@ class _Endpoints:
         return None, None
 
     def _append(self, name: str, **values: Any) -> int:
-        self.rows.append(_row(ENDPOINT, site=_site(self.config, name), **values))
+        """The index of a new record. All records of a name share ``site``; ``via`` is left to the host."""
+        if len(self.rows) == MOST_ENDPOINTS:
+            raise IpshareError(
+                f"more than {MOST_ENDPOINTS:,} local prefixes, encapsulated paths and tunnels of end points"
+                " and distribution points",
+                hint="the tables number them with 16 bits: join neighbouring local prefixes, or leave out"
+                " what this node never sends to",
+            )
+        site = self.sites.setdefault(name, len(self.sites))
+        self.rows.append(_row(ENDPOINT, site=site, **values))
         self.names.append(name)
         return len(self.rows) - 1
-
-
-def _site(config: Config, name: str) -> int:
-    """A number that all records of one end point or distribution point share."""
-    names = [endpoint.name for endpoint in config.endpoints]
-    return (names + [distribution.name for distribution in config.distributions]).index(name)
 
 
 class _Policies:
