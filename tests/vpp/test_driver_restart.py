@@ -166,6 +166,15 @@ def test_workers_and_sizes(tmp_path: Path) -> None:
         assert len(packets) == len(size) == 1 << 18
 
 
+def test_small_vpps_share_the_processors() -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is one processor")
+    with vpp() as node:
+        assert os.sched_getaffinity(node.process.pid) == os.sched_getaffinity(0)
+    with vpp(is_pinned=True) as node:
+        assert len(os.sched_getaffinity(node.process.pid)) == 1
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

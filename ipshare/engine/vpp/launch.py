@@ -93,6 +93,8 @@ def start(
                 start_new_session=True,
             )
         if _wait_ready(process, watch, settings.api, timeout_s):
+            if not settings.workers and not settings.is_pinned:
+                _float(process.pid)
             return Vpp(process, settings)
     raise _failure(process, settings)
 
@@ -133,6 +135,12 @@ def _wait_ready(process: subprocess.Popen[bytes], watch: _Watch, path: Path, tim
         return False
     finally:
         os.close(pidfd)
+
+
+def _float(pid: int) -> None:
+    """VPP pins its main thread to where it happened to start: of several on one machine all may sit there."""
+    with contextlib.suppress(OSError):  # it has just ended, or we may not: it works all the same
+        os.sched_setaffinity(pid, os.sched_getaffinity(0))
 
 
 def _accepts(path: Path) -> bool:

@@ -22,8 +22,9 @@ STATS_OWN = 32 * MB
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``directory``: sockets, startup.conf and log; it exists. Sizes in bytes; 0: chosen here. ``workers``:
-    threads beside the main thread. ``plugins``: of VPP, besides ours. ``extra``: lines for the end of
-    startup.conf."""
+    threads beside the main thread, each with a processor of its own. ``plugins``: of VPP, besides ours.
+    ``is_pinned``: the main thread stays on the processor that it started on, even without workers.
+    ``extra``: lines for the end of startup.conf."""
 
     directory: Path
     api_socket: Path | None = None
@@ -36,6 +37,7 @@ class Settings:
     poll_sleep_us: int = 100
     plugins: tuple[str, ...] = PLUGINS
     is_ours_enabled: bool = True
+    is_pinned: bool = False
     extra: str = ""
     binary: Path | None = None
     plugin_path: Path | None = None
