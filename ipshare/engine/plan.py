@@ -110,6 +110,9 @@ def _bindings(have: Records, want: Records) -> Iterator[Change]:
     if _same_keys(have, want):
         yield from _changed(have, want)
         return
+    if not len(have) or not len(want):
+        yield Change("remove" if len(have) else "add", "binding", have, want)
+        return
     have_keys, want_keys = binding_keys(have), binding_keys(want)
     in_both_want = _present(want_keys, have_keys)
     in_both_have = _present(have_keys, want_keys)
