@@ -19,7 +19,7 @@ from ipshare.engine.vpp.find import PLUGIN, api_files, find
 from ipshare.engine.vpp.launch import said
 from ipshare.engine.vpp.retval import Retval, text
 from ipshare.engine.vpp.startup import STATS_OWN, startup_conf, statseg_bytes
-from ipshare.errors import EngineError, NotRunning
+from ipshare.errors import EngineError, NoPrivilege, NotRunning
 
 MB = 1 << 20
 
@@ -212,6 +212,18 @@ def test_why_an_image_was_refused(
     with pytest.raises(kind, match=words):
         control.prepare(b"image")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_user_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member of VPP's group may send messages, and finds files of root's."""
+    wrote = namedtuple("wrote", "generation")(3)
+
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(NoPrivilege, match="may not read"):
+        Control(Answering(then=wrote), scratch=tmp_path).dump()  # type: ignore[arg-type]
 
 
 def test_a_busy_vpp_is_asked_again(tmp_path: Path) -> None:

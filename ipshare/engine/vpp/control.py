@@ -25,7 +25,7 @@ from ipshare.engine.failures import ImageRefused
 from ipshare.engine.protocol import Side
 from ipshare.engine.vpp.client import ApiRefused, Client
 from ipshare.engine.vpp.retval import Retval
-from ipshare.errors import EngineError
+from ipshare.errors import EngineError, NoPrivilege
 
 BINDING = dtype("struct ips_binding_rec")
 DROP = dtype("struct ips_drop_cell")
@@ -147,7 +147,7 @@ class Control:
         with self._bulk() as directory:
             path = directory / "dump"
             reply = self._filed("ipshare_read", path=str(path))
-            return int(reply.generation), path.read_bytes()
+            return int(reply.generation), _contents(path)
 
     def set_path_mtu(self, endpoint: int, mtu: int, seconds: int) -> None:
         """The path to end point record ``endpoint`` carries ``mtu`` bytes for ``seconds``; 0 forgets it."""
@@ -163,7 +163,7 @@ class Control:
         with self._bulk() as directory:
             path, out = _written(directory / "records", records.view(np.uint8).data), directory / "cells"
             reply = self._filed("ipshare_counter_index", records=str(path), out=str(out))
-            both = np.frombuffer(out.read_bytes(), np.uint32)
+            both = np.frombuffer(_contents(out), np.uint32)
         if reply.n != len(records) or len(both) != 2 * len(records):
             raise EngineError(f"VPP answered for {reply.n} records where {len(records)} were asked about")
         return both[: len(records)], both[len(records) :]
@@ -276,6 +276,16 @@ def _written(path: Path, content: bytes | bytearray | memoryview) -> Path:
             f"cannot write the tables to {path.parent}: {error.strerror}", hint="make room there"
         ) from error
     return path
+
+
+def _contents(path: Path) -> bytes:
+    """What VPP wrote. Raises ``NoPrivilege`` where the file is another user's."""
+    try:
+        return path.read_bytes()
+    except PermissionError:
+        raise NoPrivilege(
+            "may not read what VPP wrote", hint="run as the user that VPP runs as (root)"
+        ) from None
 
 
 def _unprepared(error: ApiRefused) -> EngineError:
