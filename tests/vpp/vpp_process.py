@@ -23,7 +23,7 @@ from pathlib import Path
 from ipshare.engine.failures import EngineGone
 from ipshare.engine.vpp.client import Client
 from ipshare.engine.vpp.engine import VppEngine
-from ipshare.engine.vpp.launch import Vpp, said, start
+from ipshare.engine.vpp.launch import Vpp, clean, said, start
 from ipshare.engine.vpp.startup import PLUGINS, Settings
 from ipshare.engine.vpp.stats import Segment
 
@@ -84,6 +84,7 @@ class Running:
             connected.close()
         if self.process.is_alive():
             self.process.terminate()
+        clean(self.settings)  # what was killed left its shared memory
 
 
 @contextlib.contextmanager
