@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -189,20 +190,17 @@ def test_why_vpp_did_not_start_is_said_in_its_words(wrong: dict[str, object], wo
         pass
 
 
-def test_what_ended_leaves_nothing(tmp_path: Path) -> None:
-    directory = Path("/tmp") / f"ipshare-leaves-{os.getpid()}"
-    directory.mkdir()
-    try:
-        running = start(Settings(directory), wrap=("unshare", "--net"))
-        shared = list(Path("/dev/shm").glob(f"{running.settings.prefix}-*"))
-        assert running.is_alive() and shared
-        assert running.terminate() == 0
-        assert {path.name for path in directory.iterdir()} == {"startup.conf", "vpp.log"}
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_ended_leaves_nothing(number: signal.Signals) -> None:
+    """Of a VPP that was killed there is no shared memory either: nobody is left to remove it."""
+    with tempfile.TemporaryDirectory(prefix="ipshare-leaves-") as name:
+        running = start(Settings(Path(name)), wrap=("unshare", "--net"))
+        assert running.is_alive()
+        os.kill(running.pid, number)
+        running.process.wait()
         assert not list(Path("/dev/shm").glob(f"{running.settings.prefix}-*"))
-    finally:
-        for path in directory.iterdir():
-            path.unlink()
-        directory.rmdir()
+        assert running.terminate() == (0 if number == signal.SIGTERM else -number)
+        assert {path.name for path in Path(name).iterdir()} == {"startup.conf", "vpp.log"}
 
 
 def test_no_plugin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

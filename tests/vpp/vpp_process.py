@@ -84,7 +84,7 @@ class Running:
             connected.close()
         if self.process.is_alive():
             self.process.terminate()
-        clean(self.settings)  # what was killed left its shared memory
+        clean(self.settings)  # what was killed left its sockets
 
 
 @contextlib.contextmanager

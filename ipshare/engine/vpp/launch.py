@@ -95,14 +95,21 @@ def start(
         if _wait_ready(process, watch, settings.api, timeout_s):
             if not settings.workers and not settings.is_pinned:
                 _float(process.pid)
+            _unname_shared_memory(settings)
             return Vpp(process, settings)
     raise _failure(process, settings)
 
 
 def clean(settings: Settings) -> None:
-    """Removes what a VPP that has ended leaves behind: its sockets and shared memory."""
+    """Removes what a VPP that has ended leaves behind."""
     for path in (settings.api, settings.stats, settings.cli):
         path.unlink(missing_ok=True)
+    _unname_shared_memory(settings)
+
+
+def _unname_shared_memory(settings: Settings) -> None:
+    """VPP keeps what it has mapped. Only clients of its old shared-memory API need the names, and a VPP that
+    is killed would leave them, and the memory, behind."""
     for name in ("vpe-api", "global_vm"):
         Path(f"/dev/shm/{settings.prefix}-{name}").unlink(missing_ok=True)
 
