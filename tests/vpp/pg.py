@@ -30,6 +30,9 @@ RAW = 101  # LINKTYPE_RAW: the version field tells IPv4 from IPv6
 SENTINEL = {4: "198.51.100.254", 6: "2001:db8:7::fe"}
 """Where sentinels go: the VPP under test has a route for it by the captured interface."""
 MARK = b"sentinel"
+BATCH = 250
+"""Packets whose traces fit into one answer: VPP takes its memory from a segment of a few megabytes, or
+dies."""
 NODE = re.compile(r"^\d\d:\d\d:\d\d:\d+: (\S+)$", re.MULTILINE)
 
 
@@ -109,9 +112,10 @@ class Generator:
         results: dict[int, Passed] = {}
         for family in (4, 6):
             chosen = [i for i, packet in enumerate(packets) if (packet[0] >> 4 == 6) == (family == 6)]
-            if chosen:
-                found = self._pass([packets[i] for i in chosen], family, enter, leave, stream)
-                results.update(zip(chosen, found, strict=True))
+            for at in range(0, len(chosen), BATCH):
+                some = chosen[at : at + BATCH]
+                found = self._pass([packets[i] for i in some], family, enter, leave, stream)
+                results.update(zip(some, found, strict=True))
         return [results[i] for i in range(len(packets))]
 
     def _pass(

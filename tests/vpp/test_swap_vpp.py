@@ -35,6 +35,7 @@ FRAME = 256
 SWAPS = 60
 CAPTURED = 400
 """Frames of the run that is captured."""
+COUNT = re.compile(r"^(load\d)\s+\S+\s+(\d+)", re.MULTILINE)
 PER_FAMILY = {4: ("203.0.113.", "10.{}.0.", 24), 6: ("2001:db8:60b:a1::", "2001:db8:{}::", 64)}
 
 
@@ -123,9 +124,9 @@ def load(node: PgNode, frames: float) -> Iterator[dict[str, int]]:
             node.generator.until_idle()
     finally:
         node.run("packet-generator disable-stream")
-    shown = node.client.cli("show packet-generator")
-    made |= {name: int(count) for name, count in re.findall(r"^(load\d)\s+No\s+(\d+)", shown, re.MULTILINE)}
-    assert set(made) == {"load4", "load6"}, shown
+        made |= {name: int(n) for name, n in COUNT.findall(node.client.cli("show packet-generator"))}
+        node.run("packet-generator delete load4", "packet-generator delete load6")
+    assert set(made) == {"load4", "load6"}
 
 
 def swap(node: PgNode, times: int) -> None:
