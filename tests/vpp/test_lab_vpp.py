@@ -41,7 +41,8 @@ def test_traffic_of_all_kinds_goes_there_and_back(lab: Lab) -> None:
     for family in lab.spec.families:
         address = str(global_ip("a1", family))
         for client in ("c1", "c3"):
-            start(lab, client, Udp(address, datagrams=4, sizes=(3000,))).result()  # the path MTU is learned
+            learn = Udp(address, datagrams=4, sizes=(3000,), timeout_s=1, attempts=3)
+            start(lab, client, learn).result()  # the path MTU: first by the client, then by the server
             for request in (
                 Ping(address),
                 Tcp(address, connections=10, bytes=300_000, expect=("a1",)),
