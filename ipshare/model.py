@@ -270,6 +270,8 @@ class Endpoint:
     path_mtu: PathMtu
     replies: Replies
     mss_clamp: bool
+    next_hop4: IPv4Address | None  # towards it, with VPP
+    next_hop6: IPv6Address | None
     is_self: bool
     place: Place = field(compare=False)
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from ipshare import config as configuration
 from ipshare.agent.reconcile import Reconciler
 from ipshare.agent.store import Store
+from ipshare.engine.desired import desired
 from ipshare.engine.memory import MemoryEngine
 from ipshare.engine.plan import Plan
 from ipshare.engine.protocol import Engine
+from ipshare.engine.tables import Tables
 from ipshare.errors import EngineError, Problem
 from ipshare.model import Config
 
@@ -136,6 +138,9 @@ class World:
 
     def ready(self, engine: Engine, config: Config) -> None:
         self.faults.step("ready")
+
+    def tables(self, engine: Engine, config: Config) -> Tables:
+        return desired(config)
 
     def stop(self, config: Config, engine: Engine | None) -> str:
         was, self.running = self.running, None

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ipshare.agent.netspec import netspec, read_facts
+from ipshare.engine.desired import desired
 from ipshare.engine.embedded import EmbeddedEngine, EngineGone
 from ipshare.engine.embedded.launch import start
 from ipshare.engine.protocol import Engine
+from ipshare.engine.tables import Tables
 from ipshare.errors import EngineError, IpshareError, NoPrivilege, Problem, Refused
 from ipshare.model import Config
 from ipshare.net import recipe
@@ -72,6 +74,9 @@ class EmbeddedDataPath:
 
     def ready(self, engine: Engine, config: Config) -> None:
         pass
+
+    def tables(self, engine: Engine, config: Config) -> Tables:
+        return desired(config)
 
     def stop(self, config: Config, engine: Engine | None) -> str:
         if engine is not None:

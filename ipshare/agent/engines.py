@@ -14,6 +14,7 @@ from ipshare.agent.reconcile import DataPath, Routes
 from ipshare.engine.capture import Capturing
 from ipshare.engine.embedded import EmbeddedEngine
 from ipshare.engine.protocol import Engine
+from ipshare.engine.tables import Tables
 from ipshare.errors import Problem, Refused
 from ipshare.model import Config
 
@@ -37,6 +38,9 @@ class Engines:
 
     def ready(self, engine: Engine, config: Config) -> None:
         self._of(config).ready(engine, config)
+
+    def tables(self, engine: Engine, config: Config) -> Tables:
+        return self._of(config).tables(engine, config)
 
     def stop(self, config: Config, engine: Engine | None) -> str:
         return self._of(config).stop(config, engine)

@@ -44,6 +44,9 @@ class DataPath(Protocol):
     def ready(self, engine: Engine, config: Config) -> None:
         """Makes what ``engine`` needs before its tables. Repeatable."""
 
+    def tables(self, engine: Engine, config: Config) -> Tables:
+        """What ``config`` asks for, with what only ``engine`` can fill in."""
+
     def stop(self, config: Config, engine: Engine | None) -> str:
         """Ends ``engine`` if it is ours, else takes the tables out of it, and removes our files.
 
@@ -257,7 +260,8 @@ class Reconciler:
                 f"node {config.node.name} has no engine running", hint="start it: ipshare agent FILE"
             )
         actual, now = engine.read(), self.store.current()
-        return diff(named(actual, desired(now)) if now is not None else actual, desired(config))
+        wanted = self.data_path.tables(engine, config)
+        return diff(named(actual, desired(now)) if now is not None else actual, wanted)
 
     def preflight(self, config: Config) -> Sequence[Problem]:
         """What this machine has against ``config``."""
@@ -273,7 +277,7 @@ class Reconciler:
         before = generation = engine.info().generation
         try:
             self.data_path.ready(engine, config)
-            plan = diff(engine.read(), desired(config))
+            plan = diff(engine.read(), self.data_path.tables(engine, config))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
             lines = tuple(self.routes.apply(config))

@@ -13,10 +13,13 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from ipshare.core import lib
+from ipshare.engine.desired import desired
 from ipshare.engine.failures import EngineGone
 from ipshare.engine.plan import diff
 from ipshare.engine.protocol import Engine
@@ -124,9 +127,21 @@ class VppDataPath:
         return engine
 
     def ready(self, engine: Engine, config: Config) -> None:
-        """The two tables are there when the plugin is told of them."""
+        """The two tables are there when the plugin is told of them, and it is told before anything else."""
         vpp = vpp_of(config)
         make_tables(_ours(engine).client, [vpp.service_table, vpp.delivery_table])
+        _ours(engine).configure()
+
+    def tables(self, engine: Engine, config: Config) -> Tables:
+        """Next hops are told to VPP, and named in the end points' records by the numbers that it answers."""
+        wanted, table = desired(config), vpp_of(config).delivery_table
+        numbers: dict[tuple[str, int], int] = {
+            (endpoint.name, hop.version): _ours(engine).control.add_next_hop(hop, table)
+            for endpoint in config.endpoints
+            for hop in (endpoint.next_hop4, endpoint.next_hop6)
+            if hop is not None
+        }
+        return _by_next_hop(wanted, numbers) if numbers else wanted
 
     def stop(self, config: Config, engine: Engine | None) -> str:
         managed = vpp_of(config).managed
@@ -206,6 +221,16 @@ def _answers(engine: VppEngine) -> None:
 def _ours(engine: Engine) -> VppEngine:
     assert isinstance(engine, VppEngine), "this data path makes no other"
     return engine
+
+
+def _by_next_hop(tables: Tables, numbers: Mapping[tuple[str, int], int]) -> Tables:
+    """The same with next hops in the records. ``numbers``: by name of the end point and family on the way."""
+    records = tables.endpoints.copy()
+    for record, name in zip(records, tables.endpoint_names, strict=True):
+        family = int(record["tunnel_family"] if record["encap"] else record["family"])
+        if not record["flags"] & lib.IPS_EP_DISTRIBUTION:
+            record["via"] = numbers.get((name, family), 0)
+    return replace(tables, endpoints=records)
 
 
 def _end(pid: int) -> None:

@@ -74,6 +74,8 @@ def _endpoint(site: Site, endpoint: schema.Endpoint, is_self: bool) -> model.End
         path_mtu=endpoint.path_mtu,
         replies=model.Replies(endpoint.replies),
         mss_clamp=endpoint.mss_clamp,
+        next_hop4=_v4(endpoint.next_hop),
+        next_hop6=_v6(endpoint.next_hop),
         is_self=is_self,
         place=site.document.place(endpoint._path),
     )

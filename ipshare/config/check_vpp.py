@@ -101,6 +101,22 @@ def known_ports(site: Site, node: schema.Node) -> Iterator[Finding]:
             yield from known_port(site, (*copy._path, "interface"), copy.interface)
 
 
+def next_hops(site: Site, endpoint: schema.Endpoint) -> Iterator[Finding]:
+    """Only VPP can do without a lookup; each family has one way there."""
+    if endpoint.next_hop and not is_vpp(site) and "kind" not in site.engine._broken:
+        message = "next_hop is for the VPP engine: the kernel looks up every packet"
+        yield Finding((*endpoint._path, "next_hop"), message, "leave it out")
+        return
+    seen: set[int] = set()
+    for index, address in enumerate(endpoint.next_hop):
+        if address.version in seen:
+            message = f"a second IPv{address.version} next hop"
+            yield Finding(
+                (*endpoint._path, "next_hop", index), message, "at most one per family: leave one out"
+            )
+        seen.add(address.version)
+
+
 def known_port(site: Site, path: KeyPath, name: str) -> Iterator[Finding]:
     yield from unknown_name(site, "interface", path, name, "[[interface]]")
 
@@ -217,6 +233,7 @@ CHECKS: dict[str, list[Check]] = {
     "engine": [engine_kind],
     "vpp": [where_vpp_is, two_tables],
     "node": [known_ports],
+    "endpoint": [next_hops],
     "interface": [_with_vpp(check) for check in (unique_name, port_name, port_bridge, port_pair)],
     "bridge": [_with_vpp(check) for check in (unique_name, bridge_numbers, bridge_bvi)],
     "route": [_with_vpp(route_leads)],

@@ -173,6 +173,11 @@ class Endpoint(Table):
         default=True,
         description="Lower the MSS option of TCP SYNs to what path_mtu carries through the encapsulation.",
     )
+    next_hop: list[Address] = Field(
+        default=[],
+        description="With VPP: next hops towards it, at most one per family, in the delivery table. Plain "
+        "TCP and UDP goes there without a lookup; the rest needs a route that agrees.",
+    )
     is_self: bool = Field(default=False, alias="self", description="This node is that end point.")
 
 

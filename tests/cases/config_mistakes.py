@@ -405,6 +405,12 @@ MISTAKES = [
 ]
 
 MISTAKES += [
+    M(
+        'path = "ipip"',
+        'path = "ipip"\nnext_hop = ["192.0.2.9"] #!',
+        "endpoint[2].next_hop",
+        "is for the VPP engine",
+    ),
     appended("[vpp] #!\nmanaged = true\n", "vpp", "[vpp] is for the VPP engine", 'kind = "vpp"'),
     appended('[[interface]] #!\nname = "host-x"\n', "interface[0]", "[[interface]] is for the VPP engine"),
     appended('[[bridge]]\nname = "b"\nid = 1\n', "bridge[0]", "[[bridge]] is for the VPP engine"),
@@ -533,6 +539,12 @@ to = "B"
 
 PORT = '[[interface]]\nname = "host-x"\nhost = "x"\n'
 VPP_MISTAKES = [
+    M(
+        'local = ["10.2.0.0/24"]',
+        'local = ["10.2.0.0/24"]\nnext_hop = ["192.0.2.3", "192.0.2.4"] #!',
+        "endpoint[1].next_hop[1]",
+        "a second IPv4 next hop",
+    ),
     M('kind = "vpp"', 'kind = "vpp"\nouter_device = "ips-out" #!', "engine.outer_device", "no TUN devices"),
     M(
         'kind = "vpp"',

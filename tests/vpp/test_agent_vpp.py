@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from ipshare.engine.vpp.client import Client
+from ipshare.lab import netns
+from ipshare.net.wiring import offloads_off
 from tests.vpp.agent_lab import DEVICE, MANAGED, AgentNode, wait_end
-from tests.vpp.port_lab import reaches, space, wired
+from tests.vpp.port_lab import reaches, run, space, wired
 from tests.vpp.test_ports import everything
 from tests.vpp.vpp_process import Running, vpp
 
@@ -155,6 +158,40 @@ def test_a_path_mtu_that_was_measured(managed: AgentNode) -> None:
     path.learn_path(engine, 1, 0, 60)
     assert "OK: translated" in managed.cli(*packet).stdout
     engine.close()
+
+
+def test_a_next_hop_spares_the_lookup(managed: AgentNode) -> None:
+    """No route of the delivery table leads to B: a device's packets arrive there by the next hop alone."""
+    run("router", "ip address replace 10.2.6.70/32 dev lo")
+    assert not arrive_at_b()
+    managed.rewrite('local = ["10.2.0.0/16"]', 'local = ["10.2.0.0/16"]\nnext_hop = ["192.0.2.1"]')
+    assert managed.ask("apply")["changes"] == 1
+    assert not managed.ask("apply")["changed"]
+    assert arrive_at_b()
+    assert managed.ask("rollback")["changed"]
+    assert not arrive_at_b()
+
+
+def arrive_at_b() -> bool:
+    """Whether of some datagrams that device one sends to a Global IP at B any comes to the router, which has
+    its local address. Only whole ones, with a checksum, go by the next hop; all others are looked up."""
+
+    def send() -> None:
+        offloads_off("eth0")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            for _ in range(10):
+                out.sendto(b"x", ("203.0.113.70", 9))
+                time.sleep(0.05)  # the first ones make VPP and the device ask for neighbours
+
+    before = datagrams()
+    netns.inside(space("one"), send)
+    return datagrams() > before
+
+
+def datagrams() -> int:
+    """UDP datagrams that came to the router for a port that nobody has."""
+    lines = [line.split() for line in run("router", "cat /proc/net/snmp").splitlines() if "Udp:" in line]
+    return int(lines[1][lines[0].index("NoPorts")])
 
 
 def test_no_device_no_start(cables: None, tmp_path: Path) -> None:
