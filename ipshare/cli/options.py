@@ -13,6 +13,10 @@ from ipshare.cli.output import UsageProblem, working
 if TYPE_CHECKING:
     from ipshare.api import Node
 
+    _Seconds = click.ParamType[float]
+else:
+    _Seconds = click.ParamType  # before click 8.4 it takes no type
+
 DEFAULT_FILE = Path("/etc/ipshare/site.toml")
 STATE_ROOT = Path("/var/lib/ipshare")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,7 +44,7 @@ def config_option(verb: F) -> F:
     return file_option(verb)
 
 
-class Duration(click.ParamType[float]):
+class Duration(_Seconds):
     """ "10ms", "5m": seconds."""
 
     name = "duration"

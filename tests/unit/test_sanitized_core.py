@@ -50,6 +50,7 @@ def test_core_tests() -> None:
         *(sys.executable, "-m", "pytest", "-q", "-p", "tests.sanitized_door", "-k", chosen),
         *(sanitized.ROOT / "tests" / "unit" / name for name in SUBSET),
         cwd=sanitized.ROOT,
+        timeout_s=280,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     passed = re.search(r"(\d+) passed", done.stdout)
