@@ -78,8 +78,9 @@ int ips_check(struct ips_pkt *p, struct ips_view *v); /* ips_parse: a verdict, a
 int ips_translate(struct ips_pkt *p, int field, const uint8_t *address);
 int ips_clamp(struct ips_pkt *p, uint32_t mss); /* ips_parse and ips_clamp_mss; mss in bytes */
 /* ips_parse and ips_make_error; kind: enum ips_error_kind. Bytes written to out, 0: no error is due. */
-size_t ips_error_about(struct ips_pkt *p, int kind, uint32_t mtu, const uint8_t *source, uint8_t *out, size_t room);
-int ips_answer_echo(struct ips_pkt *p); /* a whole echo request becomes its reply: 1, anything else stays: 0 */
+size_t ips_error_about(struct ips_pkt *p, int kind, uint32_t mtu, const uint8_t *source, uint8_t *out,
+                       size_t room);
+int ips_answer_echo(struct ips_pkt *p); /* 1: a whole echo request became its reply; 0: anything else stays */
 
 /* ---- records of a table image ------------------------------------------ */
 
@@ -97,9 +98,10 @@ struct ips_image_header {
   uint32_t magic, version;
   uint32_t flags, header_bytes;
   uint64_t total_bytes;
-  uint64_t digest;          /* ips_digest() of everything after the header: the content's name, whatever number it is
-                               given. Of the header, sizes and counts are held against each other, (term, revision)
-                               and base against the live generation; the rest is told by ips_tables_info.settings */
+  uint64_t digest;          /* ips_digest() of all after the header: the content's name, whatever number it
+                               gets. Of the header, sizes and counts are held against each other, (term,
+                               revision) and base against the live generation; the rest is told by
+                               ips_tables_info.settings */
   uint64_t base_generation; /* of a delta; else 0 */
   uint64_t term, revision;
   uint32_t network_bytes, endpoint_bytes, policy_bytes, member_bytes, binding_bytes; /* record sizes */
@@ -140,8 +142,8 @@ enum ips_endpoint_flags {
  * network is two records; `site` ties them together. prefix_len 0: behind an encapsulated path, for bindings
  * of that family whose packets keep their destination. */
 struct ips_endpoint_rec {
-  uint8_t local[16];           /* first address of the local prefix; zero, with prefix_len 0: none (distribution
-                                  points, and end points reached by encapsulation only) */
+  uint8_t local[16];           /* first address of the local prefix; zero, with prefix_len 0: none
+                                  (distribution points, and end points reached by encapsulation only) */
   uint8_t tunnel_remote[16];   /* tunnel address there; all zero: none */
   uint8_t tunnel_local[16];    /* our own tunnel address, the source */
   uint8_t family, prefix_len;  /* of local */
@@ -151,24 +153,25 @@ struct ips_endpoint_rec {
   uint16_t flags;              /* IPS_EP_* */
   uint32_t path_mtu;           /* bytes of the largest IP packet on the way there; 0: no check */
   uint16_t site;               /* opaque; the same in all records of one end point; ips_lookup returns it */
-  uint16_t via;                /* opaque: the host's name for the next hop on the way there; 0: it looks one up */
+  uint16_t via;                /* opaque: the host's number of the next hop there; 0: it looks one up */
 };
 
 struct ips_policy_rec { /* S1.8 */
   uint32_t first_member, n_members;
   uint32_t table_size;    /* prime, > 100 x members; 0: chosen by the core */
-  uint8_t v4_bits, v6_bits; /* leading client bits that are hashed; usually 32 and 64; 0: one end point for all clients */
+  uint8_t v4_bits, v6_bits; /* leading client bits that are hashed; usually 32 and 64; 0: all clients alike */
   uint8_t reserved[2];
   uint64_t seed;
 };
-/* In the Maglev table a member is known by its local prefix, one without by its tunnel_remote: the same on all nodes. */
+/* In the Maglev table a member is known by its local prefix, one without by its tunnel_remote: the same
+ * on all nodes, whatever their indices are. */
 struct ips_member_rec {
   uint32_t endpoint; /* index; for a dual-stack end point the record of the policy's family */
   uint32_t weight;   /* 0: takes nothing new */
 };
 
 enum ips_kind {
-  IPS_KIND_NONE = 0,     /* in a delta: remove this binding (fine if there is none); of an answer: no binding here */
+  IPS_KIND_NONE = 0,     /* in a delta: remove this binding, if it is there; of an answer: no binding here */
   IPS_KIND_ENDPOINT = 1, /* target = end point; local = offset from its local prefix, 128 bit big-endian
                             (IPv4: the first four bytes) */
   IPS_KIND_POLICY = 2,   /* target = policy; local = offset, the same at every member */
@@ -208,8 +211,8 @@ enum ips_load_error {
   IPS_LOAD_NOT_SORTED = 13,   /* bindings must ascend by (family, global, prefix_len) */
   IPS_LOAD_DUPLICATE = 14,    /* equal prefix twice */
   IPS_LOAD_OUTSIDE = 15,      /* binding outside of every network */
-  IPS_LOAD_OVERLAP = 16,      /* two bindings claim one local address; judged where roles make this node map it
-                                 back, and not of end points that are encapsulated to (S1.6) */
+  IPS_LOAD_OVERLAP = 16,      /* two bindings claim one local address; judged where roles make this node map
+                                 it back, and not of end points that are encapsulated to (S1.6) */
   IPS_LOAD_TOO_LARGE = 17,    /* more than the core can index */
   IPS_LOAD_NO_MEMORY = 18,
   IPS_LOAD_BAD_POLICY = 19,   /* no member, weight sum 0, table size not prime */
@@ -219,7 +222,7 @@ enum ips_load_error {
 struct ips_load_status {
   int error;        /* enum ips_load_error */
   uint32_t section; /* 0 header, 1 network, 2 end point, 3 policy, 4 member, 5 binding */
-  uint32_t index;   /* of the first bad record in its section; ~0: a binding that a delta kept from its base */
+  uint32_t index;   /* of the first bad record in its section; ~0: a binding that a delta kept */
 };
 const char *ips_load_error_text(int error);
 
@@ -235,22 +238,24 @@ void ips_tables_free(struct ips_tables *t); /* no worker may be inside */
 /* Validates the image and builds a generation beside the live one. Nothing that
  * a packet sees changes. Returns the number of the prepared generation (> live),
  * or 0 and *st. A second prepare discards the first. Control thread only. */
-uint64_t ips_tables_prepare(struct ips_tables *t, const void *image, size_t bytes, struct ips_load_status *st);
+uint64_t ips_tables_prepare(struct ips_tables *t, const void *image, size_t bytes,
+                            struct ips_load_status *st);
 /* Makes it live: one release store. 0 = done (also if already live), -1 = no such generation. */
 int ips_tables_commit(struct ips_tables *t, uint64_t generation);
 void ips_tables_abort(struct ips_tables *t);
 /* The previous generation becomes live again, under a new number, which is
- * returned; 0 if there is none (or no memory). Rolling back twice returns to where one was. It bears the highest
- * (term, revision) ever committed, and images below that stay refused: what is live is told by digest and settings.
- * A prepared generation is discarded. */
+ * returned; 0 if there is none (or no memory). Rolling back twice returns to where one was. It bears the
+ * highest (term, revision) ever committed, and images below that stay refused: what is live is told by digest
+ * and settings. A prepared generation is discarded. */
 uint64_t ips_tables_rollback(struct ips_tables *t);
-/* Frees what no worker can see any more. Cheap; called by the control thread now and then. Returns bytes freed. */
+/* Frees what no worker can see any more; returns bytes freed. Cheap; for the control thread, now and then. */
 size_t ips_tables_reclaim(struct ips_tables *t);
 
 struct ips_tables_info {
   uint64_t generation, previous, prepared; /* 0: none */
   uint64_t term, revision, digest;         /* of the live generation: header digest of its complete image */
-  uint64_t settings; /* digest of the rest of its header: flags, roles .. icmp_rate; with `digest`: all that it does */
+  uint64_t settings;                       /* digest of its header's flags and roles .. icmp_rate: what else
+                                              it does */
   uint64_t bytes;                          /* memory of all generations */
   uint32_t n_networks, n_endpoints, n_policies, n_members, n_bindings, roles;
 };
@@ -259,14 +264,15 @@ void ips_tables_info(const struct ips_tables *t, struct ips_tables_info *out);
 size_t ips_tables_dump(const struct ips_tables *t, void *out, size_t room);
 /* Counter cells in use by any generation, the prepared one included: indices 0 .. n-1. */
 uint32_t ips_tables_counter_cells(const struct ips_tables *t);
-/* Counter indices, in the live generation, for n binding records' first address, ~0 if none; stride 1 within a v4
- * network: a prefix binding owns the cells index .. index + span - 1. A v4 cell belongs to its address as long as
- * the network exists, bound or not; a v6 cell to its prefix as long as that is bound, whatever it is bound to. */
+/* Counter cells, in the live generation, of n binding records: those of record i are index[i] .. index[i] +
+ * span[i] - 1, one for each address of an IPv4 prefix, one for an IPv6 prefix; index ~0, span 0: none. A v4
+ * cell belongs to its address as long as the network exists, bound or not; a v6 cell to its prefix as long as
+ * that is bound, whatever to. */
 void ips_tables_counter_index(const struct ips_tables *t, const struct ips_binding_rec *recs, size_t n,
                               uint32_t *index, uint32_t *span);
-/* Cells that counted for something else before and that the prepared generation gives to new networks or bindings.
- * Between prepare and commit no worker writes them: the host clears them, or notes their values as where
- * counting begins. Returns how many ranges there are; writes at most `room`. */
+/* Cells that counted for something else before and that the prepared generation gives to new networks or
+ * bindings. Between prepare and commit no worker writes them: the host clears them, or notes their values as
+ * where counting begins. Returns how many ranges there are; writes at most `room`. */
 struct ips_cell_range { uint32_t first, n; };
 size_t ips_tables_fresh_cells(const struct ips_tables *t, struct ips_cell_range *out, size_t room);
 
@@ -280,22 +286,27 @@ struct ips_lookup {
   uint32_t site;         /* of the end point */
   uint8_t address[16];   /* the other side's address */
 };
-/* Keys and clients: 16 bytes, IPv4 in the first four. client NULL: a policy's end point is not chosen (~0). The array
- * forms take n keys of 16 bytes in a row (and n clients, or NULL). Return how many were found. */
-size_t ips_lookup_global(const struct ips_tables *t, int family, const uint8_t *keys, const uint8_t *clients, size_t n,
-                         struct ips_lookup *out);
-size_t ips_lookup_local(const struct ips_tables *t, int family, const uint8_t *keys, size_t n, struct ips_lookup *out);
+/* Keys and clients: 16 bytes, IPv4 in the first four. client NULL: a policy's end point is not chosen (~0).
+ * The array forms take n keys of 16 bytes in a row (and n clients, or NULL). Return how many were found. */
+size_t ips_lookup_global(const struct ips_tables *t, int family, const uint8_t *keys, const uint8_t *clients,
+                         size_t n, struct ips_lookup *out);
+size_t ips_lookup_local(const struct ips_tables *t, int family, const uint8_t *keys, size_t n,
+                        struct ips_lookup *out);
 /* The end point that a policy chooses for a client of a Global IP; ~0: no such policy, nothing loaded. */
-uint32_t ips_lookup_policy(const struct ips_tables *t, uint32_t policy, int family, const uint8_t *client, const uint8_t *global);
-/* The table that a policy over n end points with these weights has: out[slot] = position in `ends`. size: prime,
- * > 100 * n. For tests, and for saying beforehand which share of clients a change moves. -1: no memory, no weight, bad size. */
-int ips_maglev_table(const struct ips_endpoint_rec *ends, const uint32_t *weights, uint32_t n, uint32_t size, uint16_t *out);
+uint32_t ips_lookup_policy(const struct ips_tables *t, uint32_t policy, int family, const uint8_t *client,
+                           const uint8_t *global);
+/* The table that a policy over n end points with these weights has: out[slot] = position in `ends`. size:
+ * prime, > 100 * n. For tests, and for saying beforehand which share of clients a change moves. -1: no
+ * memory, no weight, bad size. */
+int ips_maglev_table(const struct ips_endpoint_rec *ends, const uint32_t *weights, uint32_t n, uint32_t size,
+                     uint16_t *out);
 /* The binding that decides about a Global IP: the longest that covers it. 0: none. */
-int ips_lookup_binding(const struct ips_tables *t, int family, const uint8_t *key, struct ips_binding_rec *out);
-/* Nanoseconds for n look-ups of global (local = 0) or local keys, `rounds` times over, as workers do them. ahead: keys
- * between the prefetch of a global key and its look-up, as a host that holds a batch does; 0: no prefetch. */
-uint64_t ips_bench_lookup(const struct ips_tables *t, int local, int family, const uint8_t *keys, const uint8_t *clients, size_t n,
-                          uint32_t rounds, uint32_t ahead);
+int ips_lookup_binding(const struct ips_tables *t, int family, const uint8_t *key,
+                       struct ips_binding_rec *out);
+/* Nanoseconds for n look-ups of global (local = 0) or local keys, `rounds` times over, as workers do them.
+ * ahead: so many keys early a global key is prefetched, as a host that holds a batch does; 0: never. */
+uint64_t ips_bench_lookup(const struct ips_tables *t, int local, int family, const uint8_t *keys,
+                          const uint8_t *clients, size_t n, uint32_t rounds, uint32_t ahead);
 
 /* ---- workers: the packet path ------------------------------------------ */
 
@@ -311,11 +322,11 @@ typedef void (*ips_emit_fn)(void *arg, struct ips_pkt *p, int kind);
 struct ips_worker;
 struct ips_worker *ips_worker_new(struct ips_tables *t, uint32_t index, ips_emit_fn emit, void *arg);
 void ips_worker_free(struct ips_worker *w);
-/* What the host can do; between frames. Whether emit() takes UDP super-packets (gso_type UDP, checksum PARTIAL); 0 at
- * first. GUE packets made of one TCP super-packet are then emitted as few of those. */
+/* What the host can do; between frames. Whether emit() takes UDP super-packets (gso_type UDP, checksum
+ * PARTIAL); 0 at first. GUE packets made of one TCP super-packet are then emitted as few of those. */
 void ips_worker_set_trains(struct ips_worker *w, int makes_trains);
-/* Whether TCP segments that come out of tunnels are joined to super-packets (verdict COALESCED) and emitted at
- * ips_worker_end or before; 1 at first. 0: each goes on by itself, at once (DECAPSULATED). */
+/* Whether TCP segments that come out of tunnels are joined to super-packets (verdict COALESCED) and emitted
+ * at ips_worker_end or before; 1 at first. 0: each goes on by itself, at once (DECAPSULATED). */
 void ips_worker_set_coalescing(struct ips_worker *w, int coalesces);
 /* A frame: root is loaded once, time (CLOCK_BOOTTIME ns) is given once. Between
  * _end and _begin the worker holds no reference to any generation. */
@@ -324,9 +335,9 @@ void ips_worker_end(struct ips_worker *w);
 /* One packet; returns a verdict. The disposition says what to do with p. */
 int ips_outer(struct ips_worker *w, struct ips_pkt *p); /* a packet that entered the outer side */
 int ips_inner(struct ips_worker *w, struct ips_pkt *p); /* a packet that entered the inner side */
-/* For hosts that hold several packets: asks for the memory that the tables (first step, about eight packets before the
- * packet's turn) and its counters (second step, about four before) are in. Within a frame; changes nothing.
- * side: 0 outer, 1 inner. ip: `len` bytes. */
+/* For hosts that hold several packets: asks for the memory that the tables (first step, about eight packets
+ * before the packet's turn) and its counters (second step, about four before) are in. Within a frame; changes
+ * nothing. side: 0 outer, 1 inner. ip: `len` bytes. */
 enum ips_prefetch_step { IPS_PREFETCH_FIRST = 0, IPS_PREFETCH_SECOND = 1 };
 void ips_prefetch(const struct ips_worker *w, int side, const uint8_t *ip, uint32_t len, int step);
 
@@ -343,7 +354,8 @@ struct ips_counters {
   struct ips_drop_cell drops[16384];
 };
 /* Where the host wants them (shared memory). cells may be NULL: no per-binding counters. */
-void ips_worker_set_counters(struct ips_worker *w, struct ips_counters *c, struct ips_cell *cells, uint32_t n_cells);
+void ips_worker_set_counters(struct ips_worker *w, struct ips_counters *c, struct ips_cell *cells,
+                             uint32_t n_cells);
 
 /* ---- tunnels, offloads, fragments -------------------------------------- */
 
@@ -376,7 +388,8 @@ struct ips_tunnel_error {
 };
 int ips_tunnel_error_packet(const struct ips_pkt *p, struct ips_tunnel_error *out);
 /* The ICMP error that the inner packet's sender gets for e (of packet p). source4, source6: ours; zero: none.
- * Returns its length, at most 576 (v4) or 1,280 bytes (v6); 0 where none may be sent (RFC 1122 3.2.2, RFC 4443 2.4). */
+ * Returns its length, at most 576 (v4) or 1,280 bytes (v6); 0 where none may be sent (RFC 1122
+ * 3.2.2, RFC 4443 2.4). */
 size_t ips_relay_error(const struct ips_pkt *p, const struct ips_tunnel_error *e, const uint8_t *source4,
                        const uint8_t *source6, uint8_t *out, size_t room);
 
@@ -384,8 +397,8 @@ typedef void (*ips_packet_fn)(void *arg, struct ips_pkt *p); /* p is valid durin
 int ips_complete_csum(struct ips_pkt *p);
 int ips_segment_packet(const struct ips_pkt *p, uint8_t *scratch, size_t scratch_bytes, uint16_t headroom,
                        ips_packet_fn emit, void *arg);
-int ips_fragment4_packet(const struct ips_pkt *p, uint32_t mtu, uint8_t *scratch, size_t scratch_bytes, uint16_t headroom,
-                         ips_packet_fn emit, void *arg);
+int ips_fragment4_packet(const struct ips_pkt *p, uint32_t mtu, uint8_t *scratch, size_t scratch_bytes,
+                         uint16_t headroom, ips_packet_fn emit, void *arg);
 
 struct ips_gro; /* open TCP flows of one worker, 64 kB each */
 struct ips_gro *ips_gro_new(unsigned flows, uint16_t headroom);
@@ -404,21 +417,21 @@ struct ips_frag_stats {
 };
 struct ips_frag_table *ips_frag_new(uint32_t datagrams, uint32_t held, uint32_t held_bytes, uint64_t seed);
 void ips_frag_free(struct ips_frag_table *t);
-int ips_frag_ports_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t now_ns, struct ips_frag_flow *flow);
-int ips_frag_learn_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t now_ns, struct ips_frag_flow *flow,
-                          ips_packet_fn emit, void *arg);
+int ips_frag_ports_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t now_ns,
+                          struct ips_frag_flow *flow);
+int ips_frag_learn_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t now_ns,
+                          struct ips_frag_flow *flow, ips_packet_fn emit, void *arg);
 uint32_t ips_frag_expire(struct ips_frag_table *t, uint64_t now_ns, uint32_t buckets);
 void ips_frag_stats(const struct ips_frag_table *t, struct ips_frag_stats *out);
 
 /* ---- benchmarks (ips_bench.c) ------------------------------------------ */
 
 /* All in nanoseconds of this thread's processor time. */
-/* `rounds` passes over n packets (packet i at packets + i * stride, lengths[i] bytes, each at most stride <= 1,984),
- * including a copy of each; w NULL: the copying alone. ahead: ips_prefetch is called so many packets early, its second
- * step half as many; 0: never.
- * Returns 0: out of memory or range. */
-uint64_t ips_bench_packets(struct ips_worker *w, int side, const uint8_t *packets, uint32_t stride, const uint16_t *lengths,
-                           uint32_t n, uint32_t rounds, uint32_t ahead);
+/* `rounds` passes over n packets (packet i at packets + i * stride, lengths[i] bytes, each at most stride <=
+ * 1,984), including a copy of each; w NULL: the copying alone. ahead: ips_prefetch is called so many packets
+ * early, its second step half as many; 0: never. Returns 0 where memory is short, or a size out of range. */
+uint64_t ips_bench_packets(struct ips_worker *w, int side, const uint8_t *packets, uint32_t stride,
+                           const uint16_t *lengths, uint32_t n, uint32_t rounds, uint32_t ahead);
 /* That many additions, each waiting for the one before: a processor clock each. */
 uint64_t ips_bench_clock(uint32_t additions);
 

@@ -21,7 +21,7 @@ static uint64_t now_ns(void) {
 uint64_t ips_bench_clock(uint32_t additions) {
   uint64_t begin = now_ns(), x = 0;
   for (uint64_t i = 0; i < additions; i += 8)
-    for (unsigned k = 0; k < 8; k++) { /* is unrolled; the barrier keeps the eight from becoming one addition of 8 */
+    for (unsigned k = 0; k < 8; k++) { /* is unrolled; the barrier keeps it from becoming one addition of 8 */
       x++;
       __asm__ volatile("" : "+r"(x));
     }
@@ -34,15 +34,16 @@ static bool all_fit(const uint16_t *lengths, uint32_t n, uint32_t stride) {
   return true;
 }
 
-static inline void look_ahead(const struct ips_worker *w, int side, const uint8_t *work, const uint16_t *lengths, uint32_t i, uint32_t m,
-                              uint32_t ahead) {
+static inline void look_ahead(const struct ips_worker *w, int side, const uint8_t *work,
+                              const uint16_t *lengths, uint32_t i, uint32_t m, uint32_t ahead) {
   uint32_t far = i + ahead, near = i + ahead / 2;
   if (far < m) ips_prefetch(w, side, work + (size_t)far * ROOM + BEFORE, lengths[far], IPS_PREFETCH_FIRST);
-  if (near < m) ips_prefetch(w, side, work + (size_t)near * ROOM + BEFORE, lengths[near], IPS_PREFETCH_SECOND);
+  if (near < m)
+    ips_prefetch(w, side, work + (size_t)near * ROOM + BEFORE, lengths[near], IPS_PREFETCH_SECOND);
 }
 
-uint64_t ips_bench_packets(struct ips_worker *w, int side, const uint8_t *packets, uint32_t stride, const uint16_t *lengths,
-                           uint32_t n, uint32_t rounds, uint32_t ahead) {
+uint64_t ips_bench_packets(struct ips_worker *w, int side, const uint8_t *packets, uint32_t stride,
+                           const uint16_t *lengths, uint32_t n, uint32_t rounds, uint32_t ahead) {
   if (stride > ROOM - BEFORE || !all_fit(lengths, n, stride)) return 0;
   uint8_t *work = aligned_alloc(64, (size_t)FRAME * ROOM);
   if (!work) return 0;

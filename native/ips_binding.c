@@ -6,7 +6,7 @@
  */
 #include "ips_gen.h"
 
-struct fit { uint8_t family, prefix_len; }; /* of a policy: what every member can take; family 0: not a target */
+struct fit { uint8_t family, prefix_len; }; /* of a policy: what every member takes; family 0: not a target */
 
 /* May a binding lead to this end point? Not to one that this node would have to rewrite to and cannot. */
 static bool is_target(const struct ips_image *image, const struct ips_endpoint_rec *e) {
@@ -42,18 +42,21 @@ static enum ips_load_error judge_local(const struct ips_binding_rec *b, unsigned
   return fits && (local & ~ips_mask(b->prefix_len)) == 0 ? IPS_LOAD_OK : IPS_LOAD_BAD_OFFSET;
 }
 
-static enum ips_load_error judge(const struct ips_build *b, const struct fit *fits, const struct ips_binding_rec *rec) {
+static enum ips_load_error judge(const struct ips_build *b, const struct fit *fits,
+                                 const struct ips_binding_rec *rec) {
   const struct ips_image *image = b->image;
   if (rec->family != 4 && rec->family != 6) return IPS_LOAD_BAD_FAMILY;
   unsigned longest = rec->family == 4 ? 32 : 128;
-  if (rec->prefix_len == 0 || rec->prefix_len > longest || ips_global_of(rec) & ~ips_mask(rec->prefix_len)) return IPS_LOAD_BAD_PREFIX;
+  if (rec->prefix_len == 0 || rec->prefix_len > longest || ips_global_of(rec) & ~ips_mask(rec->prefix_len))
+    return IPS_LOAD_BAD_PREFIX;
   if (rec->kind > IPS_KIND_DOWN || rec->flags & ~IPS_BINDING_COPY) return IPS_LOAD_BAD_KIND;
   if (rec->kind == IPS_KIND_NONE) /* removed: then its network may go as well */
     return image->header.flags & IPS_IMAGE_DELTA ? IPS_LOAD_OK : IPS_LOAD_BAD_KIND;
   if (!in_network(&b->out->root, rec)) return IPS_LOAD_OUTSIDE;
   if (rec->kind == IPS_KIND_HERE || rec->kind == IPS_KIND_DOWN) return IPS_LOAD_OK;
   if (rec->kind == IPS_KIND_POLICY) {
-    if (rec->target >= image->header.n_policies || fits[rec->target].family != rec->family) return IPS_LOAD_BAD_TARGET;
+    if (rec->target >= image->header.n_policies || fits[rec->target].family != rec->family)
+      return IPS_LOAD_BAD_TARGET;
     return judge_local(rec, fits[rec->target].prefix_len);
   }
   if (rec->target >= image->header.n_endpoints) return IPS_LOAD_BAD_TARGET;
@@ -80,8 +83,8 @@ static bool check_image(const struct ips_build *b, const struct fit *fits) {
 static bool same_ground(const struct ips_build *b) {
   const struct ips_content *base = b->base;
   const struct ips_image_header *now = &b->image->header, *old = &base->root.header;
-  if (now->n_networks != old->n_networks || now->n_endpoints != old->n_endpoints || now->n_policies != old->n_policies ||
-      now->n_members != old->n_members ||
+  if (now->n_networks != old->n_networks || now->n_endpoints != old->n_endpoints ||
+      now->n_policies != old->n_policies || now->n_members != old->n_members ||
       memcmp(b->image->networks, ips_networks(base), now->n_networks * sizeof *b->image->networks) ||
       memcmp(b->image->policies, ips_policies(base), now->n_policies * sizeof *b->image->policies) ||
       memcmp(b->image->members, ips_members(base), now->n_members * sizeof *b->image->members))
@@ -89,7 +92,9 @@ static bool same_ground(const struct ips_build *b) {
   const struct ips_image old_image = {.header = *old};
   for (uint32_t i = 0; i < now->n_endpoints; i++) {
     const struct ips_endpoint_rec *e = b->image->endpoints + i, *was = &base->root.endpoints[i].r;
-    if (e->family != was->family || e->prefix_len != was->prefix_len || is_target(b->image, e) != is_target(&old_image, was)) return false;
+    if (e->family != was->family || e->prefix_len != was->prefix_len ||
+        is_target(b->image, e) != is_target(&old_image, was))
+      return false;
   }
   return true;
 }

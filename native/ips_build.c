@@ -14,18 +14,23 @@ uint32_t ips_build_index(const struct ips_build *b, const struct ips_binding_rec
     uint32_t mid = (lo + hi) / 2;
     if (ips_record_order(b->image->bindings + mid, rec) < 0) lo = mid + 1; else hi = mid;
   }
-  return lo < b->image->header.n_bindings && ips_record_order(b->image->bindings + lo, rec) == 0 ? lo : IPS_NONE;
+  bool is_there = lo < b->image->header.n_bindings && ips_record_order(b->image->bindings + lo, rec) == 0;
+  return is_there ? lo : IPS_NONE;
 }
 
 /* ---- what changed ---- */
 
-static bool same_record(const struct ips_binding_rec *a, const struct ips_binding_rec *b) { return memcmp(a, b, sizeof *a) == 0; }
+static bool same_record(const struct ips_binding_rec *a, const struct ips_binding_rec *b) {
+  return memcmp(a, b, sizeof *a) == 0;
+}
 
 static bool changes_of_delta(struct ips_build *b) {
   const struct ips_image_header *h = &b->image->header;
-  if (!(b->changes = ips_alloc(b->mem, ((size_t)h->n_bindings + 1) * sizeof *b->changes))) return ips_no_memory(b);
+  if (!(b->changes = ips_alloc(b->mem, ((size_t)h->n_bindings + 1) * sizeof *b->changes)))
+    return ips_no_memory(b);
   for (uint32_t i = 0; i < h->n_bindings; i++) {
-    const struct ips_binding_rec *now = b->image->bindings + i, *old = ips_records_find(&b->base->records, now);
+    const struct ips_binding_rec *now = b->image->bindings + i;
+    const struct ips_binding_rec *old = ips_records_find(&b->base->records, now);
     if (now->kind == IPS_KIND_NONE) now = NULL;
     if (old == now || (old && now && same_record(old, now))) continue;
     b->changes[b->n_changes++] = (struct ips_change){old, now};
@@ -57,7 +62,8 @@ static bool same_networks(const struct ips_content *a, const struct ips_content 
   uint32_t n4 = a->root.first4[256], n6 = a->root.net6.n;
   if (n4 != b->root.first4[256] || n6 != b->root.net6.n) return false;
   for (uint32_t i = 0; i < n4; i++)
-    if (a->root.net4[i].base != b->root.net4[i].base || a->root.net4[i].mask != b->root.net4[i].mask) return false;
+    if (a->root.net4[i].base != b->root.net4[i].base || a->root.net4[i].mask != b->root.net4[i].mask)
+      return false;
   for (uint32_t i = 0; i < n6; i++) {
     const struct ips_prefix *x = a->root.net6.at + i, *y = b->root.net6.at + i;
     if (x->hi != y->hi || x->lo != y->lo || x->prefix_len != y->prefix_len) return false;
@@ -110,7 +116,8 @@ void ips_content_drop(struct ips_mem *m, struct ips_content *c) {
   ips_lpm_drop(m, &r->local6);
   drop_maglev(m, c);
   ips_records_drop(m, &c->records);
-  const void *blocks[] = {r->net6.at, r->home4.at, r->home6.at, r->endpoints, r->policies, r->tunnels, c->scope, c->sections, c};
+  const void *blocks[] = {
+    r->net6.at, r->home4.at, r->home6.at, r->endpoints, r->policies, r->tunnels, c->scope, c->sections, c};
   for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) ips_release(m, (void *)(uintptr_t)blocks[i]);
 }
 
@@ -141,10 +148,12 @@ uint64_t ips_content_digest(struct ips_content *c) {
 
 struct ips_content *ips_build(struct ips_mem *m, struct ips_cells *cells, const struct ips_image *image,
                               const struct ips_content *base, struct ips_load_status *st) {
-  struct ips_build b = {.mem = m, .cells = cells, .image = image, .base = base, .st = st, .out = content_new(m, image)};
-  bool done = b.out ? ips_build_networks(&b) && ips_check_bindings(&b) && build_records(&b) && ips_check_kept(&b) &&
-                          ips_build_homes(&b) && ips_build_policies(&b) && ips_build_tunnels(&b) && ips_build_slots(&b) &&
-                          ips_build_global6(&b) && ips_build_local(&b) && ips_build_overlaps(&b)
+  struct ips_build b = {.mem = m, .cells = cells, .image = image, .base = base, .st = st,
+                        .out = content_new(m, image)};
+  bool done = b.out ? ips_build_networks(&b) && ips_check_bindings(&b) && build_records(&b) &&
+                        ips_check_kept(&b) && ips_build_homes(&b) && ips_build_policies(&b) &&
+                        ips_build_tunnels(&b) && ips_build_slots(&b) && ips_build_global6(&b) &&
+                        ips_build_local(&b) && ips_build_overlaps(&b)
                     : ips_no_memory(&b);
   ips_release(m, b.changes);
   if (done) {

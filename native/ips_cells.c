@@ -12,7 +12,9 @@
 
 enum { SWEEP_FLOOR = 4096 };
 
-static bool is_used(const struct ips_cells *c, uint32_t cell) { return c->used[cell / 64] >> (cell % 64) & 1; }
+static bool is_used(const struct ips_cells *c, uint32_t cell) {
+  return c->used[cell / 64] >> (cell % 64) & 1;
+}
 
 static void mark(struct ips_cells *c, uint32_t first, uint32_t n) {
   for (uint32_t i = first; i < first + n;) {

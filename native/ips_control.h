@@ -118,7 +118,7 @@ struct ips_ctl_region {
   uint64_t cells_offset, cells_stride;       /* struct ips_cell[n_cells] */
 };
 struct ips_ctl_worker {
-  uint64_t loops;                /* turns of the worker: stands still when idle (asleep = 1) or hung (asleep = 0) */
+  uint64_t loops;                /* turns of the worker: stands still when asleep = 1; else it hangs */
   uint64_t asleep;               /* 1 while it waits for packets */
   uint64_t sleeps;
   uint64_t tid;                  /* thread id, for CPU accounting */
@@ -187,7 +187,7 @@ struct ips_ctl_tap_state {
   uint64_t id;                 /* never used again by this process */
   uint64_t started_ns;         /* CLOCK_BOOTTIME */
   uint64_t packets, bytes;     /* delivered; bytes as kept */
-  uint64_t lost_ring;          /* at most: the ring between worker and tap thread was full, filters not yet asked */
+  uint64_t lost_ring;          /* at most: the worker's ring was full, filters were not asked yet */
   uint64_t lost_target;        /* the target refused or was too slow */
   uint32_t status;             /* enum ips_tap_status */
   uint32_t target_errno;       /* of the target's last refusal */

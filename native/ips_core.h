@@ -50,10 +50,12 @@ static inline bool ips_all_zero(const void *bytes, size_t n) {
   return n == 0;
 }
 
-enum { IPS_PROTO_ICMP = 1, IPS_PROTO_IPIP = 4, IPS_PROTO_TCP = 6, IPS_PROTO_UDP = 17, IPS_PROTO_DCCP = 33,
-       IPS_PROTO_IPV6 = 41, IPS_PROTO_ROUTING = 43, IPS_PROTO_FRAGMENT = 44, IPS_PROTO_ESP = 50, IPS_PROTO_AH = 51,
-       IPS_PROTO_ICMP6 = 58, IPS_PROTO_NONE = 59, IPS_PROTO_DSTOPTS = 60, IPS_PROTO_HOPOPTS = 0,
-       IPS_PROTO_MOBILITY = 135, IPS_PROTO_SCTP = 132, IPS_PROTO_UDPLITE = 136 };
+enum {
+  IPS_PROTO_HOPOPTS = 0, IPS_PROTO_ICMP = 1, IPS_PROTO_IPIP = 4, IPS_PROTO_TCP = 6, IPS_PROTO_UDP = 17,
+  IPS_PROTO_DCCP = 33, IPS_PROTO_IPV6 = 41, IPS_PROTO_ROUTING = 43, IPS_PROTO_FRAGMENT = 44,
+  IPS_PROTO_ESP = 50, IPS_PROTO_AH = 51, IPS_PROTO_ICMP6 = 58, IPS_PROTO_NONE = 59, IPS_PROTO_DSTOPTS = 60,
+  IPS_PROTO_SCTP = 132, IPS_PROTO_MOBILITY = 135, IPS_PROTO_UDPLITE = 136,
+};
 
 /* ---- ips_parse.h: where things are in a packet ------------------------- */
 
@@ -74,9 +76,8 @@ static inline const uint8_t *ips_field_at(const uint8_t *ip, unsigned family, en
  * errors: the quoted packet's opposite field (an error *to* X quotes a packet *from* X:
  * f = DST changes the quote's source, f = SRC the quote's destination), where it equals the old address,
  * and the quote's own checksums as far as they are quoted; the outer ICMP sum.
- * Verdicts: BAD_QUOTE (f = DST and the quote's source is another; f = SRC and its destination is already the new
- * address), SHORT_L4 (ICMP error in a chained buffer).
- * Nothing is changed unless OK.
+ * Verdicts: BAD_QUOTE (f = DST and the quote's source is another; f = SRC and its destination is already the
+ * new address), SHORT_L4 (ICMP error in a chained buffer). Nothing is changed unless OK.
  *   void ips_clamp_mss(struct ips_pkt *p, const struct ips_view *v, unsigned mss);
  */
 
@@ -86,8 +87,8 @@ enum ips_error_kind { IPS_ERR_TTL, IPS_ERR_TOO_BIG, IPS_ERR_HOST_UNREACHABLE, IP
 /* Writes the ICMP error about p, quoting it as it is, to out (room bytes; needs
  * 1,280 for v6, 576 for v4). source: 16 bytes. Returns its length, 0 where RFC 1122 3.2.2 /
  * RFC 4443 2.4 forbid an error (about errors, non-first fragments, multicast, ...). mtu for TOO_BIG. */
-size_t ips_make_error(const struct ips_pkt *p, const struct ips_view *v, enum ips_error_kind kind, uint32_t mtu,
-                      const uint8_t *source, uint8_t *out, size_t room);
+size_t ips_make_error(const struct ips_pkt *p, const struct ips_view *v, enum ips_error_kind kind,
+                      uint32_t mtu, const uint8_t *source, uint8_t *out, size_t room);
 /* An ICMP/ICMPv6 echo request turned into its reply in place. */
 void ips_make_echo_reply(struct ips_pkt *p, const struct ips_view *v);
 
@@ -106,22 +107,26 @@ struct ips_hit {
   uint32_t counter;      /* cell, or IPS_NONE */
   uint8_t address[16];   /* the other side's address (kinds ENDPOINT, POLICY, ADDRESS) */
 };
-/* Inline in ips_table.h; `key` points at 4 or 16 bytes. False: address is in no network / no local prefix.
- * client: address of the far client, for policies (4 or 16 bytes).
- *   bool ips_find_global(const struct ips_root *r, unsigned family, const uint8_t *key, const uint8_t *client, struct ips_hit *h);
- *   // like ips_find_global for this node's own end points (IPS_EP_SELF): of a POLICY the own member, kind NONE where no
- *   // own end point has the address
- *   bool ips_find_global_self(const struct ips_root *r, unsigned family, const uint8_t *key, struct ips_hit *h);
- *   bool ips_find_local(const struct ips_root *r, unsigned family, const uint8_t *key, struct ips_hit *h);   // local -> global
- *   bool ips_in_network(const struct ips_root *r, unsigned family, const uint8_t *key);   // any Global Network of the root
- *   const struct ips_endpoint *ips_endpoint(const struct ips_root *r, uint32_t index);
- *   // tunnel addresses: is `address` one of our own (tunnel_local of any end point)? which end point record has
- *   // (remote, local)? returns index or IPS_NONE
- *   uint32_t ips_find_tunnel(const struct ips_root *r, unsigned family, const uint8_t *remote, const uint8_t *local);
- *   bool ips_is_tunnel_local(const struct ips_root *r, unsigned family, const uint8_t *address);
- *   uint32_t ips_policy_pick(const struct ips_root *r, uint32_t policy, unsigned family, const uint8_t *client, const uint8_t *global);
- *   const struct ips_image_header *ips_root_header(const struct ips_root *r);
- *   const struct ips_root *ips_tables_live(const struct ips_tables *t);   // acquire load
+/* Inline in ips_table.h. key, client, global, address: 4 or 16 bytes; client is the far one, for policies.
+ *
+ *   bool ips_find_global(r, family, key, client, struct ips_hit *h)
+ *     global -> local. False: the address is in no network.
+ *   bool ips_find_global_self(r, family, key, struct ips_hit *h)
+ *     The same for this node's own end points (IPS_EP_SELF): of a POLICY the own member, kind NONE where
+ *     no own end point has the address.
+ *   bool ips_find_local(r, family, key, struct ips_hit *h)
+ *     local -> global. False: the address is in no local prefix that this node maps back.
+ *   bool ips_in_network(r, family, key)
+ *     Is it in any Global Network of the root?
+ *   const struct ips_endpoint *ips_endpoint(r, index)
+ *   uint32_t ips_find_tunnel(r, family, remote, local)
+ *     The end point record with these tunnel addresses, or IPS_NONE.
+ *   bool ips_is_tunnel_local(r, family, address)
+ *     Is it one of our own: tunnel_local of any end point?
+ *   uint32_t ips_policy_pick(r, policy, family, client, global)
+ *   const struct ips_image_header *ips_root_header(r)
+ *   const struct ips_root *ips_tables_live(t)
+ *     The live generation, by an acquire load.
  */
 
 /* ---- ips_encap.h: IP-in-IP and GUE -------------------------------------- */
@@ -131,13 +136,14 @@ static inline unsigned ips_encap_overhead(const struct ips_endpoint_rec *e) {
   return e->encap == IPS_ENCAP_NONE && !e->tunnel_family ? 0
          : (e->tunnel_family == 4 ? 20u : 40u) + (e->encap == IPS_ENCAP_GUE ? 12u : 0u);
 }
-/*   int ips_encap(struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e, uint16_t entropy, uint16_t ip_id);
+/*   int ips_encap(struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e,
+ *                 uint16_t entropy, uint16_t ip_id);
  * Puts the outer headers before p (needs headroom; verdict NO_ROOM). p must not be GSO and its checksum
- * must be complete (ips_complete_csum). Outer TTL = inner TTL (traceroute through the tunnel), DSCP copied, ECN by
- * RFC 6040 normal mode, DF set (v4 outer) where the inner packet has DF or is v6.
+ * must be complete (ips_complete_csum). Outer TTL = inner TTL (traceroute through the tunnel), DSCP copied,
+ * ECN by RFC 6040 normal mode, DF set (v4 outer) where the inner packet has DF or is v6.
  *   int ips_decap(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_info *info);
- * Strips IP-in-IP or GUE; ECN by RFC 6040 4.2 (CE on Not-ECT inner: drop, TUNNEL_INNER); the lower of both TTLs
- * goes on. Validates the UDP checksum of GUE when it is not zero.
+ * Strips IP-in-IP or GUE; ECN by RFC 6040 4.2 (CE on Not-ECT inner: drop, TUNNEL_INNER); the lower of both
+ * TTLs goes on. Validates the UDP checksum of GUE when it is not zero.
  */
 
 /* ---- ips_gso.c / ips_gro.c: software segmentation and coalescing -------- */
@@ -145,13 +151,13 @@ static inline unsigned ips_encap_overhead(const struct ips_endpoint_rec *e) {
 /* Fills in a partial checksum. Verdict BAD_OFFLOAD if the fields lie. */
 int ips_complete_csum(struct ips_pkt *p);
 /* Calls emit for each segment of a GSO super-packet (TCP: seq, flags, IP id, lengths, sums; UDP_L4),
- * each with `headroom` writable bytes before it, built in scratch (bytes: headroom + IP and transport header +
- * gso_size). p stays as it is. Verdicts: BAD_OFFLOAD, NO_ROOM (scratch); then nothing was emitted. */
+ * each with `headroom` writable bytes before it, built in scratch (bytes: headroom + IP and transport header
+ * + gso_size). p stays as it is. Verdicts: BAD_OFFLOAD, NO_ROOM (scratch); then nothing was emitted. */
 int ips_segment(const struct ips_pkt *p, const struct ips_view *v, uint8_t *scratch, size_t scratch_bytes,
                 uint16_t headroom, ips_packet_fn emit, void *arg);
-/* Cuts an IPv4 packet without DF into pieces of at most mtu bytes; one that fits, of either family, is emitted as it
- * is. scratch: headroom + mtu bytes. Verdicts: TOO_BIG (IPv6, DF, or no room for a header and 8 bytes), BAD_OPTION,
- * BAD_OFFLOAD (segment first, complete the checksum first), NO_ROOM; then nothing was emitted. */
+/* Cuts an IPv4 packet without DF into pieces of at most mtu bytes; one that fits, of either family, is
+ * emitted as it is. scratch: headroom + mtu bytes. Verdicts: TOO_BIG (IPv6, DF, or no room for a header and 8
+ * bytes), BAD_OPTION, BAD_OFFLOAD (segment first, complete the checksum first), NO_ROOM: nothing emitted. */
 int ips_fragment4(const struct ips_pkt *p, const struct ips_view *v, uint32_t mtu, uint8_t *scratch,
                   size_t scratch_bytes, uint16_t headroom, ips_packet_fn emit, void *arg);
 

@@ -75,7 +75,7 @@ static inline uint16_t ips_csum_mend_partial(uint16_t field, uint16_t delta) {
   return ips_csum_add16(field, delta);
 }
 
-/* Sum of n bytes onto `sum`; an odd last byte counts as if a zero followed. Complement of its fold = checksum. */
+/* Sum of n bytes onto `sum`; a zero is thought behind an odd last one. Complement of its fold = checksum. */
 static inline uint64_t ips_csum_bytes(const void *bytes, size_t n, uint64_t sum) {
   const uint8_t *b = bytes;
   for (; n >= 8; n -= 8, b += 8) sum = ips_csum_add(sum, ips_ld64(b));
@@ -85,7 +85,8 @@ static inline uint64_t ips_csum_bytes(const void *bytes, size_t n, uint64_t sum)
 }
 
 /* Sum of the pseudo header of RFC 793 / RFC 8200 8.1 from the addresses in the IP header. */
-static inline uint64_t ips_csum_pseudo(const uint8_t *ip, unsigned family, unsigned proto, uint32_t l4_bytes) {
+static inline uint64_t ips_csum_pseudo(const uint8_t *ip, unsigned family, unsigned proto,
+                                       uint32_t l4_bytes) {
   uint64_t sum = (uint64_t)ips_be32(l4_bytes) + ips_be32(proto);
   return family == 4 ? ips_csum_bytes(ip + 12, 8, sum) : ips_csum_bytes(ip + 8, 32, sum);
 }

@@ -2,7 +2,8 @@
 #include "ips_digest.h"
 #include "ips_core.h"
 
-static const uint64_t odd[4] = {0xa24baed4963ee407u, 0x9fb21c651e98df25u, 0xd6e8feb86659fd93u, 0xc2b2ae3d27d4eb4fu};
+static const uint64_t odd[4] = {0xa24baed4963ee407u, 0x9fb21c651e98df25u, 0xd6e8feb86659fd93u,
+                                0xc2b2ae3d27d4eb4fu};
 
 static inline uint64_t rotate(uint64_t v, unsigned by) { return v << by | v >> (64 - by); }
 

@@ -20,7 +20,8 @@ static bool udp_sum_ok(const struct ips_pkt *p, const struct ips_view *v, uint32
   if (ips_ld16(udp + UDP_SUM) == 0) return true;
   if (p->csum != IPS_CSUM_FULL) return true; /* not on the wire yet: made on this machine */
   if (p->len < v->l4 + udp_len) return false; /* chained buffers: cannot be verified, so is not trusted */
-  return ips_csum_fold(ips_csum_bytes(udp, udp_len, ips_csum_pseudo(p->data, v->family, IPS_PROTO_UDP, udp_len))) == 0xffff;
+  uint64_t pseudo = ips_csum_pseudo(p->data, v->family, IPS_PROTO_UDP, udp_len);
+  return ips_csum_fold(ips_csum_bytes(udp, udp_len, pseudo)) == 0xffff;
 }
 
 static int open_gue(const struct ips_pkt *p, const struct ips_view *v, struct inside *in) {
@@ -82,7 +83,7 @@ static void set_ecn_and_ttl(uint8_t *ip, unsigned family, unsigned ecn, uint8_t 
   ip[7] = ttl;
 }
 
-/* Where a partial checksum belongs once `strip` bytes are gone: to the inner packet, or to the UDP header that goes. */
+/* Whose is a partial checksum once `strip` bytes are gone: the inner packet's, or of the UDP that goes? */
 static int strip_offload(struct ips_pkt *after, const struct ips_view *v, uint32_t strip) {
   if (after->gso_type != IPS_GSO_NONE) return IPS_BAD_OFFLOAD;
   if (after->csum == IPS_CSUM_EGRESS && v->proto == IPS_PROTO_UDP) after->csum = IPS_CSUM_FULL;
@@ -105,11 +106,13 @@ int ips_decap(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_inf
   verdict = strip_offload(&after, v, in.at);
   if (verdict != IPS_OK) return verdict;
   uint8_t *ip = p->data + in.at;
-  uint8_t tos = in.family == 4 ? ip[1] : (uint8_t)(ips_be16(ips_ld16(ip)) >> 4), ttl = in.family == 4 ? ip[8] : ip[7];
+  uint8_t tos = in.family == 4 ? ip[1] : (uint8_t)(ips_be16(ips_ld16(ip)) >> 4);
+  uint8_t ttl = in.family == 4 ? ip[8] : ip[7];
   int ecn = ips_ecn_decap(tos & IPS_ECN_MASK, v->tos & IPS_ECN_MASK);
   if (ecn < 0) return IPS_TUNNEL_INNER;
 
-  *info = (struct ips_tunnel_info){.encap = v->proto == IPS_PROTO_UDP ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP, .family = v->family};
+  *info = (struct ips_tunnel_info){.encap = v->proto == IPS_PROTO_UDP ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP,
+                                   .family = v->family};
   set_ecn_and_ttl(ip, in.family, (unsigned)ecn, ttl < v->ttl ? ttl : v->ttl);
   after.data = ip;
   after.total_len = length;
@@ -139,10 +142,11 @@ int ips_segment_packet(const struct ips_pkt *p, uint8_t *scratch, size_t scratch
   return verdict != IPS_OK ? verdict : ips_segment(&copy, &v, scratch, scratch_bytes, headroom, emit, arg);
 }
 
-int ips_fragment4_packet(const struct ips_pkt *p, uint32_t mtu, uint8_t *scratch, size_t scratch_bytes, uint16_t headroom,
-                         ips_packet_fn emit, void *arg) {
+int ips_fragment4_packet(const struct ips_pkt *p, uint32_t mtu, uint8_t *scratch, size_t scratch_bytes,
+                         uint16_t headroom, ips_packet_fn emit, void *arg) {
   struct ips_view v;
   struct ips_pkt copy = *p;
   int verdict = ips_parse(&copy, &v);
-  return verdict != IPS_OK ? verdict : ips_fragment4(&copy, &v, mtu, scratch, scratch_bytes, headroom, emit, arg);
+  if (verdict != IPS_OK) return verdict;
+  return ips_fragment4(&copy, &v, mtu, scratch, scratch_bytes, headroom, emit, arg);
 }

@@ -30,10 +30,12 @@ static inline void ips_write_header_sum(uint8_t *ip, uint32_t header) {
   ips_st16(ip + 10, (uint16_t)~ips_csum_fold(ips_csum_bytes(ip, header, 0)));
 }
 
-static inline uint8_t ips_proto_of_family(unsigned family) { return family == 4 ? IPS_PROTO_IPIP : IPS_PROTO_IPV6; }
+static inline uint8_t ips_proto_of_family(unsigned family) {
+  return family == 4 ? IPS_PROTO_IPIP : IPS_PROTO_IPV6;
+}
 
-static inline void ips_outer_v4(uint8_t *ip, const struct ips_view *v, const struct ips_endpoint_rec *e, uint32_t len,
-                                uint8_t proto, uint16_t ip_id) {
+static inline void ips_outer_v4(uint8_t *ip, const struct ips_view *v, const struct ips_endpoint_rec *e,
+                                uint32_t len, uint8_t proto, uint16_t ip_id) {
   bool df = v->family == 6 || v->dont_fragment;
   ip[0] = 0x45;
   ip[1] = v->tos;
@@ -47,8 +49,8 @@ static inline void ips_outer_v4(uint8_t *ip, const struct ips_view *v, const str
   ips_write_header_sum(ip, 20);
 }
 
-static inline void ips_outer_v6(uint8_t *ip, const struct ips_view *v, const struct ips_endpoint_rec *e, uint32_t payload,
-                                uint8_t proto, uint16_t entropy) {
+static inline void ips_outer_v6(uint8_t *ip, const struct ips_view *v, const struct ips_endpoint_rec *e,
+                                uint32_t payload, uint8_t proto, uint16_t entropy) {
   ips_st32(ip, ips_be32(0x60000000u | (uint32_t)v->tos << 20 | entropy));
   ips_st16(ip + 4, ips_be16((uint16_t)payload));
   ip[6] = proto;
@@ -57,8 +59,8 @@ static inline void ips_outer_v6(uint8_t *ip, const struct ips_view *v, const str
   memcpy(ip + 24, e->tunnel_remote, 16);
 }
 
-static inline void ips_gue_write(uint8_t *udp, const struct ips_endpoint_rec *e, uint32_t len, uint8_t inner_proto,
-                                 uint16_t entropy) {
+static inline void ips_gue_write(uint8_t *udp, const struct ips_endpoint_rec *e, uint32_t len,
+                                 uint8_t inner_proto, uint16_t entropy) {
   ips_st16(udp, ips_be16(IPS_GUE_ENTROPY_PORT | (entropy & 0x3fff)));
   ips_st16(udp + 2, ips_be16(e->gue_port));
   ips_st16(udp + 4, ips_be16((uint16_t)len));
@@ -71,13 +73,13 @@ static inline void ips_gue_write(uint8_t *udp, const struct ips_endpoint_rec *e,
 /* Puts the outer headers of end point e before p. entropy: a hash of the inner flow; ip_id: of an IPv4
  * outer header. Verdicts: NO_TUNNEL; BAD_OFFLOAD (segment first, complete the checksum first); NO_ROOM
  * (headroom, or more than 65,535 bytes). On OK p is the tunnel packet. */
-static inline int ips_encap(struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e, uint16_t entropy,
-                            uint16_t ip_id) {
+static inline int ips_encap(struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e,
+                            uint16_t entropy, uint16_t ip_id) {
   bool gue = e->encap == IPS_ENCAP_GUE;
   if (ips_unlikely(e->tunnel_family != 4 && e->tunnel_family != 6)) return IPS_NO_TUNNEL;
   if (ips_unlikely(p->gso_type != IPS_GSO_NONE || p->csum != IPS_CSUM_FULL)) return IPS_BAD_OFFLOAD;
   unsigned overhead = ips_encap_overhead(e);
-  uint32_t counted = v->ip_len + overhead - (e->tunnel_family == 6 ? 40 : 0); /* what the length field counts */
+  uint32_t counted = v->ip_len + overhead - (e->tunnel_family == 6 ? 40 : 0); /* by the length field */
   if (ips_unlikely(p->headroom < overhead || counted > UINT16_MAX)) return IPS_NO_ROOM;
 
   uint8_t inner_proto = ips_proto_of_family(v->family);

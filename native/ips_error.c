@@ -14,7 +14,8 @@ enum { HOPS = 64 };
 static const struct { uint8_t type4, code4, type6, code6; } messages[] = {
   [IPS_ERR_TTL] = {IPS_ICMP4_TIME, 0, IPS_ICMP6_TIME, 0},
   [IPS_ERR_TOO_BIG] = {IPS_ICMP4_UNREACHABLE, IPS_ICMP4_TOO_BIG, IPS_ICMP6_TOO_BIG, 0},
-  [IPS_ERR_HOST_UNREACHABLE] = {IPS_ICMP4_UNREACHABLE, IPS_ICMP4_HOST, IPS_ICMP6_UNREACHABLE, IPS_ICMP6_ADDRESS},
+  [IPS_ERR_HOST_UNREACHABLE] =
+    {IPS_ICMP4_UNREACHABLE, IPS_ICMP4_HOST, IPS_ICMP6_UNREACHABLE, IPS_ICMP6_ADDRESS},
   [IPS_ERR_ADMIN] = {IPS_ICMP4_UNREACHABLE, IPS_ICMP4_ADMIN, IPS_ICMP6_UNREACHABLE, IPS_ICMP6_ADMIN},
 };
 
@@ -44,8 +45,8 @@ static uint32_t wire_length(const struct ips_pkt *p, const struct ips_view *v) {
 }
 
 /* The quoted headers say `wire` bytes instead of those of the super-packet. */
-static void quote_first_segment(uint8_t *quote, uint32_t bytes, const struct ips_pkt *p, const struct ips_view *v,
-                                uint32_t wire) {
+static void quote_first_segment(uint8_t *quote, uint32_t bytes, const struct ips_pkt *p,
+                                const struct ips_view *v, uint32_t wire) {
   uint16_t length = ips_be16((uint16_t)(v->family == 4 ? wire : wire - 40));
   uint8_t *field = quote + (v->family == 4 ? 2 : 4);
   if (v->family == 4)
@@ -55,11 +56,11 @@ static void quote_first_segment(uint8_t *quote, uint32_t bytes, const struct ips
   if (p->gso_type == IPS_GSO_UDP)
     ips_st16(quote + v->l4 + 4, ips_be16((uint16_t)(wire - v->l4)));
   else if (wire < v->ip_len)
-    quote[v->l4 + IPS_TCP_FLAGS] &= (uint8_t)~(IPS_TCP_FIN | IPS_TCP_PSH); /* only the last segment carries them */
+    quote[v->l4 + IPS_TCP_FLAGS] &= (uint8_t)~(IPS_TCP_FIN | IPS_TCP_PSH); /* only the last segment's */
 }
 
 /* Fills in a checksum that an offload was to fill in, from `wire` bytes: the first `bytes` from
- * the quote (its headers may differ from p's), the others from p. Left alone where p does not hold them all. */
+ * the quote (its headers may differ from p's), the others from p. Left alone where p lacks some. */
 static void quote_checksum(uint8_t *quote, uint32_t bytes, const struct ips_pkt *p, const struct ips_view *v,
                            uint32_t wire) {
   const struct ips_l4_rule *rule = ips_l4_rule(v->family, v->proto);
@@ -121,8 +122,8 @@ void ips_icmp_seal(uint8_t *out, unsigned family, const uint8_t *source, const u
   ips_st16(out + header + IPS_ICMP_SUM, (uint16_t)~ips_csum_fold(sum));
 }
 
-size_t ips_make_error(const struct ips_pkt *p, const struct ips_view *v, enum ips_error_kind kind, uint32_t mtu,
-                      const uint8_t *source, uint8_t *out, size_t room) {
+size_t ips_make_error(const struct ips_pkt *p, const struct ips_view *v, enum ips_error_kind kind,
+                      uint32_t mtu, const uint8_t *source, uint8_t *out, size_t room) {
   bool is4 = v->family == 4;
   uint32_t header = is4 ? 20 : 40, limit = is4 ? IPS_ICMP4_LONGEST : IPS_ICMP6_LONGEST;
   if (room < limit || ips_all_zero(source, is4 ? 4 : 16)) return 0;
@@ -163,7 +164,8 @@ void ips_make_echo_reply(struct ips_pkt *p, const struct ips_view *v) {
   ips_st16(icmp + 2, field);
 }
 
-size_t ips_error_about(struct ips_pkt *p, int kind, uint32_t mtu, const uint8_t *source, uint8_t *out, size_t room) {
+size_t ips_error_about(struct ips_pkt *p, int kind, uint32_t mtu, const uint8_t *source, uint8_t *out,
+                       size_t room) {
   struct ips_view v;
   if (kind < IPS_ERR_TTL || kind > IPS_ERR_ADMIN || ips_parse(p, &v)) return 0;
   return ips_make_error(p, &v, (enum ips_error_kind)kind, mtu, source, out, room);
@@ -171,7 +173,8 @@ size_t ips_error_about(struct ips_pkt *p, int kind, uint32_t mtu, const uint8_t 
 
 int ips_answer_echo(struct ips_pkt *p) {
   struct ips_view v;
-  if (ips_parse(p, &v) || v.is_fragment || v.proto != (v.family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6)) return 0;
+  if (ips_parse(p, &v) || v.is_fragment || v.proto != (v.family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6))
+    return 0;
   if (p->data[v.l4] != (v.family == 4 ? IPS_ICMP4_ECHO : IPS_ICMP6_ECHO) || p->data[v.l4 + 1]) return 0;
   ips_make_echo_reply(p, &v);
   return 1;

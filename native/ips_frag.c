@@ -93,7 +93,8 @@ static uint32_t take_slot(struct ips_frag_table *t) {
 struct ips_frag_table *ips_frag_new(uint32_t datagrams, uint32_t held, uint32_t held_bytes, uint64_t seed) {
   uint32_t n = 1;
   while (n < (1u << 24) && n * WAYS < datagrams) n *= 2;
-  if (n * WAYS < datagrams || held == 0 || held >= 1u << 24 || held_bytes < 68 || held_bytes > 65535) return NULL;
+  if (n * WAYS < datagrams || held == 0 || held >= 1u << 24 || held_bytes < 68 || held_bytes > 65535)
+    return NULL;
   struct ips_frag_table *t = calloc(1, sizeof *t);
   if (!t) return NULL;
   t->slot_bytes = (sizeof(struct slot) + IPS_FRAG_HEADROOM + held_bytes + 63) & ~(size_t)63;
@@ -163,7 +164,8 @@ static struct entry *find(const struct place *at, const struct key *k) {
   return NULL;
 }
 
-static struct entry *find_or_add(struct ips_frag_table *t, const struct place *at, const struct key *k, uint64_t now_ns) {
+static struct entry *find_or_add(struct ips_frag_table *t, const struct place *at, const struct key *k,
+                                 uint64_t now_ns) {
   struct bucket *b = at->bucket;
   struct entry *e = find(at, k);
   for (unsigned i = 0; !e && i < WAYS; i++) {
@@ -189,7 +191,8 @@ static int read_ports(const struct ips_pkt *p, const struct ips_view *v, struct 
   bool ports = v->proto == IPS_PROTO_TCP || v->proto == IPS_PROTO_UDP || v->proto == IPS_PROTO_UDPLITE ||
                v->proto == IPS_PROTO_DCCP || v->proto == IPS_PROTO_SCTP;
   bool icmp = v->proto == (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6);
-  if (p->len < v->l4 + (icmp ? 8u : ports ? 4u : 0u)) return v->is_fragment ? IPS_SHORT_FIRST_FRAGMENT : IPS_SHORT_L4;
+  if (p->len < v->l4 + (icmp ? 8u : ports ? 4u : 0u))
+    return v->is_fragment ? IPS_SHORT_FIRST_FRAGMENT : IPS_SHORT_L4;
   if (ports) {
     flow->src_port = ips_be16(ips_ld16(l4));
     flow->dst_port = ips_be16(ips_ld16(l4 + 2));
@@ -214,7 +217,8 @@ static uint32_t keep_copy(struct ips_frag_table *t, const struct ips_pkt *p, uin
 }
 
 /* OK with *flow, if the ports are known. Else holds the copy in `slot`, if there is one. */
-static int look_up(struct ips_frag_table *t, const struct key *k, uint32_t slot, uint64_t now_ns, struct ips_frag_flow *flow) {
+static int look_up(struct ips_frag_table *t, const struct key *k, uint32_t slot, uint64_t now_ns,
+                   struct ips_frag_flow *flow) {
   struct place at = place_of(t, k);
   int verdict = IPS_FRAGMENTS_FULL;
   lock(&at.bucket->lock);
@@ -231,8 +235,8 @@ static int look_up(struct ips_frag_table *t, const struct key *k, uint32_t slot,
   return verdict;
 }
 
-int ips_frag_ports(struct ips_frag_table *t, const struct ips_pkt *p, const struct ips_view *v, uint64_t now_ns,
-                   struct ips_frag_flow *flow) {
+int ips_frag_ports(struct ips_frag_table *t, const struct ips_pkt *p, const struct ips_view *v,
+                   uint64_t now_ns, struct ips_frag_flow *flow) {
   *flow = (struct ips_frag_flow){0};
   if (v->fragment_at == 0) return read_ports(p, v, flow);
   struct key k = key_of(p, v);
@@ -271,8 +275,8 @@ static int decide(struct ips_frag_table *t, const struct key *k, uint64_t now_ns
   return verdict;
 }
 
-int ips_frag_learn(struct ips_frag_table *t, const struct ips_pkt *p, const struct ips_view *v, uint64_t now_ns,
-                   struct ips_frag_flow *flow, ips_packet_fn emit, void *arg) {
+int ips_frag_learn(struct ips_frag_table *t, const struct ips_pkt *p, const struct ips_view *v,
+                   uint64_t now_ns, struct ips_frag_flow *flow, ips_packet_fn emit, void *arg) {
   if (!v->is_fragment || v->fragment_at) return IPS_OK;
   struct key k = key_of(p, v);
   uint32_t held[IPS_FRAG_EARLY];
@@ -313,14 +317,15 @@ void ips_frag_stats(const struct ips_frag_table *t, struct ips_frag_stats *out) 
   out->conflicts = __atomic_load_n(&s->conflicts, __ATOMIC_RELAXED);
 }
 
-int ips_frag_ports_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t now_ns, struct ips_frag_flow *flow) {
+int ips_frag_ports_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t now_ns,
+                          struct ips_frag_flow *flow) {
   struct ips_view v;
   int verdict = ips_parse(p, &v);
   return verdict != IPS_OK ? verdict : ips_frag_ports(t, p, &v, now_ns, flow);
 }
 
-int ips_frag_learn_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t now_ns, struct ips_frag_flow *flow,
-                          ips_packet_fn emit, void *arg) {
+int ips_frag_learn_packet(struct ips_frag_table *t, struct ips_pkt *p, uint64_t now_ns,
+                          struct ips_frag_flow *flow, ips_packet_fn emit, void *arg) {
   struct ips_view v;
   int verdict = ips_parse(p, &v);
   return verdict != IPS_OK ? verdict : ips_frag_learn(t, p, &v, now_ns, flow, emit, arg);

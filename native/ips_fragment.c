@@ -33,7 +33,8 @@ static uint32_t later_header(const uint8_t *ip, uint32_t length, uint8_t out[IP4
   return to;
 }
 
-static void write_piece(uint8_t *ip, uint32_t header, const uint8_t *payload, uint32_t n, uint32_t offset, bool more) {
+static void write_piece(uint8_t *ip, uint32_t header, const uint8_t *payload, uint32_t n, uint32_t offset,
+                        bool more) {
   uint16_t flags = ips_be16(ips_ld16(ip + 6)) & (uint16_t)~(IPS_MF | IPS_FRAG_OFFSET);
   memcpy(ip + header, payload, n);
   ips_st16(ip + 2, ips_be16((uint16_t)(header + n)));
@@ -41,8 +42,8 @@ static void write_piece(uint8_t *ip, uint32_t header, const uint8_t *payload, ui
   ips_write_header_sum(ip, header);
 }
 
-int ips_fragment4(const struct ips_pkt *p, const struct ips_view *v, uint32_t mtu, uint8_t *scratch, size_t scratch_bytes,
-                  uint16_t headroom, ips_packet_fn emit, void *arg) {
+int ips_fragment4(const struct ips_pkt *p, const struct ips_view *v, uint32_t mtu, uint8_t *scratch,
+                  size_t scratch_bytes, uint16_t headroom, ips_packet_fn emit, void *arg) {
   if (p->gso_type != IPS_GSO_NONE || p->csum != IPS_CSUM_FULL || p->len < v->ip_len) return IPS_BAD_OFFLOAD;
   uint32_t header = v->family == 4 ? (p->data[0] & 15u) * 4 : 0;
   if (v->ip_len > mtu && (v->family != 4 || v->dont_fragment || mtu < header + 8)) return IPS_TOO_BIG;
@@ -65,7 +66,8 @@ int ips_fragment4(const struct ips_pkt *p, const struct ips_view *v, uint32_t mt
     uint32_t most = mtu - head;
     n = payload - at <= most ? payload - at : most & ~7u;
     memcpy(ip, at == 0 ? p->data : later, head);
-    write_piece(ip, head, p->data + header + at, n, v->fragment_at + at, v->more_fragments || at + n < payload);
+    write_piece(ip, head, p->data + header + at, n, v->fragment_at + at,
+                v->more_fragments || at + n < payload);
     piece = (struct ips_pkt){.data = ip, .len = head + n, .total_len = head + n, .headroom = headroom,
                              .counter = p->counter, .endpoint = p->endpoint};
     emit(arg, &piece);

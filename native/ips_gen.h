@@ -13,7 +13,9 @@
 #include "ips_mem.h"
 #include "ips_table.h"
 
-enum ips_section { IPS_IN_HEADER, IPS_IN_NETWORK, IPS_IN_ENDPOINT, IPS_IN_POLICY, IPS_IN_MEMBER, IPS_IN_BINDING };
+enum ips_section {
+  IPS_IN_HEADER, IPS_IN_NETWORK, IPS_IN_ENDPOINT, IPS_IN_POLICY, IPS_IN_MEMBER, IPS_IN_BINDING,
+};
 
 /* ---- ips_image.c: an image whose bytes were checked ---- */
 
@@ -29,12 +31,14 @@ struct ips_image {
   const struct ips_binding_rec *bindings;
 };
 /* Size, magic, version, digest, (term, revision) >= fence, base. False: *st says why. */
-bool ips_image_open(struct ips_mem *m, const void *bytes, size_t n, struct ips_image *image, struct ips_load_status *st);
+bool ips_image_open(struct ips_mem *m, const void *bytes, size_t n, struct ips_image *image,
+                    struct ips_load_status *st);
 void ips_image_close(struct ips_mem *m, struct ips_image *image);
 /* Everything that an end point, policy or member record can be judged by without the bindings. */
 bool ips_image_check(struct ips_mem *m, const struct ips_image *image, struct ips_load_status *st);
 
-static inline bool ips_refuse(struct ips_load_status *st, enum ips_load_error error, enum ips_section section, uint32_t index) {
+static inline bool ips_refuse(struct ips_load_status *st, enum ips_load_error error, enum ips_section section,
+                              uint32_t index) {
   *st = (struct ips_load_status){.error = (int)error, .section = (uint32_t)section, .index = index};
   return false;
 }
@@ -49,20 +53,26 @@ struct ips_records { struct ips_chunk *chunks; uint32_t n_chunks, count; };
 struct ips_position { uint32_t chunk, at; };
 struct ips_change { const struct ips_binding_rec *old, *now; }; /* NULL: was not there, is removed */
 
-int ips_record_order(const struct ips_binding_rec *a, const struct ips_binding_rec *b); /* < 0, 0 (same prefix), > 0 */
+/* < 0, 0 (same prefix), > 0 */
+int ips_record_order(const struct ips_binding_rec *a, const struct ips_binding_rec *b);
 static inline ips_u128 ips_global_of(const struct ips_binding_rec *b) { return ips_ld_address(6, b->global); }
 /* Copies n records. False: no memory, *out untouched. */
-bool ips_records_copy(struct ips_mem *m, struct ips_records *out, const struct ips_binding_rec *recs, uint32_t n);
+bool ips_records_copy(struct ips_mem *m, struct ips_records *out, const struct ips_binding_rec *recs,
+                      uint32_t n);
 /* base with the changes applied; chunks without a change are shared. */
 bool ips_records_merge(struct ips_mem *m, struct ips_records *out, const struct ips_records *base,
                        const struct ips_change *changes, uint32_t n);
 void ips_records_drop(struct ips_mem *m, struct ips_records *r);
-const struct ips_binding_rec *ips_records_find(const struct ips_records *r, const struct ips_binding_rec *same_prefix);
+const struct ips_binding_rec *ips_records_find(const struct ips_records *r,
+                                               const struct ips_binding_rec *same_prefix);
 /* The longest binding that covers `address` with at most max_len bits. */
-const struct ips_binding_rec *ips_records_cover(const struct ips_records *r, uint8_t family, ips_u128 address, unsigned max_len);
+const struct ips_binding_rec *ips_records_cover(const struct ips_records *r, uint8_t family, ips_u128 address,
+                                                unsigned max_len);
 /* First record not before (family, address, prefix_len); then one after the other; NULL at the end. */
-struct ips_position ips_records_seek(const struct ips_records *r, uint8_t family, ips_u128 address, unsigned prefix_len);
-static inline const struct ips_binding_rec *ips_records_next(const struct ips_records *r, struct ips_position *p) {
+struct ips_position ips_records_seek(const struct ips_records *r, uint8_t family, ips_u128 address,
+                                     unsigned prefix_len);
+static inline const struct ips_binding_rec *ips_records_next(const struct ips_records *r,
+                                                             struct ips_position *p) {
   if (p->chunk >= r->n_chunks) return NULL;
   const struct ips_binding_rec *b = r->chunks[p->chunk].at + p->at++;
   if (p->at == r->chunks[p->chunk].n) *p = (struct ips_position){p->chunk + 1, 0};
@@ -83,8 +93,8 @@ enum { IPS_CELLS_MAX = 1 << 28 };
 #define IPS_CELLS_EXHAUSTED (IPS_NONE - 1)
 /* `n` neighbours. IPS_NONE: no memory; IPS_CELLS_EXHAUSTED: there are no more numbers. */
 uint32_t ips_cells_take(struct ips_mem *m, struct ips_cells *c, uint32_t n);
-/* A sweep: begin, keep whatever can still be reached, end; the rest is free then. Due when `top` got to `sweep_at`,
- * which ips_cells_sweep_later sets from how many are in use. */
+/* A sweep: begin, keep whatever can still be reached, end; the rest is free then. Due when `top` got to
+ * `sweep_at`, which ips_cells_sweep_later sets from how many are in use. */
 void ips_cells_sweep_begin(struct ips_cells *c);
 void ips_cells_sweep_keep(struct ips_cells *c, uint32_t first, uint32_t n);
 void ips_cells_sweep_end(struct ips_cells *c);
@@ -102,7 +112,8 @@ void ips_lpm_trim(struct ips_mem *m, struct ips_lpm *s); /* drops empty tables *
 struct ips_value *ips_hash_put(struct ips_mem *m, struct ips_hash *t, ips_u128 key);
 /* Asks for the lines that ips_hash_put will touch. */
 void ips_hash_expect(const struct ips_hash *t, ips_u128 key);
-bool ips_hash_remove(struct ips_mem *m, struct ips_hash *t, ips_u128 key); /* absent is fine; false: no memory */
+/* An absent key is fine. False: no memory. */
+bool ips_hash_remove(struct ips_mem *m, struct ips_hash *t, ips_u128 key);
 
 /* ---- a generation ---- */
 
@@ -121,7 +132,9 @@ struct ips_content { /* may belong to two generations: a rollback publishes old 
 };
 enum ips_scope { IPS_NOT_MAPPED, IPS_MAPPED, IPS_MAPPED_SOFT };
 
-static inline const struct ips_network_rec *ips_networks(const struct ips_content *c) { return (const void *)c->sections; }
+static inline const struct ips_network_rec *ips_networks(const struct ips_content *c) {
+  return (const void *)c->sections;
+}
 static inline const struct ips_policy_rec *ips_policies(const struct ips_content *c) {
   const struct ips_image_header *h = &c->root.header;
   return (const void *)(c->sections + h->n_networks * sizeof(struct ips_network_rec) +
@@ -159,12 +172,14 @@ struct ips_build {
   bool patch;                     /* few bindings changed: indices are copied and mended, not made anew */
   struct ips_load_status *st;
 };
-/* NULL: *st says why. Of the image's header only flags, base_generation and (term, revision) were judged elsewhere. */
+/* NULL: *st says why. The image's header was judged before (ips_image.c, check_fence). */
 struct ips_content *ips_build(struct ips_mem *m, struct ips_cells *cells, const struct ips_image *image,
                               const struct ips_content *base, struct ips_load_status *st);
 void ips_content_drop(struct ips_mem *m, struct ips_content *c);
 uint64_t ips_content_digest(struct ips_content *c); /* of its complete image; computed once */
-static inline bool ips_no_memory(struct ips_build *b) { return ips_refuse(b->st, IPS_LOAD_NO_MEMORY, IPS_IN_HEADER, 0); }
+static inline bool ips_no_memory(struct ips_build *b) {
+  return ips_refuse(b->st, IPS_LOAD_NO_MEMORY, IPS_IN_HEADER, 0);
+}
 /* Index in the image of the binding with this prefix; IPS_NONE: it came from the base generation. */
 uint32_t ips_build_index(const struct ips_build *b, const struct ips_binding_rec *rec);
 
@@ -185,11 +200,11 @@ ips_slot ips_slot_of(const struct ips_binding_rec *b); /* of its first address *
 struct ips_claims { const struct ips_member_rec *members; uint32_t n, at, single; };
 struct ips_claims ips_claims_of(const struct ips_content *c, const struct ips_binding_rec *b);
 /* False at the end; else the end point and the first local address there. */
-bool ips_claims_next(const struct ips_content *c, const struct ips_binding_rec *b, struct ips_claims *i, uint32_t *endpoint,
-                     ips_u128 *local);
+bool ips_claims_next(const struct ips_content *c, const struct ips_binding_rec *b, struct ips_claims *i,
+                     uint32_t *endpoint, ips_u128 *local);
 
 /* ips_reclaim.c */
-void ips_retire(struct ips_tables *t, struct ips_gen *g);    /* it is neither live nor needed: free it when nobody looks */
+void ips_retire(struct ips_tables *t, struct ips_gen *g);    /* neither live nor needed: free it in time */
 struct ips_mem *ips_tables_mem(struct ips_tables *t);        /* for tests of refused memory */
 struct ips_shared *ips_shared_new(void);                     /* ips_shared.c; NULL: no memory */
 void ips_shared_free(struct ips_shared *s);

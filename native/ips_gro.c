@@ -67,7 +67,8 @@ static void finish(struct flow *f, struct ips_pkt *p) {
   } else {
     ips_st16(f->ip + 4, ips_be16((uint16_t)l4_len));
   }
-  ips_st16(f->ip + f->l4 + IPS_TCP_SUM, ips_csum_fold(ips_csum_pseudo(f->ip, f->family, IPS_PROTO_TCP, l4_len)));
+  ips_st16(f->ip + f->l4 + IPS_TCP_SUM,
+           ips_csum_fold(ips_csum_pseudo(f->ip, f->family, IPS_PROTO_TCP, l4_len)));
   p->gso_type = IPS_GSO_TCP;
   p->gso_size = f->size;
   p->gso_flags = f->fixed_id ? IPS_GSO_FIXED_ID : 0;
@@ -99,7 +100,8 @@ void ips_gro_flush(struct ips_gro *g, ips_packet_fn emit, void *arg) {
 }
 
 /* A fragment has no ports: whatever is held between its two addresses goes first. */
-static void close_pair(struct ips_gro *g, const struct ips_pkt *p, const struct ips_view *v, ips_packet_fn emit, void *arg) {
+static void close_pair(struct ips_gro *g, const struct ips_pkt *p, const struct ips_view *v,
+                       ips_packet_fn emit, void *arg) {
   const uint8_t *addresses = ips_field_at(p->data, v->family, IPS_SRC);
   for (unsigned i = 0; i < g->flows; i++) {
     struct flow *f = &g->flow[i];
@@ -114,15 +116,19 @@ static void close_pair(struct ips_gro *g, const struct ips_pkt *p, const struct 
 static uint32_t hash_of(const struct ips_pkt *p, const struct ips_view *v) {
   const uint8_t *a = ips_field_at(p->data, v->family, IPS_SRC);
   uint64_t h = ips_ld32(p->data + v->l4);
-  for (unsigned i = 0; i < (v->family == 4 ? 8u : 32u); i += 8) h = (h ^ ips_ld64(a + i)) * 0x9e3779b97f4a7c15ull;
+  for (unsigned i = 0; i < (v->family == 4 ? 8u : 32u); i += 8)
+    h = (h ^ ips_ld64(a + i)) * 0x9e3779b97f4a7c15ull;
   return (uint32_t)(h >> 32);
 }
 
-static struct flow *find(struct ips_gro *g, const struct ips_pkt *p, const struct ips_view *v, uint32_t hash) {
+static struct flow *find(struct ips_gro *g, const struct ips_pkt *p, const struct ips_view *v,
+                         uint32_t hash) {
   for (unsigned i = 0; i < g->flows; i++) {
     struct flow *f = &g->flow[i];
-    if (f->segments && f->hash == hash && f->family == v->family && ips_ld32(f->ip + f->l4) == ips_ld32(p->data + v->l4) &&
-        memcmp(ips_field_at(f->ip, f->family, IPS_SRC), ips_field_at(p->data, v->family, IPS_SRC), v->family == 4 ? 8 : 32) == 0)
+    if (f->segments && f->hash == hash && f->family == v->family &&
+        ips_ld32(f->ip + f->l4) == ips_ld32(p->data + v->l4) &&
+        memcmp(ips_field_at(f->ip, f->family, IPS_SRC), ips_field_at(p->data, v->family, IPS_SRC),
+               v->family == 4 ? 8 : 32) == 0)
       return f;
   }
   return NULL;
@@ -132,14 +138,16 @@ static struct flow *find(struct ips_gro *g, const struct ips_pkt *p, const struc
 static uint32_t joinable(const struct ips_pkt *p, const struct ips_view *v) {
   const uint8_t *tcp = p->data + v->l4;
   uint32_t headers = v->l4 + ips_tcp_header(tcp);
-  if (v->l4 != (v->family == 4 ? 20 : 40) || p->csum != IPS_CSUM_FULL || p->gso_type != IPS_GSO_NONE) return 0;
+  if (v->l4 != (v->family == 4 ? 20 : 40) || p->csum != IPS_CSUM_FULL || p->gso_type != IPS_GSO_NONE)
+    return 0;
   if (p->len != v->ip_len || headers < v->l4 + 20u || headers >= p->len || p->len > MAX_PACKET) return 0;
   if ((tcp[IPS_TCP_FLAGS] & (IPS_TCP_ACK | IPS_TCP_SYN | IPS_TCP_RST | IPS_TCP_URG)) != IPS_TCP_ACK) return 0;
-  return ips_ld16(tcp + IPS_TCP_SUM) == 0xffff ? 0 : headers; /* another way to write 0: would not come back */
+  return ips_ld16(tcp + IPS_TCP_SUM) == 0xffff ? 0 : headers; /* another 0: would not come back as it is */
 }
 
 /* Copies the payload to its place behind the flow's and verifies p's checksum on the way. */
-static bool copy_payload(struct flow *f, uint32_t at, const struct ips_pkt *p, const struct ips_view *v, uint32_t headers) {
+static bool copy_payload(struct flow *f, uint32_t at, const struct ips_pkt *p, const struct ips_view *v,
+                         uint32_t headers) {
   uint64_t sum = ips_copy_sum(f->ip + at, p->data + headers, p->len - headers);
   sum = ips_csum_add(sum, ips_csum_pseudo(p->data, v->family, IPS_PROTO_TCP, p->len - v->l4));
   return ips_csum_fold(ips_csum_bytes(p->data + v->l4, headers - v->l4, sum)) == 0xffff;
@@ -156,18 +164,22 @@ static bool same_ip_header(const struct flow *f, const uint8_t *ip) {
 
 static bool same_tcp_header(const struct flow *f, const uint8_t *tcp) {
   const uint8_t *head = f->ip + f->l4;
-  uint8_t differing = (uint8_t)(head[IPS_TCP_FLAGS] ^ tcp[IPS_TCP_FLAGS]) & (uint8_t)~(IPS_TCP_FIN | IPS_TCP_PSH | IPS_TCP_CWR);
-  return ips_be32(ips_ld32(tcp + 4)) == f->next_seq && ips_ld32(head + 8) == ips_ld32(tcp + 8) && head[12] == tcp[12] &&
-         differing == 0 && !(tcp[IPS_TCP_FLAGS] & IPS_TCP_CWR) && ips_ld16(head + 14) == ips_ld16(tcp + 14) &&
+  uint8_t differing = (uint8_t)(head[IPS_TCP_FLAGS] ^ tcp[IPS_TCP_FLAGS]) &
+                      (uint8_t)~(IPS_TCP_FIN | IPS_TCP_PSH | IPS_TCP_CWR);
+  return ips_be32(ips_ld32(tcp + 4)) == f->next_seq && ips_ld32(head + 8) == ips_ld32(tcp + 8) &&
+         head[12] == tcp[12] && differing == 0 && !(tcp[IPS_TCP_FLAGS] & IPS_TCP_CWR) &&
+         ips_ld16(head + 14) == ips_ld16(tcp + 14) &&
          memcmp(head + 18, tcp + 18, f->headers - f->l4 - 18) == 0; /* urgent pointer, options */
 }
 
 /* False: p does not continue the flow. Else it is in, and *last says that nothing can follow. */
-static bool append(struct flow *f, const struct ips_pkt *p, const struct ips_view *v, uint32_t headers, bool *last) {
+static bool append(struct flow *f, const struct ips_pkt *p, const struct ips_view *v, uint32_t headers,
+                   bool *last) {
   const uint8_t *tcp = p->data + v->l4;
   uint32_t payload = p->len - headers;
   if (payload > f->size || f->len + payload > MAX_PACKET || headers != f->headers) return false;
-  if (!same_ip_header(f, p->data) || !same_tcp_header(f, tcp) || !copy_payload(f, f->len, p, v, headers)) return false;
+  if (!same_ip_header(f, p->data) || !same_tcp_header(f, tcp) || !copy_payload(f, f->len, p, v, headers))
+    return false;
   if (f->segments == 1 && f->family == 4) f->fixed_id = ips_be16(ips_ld16(p->data + 4)) == f->first_id;
   f->segments++;
   f->len += payload;
@@ -183,8 +195,8 @@ static struct flow *free_flow(struct ips_gro *g, ips_packet_fn emit, void *arg) 
     if (!g->flow[i].segments) return &g->flow[i];
 }
 
-static int open_flow(struct ips_gro *g, struct flow *f, const struct ips_pkt *p, const struct ips_view *v, uint32_t headers,
-                     uint32_t hash) {
+static int open_flow(struct ips_gro *g, struct flow *f, const struct ips_pkt *p, const struct ips_view *v,
+                     uint32_t headers, uint32_t hash) {
   if (!copy_payload(f, headers, p, v, headers)) return IPS_OK;
   memcpy(f->ip, p->data, headers);
   f->len = p->len;
@@ -204,7 +216,8 @@ static int open_flow(struct ips_gro *g, struct flow *f, const struct ips_pkt *p,
   return IPS_COALESCED;
 }
 
-int ips_gro_push(struct ips_gro *g, const struct ips_pkt *p, const struct ips_view *v, ips_packet_fn emit, void *arg) {
+int ips_gro_push(struct ips_gro *g, const struct ips_pkt *p, const struct ips_view *v, ips_packet_fn emit,
+                 void *arg) {
   if (v->proto != IPS_PROTO_TCP) return IPS_OK;
   if (v->is_fragment || p->len < v->l4 + 20u) {
     close_pair(g, p, v, emit, arg);

@@ -21,7 +21,8 @@ struct ips_gro *ips_gro_new(unsigned flows, uint16_t headroom);
 void ips_gro_free(struct ips_gro *g); /* drops what is held: flush first */
 /* COALESCED: p was copied in and is done. OK: p is not for us, send it now; held packets of its flow were
  * emitted before. */
-int ips_gro_push(struct ips_gro *g, const struct ips_pkt *p, const struct ips_view *v, ips_packet_fn emit, void *arg);
+int ips_gro_push(struct ips_gro *g, const struct ips_pkt *p, const struct ips_view *v, ips_packet_fn emit,
+                 void *arg);
 /* Emits everything held, in the order in which the flows were opened. */
 void ips_gro_flush(struct ips_gro *g, ips_packet_fn emit, void *arg);
 #endif

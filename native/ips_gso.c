@@ -53,13 +53,14 @@ static int open_job(struct job *j, const struct ips_pkt *p, const struct ips_vie
   bool tcp = p->gso_type == IPS_GSO_TCP;
   uint32_t l4_min = tcp ? 20 : 8;
   *j = (struct job){.p = p, .v = v};
-  if ((!tcp && p->gso_type != IPS_GSO_UDP) || p->gso_size == 0 || v->proto != (tcp ? IPS_PROTO_TCP : IPS_PROTO_UDP) ||
-      v->is_fragment || v->frag_header || v->has_ah || p->len < v->ip_len || v->l4 + l4_min > v->ip_len)
+  if ((!tcp && p->gso_type != IPS_GSO_UDP) || p->gso_size == 0 ||
+      v->proto != (tcp ? IPS_PROTO_TCP : IPS_PROTO_UDP) || v->is_fragment || v->frag_header || v->has_ah ||
+      p->len < v->ip_len || v->l4 + l4_min > v->ip_len)
     return IPS_BAD_OFFLOAD;
   const uint8_t *l4 = p->data + v->l4;
   uint32_t l4_header = tcp ? ips_tcp_header(l4) : 8;
   if (l4_header < l4_min || v->l4 + l4_header > v->ip_len) return IPS_BAD_OFFLOAD;
-  if (tcp && l4[IPS_TCP_FLAGS] & (IPS_TCP_SYN | IPS_TCP_RST)) return IPS_BAD_OFFLOAD; /* neither can be repeated */
+  if (tcp && l4[IPS_TCP_FLAGS] & (IPS_TCP_SYN | IPS_TCP_RST)) return IPS_BAD_OFFLOAD; /* not to be repeated */
   if (v->l4 + l4_header + p->gso_size - (v->family == 6 ? 40 : 0) > UINT16_MAX) return IPS_BAD_OFFLOAD;
   j->headers = v->l4 + l4_header;
   j->payload = v->ip_len - j->headers;
@@ -74,7 +75,8 @@ static void write_ip(uint8_t *ip, const struct job *j, uint32_t len, uint32_t in
     return;
   }
   ips_st16(ip + 2, ips_be16((uint16_t)len));
-  if (!(j->p->gso_flags & IPS_GSO_FIXED_ID)) ips_st16(ip + 4, ips_be16((uint16_t)(ips_be16(ips_ld16(ip + 4)) + index)));
+  if (!(j->p->gso_flags & IPS_GSO_FIXED_ID))
+    ips_st16(ip + 4, ips_be16((uint16_t)(ips_be16(ips_ld16(ip + 4)) + index)));
   ips_write_header_sum(ip, (ip[0] & 15u) * 4);
 }
 
@@ -111,8 +113,8 @@ int ips_segment(const struct ips_pkt *p, const struct ips_view *v, uint8_t *scra
     uint64_t payload_sum = ips_copy_sum(ip + j.headers, p->data + j.headers + at, n);
     write_ip(ip, &j, j.headers + n, index++);
     write_l4(ip, &j, at, n, payload_sum);
-    struct ips_pkt segment = {.data = ip, .len = j.headers + n, .total_len = j.headers + n, .headroom = headroom,
-                              .counter = p->counter, .endpoint = p->endpoint};
+    struct ips_pkt segment = {.data = ip, .len = j.headers + n, .total_len = j.headers + n,
+                              .headroom = headroom, .counter = p->counter, .endpoint = p->endpoint};
     emit(arg, &segment);
     at += n;
   } while (at < j.payload);

@@ -10,10 +10,15 @@
 _Static_assert(sizeof(struct ips_hash_page) <= IPS_PAGE_BYTES, "a hash page is a page");
 _Static_assert(sizeof(struct ips_key) * IPS_BUCKET == 64, "a bucket's keys are one cache line");
 
-enum { PAGE_LIMIT = IPS_HASH_CELLS * 7 / 8, MEAN_LIMIT = IPS_HASH_CELLS * 3 / 4, MAX_LENGTHS = 129, MAX_PAGES_LOG2 = 22 };
+enum {
+  PAGE_LIMIT = IPS_HASH_CELLS * 7 / 8, MEAN_LIMIT = IPS_HASH_CELLS * 3 / 4, MAX_LENGTHS = 129,
+  MAX_PAGES_LOG2 = 22,
+};
 
 static bool is_free(struct ips_key k) { return (k.hi | k.lo) == 0; }
-static bool is_full(const struct ips_hash_page *p, uint32_t bucket) { return !is_free(p->keys[bucket * IPS_BUCKET + IPS_BUCKET - 1]); }
+static bool is_full(const struct ips_hash_page *p, uint32_t bucket) {
+  return !is_free(p->keys[bucket * IPS_BUCKET + IPS_BUCKET - 1]);
+}
 static uint32_t after(uint32_t bucket) { return bucket + 1 == IPS_BUCKETS ? 0 : bucket + 1; }
 
 static bool init(struct ips_mem *m, struct ips_hash *t, unsigned prefix_len, unsigned log2_pages) {
@@ -21,7 +26,8 @@ static bool init(struct ips_mem *m, struct ips_hash *t, unsigned prefix_len, uns
   *t = (struct ips_hash){.mask_hi = ips_hi(mask), .mask_lo = ips_lo(mask), .prefix_len = (uint8_t)prefix_len,
                          .shift = (uint8_t)(63 - log2_pages)};
   t->pages = ips_alloc(m, ips_hash_pages(t) * sizeof *t->pages);
-  for (uint32_t i = 0; t->pages && i < ips_hash_pages(t); i++) t->pages[i] = (void *)(uintptr_t)ips_empty_page;
+  for (uint32_t i = 0; t->pages && i < ips_hash_pages(t); i++)
+    t->pages[i] = (void *)(uintptr_t)ips_empty_page;
   return t->pages;
 }
 
@@ -38,7 +44,10 @@ static uint32_t locate(const struct ips_hash_page *page, uint64_t hash, struct i
       if (is_free(page->keys[i]) || (page->keys[i].hi == key.hi && page->keys[i].lo == key.lo)) return i;
 }
 
-static enum { PLACED, NO_ROOM, NO_MEMORY } place(struct ips_mem *m, struct ips_hash *t, struct ips_key key, struct ips_value **value) {
+enum placing { PLACED, NO_ROOM, NO_MEMORY };
+
+static enum placing place(struct ips_mem *m, struct ips_hash *t, struct ips_key key,
+                          struct ips_value **value) {
   uint64_t hash = ips_hash_of(key.hi, key.lo);
   struct ips_hash_page **at = &t->pages[(hash >> 1) >> t->shift], *page = ips_page_own(m, *at);
   if (!page) return NO_MEMORY;
@@ -58,7 +67,7 @@ static enum { PLACED, NO_ROOM, NO_MEMORY } place(struct ips_mem *m, struct ips_h
 static bool rebuild(struct ips_mem *m, struct ips_hash *t, unsigned log2_pages) {
   struct ips_hash wider;
   struct ips_value *v;
-  int result = PLACED;
+  enum placing result = PLACED;
   if (log2_pages > MAX_PAGES_LOG2 || !init(m, &wider, t->prefix_len, log2_pages)) return false;
   for (uint32_t i = 0; i < ips_hash_pages(t) && result == PLACED; i++)
     for (uint32_t c = 0; c < IPS_HASH_CELLS && result == PLACED; c++)
@@ -109,7 +118,8 @@ static void close_hole(struct ips_hash_page *page, uint32_t hole) {
     for (uint32_t b = after(bucket); hole == IPS_HASH_CELLS; b = after(b)) {
       for (uint32_t i = b * IPS_BUCKET; i < (b + 1) * IPS_BUCKET && !is_free(page->keys[i]); i++) {
         uint32_t home = ips_bucket_of(ips_hash_of(page->keys[i].hi, page->keys[i].lo));
-        uint32_t walked = (b + IPS_BUCKETS - home) % IPS_BUCKETS, back = (b + IPS_BUCKETS - bucket) % IPS_BUCKETS;
+        uint32_t walked = (b + IPS_BUCKETS - home) % IPS_BUCKETS,
+                 back = (b + IPS_BUCKETS - bucket) % IPS_BUCKETS;
         if (walked < back) continue;
         page->keys[last] = page->keys[i], page->values[last] = page->values[i];
         hole = i;

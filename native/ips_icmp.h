@@ -16,14 +16,17 @@ enum {
   IPS_ICMP6_ADMIN = 1, IPS_ICMP6_ADDRESS = 3, /* codes of UNREACHABLE */
   IPS_ICMP6_FIRST_INFORMATIONAL = 128,
 };
-enum { IPS_ICMP4_LONGEST = 576, IPS_ICMP6_LONGEST = 1280 }; /* bytes of an error: RFC 1812 4.3.2.3, RFC 4443 2.4 (c) */
+/* Bytes of an error with its IP header: RFC 1812 4.3.2.3, RFC 4443 2.4 (c). */
+enum { IPS_ICMP4_LONGEST = 576, IPS_ICMP6_LONGEST = 1280 };
 
 /* Errors that quote the packet they are about; of ICMPv6 those that are defined. */
 static inline bool ips_icmp_quotes(unsigned family, unsigned type) {
   enum {
-    ERRORS4 = 1 << IPS_ICMP4_UNREACHABLE | 1 << 4 /* source quench */ | 1 << 5 /* redirect */ | 1 << IPS_ICMP4_TIME |
+    QUENCH4 = 4, REDIRECT4 = 5,
+    ERRORS4 = 1 << IPS_ICMP4_UNREACHABLE | 1 << QUENCH4 | 1 << REDIRECT4 | 1 << IPS_ICMP4_TIME |
               1 << IPS_ICMP4_PARAMETER,
-    ERRORS6 = 1 << IPS_ICMP6_UNREACHABLE | 1 << IPS_ICMP6_TOO_BIG | 1 << IPS_ICMP6_TIME | 1 << IPS_ICMP6_PARAMETER,
+    ERRORS6 = 1 << IPS_ICMP6_UNREACHABLE | 1 << IPS_ICMP6_TOO_BIG | 1 << IPS_ICMP6_TIME |
+              1 << IPS_ICMP6_PARAMETER,
   };
   return type < 16 && ((family == 4 ? ERRORS4 : ERRORS6) >> type & 1);
 }
@@ -32,7 +35,7 @@ static inline bool ips_icmp6_may_be_reported(unsigned type) {
   return type >= IPS_ICMP6_FIRST_INFORMATIONAL && type != IPS_ICMP6_REDIRECT;
 }
 
-/* ips_error.c. Finishes an error of `bytes` bytes at `out`, where the ICMP message lies ready behind the room for
- * a plain IP header, its checksum 0: writes the IP header and the checksum. */
+/* ips_error.c. Finishes an error of `bytes` bytes at `out`, where the ICMP message lies ready behind the room
+ * for a plain IP header, its checksum 0: writes the IP header and the checksum. */
 void ips_icmp_seal(uint8_t *out, unsigned family, const uint8_t *source, const uint8_t *to, uint32_t bytes);
 #endif

@@ -11,8 +11,9 @@ enum { MAX_SMALL = 65535, MAX_BINDINGS = 1 << 28 };
 
 /* Records are read where they lie, compared as bytes, and written by NumPy: no padding, 8-byte steps. */
 _Static_assert(sizeof(struct ips_image_header) == 144 && sizeof(struct ips_network_rec) == 24 &&
-               sizeof(struct ips_endpoint_rec) == 64 && sizeof(struct ips_policy_rec) == 24 &&
-               sizeof(struct ips_member_rec) == 8 && sizeof(struct ips_binding_rec) == 48, "layout of an image");
+                 sizeof(struct ips_endpoint_rec) == 64 && sizeof(struct ips_policy_rec) == 24 &&
+                 sizeof(struct ips_member_rec) == 8 && sizeof(struct ips_binding_rec) == 48,
+               "layout of an image");
 
 #define HEADER(error) return ips_refuse(st, error, IPS_IN_HEADER, 0)
 
@@ -20,14 +21,16 @@ static bool check_sizes(const struct ips_image_header *h, size_t n, struct ips_l
   if (h->magic != IPS_IMAGE_MAGIC) HEADER(IPS_LOAD_BAD_MAGIC);
   if (h->version != IPS_IMAGE_VERSION) HEADER(IPS_LOAD_BAD_VERSION);
   if (h->header_bytes != sizeof *h || h->network_bytes != sizeof(struct ips_network_rec) ||
-      h->endpoint_bytes != sizeof(struct ips_endpoint_rec) || h->policy_bytes != sizeof(struct ips_policy_rec) ||
-      h->member_bytes != sizeof(struct ips_member_rec) || h->binding_bytes != sizeof(struct ips_binding_rec))
+      h->endpoint_bytes != sizeof(struct ips_endpoint_rec) ||
+      h->policy_bytes != sizeof(struct ips_policy_rec) || h->member_bytes != sizeof(struct ips_member_rec) ||
+      h->binding_bytes != sizeof(struct ips_binding_rec))
     HEADER(IPS_LOAD_BAD_RECORD_SIZE);
-  if (h->n_networks > MAX_SMALL || h->n_endpoints > MAX_SMALL || h->n_policies > MAX_SMALL || h->n_bindings > MAX_BINDINGS)
+  if (h->n_networks > MAX_SMALL || h->n_endpoints > MAX_SMALL || h->n_policies > MAX_SMALL ||
+      h->n_bindings > MAX_BINDINGS)
     HEADER(IPS_LOAD_TOO_LARGE);
-  uint64_t total = sizeof *h + (uint64_t)h->n_networks * h->network_bytes + (uint64_t)h->n_endpoints * h->endpoint_bytes +
-                   (uint64_t)h->n_policies * h->policy_bytes + (uint64_t)h->n_members * h->member_bytes +
-                   (uint64_t)h->n_bindings * h->binding_bytes;
+  uint64_t total = sizeof *h + (uint64_t)h->n_networks * h->network_bytes +
+                   (uint64_t)h->n_endpoints * h->endpoint_bytes + (uint64_t)h->n_policies * h->policy_bytes +
+                   (uint64_t)h->n_members * h->member_bytes + (uint64_t)h->n_bindings * h->binding_bytes;
   if (total != h->total_bytes || total > n) HEADER(IPS_LOAD_TRUNCATED);
   return true;
 }
@@ -35,20 +38,23 @@ static bool check_sizes(const struct ips_image_header *h, size_t n, struct ips_l
 /* Bits and bytes that mean nothing in this version must be zero, so that a later one can use them. */
 static bool check_header(const struct ips_image_header *h, struct ips_load_status *st) {
   const uint32_t flags = IPS_IMAGE_DELTA | IPS_IMAGE_ANTISPOOF;
-  const uint32_t roles = IPS_ROLE_OUTER | IPS_ROLE_INNER | IPS_ROLE_REPLY_TUNNEL | IPS_ROLE_REPLY_LOCAL | IPS_ROLE_REPLY_GLOBAL;
+  const uint32_t roles = IPS_ROLE_OUTER | IPS_ROLE_INNER | IPS_ROLE_REPLY_TUNNEL | IPS_ROLE_REPLY_LOCAL |
+                         IPS_ROLE_REPLY_GLOBAL;
   if (h->flags & ~flags || h->roles & ~roles || h->reserved) HEADER(IPS_LOAD_BAD_VERSION);
   if (!ips_all_zero(h->icmp_source4 + 4, 12)) HEADER(IPS_LOAD_BAD_FAMILY);
   if (h->reply_policy != IPS_NONE && h->reply_policy >= h->n_policies) HEADER(IPS_LOAD_BAD_TARGET);
   return true;
 }
 
-bool ips_image_open(struct ips_mem *m, const void *bytes, size_t n, struct ips_image *image, struct ips_load_status *st) {
+bool ips_image_open(struct ips_mem *m, const void *bytes, size_t n, struct ips_image *image,
+                    struct ips_load_status *st) {
   *image = (struct ips_image){0};
   struct ips_image_header *h = &image->header;
   if (n < sizeof *h) HEADER(IPS_LOAD_TRUNCATED);
   memcpy(h, bytes, sizeof *h);
   if (!check_sizes(h, n, st)) return false;
-  if (h->digest != ips_digest((const uint8_t *)bytes + sizeof *h, h->total_bytes - sizeof *h)) HEADER(IPS_LOAD_BAD_DIGEST);
+  if (h->digest != ips_digest((const uint8_t *)bytes + sizeof *h, h->total_bytes - sizeof *h))
+    HEADER(IPS_LOAD_BAD_DIGEST);
   if (!check_header(h, st)) return false;
   const uint8_t *at = (const uint8_t *)bytes;
   if ((uintptr_t)bytes % 8) {
@@ -73,7 +79,8 @@ void ips_image_close(struct ips_mem *m, struct ips_image *image) { ips_release(m
 
 static bool is_prefix(unsigned family, const uint8_t address[16], unsigned prefix_len, unsigned shortest) {
   unsigned longest = family == 4 ? 32 : 128;
-  return prefix_len >= shortest && prefix_len <= longest && (ips_ld_address(6, address) & ~ips_mask(prefix_len)) == 0;
+  return prefix_len >= shortest && prefix_len <= longest &&
+         (ips_ld_address(6, address) & ~ips_mask(prefix_len)) == 0;
 }
 
 static bool check_network(const struct ips_network_rec *n, uint32_t i, struct ips_load_status *st) {
@@ -81,7 +88,8 @@ static bool check_network(const struct ips_network_rec *n, uint32_t i, struct ip
   if (n->family != 4 && n->family != 6) HERE(IPS_LOAD_BAD_FAMILY);
   if (!is_prefix(n->family, n->prefix, n->prefix_len, IPS_MIN_NETWORK_BITS)) HERE(IPS_LOAD_BAD_PREFIX);
   bool has_zero = ips_all_zero(n->prefix, 16); /* the unspecified address is in it */
-  if (has_zero || n->unmatched > IPS_UNMATCHED_PASS || !ips_all_zero(n->reserved, sizeof n->reserved)) HERE(IPS_LOAD_BAD_NETWORK);
+  if (has_zero || n->unmatched > IPS_UNMATCHED_PASS || !ips_all_zero(n->reserved, sizeof n->reserved))
+    HERE(IPS_LOAD_BAD_NETWORK);
   return true;
 }
 
@@ -90,7 +98,9 @@ static bool check_network(const struct ips_network_rec *n, uint32_t i, struct ip
 static bool has_sound_tunnel(const struct ips_endpoint_rec *e) {
   if (e->tunnel_family == 0) return ips_all_zero(e->tunnel_remote, 16) && ips_all_zero(e->tunnel_local, 16);
   if (e->tunnel_family != 4 && e->tunnel_family != 6) return false;
-  if (e->tunnel_family == 4 && !(ips_all_zero(e->tunnel_remote + 4, 12) && ips_all_zero(e->tunnel_local + 4, 12))) return false;
+  if (e->tunnel_family == 4 &&
+      !(ips_all_zero(e->tunnel_remote + 4, 12) && ips_all_zero(e->tunnel_local + 4, 12)))
+    return false;
   if (e->flags & IPS_EP_SELF) return true; /* its own tunnel ends here: either address may be left out */
   return !ips_all_zero(e->tunnel_remote, 16) && !ips_all_zero(e->tunnel_local, 16);
 }
@@ -100,9 +110,10 @@ static bool check_endpoint(const struct ips_endpoint_rec *e, uint32_t i, struct 
   const uint16_t flags = IPS_EP_SELF | IPS_EP_MSS_CLAMP | IPS_EP_DISTRIBUTION | IPS_EP_TRACE_TUNNEL;
   bool is_distribution = e->flags & IPS_EP_DISTRIBUTION;
   if (e->family != 4 && e->family != 6 && !(is_distribution && e->family == 0)) HERE(IPS_LOAD_BAD_FAMILY);
-  if (ips_all_zero(e->local, 16) ? e->prefix_len != 0
-                            : is_distribution || !is_prefix(e->family, e->local, e->prefix_len, IPS_MIN_NETWORK_BITS))
+  bool has_local = !ips_all_zero(e->local, 16);
+  if (has_local && (is_distribution || !is_prefix(e->family, e->local, e->prefix_len, IPS_MIN_NETWORK_BITS)))
     HERE(IPS_LOAD_BAD_PREFIX);
+  if (!has_local && e->prefix_len != 0) HERE(IPS_LOAD_BAD_PREFIX);
   if (e->flags & ~flags || e->encap > IPS_ENCAP_GUE || !has_sound_tunnel(e)) HERE(IPS_LOAD_BAD_ENDPOINT);
   if (ips_path_has_tunnel(e) && e->tunnel_family == 0) HERE(IPS_LOAD_BAD_ENDPOINT);
   if (e->encap == IPS_ENCAP_GUE && e->gue_port == 0) HERE(IPS_LOAD_BAD_ENDPOINT);
@@ -117,9 +128,11 @@ static bool check_policy(const struct ips_image *image, uint32_t i, struct ips_l
   const struct ips_policy_rec *p = image->policies + i;
   if (p->first_member > image->header.n_members || p->n_members > image->header.n_members - p->first_member)
     HERE(IPS_LOAD_BAD_TARGET);
-  if (p->n_members == 0 || p->n_members > MAX_SMALL || p->v4_bits > 32 || p->v6_bits > 128 || p->reserved[0] || p->reserved[1])
+  if (p->n_members == 0 || p->n_members > MAX_SMALL || p->v4_bits > 32 || p->v6_bits > 128 ||
+      p->reserved[0] || p->reserved[1])
     HERE(IPS_LOAD_BAD_POLICY);
-  if (p->table_size && (p->table_size > IPS_MAGLEV_MAX || p->table_size <= (uint64_t)p->n_members * 100 || !ips_is_prime(p->table_size)))
+  if (p->table_size && (p->table_size > IPS_MAGLEV_MAX || p->table_size <= (uint64_t)p->n_members * 100 ||
+                        !ips_is_prime(p->table_size)))
     HERE(IPS_LOAD_BAD_POLICY);
   uint64_t sum = 0;
   for (uint32_t k = 0; k < p->n_members; k++) sum += image->members[p->first_member + k].weight;
@@ -138,7 +151,8 @@ static bool check_members(struct ips_mem *m, const struct ips_image *image, stru
     for (index = p->first_member; index < p->first_member + p->n_members && !error; index++) {
       uint32_t e = image->members[index].endpoint;
       if (seen_in[e] == i + 1) error = IPS_LOAD_BAD_POLICY;
-      if (i == image->header.reply_policy && image->endpoints[e].tunnel_family == 0) error = IPS_LOAD_BAD_TARGET;
+      if (i == image->header.reply_policy && image->endpoints[e].tunnel_family == 0)
+        error = IPS_LOAD_BAD_TARGET;
       seen_in[e] = i + 1;
     }
   }
@@ -153,7 +167,8 @@ bool ips_image_check(struct ips_mem *m, const struct ips_image *image, struct ip
   for (uint32_t i = 0; i < h->n_endpoints; i++)
     if (!check_endpoint(image->endpoints + i, i, st)) return false;
   for (uint32_t i = 0; i < h->n_members; i++)
-    if (image->members[i].endpoint >= h->n_endpoints) return ips_refuse(st, IPS_LOAD_BAD_TARGET, IPS_IN_MEMBER, i);
+    if (image->members[i].endpoint >= h->n_endpoints)
+      return ips_refuse(st, IPS_LOAD_BAD_TARGET, IPS_IN_MEMBER, i);
   for (uint32_t i = 0; i < h->n_policies; i++)
     if (!check_policy(image, i, st)) return false;
   return check_members(m, image, st);

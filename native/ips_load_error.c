@@ -22,8 +22,10 @@ const char *ips_load_error_text(int error) {
     [IPS_LOAD_OVERLAP] = "two bindings claim one local address",
     [IPS_LOAD_TOO_LARGE] = "more records or addresses than the core can index",
     [IPS_LOAD_NO_MEMORY] = "out of memory",
-    [IPS_LOAD_BAD_POLICY] = "policy without members or weights, with a member twice, or with a table size that will not do",
-    [IPS_LOAD_BAD_ENDPOINT] = "encapsulation without a tunnel, an incomplete tunnel, or an impossible path MTU",
+    [IPS_LOAD_BAD_POLICY] =
+      "policy without members or weights, with a member twice, or with a table size that will not do",
+    [IPS_LOAD_BAD_ENDPOINT] =
+      "encapsulation without a tunnel, an incomplete tunnel, or an impossible path MTU",
     [IPS_LOAD_BAD_NETWORK] = "Global Networks overlap, or a field of one is out of range",
   };
   return error >= 0 && (size_t)error < sizeof texts / sizeof *texts ? texts[error] : NULL;

@@ -20,25 +20,30 @@ struct ips_claims ips_claims_of(const struct ips_content *c, const struct ips_bi
     const struct ips_policy_rec *p = ips_policies(c) + b->target;
     return (struct ips_claims){.members = ips_members(c) + p->first_member, .n = p->n_members};
   }
-  return (struct ips_claims){.n = b->kind == IPS_KIND_ENDPOINT || b->kind == IPS_KIND_ADDRESS, .single = b->target};
+  return (struct ips_claims){.n = b->kind == IPS_KIND_ENDPOINT || b->kind == IPS_KIND_ADDRESS,
+                             .single = b->target};
 }
 
-bool ips_claims_next(const struct ips_content *c, const struct ips_binding_rec *b, struct ips_claims *i, uint32_t *endpoint,
-                     ips_u128 *local) {
+bool ips_claims_next(const struct ips_content *c, const struct ips_binding_rec *b, struct ips_claims *i,
+                     uint32_t *endpoint, ips_u128 *local) {
   while (i->at < i->n) {
     uint32_t e = i->members ? i->members[i->at].endpoint : i->single;
     i->at++;
     if (c->scope[e] == IPS_NOT_MAPPED) continue;
     *endpoint = e;
-    *local = ips_ld_address(6, b->local) + (b->kind == IPS_KIND_ADDRESS ? 0 : ips_ld_address(6, c->root.endpoints[e].r.local));
+    *local = ips_ld_address(6, b->local) +
+             (b->kind == IPS_KIND_ADDRESS ? 0 : ips_ld_address(6, c->root.endpoints[e].r.local));
     return true;
   }
   return false;
 }
 
-static struct ips_lpm *tables(struct ips_content *c, unsigned family) { return family == 4 ? &c->root.local4 : &c->root.local6; }
+static struct ips_lpm *tables(struct ips_content *c, unsigned family) {
+  return family == 4 ? &c->root.local4 : &c->root.local6;
+}
 
-static struct ips_value value_of(const struct ips_content *c, const struct ips_binding_rec *rec, uint32_t endpoint) {
+static struct ips_value value_of(const struct ips_content *c, const struct ips_binding_rec *rec,
+                                 uint32_t endpoint) {
   struct ips_value v = {.kind = rec->kind, .flags = rec->flags, .target = (uint16_t)endpoint};
   ips_u128 global = ips_global_of(rec);
   v.hi = ips_hi(global);
@@ -59,7 +64,8 @@ static bool same_global(unsigned family, const struct ips_value *a, const struct
 }
 
 /* Names whichever of the two the image brought; of two, the later. */
-static enum outcome both_claim(struct ips_build *b, const struct ips_binding_rec *rec, const struct ips_value *other) {
+static enum outcome both_claim(struct ips_build *b, const struct ips_binding_rec *rec,
+                               const struct ips_value *other) {
   struct ips_binding_rec key = {.family = rec->family, .prefix_len = rec->prefix_len};
   ips_st_address(key.global, ips_pair(other->hi, rec->family == 4 ? 0 : other->lo));
   uint32_t i = ips_build_index(b, rec), j = ips_build_index(b, &key);
@@ -101,7 +107,8 @@ static enum outcome give_up(struct ips_build *b, const struct ips_binding_rec *r
   while (ips_claims_next(b->base, rec, &i, &endpoint, &local)) {
     struct ips_hash *t = ips_lpm_table(tables(b->out, rec->family), rec->prefix_len);
     const struct ips_value *v = t ? ips_hash_find(t, ips_hi(local), ips_lo(local)) : NULL;
-    if (!v || !same_global(rec->family, v, &(struct ips_value){.hi = ips_hi(global), .lo = ips_lo(global)})) continue;
+    if (!v || !same_global(rec->family, v, &(struct ips_value){.hi = ips_hi(global), .lo = ips_lo(global)}))
+      continue;
     if (v->flags & IPS_VALUE_CONTESTED) return ANEW;
     if (!ips_hash_remove(b->mem, t, local)) {
       ips_no_memory(b);
@@ -156,7 +163,8 @@ static bool same_claimants(const struct ips_build *b) {
   if (n != was->root.header.n_endpoints || memcmp(now->scope, was->scope, n)) return false;
   for (uint32_t i = 0; i < n; i++) {
     const struct ips_endpoint_rec *e = &now->root.endpoints[i].r, *old = &was->root.endpoints[i].r;
-    if (e->family != old->family || e->prefix_len != old->prefix_len || memcmp(e->local, old->local, 16)) return false;
+    if (e->family != old->family || e->prefix_len != old->prefix_len || memcmp(e->local, old->local, 16))
+      return false;
   }
   const struct ips_image_header *h = &now->root.header, *g = &was->root.header;
   if (h->n_policies != g->n_policies || h->n_members != g->n_members) return false;
@@ -195,7 +203,8 @@ static void expect(struct ips_content *c, const struct ips_binding_rec *rec) {
   const struct ips_hash *t = ips_lpm_table(tables(c, rec->family), rec->prefix_len);
   if (!t || !ips_claims_next(c, rec, &i, &endpoint, &local)) return;
   ips_hash_expect(t, local);
-  if (rec->family == 6) ips_hash_expect(ips_lpm_table(&c->root.global6, rec->prefix_len), ips_global_of(rec)); /* its cell */
+  if (rec->family == 6) /* its cell is there */
+    ips_hash_expect(ips_lpm_table(&c->root.global6, rec->prefix_len), ips_global_of(rec));
 }
 
 static enum outcome anew(struct ips_build *b) {

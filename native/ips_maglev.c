@@ -19,7 +19,8 @@ bool ips_is_prime(uint32_t n) {
 uint32_t ips_maglev_size(uint32_t members) {
   static const uint32_t primes[] = {65537, 1048583, 8388617};
   unsigned i = 0;
-  while (i < 2 && primes[i] <= (uint64_t)members * 600) i++; /* below, a change moves more than twice its share */
+  /* Below 600 slots for each, a change moves more than twice its share. */
+  while (i < 2 && primes[i] <= (uint64_t)members * 600) i++;
   return primes[i];
 }
 
@@ -27,7 +28,8 @@ uint64_t ips_maglev_identity(const struct ips_endpoint_rec *e) {
   bool has_local = e->prefix_len != 0;
   const uint8_t *a = has_local ? e->local : e->tunnel_remote;
   uint64_t kind = has_local ? (uint64_t)e->family << 8 | e->prefix_len : (uint64_t)e->tunnel_family << 16;
-  return ips_fold(ips_be64(ips_ld64(a)) ^ 0x3c79ac492ba7b653u, ips_be64(ips_ld64(a + 8)) ^ kind ^ 0x1c69b3f74ac4ae35u);
+  return ips_fold(ips_be64(ips_ld64(a)) ^ 0x3c79ac492ba7b653u,
+                  ips_be64(ips_ld64(a + 8)) ^ kind ^ 0x1c69b3f74ac4ae35u);
 }
 
 static int by_identity(const void *x, const void *y) {
@@ -81,7 +83,8 @@ static void set_permutations(const struct ips_maglev *g, struct part *parts) {
 }
 
 /* turns[]: whose turn it is, in order; a counting sort by place. */
-static void order_turns(const struct ips_maglev *g, const struct part *parts, uint32_t *begins, uint16_t *turns) {
+static void order_turns(const struct ips_maglev *g, const struct part *parts, uint32_t *begins,
+                        uint16_t *turns) {
   for (int pass = 0; pass < 2; pass++) {
     for (uint32_t i = 0; i < g->n; i++)
       for (uint64_t k = 0; k < parts[i].slots; k++) {
@@ -97,7 +100,8 @@ static void fill(struct ips_maglev *g, struct part *parts, const uint16_t *turns
   memset(g->table, 0xff, g->size * sizeof *g->table); /* no end point has index 0xffff */
   for (uint32_t turn = 0; turn < g->size; turn++) {
     struct part *p = parts + turns[turn];
-    while (g->table[p->at] != UINT16_MAX) p->at = p->at >= g->size - p->skip ? p->at - (g->size - p->skip) : p->at + p->skip;
+    while (g->table[p->at] != UINT16_MAX)
+      p->at = p->at >= g->size - p->skip ? p->at - (g->size - p->skip) : p->at + p->skip;
     g->table[p->at] = (uint16_t)g->members[turns[turn]].endpoint;
   }
 }
@@ -110,7 +114,8 @@ uint32_t ips_maglev_order(struct ips_maglev_member *members, uint32_t n) {
   return kept;
 }
 
-struct ips_maglev *ips_maglev_new(struct ips_mem *m, const struct ips_maglev_member *members, uint32_t n, uint32_t size) {
+struct ips_maglev *ips_maglev_new(struct ips_mem *m, const struct ips_maglev_member *members, uint32_t n,
+                                  uint32_t size) {
   struct ips_maglev *g = ips_alloc(m, sizeof *g + n * sizeof *members);
   struct part *parts = ips_alloc(m, n * sizeof *parts);
   uint32_t *begins = ips_alloc(m, (size + 1) * sizeof *begins);
@@ -138,10 +143,12 @@ void ips_maglev_drop(struct ips_mem *m, struct ips_maglev *g) {
   ips_release(m, g);
 }
 
-int ips_maglev_table(const struct ips_endpoint_rec *ends, const uint32_t *weights, uint32_t n, uint32_t size, uint16_t *out) {
+int ips_maglev_table(const struct ips_endpoint_rec *ends, const uint32_t *weights, uint32_t n, uint32_t size,
+                     uint16_t *out) {
   struct ips_mem mem;
   ips_mem_init(&mem);
-  if (n == 0 || n > UINT16_MAX || size > IPS_MAGLEV_MAX || size <= (uint64_t)n * 100 || !ips_is_prime(size)) return -1;
+  if (n == 0 || n > UINT16_MAX || size > IPS_MAGLEV_MAX || size <= (uint64_t)n * 100 || !ips_is_prime(size))
+    return -1;
   struct ips_maglev_member *members = ips_alloc(&mem, n * sizeof *members);
   for (uint32_t i = 0; members && i < n; i++)
     members[i] = (struct ips_maglev_member){ips_maglev_identity(ends + i), weights[i], i};

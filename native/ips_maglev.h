@@ -29,6 +29,7 @@ uint64_t ips_maglev_identity(const struct ips_endpoint_rec *e);
 /* Takes out members without a weight and sorts the others by identity; returns how many there are. */
 uint32_t ips_maglev_order(struct ips_maglev_member *members, uint32_t n);
 /* Of ordered members, at least one; more than 100 * n slots. NULL: no memory. */
-struct ips_maglev *ips_maglev_new(struct ips_mem *m, const struct ips_maglev_member *members, uint32_t n, uint32_t size);
+struct ips_maglev *ips_maglev_new(struct ips_mem *m, const struct ips_maglev_member *members, uint32_t n,
+                                  uint32_t size);
 void ips_maglev_drop(struct ips_mem *m, struct ips_maglev *g);
 #endif

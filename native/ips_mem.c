@@ -30,7 +30,8 @@ struct ips_slab { /* in the tail that pages leave over */
   struct page_head *free;
   uint32_t used, fresh; /* pages handed out; pages never handed out begin at `fresh` */
 };
-_Static_assert(SLAB_PAGES * STRIDE + sizeof(struct ips_slab) <= SLAB_BYTES, "a slab has room for its own head");
+_Static_assert(SLAB_PAGES * STRIDE + sizeof(struct ips_slab) <= SLAB_BYTES,
+               "a slab has room for its own head");
 _Static_assert(sizeof(struct page_head) <= LINE, "a page's head is one line");
 
 const uint64_t ips_empty_page[IPS_PAGE_BYTES / 8] __attribute__((aligned(64)));
@@ -73,7 +74,9 @@ void ips_release(struct ips_mem *m, void *p) {
 
 /* ---- pages ---- */
 
-static struct page_head *head_of(const void *page) { return (struct page_head *)((char *)(uintptr_t)page - LINE); }
+static struct page_head *head_of(const void *page) {
+  return (struct page_head *)((char *)(uintptr_t)page - LINE);
+}
 
 #ifdef WATCHED
 static struct page_head *take_page(struct ips_mem *m) {

@@ -24,7 +24,8 @@ void ips_mem_init(struct ips_mem *m);
 void ips_mem_close(struct ips_mem *m); /* everything was released before */
 
 void *ips_alloc(struct ips_mem *m, size_t bytes); /* zeroed, 64-byte aligned; NULL: no memory */
-void *ips_alloc_grow(struct ips_mem *m, void *old, size_t bytes); /* old content kept, rest zeroed; NULL: old stays */
+/* Old content is kept, the rest zeroed. NULL: no memory, and `old` stays. */
+void *ips_alloc_grow(struct ips_mem *m, void *old, size_t bytes);
 void ips_release(struct ips_mem *m, void *p);     /* NULL is fine */
 
 /* The page of zeros that stands for "nothing here"; never written, never counted. */
@@ -35,6 +36,6 @@ void *ips_page_ref(void *page);
 void ips_page_expect(const void *page); /* asks for the line that ips_page_own reads */
 void ips_page_drop(struct ips_mem *m, void *page);
 /* A page with the same bytes that the caller may write: itself if nobody else has
- * it, else a copy, for which the caller's reference to `page` is given up. NULL: no memory, nothing changed. */
+ * it, else a copy, and the caller's reference to `page` is given up. NULL: no memory, nothing changed. */
 void *ips_page_own(struct ips_mem *m, void *page);
 #endif

@@ -21,7 +21,8 @@ static struct placed *sorted(struct ips_build *b, unsigned family, uint32_t *n) 
   *n = 0;
   for (uint32_t i = 0; p && i < b->image->header.n_networks; i++) {
     const struct ips_network_rec *rec = b->image->networks + i;
-    if (rec->family == family) p[(*n)++] = (struct placed){ips_ld_address(6, rec->prefix), i, rec->prefix_len};
+    if (rec->family == family)
+      p[(*n)++] = (struct placed){ips_ld_address(6, rec->prefix), i, rec->prefix_len};
   }
   if (p) qsort(p, *n, sizeof *p, by_base);
   return p;
@@ -30,7 +31,8 @@ static struct placed *sorted(struct ips_build *b, unsigned family, uint32_t *n) 
 static bool overlap(struct ips_build *b, const struct placed *p, uint32_t n) {
   for (uint32_t i = 1; i < n; i++)
     if ((p[i].base & ips_mask(p[i - 1].prefix_len)) == p[i - 1].base)
-      return !ips_refuse(b->st, IPS_LOAD_BAD_NETWORK, IPS_IN_NETWORK, p[i].index > p[i - 1].index ? p[i].index : p[i - 1].index);
+      return !ips_refuse(b->st, IPS_LOAD_BAD_NETWORK, IPS_IN_NETWORK,
+                         p[i].index > p[i - 1].index ? p[i].index : p[i - 1].index);
   return false;
 }
 
@@ -46,12 +48,15 @@ static bool place4(struct ips_build *b, const struct placed *p, uint32_t n) {
   struct ips_root *r = &b->out->root;
   if (!(r->net4 = ips_alloc(b->mem, (n + 1) * sizeof *r->net4))) return ips_no_memory(b);
   for (uint32_t i = 0; i < n; i++) {
-    struct ips_net4 net = {.base = (uint32_t)(p[i].base >> 96), .mask = (uint32_t)(ips_mask(p[i].prefix_len) >> 96),
-                           .unmatched = b->image->networks[p[i].index].unmatched, .prefix_len = p[i].prefix_len};
+    struct ips_net4 net = {.base = (uint32_t)(p[i].base >> 96),
+                           .mask = (uint32_t)(ips_mask(p[i].prefix_len) >> 96),
+                           .unmatched = b->image->networks[p[i].index].unmatched,
+                           .prefix_len = p[i].prefix_len};
     const struct ips_net4 *old = same_in(b->base, &net);
     net.cell = old ? old->cell : ips_cells_take(b->mem, b->cells, addresses(&net));
     if (net.cell == IPS_NONE) return ips_no_memory(b);
-    if (net.cell == IPS_CELLS_EXHAUSTED) return ips_refuse(b->st, IPS_LOAD_TOO_LARGE, IPS_IN_NETWORK, p[i].index);
+    if (net.cell == IPS_CELLS_EXHAUSTED)
+      return ips_refuse(b->st, IPS_LOAD_TOO_LARGE, IPS_IN_NETWORK, p[i].index);
     r->net4[i] = net;
     for (unsigned byte = net.base >> 24; byte < 256; byte++) r->first4[byte + 1] = (uint16_t)(i + 1);
   }
@@ -63,8 +68,10 @@ static bool place6(struct ips_build *b, const struct placed *p, uint32_t n) {
   if (!(s->at = ips_alloc(b->mem, (n + 1) * sizeof *s->at))) return ips_no_memory(b);
   for (; s->n < n; s->n++) {
     ips_u128 mask = ips_mask(p[s->n].prefix_len);
-    s->at[s->n] = (struct ips_prefix){ips_hi(p[s->n].base), ips_lo(p[s->n].base), ips_hi(mask), ips_lo(mask), p[s->n].prefix_len,
-                                      b->image->networks[p[s->n].index].unmatched};
+    s->at[s->n] = (struct ips_prefix){
+      ips_hi(p[s->n].base), ips_lo(p[s->n].base), ips_hi(mask), ips_lo(mask), p[s->n].prefix_len,
+      b->image->networks[p[s->n].index].unmatched,
+    };
   }
   return true;
 }
@@ -72,8 +79,9 @@ static bool place6(struct ips_build *b, const struct placed *p, uint32_t n) {
 bool ips_build_networks(struct ips_build *b) {
   uint32_t n4, n6;
   struct placed *four = sorted(b, 4, &n4), *six = sorted(b, 6, &n6);
-  bool done = four && six ? !overlap(b, four, n4) && !overlap(b, six, n6) && place4(b, four, n4) && place6(b, six, n6)
-                          : ips_no_memory(b);
+  bool done = four && six
+              ? !overlap(b, four, n4) && !overlap(b, six, n6) && place4(b, four, n4) && place6(b, six, n6)
+              : ips_no_memory(b);
   ips_release(b->mem, four);
   ips_release(b->mem, six);
   return done;
@@ -83,18 +91,21 @@ bool ips_build_networks(struct ips_build *b) {
 
 ips_slot ips_slot_of(const struct ips_binding_rec *b) {
   bool leads_on = b->kind != IPS_KIND_HERE && b->kind != IPS_KIND_DOWN;
-  return b->kind | (ips_slot)b->flags << 8 | (leads_on ? (ips_slot)(uint16_t)b->target << 16 | (ips_slot)ips_be32(ips_ld32(b->local)) << 32 : 0);
+  return b->kind | (ips_slot)b->flags << 8 |
+         (leads_on ? (ips_slot)(uint16_t)b->target << 16 | (ips_slot)ips_be32(ips_ld32(b->local)) << 32 : 0);
 }
 
 static bool open_pages(struct ips_build *b, struct ips_net4 *n) {
   const struct ips_net4 *old = b->patch ? same_in(b->base, n) : NULL;
   if (!(n->pages = ips_alloc(b->mem, pages_of(n) * sizeof *n->pages))) return ips_no_memory(b);
-  for (uint32_t i = 0; i < pages_of(n); i++) n->pages[i] = old ? ips_page_ref(old->pages[i]) : (void *)(uintptr_t)ips_empty_page;
+  for (uint32_t i = 0; i < pages_of(n); i++)
+    n->pages[i] = old ? ips_page_ref(old->pages[i]) : (void *)(uintptr_t)ips_empty_page;
   return true;
 }
 
 /* Slots first .. last of n get what `rec` says of these addresses (NULL: nothing). */
-static bool fill(struct ips_build *b, struct ips_net4 *n, const struct ips_binding_rec *rec, uint32_t first, uint32_t last) {
+static bool fill(struct ips_build *b, struct ips_net4 *n, const struct ips_binding_rec *rec, uint32_t first,
+                 uint32_t last) {
   ips_slot slot = 0, step = 0;
   if (rec) {
     step = rec->kind == IPS_KIND_HERE || rec->kind == IPS_KIND_DOWN ? 0 : IPS_SLOT_STEP;
@@ -105,7 +116,8 @@ static bool fill(struct ips_build *b, struct ips_net4 *n, const struct ips_bindi
     if (!at) return ips_no_memory(b);
     n->pages[page] = at;
     uint32_t end = page == last / IPS_PAGE_SLOTS ? last % IPS_PAGE_SLOTS : IPS_PAGE_SLOTS - 1;
-    for (uint32_t i = page == first / IPS_PAGE_SLOTS ? first % IPS_PAGE_SLOTS : 0; i <= end; i++, slot += step) at[i] = slot;
+    uint32_t begin = page == first / IPS_PAGE_SLOTS ? first % IPS_PAGE_SLOTS : 0;
+    for (uint32_t i = begin; i <= end; i++, slot += step) at[i] = slot;
   }
   return true;
 }
@@ -114,7 +126,9 @@ static struct ips_net4 *net_of(struct ips_build *b, uint32_t address) {
   return (struct ips_net4 *)(uintptr_t)ips_net4_find(&b->out->root, address);
 }
 static uint32_t first_of(const struct ips_binding_rec *rec) { return ips_be32(ips_ld32(rec->global)); }
-static uint32_t last_of(const struct ips_binding_rec *rec) { return first_of(rec) | (uint32_t)(~ips_mask(rec->prefix_len) >> 96); }
+static uint32_t last_of(const struct ips_binding_rec *rec) {
+  return first_of(rec) | (uint32_t)(~ips_mask(rec->prefix_len) >> 96);
+}
 
 static bool write_record(struct ips_build *b, const struct ips_binding_rec *rec) {
   struct ips_net4 *n = net_of(b, first_of(rec));
@@ -134,7 +148,8 @@ static bool mend(struct ips_build *b, const struct ips_binding_rec *changed) {
   const struct ips_records *records = &b->out->records;
   uint32_t first = first_of(changed), last = last_of(changed);
   struct ips_net4 *n = net_of(b, first);
-  const struct ips_binding_rec *rec = ips_records_cover(records, 4, ips_global_of(changed), changed->prefix_len);
+  const struct ips_binding_rec *rec =
+    ips_records_cover(records, 4, ips_global_of(changed), changed->prefix_len);
   if (!fill(b, n, rec, first - n->base, last - n->base)) return false;
   if (changed->prefix_len == 32) return true;
   struct ips_position p = ips_records_seek(records, 4, ips_global_of(changed), changed->prefix_len + 1u);
@@ -182,7 +197,8 @@ bool ips_build_slots(struct ips_build *b) {
 
 void ips_drop_slots(struct ips_mem *m, struct ips_root *r) {
   for (uint32_t i = 0; r->net4 && i < r->first4[256]; i++) {
-    for (uint32_t p = 0; r->net4[i].pages && p < pages_of(r->net4 + i); p++) ips_page_drop(m, r->net4[i].pages[p]);
+    for (uint32_t p = 0; r->net4[i].pages && p < pages_of(r->net4 + i); p++)
+      ips_page_drop(m, r->net4[i].pages[p]);
     ips_release(m, r->net4[i].pages);
   }
   ips_release(m, r->net4);

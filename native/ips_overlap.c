@@ -10,9 +10,12 @@
 
 struct range { ips_u128 first, last; const struct ips_binding_rec *rec; };
 struct ranges { struct range *at; uint32_t n, room; };
-struct open { const struct ips_binding_rec *rec; ips_u128 next; bool done; }; /* next: first address not yet given away */
+/* A binding whose end was not reached yet; next: its first address that was not given away. */
+struct open { const struct ips_binding_rec *rec; ips_u128 next; bool done; };
 
-static ips_u128 last_of(const struct ips_binding_rec *rec) { return ips_global_of(rec) | ~ips_mask(rec->prefix_len); }
+static ips_u128 last_of(const struct ips_binding_rec *rec) {
+  return ips_global_of(rec) | ~ips_mask(rec->prefix_len);
+}
 
 static bool keep(struct ips_build *b, struct ranges *r, struct range range) {
   if (r->n == r->room) {
@@ -26,18 +29,21 @@ static bool keep(struct ips_build *b, struct ranges *r, struct range range) {
 }
 
 /* Global addresses first .. last are rec's own. */
-static bool own(struct ips_build *b, struct ranges *r, const struct ips_binding_rec *rec, ips_u128 first, ips_u128 last) {
+static bool own(struct ips_build *b, struct ranges *r, const struct ips_binding_rec *rec, ips_u128 first,
+                ips_u128 last) {
   struct ips_claims i = ips_claims_of(b->out, rec);
   uint32_t endpoint;
   ips_u128 local;
   while (ips_claims_next(b->out, rec, &i, &endpoint, &local)) {
     ips_u128 move = local - ips_global_of(rec);
-    if (b->out->scope[endpoint] == IPS_MAPPED && !keep(b, r, (struct range){first + move, last + move, rec})) return false;
+    if (b->out->scope[endpoint] == IPS_MAPPED && !keep(b, r, (struct range){first + move, last + move, rec}))
+      return false;
   }
   return true;
 }
 
-static bool close_until(struct ips_build *b, struct ranges *r, struct open *stack, unsigned *depth, const ips_u128 *next) {
+static bool close_until(struct ips_build *b, struct ranges *r, struct open *stack, unsigned *depth,
+                        const ips_u128 *next) {
   while (*depth && (!next || last_of(stack[*depth - 1].rec) < *next)) {
     struct open *top = stack + --*depth;
     if (!top->done && !own(b, r, top->rec, top->next, last_of(top->rec))) return false;

@@ -6,7 +6,8 @@
 
 static enum ips_scope scope_of(const struct ips_endpoint_rec *e, uint32_t roles) {
   bool is_own = e->flags & IPS_EP_SELF && roles & (IPS_ROLE_INNER | IPS_ROLE_REPLY_LOCAL);
-  if (e->flags & IPS_EP_DISTRIBUTION || e->prefix_len == 0 || !(is_own || roles & IPS_ROLE_REPLY_GLOBAL)) return IPS_NOT_MAPPED;
+  if (e->flags & IPS_EP_DISTRIBUTION || e->prefix_len == 0 || !(is_own || roles & IPS_ROLE_REPLY_GLOBAL))
+    return IPS_NOT_MAPPED;
   return e->encap == IPS_ENCAP_NONE ? IPS_MAPPED : IPS_MAPPED_SOFT;
 }
 
@@ -25,7 +26,8 @@ static bool homes_of(struct ips_build *b, unsigned family, struct ips_prefixes *
     const struct ips_endpoint_rec *e = &r->endpoints[i].r;
     if (b->out->scope[i] == IPS_NOT_MAPPED || e->family != family) continue;
     ips_u128 base = ips_ld_address(6, e->local), mask = ips_mask(e->prefix_len);
-    out->at[n++] = (struct ips_prefix){ips_hi(base), ips_lo(base), ips_hi(mask), ips_lo(mask), e->prefix_len, 0};
+    out->at[n++] =
+      (struct ips_prefix){ips_hi(base), ips_lo(base), ips_hi(mask), ips_lo(mask), e->prefix_len, 0};
   }
   qsort(out->at, n, sizeof *out->at, by_prefix);
   for (uint32_t i = 0; i < n; i++) { /* those within others add nothing */
@@ -48,20 +50,25 @@ bool ips_build_homes(struct ips_build *b) {
 
 struct known { struct ips_maglev **cells; uint32_t mask; }; /* tables by what they were made of */
 
-static struct ips_maglev **cell_of(const struct known *k, const struct ips_maglev_member *members, uint32_t n, uint32_t size) {
+static struct ips_maglev **cell_of(const struct known *k, const struct ips_maglev_member *members, uint32_t n,
+                                   uint32_t size) {
   for (uint32_t at = (uint32_t)ips_digest(members, n * sizeof *members) + size;; at++) {
     struct ips_maglev **cell = k->cells + (at & k->mask);
-    if (!*cell || ((*cell)->n == n && (*cell)->size == size && memcmp((*cell)->members, members, n * sizeof *members) == 0)) return cell;
+    if (!*cell || ((*cell)->n == n && (*cell)->size == size &&
+                   memcmp((*cell)->members, members, n * sizeof *members) == 0))
+      return cell;
   }
 }
 
-static struct ips_maglev *table_of(struct ips_build *b, const struct known *known, const struct ips_policy_rec *p,
-                                   struct ips_maglev_member *scratch) {
+static struct ips_maglev *table_of(struct ips_build *b, const struct known *known,
+                                   const struct ips_policy_rec *p, struct ips_maglev_member *scratch) {
   for (uint32_t i = 0; i < p->n_members; i++) {
     const struct ips_member_rec *member = b->image->members + p->first_member + i;
-    scratch[i] = (struct ips_maglev_member){ips_maglev_identity(b->image->endpoints + member->endpoint), member->weight, member->endpoint};
+    scratch[i] = (struct ips_maglev_member){ips_maglev_identity(b->image->endpoints + member->endpoint),
+                                            member->weight, member->endpoint};
   }
-  uint32_t n = ips_maglev_order(scratch, p->n_members), size = p->table_size ? p->table_size : ips_maglev_size(p->n_members);
+  uint32_t n = ips_maglev_order(scratch, p->n_members);
+  uint32_t size = p->table_size ? p->table_size : ips_maglev_size(p->n_members);
   struct ips_maglev **cell = cell_of(known, scratch, n, size);
   if (!*cell) return *cell = ips_maglev_new(b->mem, scratch, n, size);
   (*cell)->refs++;
@@ -76,7 +83,8 @@ static uint32_t own_member(const struct ips_build *b, const struct ips_policy_re
   return IPS_NONE;
 }
 
-static bool make_policies(struct ips_build *b, struct ips_policy *out, const struct known *known, struct ips_maglev_member *scratch) {
+static bool make_policies(struct ips_build *b, struct ips_policy *out, const struct known *known,
+                          struct ips_maglev_member *scratch) {
   const struct ips_content *base = b->base;
   for (uint32_t i = 0; base && i < base->root.header.n_policies; i++) {
     struct ips_maglev *g = base->maglev[i];
@@ -88,7 +96,8 @@ static bool make_policies(struct ips_build *b, struct ips_policy *out, const str
     if (!g) return ips_no_memory(b);
     ips_u128 mask6 = ips_mask(p->v6_bits);
     out[i] = (struct ips_policy){.table = g->table, .size = g->size, .own = own_member(b, p), .seed = p->seed,
-                                 .mask4 = ips_hi(ips_mask(p->v4_bits)) >> 32, .mask6_hi = ips_hi(mask6), .mask6_lo = ips_lo(mask6)};
+                                 .mask4 = ips_hi(ips_mask(p->v4_bits)) >> 32, .mask6_hi = ips_hi(mask6),
+                                 .mask6_lo = ips_lo(mask6)};
   }
   return true;
 }
@@ -103,7 +112,9 @@ bool ips_build_policies(struct ips_build *b) {
   struct ips_maglev_member *scratch = ips_alloc(b->mem, (most + 1) * sizeof *scratch);
   b->out->root.policies = policies;
   b->out->maglev = ips_alloc(b->mem, (n + 1) * sizeof *b->out->maglev);
-  bool done = policies && known.cells && scratch && b->out->maglev ? make_policies(b, policies, &known, scratch) : ips_no_memory(b);
+  bool done = policies && known.cells && scratch && b->out->maglev
+              ? make_policies(b, policies, &known, scratch)
+              : ips_no_memory(b);
   ips_release(b->mem, known.cells);
   ips_release(b->mem, scratch);
   return done;
@@ -111,8 +122,8 @@ bool ips_build_policies(struct ips_build *b) {
 
 /* ---- tunnels ---- */
 
-static void add_tunnel(struct ips_root *r, struct ips_tunnel *cells, unsigned family, const uint8_t *remote, const uint8_t *local,
-                       uint32_t endpoint) {
+static void add_tunnel(struct ips_root *r, struct ips_tunnel *cells, unsigned family, const uint8_t *remote,
+                       const uint8_t *local, uint32_t endpoint) {
   static const uint8_t none[16];
   ips_u128 from = ips_ld_address(family, remote ? remote : none), to = ips_ld_address(family, local);
   if (to == 0 || (remote && from == 0) || ips_tunnel_find(r, family, from, to)) return;
@@ -137,7 +148,8 @@ bool ips_build_tunnels(struct ips_build *b) {
     if (!e->tunnel_family) continue;
     add_tunnel(r, cells, e->tunnel_family, e->tunnel_remote, e->tunnel_local, i);
     add_tunnel(r, cells, e->tunnel_family, NULL, e->tunnel_local, IPS_NONE);
-    if (e->flags & IPS_EP_SELF) add_tunnel(r, cells, e->tunnel_family, NULL, e->tunnel_remote, IPS_NONE); /* "there" is here */
+    if (e->flags & IPS_EP_SELF) /* "there" is here */
+      add_tunnel(r, cells, e->tunnel_family, NULL, e->tunnel_remote, IPS_NONE);
   }
   return true;
 }

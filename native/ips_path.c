@@ -6,7 +6,8 @@ static uint32_t first_cell(const uint8_t key[16]) {
   return (uint32_t)(h >> 40) % IPS_PATH_CELLS;
 }
 
-static struct ips_path_cell *find(const struct ips_paths *paths, const uint8_t key[16], struct ips_path_cell **free_cell) {
+static struct ips_path_cell *find(const struct ips_paths *paths, const uint8_t key[16],
+                                  struct ips_path_cell **free_cell) {
   uint32_t at = first_cell(key);
   for (unsigned i = 0; i < IPS_PATH_PROBES; i++) {
     struct ips_path_cell *cell = (struct ips_path_cell *)&paths->cells[(at + i) % IPS_PATH_CELLS];

@@ -44,10 +44,12 @@ static inline uint32_t ips_path_least(const struct ips_endpoint_rec *e) {
 
 /* For `mtu` bytes until expires_ns (the worker's clock); mtu 0 forgets. False if there was no room. */
 bool ips_path_learn(struct ips_paths *paths, const uint8_t key[16], uint32_t mtu, uint64_t expires_ns);
-uint32_t ips_path_learned(const struct ips_paths *paths, const uint8_t key[16], uint64_t now_ns); /* 0: nothing */
+/* Bytes that were learned and still hold; 0: nothing. */
+uint32_t ips_path_learned(const struct ips_paths *paths, const uint8_t key[16], uint64_t now_ns);
 
 /* Bytes of the largest packet towards e now; UINT32_MAX where nothing limits it. */
-static inline uint32_t ips_path_mtu(const struct ips_paths *paths, const struct ips_endpoint_rec *e, uint64_t now_ns) {
+static inline uint32_t ips_path_mtu(const struct ips_paths *paths, const struct ips_endpoint_rec *e,
+                                    uint64_t now_ns) {
   uint32_t mtu = e->path_mtu ? e->path_mtu : UINT32_MAX;
   if (ips_unlikely(atomic_load_explicit(&paths->learned, memory_order_acquire))) {
     uint32_t learned = ips_path_learned(paths, ips_path_key(e), now_ns);

@@ -16,14 +16,16 @@ void ips_gen_free(struct ips_control *c, struct ips_gen *g) {
 
 void ips_retire(struct ips_tables *t, struct ips_gen *g) {
   if (!g) return;
-  for (uint32_t i = 0; i < t->workers; i++) g->seen[i] = atomic_load_explicit(&t->readers[i].loops, memory_order_seq_cst);
+  for (uint32_t i = 0; i < t->workers; i++)
+    g->seen[i] = atomic_load_explicit(&t->readers[i].loops, memory_order_seq_cst);
   g->next = t->control->retired;
   t->control->retired = g;
 }
 
 static bool may_be_in_use(const struct ips_tables *t, const struct ips_gen *g) {
   for (uint32_t i = 0; i < t->workers; i++)
-    if (g->seen[i] % 2 && atomic_load_explicit(&t->readers[i].loops, memory_order_acquire) == g->seen[i]) return true;
+    if (g->seen[i] % 2 && atomic_load_explicit(&t->readers[i].loops, memory_order_acquire) == g->seen[i])
+      return true;
   return false;
 }
 

@@ -38,7 +38,8 @@ void ips_records_drop(struct ips_mem *m, struct ips_records *r) {
   *r = (struct ips_records){0};
 }
 
-bool ips_records_copy(struct ips_mem *m, struct ips_records *out, const struct ips_binding_rec *recs, uint32_t n) {
+bool ips_records_copy(struct ips_mem *m, struct ips_records *out, const struct ips_binding_rec *recs,
+                      uint32_t n) {
   struct ips_records r = {.chunks = ips_alloc(m, ((size_t)n / CHUNK + 1) * sizeof *r.chunks)};
   if (r.chunks && append(m, &r, recs, n)) {
     *out = r;
@@ -67,7 +68,8 @@ static uint32_t merge_chunk(struct ips_binding_rec *scratch, const struct ips_bi
   return out;
 }
 
-static uint32_t changes_before(const struct ips_change *changes, uint32_t n, const struct ips_binding_rec *end) {
+static uint32_t changes_before(const struct ips_change *changes, uint32_t n,
+                               const struct ips_binding_rec *end) {
   uint32_t lo = 0, hi = n;
   while (end && lo < hi) {
     uint32_t mid = (lo + hi) / 2;
@@ -119,7 +121,8 @@ bool ips_records_merge(struct ips_mem *m, struct ips_records *out, const struct 
   return done;
 }
 
-struct ips_position ips_records_seek(const struct ips_records *r, uint8_t family, ips_u128 address, unsigned prefix_len) {
+struct ips_position ips_records_seek(const struct ips_records *r, uint8_t family, ips_u128 address,
+                                     unsigned prefix_len) {
   uint32_t lo = 0, hi = r->n_chunks; /* the last chunk that begins before or at the key, */
   while (hi - lo > 1) {
     uint32_t mid = (lo + hi) / 2;
@@ -135,14 +138,16 @@ struct ips_position ips_records_seek(const struct ips_records *r, uint8_t family
   return first == c->n ? (struct ips_position){lo + 1, 0} : (struct ips_position){lo, first};
 }
 
-const struct ips_binding_rec *ips_records_find(const struct ips_records *r, const struct ips_binding_rec *same) {
+const struct ips_binding_rec *ips_records_find(const struct ips_records *r,
+                                               const struct ips_binding_rec *same) {
   struct ips_position p = ips_records_seek(r, same->family, ips_global_of(same), same->prefix_len);
   const struct ips_binding_rec *b = ips_records_next(r, &p);
   return b && ips_record_order(b, same) == 0 ? b : NULL;
 }
 
 /* The last record at or before the key. */
-static const struct ips_binding_rec *before(const struct ips_records *r, uint8_t family, ips_u128 address, unsigned prefix_len) {
+static const struct ips_binding_rec *before(const struct ips_records *r, uint8_t family, ips_u128 address,
+                                            unsigned prefix_len) {
   struct ips_position p = ips_records_seek(r, family, address, prefix_len), q = p;
   const struct ips_binding_rec *b = ips_records_next(r, &q);
   if (b && order(family, address, prefix_len, b) == 0) return b;
@@ -161,7 +166,8 @@ static unsigned common_bits(ips_u128 a, ips_u128 b) {
 
 /* The record before the key covers it, or shares with every one that does at least that one's
  * length; so each step leaves fewer bits, and covering records are never passed over. */
-const struct ips_binding_rec *ips_records_cover(const struct ips_records *r, uint8_t family, ips_u128 address, unsigned max_len) {
+const struct ips_binding_rec *ips_records_cover(const struct ips_records *r, uint8_t family, ips_u128 address,
+                                                unsigned max_len) {
   for (unsigned len = max_len; len > 0;) {
     ips_u128 key = address & ips_mask(len);
     const struct ips_binding_rec *b = before(r, family, key, len);

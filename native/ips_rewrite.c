@@ -24,7 +24,8 @@ static uint32_t quote_end(const struct ips_pkt *p, const struct ips_view *v) {
 }
 
 /* Where the quoted packet keeps a checksum that covers field f of its addresses. */
-static void find_quoted_csum(const uint8_t *ip, uint32_t bytes, unsigned family, enum ips_field f, struct quote *q) {
+static void find_quoted_csum(const uint8_t *ip, uint32_t bytes, unsigned family, enum ips_field f,
+                             struct quote *q) {
   struct ips_view v = {.l4 = (uint16_t)((ip[0] & 15) * 4)};
   if (family == 4) {
     v.proto = ip[9];
@@ -40,8 +41,8 @@ static void find_quoted_csum(const uint8_t *ip, uint32_t bytes, unsigned family,
 }
 
 /* f: the outer field that changes; in the quote it is the opposite one. */
-static int find_quote(const struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address,
-                      struct quote *q) {
+static int find_quote(const struct ips_pkt *p, const struct ips_view *v, enum ips_field f,
+                      const uint8_t *address, struct quote *q) {
   uint32_t start = v->l4 + 8u, end = quote_end(p, v), size = v->family == 4 ? 4 : 16;
   enum ips_field opposite = f == IPS_DST ? IPS_SRC : IPS_DST;
   const uint8_t *ip = p->data + start, *old = ips_field_at(p->data, v->family, f);
@@ -59,8 +60,8 @@ static int find_quote(const struct ips_pkt *p, const struct ips_view *v, enum ip
   return IPS_OK;
 }
 
-static uint16_t mend_quote(uint8_t *data, unsigned family, enum ips_field f, const uint8_t *address, uint16_t delta,
-                           const struct quote *q) {
+static uint16_t mend_quote(uint8_t *data, unsigned family, enum ips_field f, const uint8_t *address,
+                           uint16_t delta, const struct quote *q) {
   uint8_t *ip = data + q->ip;
   uint16_t before = ips_ld16(ip + 10), total = delta;
   ips_replace_address(ip, family, f, address, delta);
@@ -85,7 +86,8 @@ int ips_rewrite_error(struct ips_pkt *p, const struct ips_view *v, enum ips_fiel
   bool covered = v->family == 6 && !(v->routing_active && f == IPS_DST);
   if (mode == IPS_CSUM_PARTIAL) inside = 0; /* whoever completes it sums what is there by then */
   uint8_t *field = p->data + v->l4 + 2;
-  ips_st16(field, ips_csum_mend_as(mode, false, ips_ld16(field), covered ? ips_csum_join(inside, delta) : inside));
+  ips_st16(field,
+           ips_csum_mend_as(mode, false, ips_ld16(field), covered ? ips_csum_join(inside, delta) : inside));
   return IPS_OK;
 }
 
@@ -106,7 +108,8 @@ void ips_clamp_syn(struct ips_pkt *p, const struct ips_view *v, unsigned mss) {
       uint16_t delta = ips_csum_delta16(before, after);
       if (at % 2) delta = __builtin_bswap16(delta); /* straddles two words: RFC 1071 2 B */
       ips_st16(tcp + at + 2, after);
-      if (ips_l4_csum(p, v) == IPS_CSUM_FULL) ips_st16(tcp + IPS_TCP_SUM, ips_csum_mend(ips_ld16(tcp + IPS_TCP_SUM), delta));
+      if (ips_l4_csum(p, v) == IPS_CSUM_FULL)
+        ips_st16(tcp + IPS_TCP_SUM, ips_csum_mend(ips_ld16(tcp + IPS_TCP_SUM), delta));
       return;
     }
     at += tcp[at + 1];

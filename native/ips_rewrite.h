@@ -19,7 +19,8 @@ void ips_clamp_syn(struct ips_pkt *p, const struct ips_view *v, unsigned mss);
 
 /* An ICMP error that quotes the packet it is about; parse has seen its 8 bytes. */
 static inline bool ips_is_icmp_error(const struct ips_pkt *p, const struct ips_view *v) {
-  if (ips_likely(v->proto != (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6)) || v->fragment_at) return false;
+  if (ips_likely(v->proto != (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6)) || v->fragment_at)
+    return false;
   return ips_icmp_quotes(v->family, p->data[v->l4]);
 }
 
@@ -46,8 +47,8 @@ static inline uint16_t ips_csum_mend_as(enum ips_csum mode, bool zero, uint16_t 
 }
 
 /* family = v->family, a constant where this is inlined. */
-static inline int ips_rewrite_as(unsigned family, struct ips_pkt *p, const struct ips_view *v, enum ips_field f,
-                                 const uint8_t *address) {
+static inline int ips_rewrite_as(unsigned family, struct ips_pkt *p, const struct ips_view *v,
+                                 enum ips_field f, const uint8_t *address) {
   uint8_t *ip = p->data;
   uint16_t delta = ips_address_delta(ips_field_at(ip, family, f), family, address);
   ips_replace_address(ip, family, f, address, delta);
@@ -58,7 +59,8 @@ static inline int ips_rewrite_as(unsigned family, struct ips_pkt *p, const struc
   return IPS_OK;
 }
 
-static inline int ips_rewrite(struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address) {
+static inline int ips_rewrite(struct ips_pkt *p, const struct ips_view *v, enum ips_field f,
+                              const uint8_t *address) {
   if (ips_unlikely(ips_is_icmp_error(p, v))) return ips_rewrite_error(p, v, f, address);
   return v->family == 4 ? ips_rewrite_as(4, p, v, f, address) : ips_rewrite_as(6, p, v, f, address);
 }

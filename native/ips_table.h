@@ -26,7 +26,9 @@ static inline void ips_st_address(uint8_t out[16], ips_u128 v) {
   uint64_t words[2] = {ips_be64(ips_hi(v)), ips_be64(ips_lo(v))};
   memcpy(out, words, 16);
 }
-static inline ips_u128 ips_mask(unsigned prefix_len) { return prefix_len ? ~(ips_u128)0 << (128 - prefix_len) : 0; }
+static inline ips_u128 ips_mask(unsigned prefix_len) {
+  return prefix_len ? ~(ips_u128)0 << (128 - prefix_len) : 0;
+}
 
 /* ---- hash: keys and values of 768 cells in a page, four keys to a cache line ---- */
 
@@ -34,12 +36,13 @@ enum { IPS_BUCKETS = 192, IPS_BUCKET = 4, IPS_HASH_CELLS = IPS_BUCKETS * IPS_BUC
 
 struct ips_key { uint64_t hi, lo; }; /* 0,0: free; a bucket fills from its first cell */
 struct ips_value {
-  uint64_t hi, lo;  /* global6: offset or address; local6: Global IP; local4: Global IP in hi, its slot in lo */
+  uint64_t hi, lo;  /* global6: offset or address; local6: Global IP; local4: Global IP and its slot */
   uint8_t kind, flags;
   uint16_t target;  /* as in a slot; local: the end point */
   uint32_t cell;    /* counter cell; local4: of the prefix's first address */
 };
-enum { IPS_VALUE_CONTESTED = 0x80, IPS_VALUE_SOFT = 0x40, IPS_VALUE_FLAGS = 0x3f }; /* in local hashes, see ips_local.c */
+/* In `flags` of local hashes, besides those of the binding: see ips_local.c. */
+enum { IPS_VALUE_CONTESTED = 0x80, IPS_VALUE_SOFT = 0x40, IPS_VALUE_FLAGS = 0x3f };
 struct ips_hash_page {
   struct ips_key keys[IPS_HASH_CELLS];
   struct ips_value values[IPS_HASH_CELLS];
@@ -63,7 +66,9 @@ static inline uint64_t ips_fold(uint64_t a, uint64_t b) {
 static inline uint64_t ips_hash_of(uint64_t hi, uint64_t lo) {
   return ips_fold(hi ^ 0x9e3779b97f4a7c15u, lo ^ 0xd1b54a32d192ed03u) * 0xf1357aea2e62a9c5u;
 }
-static inline uint32_t ips_bucket_of(uint64_t hash) { return (uint32_t)(((hash & UINT32_MAX) * IPS_BUCKETS) >> 32); }
+static inline uint32_t ips_bucket_of(uint64_t hash) {
+  return (uint32_t)(((hash & UINT32_MAX) * IPS_BUCKETS) >> 32);
+}
 static inline uint32_t ips_hash_pages(const struct ips_hash *t) { return (uint32_t)1 << (63 - t->shift); }
 static inline struct ips_hash_page *ips_page_of(const struct ips_hash *t, uint64_t hash) {
   return t->pages[(hash >> 1) >> t->shift];
@@ -117,16 +122,16 @@ struct ips_root {
   uint64_t generation;
   struct ips_image_header header;
   const struct ips_endpoint *endpoints;
-  struct ips_net4 *net4;       /* ascending, disjoint; first4[b] .. first4[b + 1]: those that begin with byte b */
+  struct ips_net4 *net4;       /* ascending, disjoint */
   struct ips_prefixes net6;
   struct ips_lpm global6, local4, local6;
   struct ips_prefixes home4, home6; /* local prefixes of the end points that this node maps back */
   const struct ips_policy *policies;
-  const struct ips_tunnel *tunnels; /* open addressing, tunnel_mask + 1 cells; remote 0: one of our own addresses */
+  const struct ips_tunnel *tunnels; /* open addressing, tunnel_mask + 1 cells; remote 0: an own address */
   uint32_t tunnel_mask;
   uint64_t tunnel_ends;        /* bit n: one of our own tunnel addresses ends in n, modulo 64 */
   uint8_t longest4;            /* longest IPv4 binding */
-  uint16_t first4[257];
+  uint16_t first4[257];        /* first network that begins with byte b; first4[b + 1]: behind the last */
 };
 
 static inline const struct ips_image_header *ips_root_header(const struct ips_root *r) { return &r->header; }
@@ -138,7 +143,7 @@ static inline const struct ips_endpoint *ips_endpoint(const struct ips_root *r, 
 static inline const struct ips_net4 *ips_net4_find(const struct ips_root *r, uint32_t address) {
   uint32_t i = r->first4[address >> 24], end = r->first4[(address >> 24) + 1];
   if (i == end) return NULL;
-  if (ips_likely((address & r->net4[i].mask) == r->net4[i].base)) return r->net4 + i; /* most often there is one */
+  if (ips_likely((address & r->net4[i].mask) == r->net4[i].base)) return r->net4 + i; /* most often */
   while (ips_unlikely(end - i > 4)) {
     uint32_t mid = (i + end) / 2;
     if (r->net4[mid].base > address) end = mid; else i = mid;
@@ -148,14 +153,16 @@ static inline const struct ips_net4 *ips_net4_find(const struct ips_root *r, uin
   return NULL;
 }
 
-static inline const struct ips_prefix *ips_prefixes_find(const struct ips_prefixes *s, uint64_t hi, uint64_t lo) {
+static inline const struct ips_prefix *ips_prefixes_find(const struct ips_prefixes *s, uint64_t hi,
+                                                         uint64_t lo) {
   uint32_t i = 0, end = s->n;
   while (ips_unlikely(end - i > 4)) {
     uint32_t mid = (i + end) / 2;
     if (ips_pair(s->at[mid].hi, s->at[mid].lo) > ips_pair(hi, lo)) end = mid; else i = mid;
   }
   for (; i < end; i++)
-    if (((hi & s->at[i].mask_hi) ^ s->at[i].hi) == 0 && ((lo & s->at[i].mask_lo) ^ s->at[i].lo) == 0) return s->at + i;
+    if (((hi & s->at[i].mask_hi) ^ s->at[i].hi) == 0 && ((lo & s->at[i].mask_lo) ^ s->at[i].lo) == 0)
+      return s->at + i;
   return NULL;
 }
 
@@ -167,23 +174,25 @@ static inline bool ips_in_network(const struct ips_root *r, unsigned family, con
 /* ---- load sharing (S1.8) ---- */
 
 /* Same answer on every machine for the same members: plain arithmetic on numbers that the
- * addresses spell, no index and no pointer. The Global IP enters, so that each has a permutation of its own. */
-static inline uint64_t ips_flow_hash(uint64_t seed, unsigned family, uint64_t c_hi, uint64_t c_lo, uint64_t g_hi, uint64_t g_lo) {
+ * addresses spell, no index, no pointer. The Global IP enters: each has a permutation of its own. */
+static inline uint64_t ips_flow_hash(uint64_t seed, unsigned family, uint64_t c_hi, uint64_t c_lo,
+                                     uint64_t g_hi, uint64_t g_lo) {
   uint64_t c = ips_fold(c_hi ^ seed ^ 0x2d358dccaa6c78a5u, c_lo ^ 0x8bb84b93962eacc9u);
   uint64_t g = ips_fold(g_hi ^ family ^ 0x4b33a62ed433d4a3u, g_lo ^ 0x4d5a2da51de1aa47u);
   return ips_fold(c ^ 0xa0761d6478bd642fu, g ^ (seed << 32 | seed >> 32) ^ 0xe7037ed1a0b428dbu);
 }
 
-static inline uint32_t ips_policy_pick(const struct ips_root *r, uint32_t policy, unsigned family, const uint8_t *client,
-                                       const uint8_t *global) {
+static inline uint32_t ips_policy_pick(const struct ips_root *r, uint32_t policy, unsigned family,
+                                       const uint8_t *client, const uint8_t *global) {
   if (ips_unlikely(policy >= r->header.n_policies)) return IPS_NONE;
   const struct ips_policy *p = r->policies + policy;
   uint64_t h;
   if (family == 4)
     h = ips_flow_hash(p->seed, 4, ips_be32(ips_ld32(client)) & p->mask4, 0, ips_be32(ips_ld32(global)), 0);
   else
-    h = ips_flow_hash(p->seed, 6, ips_be64(ips_ld64(client)) & p->mask6_hi, ips_be64(ips_ld64(client + 8)) & p->mask6_lo,
-                      ips_be64(ips_ld64(global)), ips_be64(ips_ld64(global + 8)));
+    h = ips_flow_hash(p->seed, 6, ips_be64(ips_ld64(client)) & p->mask6_hi,
+                      ips_be64(ips_ld64(client + 8)) & p->mask6_lo, ips_be64(ips_ld64(global)),
+                      ips_be64(ips_ld64(global + 8)));
   return p->table[ips_hi((ips_u128)h * p->size)];
 }
 
@@ -192,8 +201,9 @@ static inline uint32_t ips_policy_pick(const struct ips_root *r, uint32_t policy
 enum ips_whose { IPS_ANYONES, IPS_OWN };
 
 /* End point of a hit whose binding names `target`; false where `whose` asks for our own and it is not. */
-static inline bool ips_choose(const struct ips_root *r, unsigned family, const uint8_t *key, const uint8_t *client,
-                              enum ips_whose whose, uint32_t target, struct ips_hit *h) {
+static inline bool ips_choose(const struct ips_root *r, unsigned family, const uint8_t *key,
+                              const uint8_t *client, enum ips_whose whose, uint32_t target,
+                              struct ips_hit *h) {
   if (ips_unlikely(h->kind == IPS_KIND_POLICY))
     target = whose == IPS_OWN ? r->policies[target].own
              : client         ? ips_policy_pick(r, target, family, client, key)
@@ -202,8 +212,8 @@ static inline bool ips_choose(const struct ips_root *r, unsigned family, const u
   return whose == IPS_ANYONES || (target != IPS_NONE && r->endpoints[target].r.flags & IPS_EP_SELF);
 }
 
-static inline bool ips_find4(const struct ips_root *r, const uint8_t *key, const uint8_t *client, enum ips_whose whose,
-                             struct ips_hit *h) {
+static inline bool ips_find4(const struct ips_root *r, const uint8_t *key, const uint8_t *client,
+                             enum ips_whose whose, struct ips_hit *h) {
   uint32_t address = ips_be32(ips_ld32(key));
   const struct ips_net4 *n = ips_net4_find(r, address);
   if (ips_unlikely(!n)) return false;
@@ -224,15 +234,17 @@ static inline bool ips_find4(const struct ips_root *r, const uint8_t *key, const
   return true;
 }
 
-static inline bool ips_find6(const struct ips_root *r, const uint8_t *key, const uint8_t *client, enum ips_whose whose,
-                             struct ips_hit *h) {
+static inline bool ips_find6(const struct ips_root *r, const uint8_t *key, const uint8_t *client,
+                             enum ips_whose whose, struct ips_hit *h) {
   uint64_t hi = ips_be64(ips_ld64(key)), lo = ips_be64(ips_ld64(key + 8));
   *h = (struct ips_hit){.endpoint = IPS_NONE, .counter = IPS_NONE};
   for (const struct ips_hash *t = r->global6.tables, *end = t + r->global6.n; t < end; t++) {
     const struct ips_value *v = ips_hash_find(t, hi & t->mask_hi, lo & t->mask_lo);
     if (!v) continue;
     h->kind = v->kind, h->flags = v->flags, h->counter = v->cell;
-    if (ips_unlikely(h->kind != IPS_KIND_ENDPOINT && h->kind != IPS_KIND_POLICY && h->kind != IPS_KIND_ADDRESS)) return true;
+    if (ips_unlikely(h->kind != IPS_KIND_ENDPOINT && h->kind != IPS_KIND_POLICY &&
+                     h->kind != IPS_KIND_ADDRESS))
+      return true;
     if (!ips_choose(r, 6, key, client, whose, v->target, h)) {
       h->kind = IPS_KIND_NONE;
     } else if (ips_likely(h->endpoint != IPS_NONE)) {
@@ -249,11 +261,12 @@ static inline bool ips_find6(const struct ips_root *r, const uint8_t *key, const
 }
 
 /* Contract: ips_core.h. client NULL: a policy's end point stays IPS_NONE. */
-static inline bool ips_find_global(const struct ips_root *r, unsigned family, const uint8_t *key, const uint8_t *client,
-                                   struct ips_hit *h) {
+static inline bool ips_find_global(const struct ips_root *r, unsigned family, const uint8_t *key,
+                                   const uint8_t *client, struct ips_hit *h) {
   return family == 4 ? ips_find4(r, key, client, IPS_ANYONES, h) : ips_find6(r, key, client, IPS_ANYONES, h);
 }
-static inline bool ips_find_global_self(const struct ips_root *r, unsigned family, const uint8_t *key, struct ips_hit *h) {
+static inline bool ips_find_global_self(const struct ips_root *r, unsigned family, const uint8_t *key,
+                                        struct ips_hit *h) {
   return family == 4 ? ips_find4(r, key, NULL, IPS_OWN, h) : ips_find6(r, key, NULL, IPS_OWN, h);
 }
 
@@ -278,8 +291,8 @@ static inline uint32_t ips_hash_cell(const struct ips_lpm *lpm, uint64_t hi, uin
   const struct ips_value *v = ips_hash_find(t, hi & t->mask_hi, lo & t->mask_lo);
   return v ? v->cell + (family == 4 ? (uint32_t)((hi & ~t->mask_hi) >> 32) : 0) : IPS_NONE;
 }
-/* Asks for the lines that ips_find_global will need; a host that holds a batch calls it a few packets ahead. Returns
- * the counter cell where the address alone tells it (IPv4), else IPS_NONE. */
+/* Asks for the lines that ips_find_global will need; a host that holds a batch calls it a few packets ahead.
+ * Returns the counter cell where the address alone tells it (IPv4), else IPS_NONE. */
 IPS_PREFETCHES uint32_t ips_prefetch_global(const struct ips_root *r, unsigned family, const uint8_t *key) {
   if (family == 6) {
     ips_prefetch_hash(&r->global6, ips_be64(ips_ld64(key)), ips_be64(ips_ld64(key + 8)));
@@ -302,15 +315,18 @@ static inline bool ips_still_bound(const struct ips_root *r, unsigned family, co
     if (ips_likely(t->prefix_len == r->longest4)) return true;
     const struct ips_net4 *n = ips_net4_find(r, (uint32_t)(global >> 96));
     uint32_t at = n ? (uint32_t)(global >> 96) - n->base : 0;
-    return n && n->pages[at / IPS_PAGE_SLOTS][at % IPS_PAGE_SLOTS] == v->lo + (uint32_t)(host >> 96) * IPS_SLOT_STEP;
+    return n && n->pages[at / IPS_PAGE_SLOTS][at % IPS_PAGE_SLOTS] ==
+                  v->lo + (uint32_t)(host >> 96) * IPS_SLOT_STEP;
   }
-  for (const struct ips_hash *g = r->global6.tables, *end = g + r->global6.n; g < end && g->prefix_len > t->prefix_len; g++)
+  for (const struct ips_hash *g = r->global6.tables, *end = g + r->global6.n;
+       g < end && g->prefix_len > t->prefix_len; g++)
     if (ips_hash_find(g, ips_hi(global) & g->mask_hi, ips_lo(global) & g->mask_lo)) return false;
   return true;
 }
 
 /* Contract: ips_core.h. True with kind NONE: a local prefix of ours, but no binding. */
-static inline bool ips_find_local(const struct ips_root *r, unsigned family, const uint8_t *key, struct ips_hit *h) {
+static inline bool ips_find_local(const struct ips_root *r, unsigned family, const uint8_t *key,
+                                  struct ips_hit *h) {
   const struct ips_lpm *lpm = family == 4 ? &r->local4 : &r->local6;
   ips_u128 address = ips_ld_address(family, key);
   *h = (struct ips_hit){.endpoint = IPS_NONE, .counter = IPS_NONE};
@@ -331,18 +347,25 @@ static inline bool ips_find_local(const struct ips_root *r, unsigned family, con
 /* ---- tunnels ---- */
 
 static inline uint32_t ips_tunnel_hash(uint32_t family, struct ips_key remote, struct ips_key local) {
-  return (uint32_t)(ips_fold(ips_hash_of(remote.hi, remote.lo) ^ family, ips_hash_of(local.hi, local.lo) ^ 0x8bb84b93962eacc9u) >> 20);
+  uint64_t there = ips_hash_of(remote.hi, remote.lo) ^ family;
+  uint64_t here = ips_hash_of(local.hi, local.lo) ^ 0x8bb84b93962eacc9u;
+  return (uint32_t)(ips_fold(there, here) >> 20);
 }
-static inline const struct ips_tunnel *ips_tunnel_find(const struct ips_root *r, unsigned family, ips_u128 remote, ips_u128 local) {
+static inline const struct ips_tunnel *ips_tunnel_find(const struct ips_root *r, unsigned family,
+                                                       ips_u128 remote, ips_u128 local) {
   struct ips_key a = {ips_hi(remote), ips_lo(remote)}, b = {ips_hi(local), ips_lo(local)};
   for (uint32_t i = ips_tunnel_hash(family, a, b);; i++) {
     const struct ips_tunnel *t = r->tunnels + (i & r->tunnel_mask);
     if (!t->family) return NULL;
-    if (t->family == family && t->local.hi == b.hi && t->local.lo == b.lo && t->remote.hi == a.hi && t->remote.lo == a.lo) return t;
+    if (t->family == family && t->local.hi == b.hi && t->local.lo == b.lo && t->remote.hi == a.hi &&
+        t->remote.lo == a.lo)
+      return t;
   }
 }
-static inline uint32_t ips_find_tunnel(const struct ips_root *r, unsigned family, const uint8_t *remote, const uint8_t *local) {
-  const struct ips_tunnel *t = ips_tunnel_find(r, family, ips_ld_address(family, remote), ips_ld_address(family, local));
+static inline uint32_t ips_find_tunnel(const struct ips_root *r, unsigned family, const uint8_t *remote,
+                                       const uint8_t *local) {
+  const struct ips_tunnel *t =
+    ips_tunnel_find(r, family, ips_ld_address(family, remote), ips_ld_address(family, local));
   return t ? t->endpoint : IPS_NONE; /* remote 0 is no address: its cells name IPS_NONE */
 }
 static inline bool ips_is_tunnel_local(const struct ips_root *r, unsigned family, const uint8_t *address) {
@@ -367,7 +390,7 @@ static inline const struct ips_root *ips_tables_live(const struct ips_tables *t)
   return atomic_load_explicit(&((struct ips_tables *)(uintptr_t)t)->live, memory_order_acquire);
 }
 /* From here to ips_reader_end the root stays. NULL: no generation yet. The order "I am inside" before "which
- * root" must be seen by the control thread (ips_reclaim.c), hence sequential consistency: one locked store a frame. */
+ * root" must be seen by the control thread (ips_reclaim.c), hence seq_cst: one locked store a frame. */
 static inline const struct ips_root *ips_reader_begin(struct ips_tables *t, uint32_t index) {
   _Atomic uint64_t *loops = &t->readers[index].loops;
   atomic_store_explicit(loops, atomic_load_explicit(loops, memory_order_relaxed) + 1, memory_order_seq_cst);

@@ -57,7 +57,8 @@ struct ips_shared *ips_tables_shared(struct ips_tables *t) { return t->shared; }
 static void keep_cells(struct ips_cells *cells, const struct ips_gen *g) {
   if (!g) return;
   const struct ips_root *r = &g->root;
-  for (uint32_t i = 0; i < r->first4[256]; i++) ips_cells_sweep_keep(cells, r->net4[i].cell, ~r->net4[i].mask + 1);
+  for (uint32_t i = 0; i < r->first4[256]; i++)
+    ips_cells_sweep_keep(cells, r->net4[i].cell, ~r->net4[i].mask + 1);
   for (const struct ips_hash *t = r->global6.tables; t < r->global6.tables + r->global6.n; t++)
     for (uint32_t page = 0; page < ips_hash_pages(t); page++)
       for (uint32_t i = 0; t->pages[page]->used && i < IPS_HASH_CELLS; i++)
@@ -75,7 +76,8 @@ static void sweep_cells(struct ips_control *c) {
 
 /* ---- prepare, commit, roll back ---- */
 
-static struct ips_gen *gen_new(struct ips_tables *t, struct ips_content *content, uint64_t term, uint64_t revision) {
+static struct ips_gen *gen_new(struct ips_tables *t, struct ips_content *content, uint64_t term,
+                               uint64_t revision) {
   struct ips_control *c = t->control;
   struct ips_gen *g = ips_alloc(&c->mem, sizeof *g + t->workers * sizeof *g->seen);
   if (!g) return NULL;
@@ -87,7 +89,8 @@ static struct ips_gen *gen_new(struct ips_tables *t, struct ips_content *content
   return g;
 }
 
-static bool check_fence(const struct ips_control *c, const struct ips_image_header *h, struct ips_load_status *st) {
+static bool check_fence(const struct ips_control *c, const struct ips_image_header *h,
+                        struct ips_load_status *st) {
   bool is_older = h->term < c->term || (h->term == c->term && h->revision < c->revision);
   if (is_older) return ips_refuse(st, IPS_LOAD_STALE_TERM, IPS_IN_HEADER, 0);
   if (h->flags & IPS_IMAGE_DELTA && (!c->live || h->base_generation != c->live->root.generation))
@@ -102,11 +105,13 @@ uint64_t ips_tables_prepare(struct ips_tables *t, const void *bytes, size_t n, s
   *st = (struct ips_load_status){0};
   ips_tables_abort(t);
   sweep_cells(c);
-  if (ips_image_open(&c->mem, bytes, n, &image, st) && check_fence(c, &image.header, st) && ips_image_check(&c->mem, &image, st))
+  if (ips_image_open(&c->mem, bytes, n, &image, st) && check_fence(c, &image.header, st) &&
+      ips_image_check(&c->mem, &image, st))
     content = ips_build(&c->mem, &c->cells, &image, c->live ? c->live->content : NULL, st);
   ips_image_close(&c->mem, &image);
   if (!content) return 0;
-  if (!c->cells.sweep_at) ips_cells_sweep_later(&c->cells, c->cells.top); /* the first one leaves nothing behind */
+  if (!c->cells.sweep_at)
+    ips_cells_sweep_later(&c->cells, c->cells.top); /* the first leaves nothing behind */
   c->prepared = gen_new(t, content, image.header.term, image.header.revision);
   if (c->prepared) return c->prepared->root.generation;
   ips_content_drop(&c->mem, content);
@@ -155,8 +160,8 @@ uint64_t ips_tables_rollback(struct ips_tables *t) {
 
 /* ---- read out ---- */
 
-/* Everything of the header that says what the node does; sizes and counts follow from the records, numbers are its
- * name. `flags` of a generation's header are without DELTA. */
+/* Everything of the header that says what the node does; sizes and counts follow from the records, numbers
+ * are its name. `flags` of a generation's header are without DELTA. */
 static uint64_t settings_digest(const struct ips_image_header *h) {
   struct ips_digest_state d;
   ips_digest_begin(&d);

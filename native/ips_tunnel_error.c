@@ -25,7 +25,8 @@ static bool icmp_sum_ok(const struct ips_pkt *p, const struct ips_view *v) {
 
 static enum ips_tunnel_error_kind kind_of(unsigned family, unsigned type, unsigned code) {
   if (family == 4) {
-    if (type == IPS_ICMP4_UNREACHABLE) return code == IPS_ICMP4_TOO_BIG ? IPS_TUNNEL_ERROR_TOO_BIG : IPS_TUNNEL_ERROR_UNREACHABLE;
+    if (type == IPS_ICMP4_UNREACHABLE)
+      return code == IPS_ICMP4_TOO_BIG ? IPS_TUNNEL_ERROR_TOO_BIG : IPS_TUNNEL_ERROR_UNREACHABLE;
     if (type == IPS_ICMP4_PARAMETER) return IPS_TUNNEL_ERROR_UNREACHABLE;
     return type == IPS_ICMP4_TIME && code == 0 ? IPS_TUNNEL_ERROR_TIME : IPS_TUNNEL_ERROR_NONE;
   }
@@ -36,7 +37,8 @@ static enum ips_tunnel_error_kind kind_of(unsigned family, unsigned type, unsign
 
 /* Where the quote ends if the error says so (RFC 4884 3: in 32-bit words for v4, 64-bit for v6). */
 static uint32_t quoted_bytes(const uint8_t *icmp, unsigned family, uint32_t available) {
-  if (family == 6 && icmp[0] != IPS_ICMP6_UNREACHABLE && icmp[0] != IPS_ICMP6_TIME) return available; /* no such field */
+  bool has_field = family == 4 || icmp[0] == IPS_ICMP6_UNREACHABLE || icmp[0] == IPS_ICMP6_TIME;
+  if (!has_field) return available;
   uint32_t said = family == 4 ? icmp[5] * 4u : icmp[4] * 8u;
   return said != 0 && said < available ? said : available;
 }
@@ -101,13 +103,15 @@ static unsigned read_inner(struct quote *q, int proto) {
 
 int ips_tunnel_error(const struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_error *out) {
   *out = (struct ips_tunnel_error){.family = v->family};
-  if (v->proto != (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6) || v->is_fragment || v->ip_len > p->len ||
-      v->ip_len < (uint32_t)v->l4 + IPS_ICMP_HEADER)
+  if (v->proto != (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6) || v->is_fragment ||
+      v->ip_len > p->len || v->ip_len < (uint32_t)v->l4 + IPS_ICMP_HEADER)
     return IPS_TUNNEL_ERROR_BAD;
   const uint8_t *icmp = p->data + v->l4;
   enum ips_tunnel_error_kind kind = kind_of(v->family, icmp[0], icmp[1]);
-  if (kind == IPS_TUNNEL_ERROR_NONE || (p->csum == IPS_CSUM_FULL && !icmp_sum_ok(p, v))) return IPS_TUNNEL_ERROR_BAD;
-  struct quote q = {icmp + IPS_ICMP_HEADER, quoted_bytes(icmp, v->family, v->ip_len - v->l4 - IPS_ICMP_HEADER)};
+  if (kind == IPS_TUNNEL_ERROR_NONE || (p->csum == IPS_CSUM_FULL && !icmp_sum_ok(p, v)))
+    return IPS_TUNNEL_ERROR_BAD;
+  struct quote q = {.at = icmp + IPS_ICMP_HEADER,
+                    .len = quoted_bytes(icmp, v->family, v->ip_len - v->l4 - IPS_ICMP_HEADER)};
   const uint8_t *quoted_ip = q.at;
   int proto = read_outer(&q, v->family, out);
   out->encap = proto == IPS_PROTO_UDP ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP;
@@ -122,7 +126,8 @@ int ips_tunnel_error(const struct ips_pkt *p, const struct ips_view *v, struct i
   memcpy(out->reporter, ips_field_at(p->data, v->family, IPS_SRC), v->family == 4 ? 4 : 16);
   if (kind == IPS_TUNNEL_ERROR_TOO_BIG) {
     uint32_t mtu = reported_mtu(icmp, v->family, quoted_ip);
-    uint32_t overhead = (v->family == 4 ? 20 : 40) + (out->encap == IPS_ENCAP_GUE ? IPS_UDP_HEADER + IPS_GUE_HEADER : 0);
+    uint32_t overhead = (v->family == 4 ? 20 : 40) +
+                        (out->encap == IPS_ENCAP_GUE ? IPS_UDP_HEADER + IPS_GUE_HEADER : 0);
     out->mtu = mtu > overhead ? mtu - overhead : 0;
   }
   out->inner_family = (uint8_t)read_inner(&q, proto);
@@ -146,8 +151,9 @@ static bool may_answer4(const uint8_t *ip, uint32_t len, enum ips_tunnel_error_k
   uint32_t header = (ip[0] & 15u) * 4;
   uint16_t fragment = ips_be16(ips_ld16(ip + 6));
   const uint8_t *src = ip + 12, *dst = ip + 16;
-  if (src[0] == 0 || src[0] == 127 || src[0] >= 224 || dst[0] >= 224 || fragment & IPS_FRAG_OFFSET) return false;
-  if (kind == IPS_TUNNEL_ERROR_TOO_BIG && !(fragment & IPS_DF)) return false; /* RFC 4459 3.2: it did not ask */
+  if (src[0] == 0 || src[0] == 127 || src[0] >= 224 || dst[0] >= 224 || fragment & IPS_FRAG_OFFSET)
+    return false;
+  if (kind == IPS_TUNNEL_ERROR_TOO_BIG && !(fragment & IPS_DF)) return false; /* RFC 4459 3.2: not asked */
   if (ip[9] != IPS_PROTO_ICMP) return true;
   return len > header && !ips_icmp_quotes(4, ip[header]);
 }
@@ -156,12 +162,14 @@ static bool may_answer4(const uint8_t *ip, uint32_t len, enum ips_tunnel_error_k
 static int upper6(const uint8_t *ip, uint32_t len, uint32_t *at) {
   int proto = ip[6];
   *at = 40;
-  while (proto == IPS_PROTO_HOPOPTS || proto == IPS_PROTO_ROUTING || proto == IPS_PROTO_DSTOPTS || proto == IPS_PROTO_FRAGMENT ||
-         proto == IPS_PROTO_AH || proto == IPS_PROTO_MOBILITY) {
+  while (proto == IPS_PROTO_HOPOPTS || proto == IPS_PROTO_ROUTING || proto == IPS_PROTO_DSTOPTS ||
+         proto == IPS_PROTO_FRAGMENT || proto == IPS_PROTO_AH || proto == IPS_PROTO_MOBILITY) {
     if (len < *at + 8) return -1;
     const uint8_t *header = ip + *at;
     if (proto == IPS_PROTO_FRAGMENT && ips_be16(ips_ld16(header + 2)) & 0xfff8) return -1;
-    *at += proto == IPS_PROTO_FRAGMENT ? 8 : proto == IPS_PROTO_AH ? (header[1] + 2u) * 4 : (header[1] + 1u) * 8;
+    *at += proto == IPS_PROTO_FRAGMENT ? 8
+         : proto == IPS_PROTO_AH       ? (header[1] + 2u) * 4
+                                       : (header[1] + 1u) * 8;
     proto = header[0];
   }
   return proto;
@@ -180,7 +188,8 @@ static bool may_answer6(const uint8_t *ip, uint32_t len, enum ips_tunnel_error_k
 
 static void write_icmp(uint8_t *icmp, unsigned family, const struct ips_tunnel_error *e) {
   static const uint8_t types[2][4][2] = { /* by family and enum ips_tunnel_error_kind: type and code */
-    {{0, 0}, {IPS_ICMP4_UNREACHABLE, IPS_ICMP4_TOO_BIG}, {IPS_ICMP4_TIME, 0}, {IPS_ICMP4_UNREACHABLE, IPS_ICMP4_HOST}},
+    {{0, 0}, {IPS_ICMP4_UNREACHABLE, IPS_ICMP4_TOO_BIG}, {IPS_ICMP4_TIME, 0},
+     {IPS_ICMP4_UNREACHABLE, IPS_ICMP4_HOST}},
     {{0, 0}, {IPS_ICMP6_TOO_BIG, 0}, {IPS_ICMP6_TIME, 0}, {IPS_ICMP6_UNREACHABLE, IPS_ICMP6_ADDRESS}},
   };
   memset(icmp, 0, IPS_ICMP_HEADER);
@@ -196,11 +205,13 @@ static void write_icmp(uint8_t *icmp, unsigned family, const struct ips_tunnel_e
 size_t ips_relay_error(const struct ips_pkt *p, const struct ips_tunnel_error *e, const uint8_t *source4,
                        const uint8_t *source6, uint8_t *out, size_t room) {
   unsigned family = e->inner_family;
-  if ((family != 4 && family != 6) || e->kind == IPS_TUNNEL_ERROR_NONE || e->kind > IPS_TUNNEL_ERROR_UNREACHABLE ||
-      (uint32_t)e->inner_at + e->inner_len > p->len || e->inner_len < (family == 4 ? 20 : 40))
+  if ((family != 4 && family != 6) || e->kind == IPS_TUNNEL_ERROR_NONE ||
+      e->kind > IPS_TUNNEL_ERROR_UNREACHABLE || (uint32_t)e->inner_at + e->inner_len > p->len ||
+      e->inner_len < (family == 4 ? 20 : 40))
     return 0;
   const uint8_t *inner = p->data + e->inner_at;
-  if (!(family == 4 ? may_answer4 : may_answer6)(inner, e->inner_len, (enum ips_tunnel_error_kind)e->kind)) return 0;
+  if (!(family == 4 ? may_answer4 : may_answer6)(inner, e->inner_len, (enum ips_tunnel_error_kind)e->kind))
+    return 0;
   const uint8_t *source = family == 4 ? source4 : source6;
   /* The router that counted the TTL down speaks for itself, so that traceroute shows it. */
   if (e->kind == IPS_TUNNEL_ERROR_TIME && e->family == family) source = e->reporter;

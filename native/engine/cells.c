@@ -7,7 +7,8 @@
 #include <stdlib.h>
 
 static void clear(const struct engine *e, struct ips_cell_range range) {
-  uint32_t end = range.first + range.n < e->options.counter_cells ? range.first + range.n : e->options.counter_cells;
+  uint32_t kept = e->options.counter_cells;
+  uint32_t end = range.first + range.n < kept ? range.first + range.n : kept;
   for (uint32_t i = 0; i < e->options.workers; i++) {
     struct ips_cell *cells = region_cells(&e->region, i);
     if (range.first < end) memset(cells + range.first, 0, (end - range.first) * sizeof *cells);

@@ -25,7 +25,8 @@ static int lock_path(const char *path) {
   snprintf(lock, sizeof lock, "%s.lock", path);
   int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0)
-    return -fail(EXIT_SOCKET, "create its directory, or choose another --socket", "cannot create %s: %s", lock, strerror(errno));
+    return -fail(EXIT_SOCKET, "create its directory, or choose another --socket", "cannot create %s: %s",
+                 lock, strerror(errno));
   if (flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
   close(fd);
   return -fail(EXIT_SOCKET, "stop it first, or choose another --socket", "another engine serves %s", path);
@@ -38,13 +39,16 @@ int control_listen(const char *path, int *lock_fd) {
     return -fail(EXIT_SOCKET, "choose a shorter --socket", "%s is longer than a socket's path may be", path);
   if ((*lock_fd = lock_path(path)) < 0) return *lock_fd;
   if (lstat(path, &st) == 0 && (!S_ISSOCK(st.st_mode) || unlink(path)))
-    return -fail(EXIT_SOCKET, "choose another --socket, or remove it", "%s exists and is no socket of ours", path);
+    return -fail(EXIT_SOCKET, "choose another --socket, or remove it", "%s exists and is no socket of ours",
+                 path);
   memcpy(name.sun_path, path, strlen(path));
   int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   mode_t before = umask(0177); /* 0600 from the first moment on */
   int failed = fd < 0 || bind(fd, (struct sockaddr *)&name, sizeof name) || listen(fd, MAX_CLIENTS);
   umask(before);
-  if (failed) return -fail(EXIT_SOCKET, "choose another --socket", "cannot make the socket %s: %s", path, strerror(errno));
+  if (failed)
+    return -fail(EXIT_SOCKET, "choose another --socket", "cannot make the socket %s: %s", path,
+                 strerror(errno));
   return fd;
 }
 
@@ -72,10 +76,10 @@ static void drop_client(struct control *c, struct client *client) {
   c->n_clients--;
 }
 
-int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload, uint32_t bytes,
-                  int fd) {
-  struct ips_ctl_reply head = {.magic = IPS_CTL_MAGIC, .version = IPS_CTL_VERSION, .op = to->op, .seq = to->seq,
-                               .bytes = bytes, .status = (uint32_t)status};
+int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload,
+                  uint32_t bytes, int fd) {
+  struct ips_ctl_reply head = {.magic = IPS_CTL_MAGIC, .version = IPS_CTL_VERSION, .op = to->op,
+                               .seq = to->seq, .bytes = bytes, .status = (uint32_t)status};
   struct iovec parts[2] = {{&head, sizeof head}, {(void *)(uintptr_t)payload, bytes}};
   union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int))]; } room = {0};
   struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
@@ -83,7 +87,8 @@ int control_reply(struct client *client, const struct ips_ctl_request *to, int s
     message.msg_control = &room;
     message.msg_controllen = sizeof room;
     struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-    *rights = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
+    *rights = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
+                               .cmsg_len = CMSG_LEN(sizeof fd)};
     memcpy(CMSG_DATA(rights), &fd, sizeof fd);
   }
   return sendmsg(client->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
@@ -126,14 +131,17 @@ static int received_fd(struct msghdr *message) {
 /* What is wrong with the frame of a message, before anyone looks at its payload. */
 static int check_frame(struct call *call, size_t bytes, int flags) {
   if (bytes < sizeof call->head || flags & MSG_TRUNC)
-    return refuse(call, IPS_CTL_MALFORMED, "a request has between %zu and %d bytes", sizeof call->head, IPS_CTL_MAX_MESSAGE);
-  if (call->head.magic != IPS_CTL_MAGIC) return refuse(call, IPS_CTL_MALFORMED, "this is no request to ipshare-engine");
+    return refuse(call, IPS_CTL_MALFORMED, "a request has between %zu and %d bytes", sizeof call->head,
+                  IPS_CTL_MAX_MESSAGE);
+  if (call->head.magic != IPS_CTL_MAGIC)
+    return refuse(call, IPS_CTL_MALFORMED, "this is no request to ipshare-engine");
   if (call->head.version != IPS_CTL_VERSION)
-    return refuse(call, IPS_CTL_FOREIGN_VERSION, "this engine speaks version %d of the control protocol, not %u",
-                  IPS_CTL_VERSION, call->head.version);
+    return refuse(call, IPS_CTL_FOREIGN_VERSION,
+                  "this engine speaks version %d of the control protocol, not %u", IPS_CTL_VERSION,
+                  call->head.version);
   if (call->head.bytes != bytes - sizeof call->head)
-    return refuse(call, IPS_CTL_BAD_LENGTH, "the request announces %u bytes and carries %zu", call->head.bytes,
-                  bytes - sizeof call->head);
+    return refuse(call, IPS_CTL_BAD_LENGTH, "the request announces %u bytes and carries %zu",
+                  call->head.bytes, bytes - sizeof call->head);
   return IPS_CTL_OK;
 }
 
@@ -142,10 +150,12 @@ static bool serve(struct control *c, struct client *client) {
   static _Alignas(8) uint8_t in[IPS_CTL_MAX_MESSAGE], out[OUT_ROOM];
   union { struct cmsghdr align; char bytes[CMSG_SPACE(8 * sizeof(int))]; } room;
   struct iovec part = {in, sizeof in};
-  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &room, .msg_controllen = sizeof room};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &room,
+                           .msg_controllen = sizeof room};
   ssize_t n = recvmsg(client->fd, &message, MSG_CMSG_CLOEXEC);
   if (n < 0) return errno == EAGAIN || errno == EINTR;
-  struct call call = {.control = c, .client = client, .payload = in + sizeof call.head, .out = out, .reply_fd = -1};
+  struct call call = {.control = c, .client = client, .payload = in + sizeof call.head, .out = out,
+                      .reply_fd = -1};
   call.fd = received_fd(&message);
   if (n == 0) { /* closed; an empty message looks the same and is treated so */
     if (call.fd >= 0) close(call.fd);
@@ -155,8 +165,10 @@ static bool serve(struct control *c, struct client *client) {
   int status = check_frame(&call, (size_t)n, message.msg_flags);
   if (status == IPS_CTL_OK) status = control_call(&call);
   int sent = 0;
-  if (status != IPS_CTL_OK) sent = control_reply(client, &call.head, status, &call.error, sizeof call.error, -1);
-  else if (!call.deferred) sent = control_reply(client, &call.head, status, out, call.out_bytes, call.reply_fd);
+  if (status != IPS_CTL_OK)
+    sent = control_reply(client, &call.head, status, &call.error, sizeof call.error, -1);
+  else if (!call.deferred)
+    sent = control_reply(client, &call.head, status, out, call.out_bytes, call.reply_fd);
   if (call.fd >= 0) close(call.fd);
   if (call.reply_fd >= 0) close(call.reply_fd);
   return sent == 0;
@@ -219,7 +231,8 @@ int control_run(struct engine *e, int listen_fd) {
   c->engine = e;
   c->listen_fd = listen_fd;
   for (int i = 0; i < MAX_CLIENTS; i++) c->clients[i].fd = -1;
-  if (prepare_loop(c)) return fail(EXIT_SYSTEM, "raise the limit of open files", "cannot set up events: %s", strerror(errno));
+  if (prepare_loop(c))
+    return fail(EXIT_SYSTEM, "raise the limit of open files", "cannot set up events: %s", strerror(errno));
   notify("READY=1");
   while (!c->ending && !atomic_load(&e->fatal)) {
     struct epoll_event events[16];

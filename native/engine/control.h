@@ -53,7 +53,7 @@ int op_tap_wait(struct call *c);
 int op_tap_list(struct call *c);
 void answer_waiters(struct control *c);
 /* control.c */
-int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload, uint32_t bytes,
-                  int fd);
+int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload,
+                  uint32_t bytes, int fd);
 struct client *control_client(struct control *c, uint32_t number); /* NULL: gone */
 #endif

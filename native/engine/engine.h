@@ -122,7 +122,7 @@ int control_run(struct engine *e, int listen_fd);
 void notify(const char *state);
 uint64_t notify_watchdog_ns(void); /* interval asked for by WATCHDOG_USEC, 0: none */
 
-/* Adds to a counter of the region. It has one writer; a relaxed store keeps readers from seeing half a number. */
+/* Adds to a counter of the region, which has one writer; no reader sees half a number. */
 #define ADD(counter, n) __atomic_store_n(&(counter), (counter) + (n), __ATOMIC_RELAXED)
 
 static inline void eventfd_signal(int fd) {

@@ -22,7 +22,7 @@ enum {
 struct io {
   struct uring ring;
   bool batched;                /* ring is there */
-  uint8_t *slots;              /* IO_BATCH; a submission's writes out of them come before its reads into them */
+  uint8_t *slots;              /* IO_BATCH; of a submission, writes out of them come before reads into them */
   uint8_t *arena;
   uint32_t arena_used;
   uint32_t staged;             /* writes in the ring */
@@ -33,7 +33,7 @@ struct io {
 
 int io_open(struct worker *w); /* 0, or -1: no memory */
 void io_close(struct worker *w);
-/* The packet goes out of the device of the frame in hand. is_stable: its bytes stay until the next batch is read. */
+/* Out of the device of the frame in hand. is_stable: the packet's bytes stay until the next batch is read. */
 void io_send(struct worker *w, struct ips_pkt *p, bool is_stable);
 /* Sends what is staged; before sleeping. */
 void io_flush(struct worker *w);

@@ -35,7 +35,8 @@ static long number(const char *text, long least, long most) {
 }
 
 static bool is_device_name(const char *name) {
-  return *name && strlen(name) < IFNAMSIZ && !strpbrk(name, "/:% \t\n") && strcmp(name, ".") && strcmp(name, "..");
+  return *name && strlen(name) < IFNAMSIZ && !strpbrk(name, "/:% \t\n") && strcmp(name, ".") &&
+         strcmp(name, "..");
 }
 
 static long default_workers(void) {
@@ -43,13 +44,22 @@ static long default_workers(void) {
   return cpus < 1 ? 1 : cpus > 8 ? 8 : cpus;
 }
 
-enum option_code { OPT_SOCKET = 256, OPT_WORKERS, OPT_OUTER, OPT_INNER, OPT_CELLS, OPT_NODE, OPT_PLAIN, OPT_JSON, OPT_VERSION, OPT_HELP };
+enum option_code {
+  OPT_SOCKET = 256, OPT_WORKERS, OPT_OUTER, OPT_INNER, OPT_CELLS, OPT_NODE, OPT_PLAIN, OPT_JSON, OPT_VERSION,
+  OPT_HELP,
+};
 static const struct option OPTIONS[] = {
-  {"socket", required_argument, NULL, OPT_SOCKET}, {"workers", required_argument, NULL, OPT_WORKERS},
-  {"outer", required_argument, NULL, OPT_OUTER}, {"inner", required_argument, NULL, OPT_INNER},
-  {"counter-cells", required_argument, NULL, OPT_CELLS}, {"node", required_argument, NULL, OPT_NODE},
-  {"plain-io", no_argument, NULL, OPT_PLAIN}, {"json-errors", no_argument, NULL, OPT_JSON}, {"version", no_argument, NULL, OPT_VERSION},
-  {"help", no_argument, NULL, OPT_HELP}, {0},
+  {"socket", required_argument, NULL, OPT_SOCKET},
+  {"workers", required_argument, NULL, OPT_WORKERS},
+  {"outer", required_argument, NULL, OPT_OUTER},
+  {"inner", required_argument, NULL, OPT_INNER},
+  {"counter-cells", required_argument, NULL, OPT_CELLS},
+  {"node", required_argument, NULL, OPT_NODE},
+  {"plain-io", no_argument, NULL, OPT_PLAIN},
+  {"json-errors", no_argument, NULL, OPT_JSON},
+  {"version", no_argument, NULL, OPT_VERSION},
+  {"help", no_argument, NULL, OPT_HELP},
+  {0},
 };
 
 /* 0: run; 1: everything was said, end well; negative: an exit code. */
@@ -63,11 +73,13 @@ static int set_option(struct options *o, int code, const char *value) {
     case OPT_PLAIN: o->plain_io = true; break;
     case OPT_JSON: fail_use_json(o->json_errors = true); break;
     case OPT_WORKERS:
-      if ((n = number(value, 1, IPS_CTL_MAX_WORKERS)) < 0) return usage("--workers is a number from 1 to 64, not", value);
+      if ((n = number(value, 1, IPS_CTL_MAX_WORKERS)) < 0)
+        return usage("--workers is a number from 1 to 64, not", value);
       o->workers = (uint32_t)n;
       break;
     case OPT_CELLS:
-      if ((n = number(value, 1, 1 << 28)) < 0) return usage("--counter-cells is a number from 1 to 268435456, not", value);
+      if ((n = number(value, 1, 1 << 28)) < 0)
+        return usage("--counter-cells is a number from 1 to 268435456, not", value);
       o->counter_cells = (uint32_t)n;
       break;
     case OPT_VERSION: puts("ipshare-engine " IPS_ENGINE_VERSION); return 1;
@@ -89,12 +101,14 @@ static int parse(int argc, char **argv, struct options *o) {
   if (!o->socket) return usage("--socket is missing", NULL);
   for (int side = 0; side < SIDES; side++)
     if (!is_device_name(o->device[side])) return usage("not a name for a network device:", o->device[side]);
-  if (!strcmp(o->device[0], o->device[1])) return usage("--outer and --inner are the same device:", o->device[0]);
+  if (!strcmp(o->device[0], o->device[1]))
+    return usage("--outer and --inner are the same device:", o->device[0]);
   return 0;
 }
 
 static int cannot_start(void) {
-  return fail(EXIT_SYSTEM, "raise the limit of open files or of memory, or ask for fewer --counter-cells or --workers",
+  return fail(EXIT_SYSTEM,
+              "raise the limit of open files or of memory, or ask for fewer --counter-cells or --workers",
               "cannot start: %s", strerror(errno));
 }
 
@@ -106,7 +120,8 @@ static int prepare(struct engine *e) {
   e->netns = stat("/proc/self/ns/net", &st) ? 0 : (uint64_t)st.st_ino;
   e->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   e->wake_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (e->stop_event < 0 || e->wake_event < 0 || getrandom(e->boot_id, sizeof e->boot_id, 0) != sizeof e->boot_id)
+  if (e->stop_event < 0 || e->wake_event < 0 ||
+      getrandom(e->boot_id, sizeof e->boot_id, 0) != sizeof e->boot_id)
     return cannot_start();
   e->workers = aligned_alloc(64, ((workers * sizeof *e->workers) + 63) & ~(size_t)63);
   if (!e->workers) return cannot_start();
@@ -116,7 +131,8 @@ static int prepare(struct engine *e) {
   if (e->tables) e->why = ips_worker_new(e->tables, workers, why_emit, NULL);
   if (!e->why) return cannot_start();
   struct tap_host host = {.n_workers = workers, .wake_event = e->wake_event, .stop_event = e->stop_event,
-                          .device = {e->options.device[0], e->options.device[1]}, .application = "ipshare-engine"};
+                          .device = {e->options.device[0], e->options.device[1]},
+                          .application = "ipshare-engine"};
   struct tap_worker *at[IPS_CTL_MAX_WORKERS];
   host.workers = at;
   for (uint32_t i = 0; i < workers; i++) at[i] = &e->workers[i].tap;
@@ -188,7 +204,7 @@ int main(int argc, char **argv) {
   close(listen_fd);
   close(lock_fd);
   if (code == EXIT_DEVICE_GONE)
-    return fail(code, "start the engine again; it makes the devices anew", "network device %s or %s was removed",
-                e->options.device[0], e->options.device[1]);
+    return fail(code, "start the engine again; it makes the devices anew",
+                "network device %s or %s was removed", e->options.device[0], e->options.device[1]);
   return code;
 }

@@ -16,7 +16,7 @@ void notify(const char *state) {
   int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return;
   socklen_t bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-  sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to, bytes); /* nobody there: nothing to do */
+  sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to, bytes); /* or nobody is there */
   close(fd);
 }
 

@@ -26,7 +26,8 @@ static int op_hello(struct call *c) {
   const struct engine *e = c->control->engine;
   struct ips_ctl_hello h = {
     .started_ns = e->started_ns, .netns = e->netns, .pid = (uint32_t)getpid(), .workers = e->options.workers,
-    .protocol = IPS_CTL_VERSION, .features = e->features, .outer_ifindex = e->ifindex[0], .inner_ifindex = e->ifindex[1],
+    .protocol = IPS_CTL_VERSION, .features = e->features, .outer_ifindex = e->ifindex[0],
+    .inner_ifindex = e->ifindex[1],
   };
   memcpy(h.boot_id, e->boot_id, sizeof h.boot_id);
   snprintf(h.outer, sizeof h.outer, "%s", e->options.device[IPS_CTL_OUTER]);
@@ -54,11 +55,14 @@ uint32_t workers_hung(struct control *c, uint64_t now_ns) {
 
 static int op_info(struct call *c) {
   struct engine *e = c->control->engine;
-  struct ips_ctl_info info = {.now_ns = clock_ns(CLOCK_BOOTTIME), .reclaimed_bytes = c->control->reclaimed_bytes,
+  struct ips_ctl_info info = {.now_ns = clock_ns(CLOCK_BOOTTIME),
+                              .reclaimed_bytes = c->control->reclaimed_bytes,
                               .counter_cells = e->options.counter_cells,
-                              .cells_used = ips_tables_counter_cells(e->tables), .clients = c->control->n_clients};
+                              .cells_used = ips_tables_counter_cells(e->tables),
+                              .clients = c->control->n_clients};
   ips_tables_info(e->tables, &info.tables);
-  for (uint32_t slot = 0; slot < IPS_CTL_MAX_TAPS; slot++) info.taps += atomic_load(&e->taps->slots[slot].status) != 0;
+  for (uint32_t slot = 0; slot < IPS_CTL_MAX_TAPS; slot++)
+    info.taps += atomic_load(&e->taps->slots[slot].status) != 0;
   info.workers_hung = workers_hung(c->control, info.now_ns);
   memcpy(c->out, &info, c->out_bytes = sizeof info);
   return IPS_CTL_OK;
@@ -74,7 +78,8 @@ static int map_sealed(struct call *c, void **map, size_t *bytes) {
   if (c->fd < 0) return refuse(c, IPS_CTL_BAD_FD, "a memfd has to come with this request");
   int seals = fcntl(c->fd, F_GET_SEALS);
   if (seals < 0) return refuse(c, IPS_CTL_BAD_FD, "the descriptor is no memfd");
-  if ((seals & needed) != needed) return refuse(c, IPS_CTL_BAD_FD, "the memfd lacks the seals F_SEAL_SHRINK and F_SEAL_WRITE");
+  if ((seals & needed) != needed)
+    return refuse(c, IPS_CTL_BAD_FD, "the memfd lacks the seals F_SEAL_SHRINK and F_SEAL_WRITE");
   if (fstat(c->fd, &st) || st.st_size == 0) return refuse(c, IPS_CTL_BAD_FD, "the memfd is empty");
   *bytes = (size_t)st.st_size;
   *map = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, c->fd, 0);
@@ -104,10 +109,12 @@ static int op_prepare(struct call *c) {
 static int op_commit(struct call *c) {
   struct ips_ctl_generation g;
   memcpy(&g, c->payload, sizeof g);
-  if (!cells_clear_fresh(c->control->engine)) return refuse(c, IPS_CTL_SYSTEM, "out of memory: nothing was committed");
+  if (!cells_clear_fresh(c->control->engine))
+    return refuse(c, IPS_CTL_SYSTEM, "out of memory: nothing was committed");
   if (ips_tables_commit(c->control->engine->tables, g.generation))
-    return refuse(c, IPS_CTL_NO_GENERATION, "generation %llu is not prepared: prepare it (again), another client may have "
-                  "replaced it", (unsigned long long)g.generation);
+    return refuse(c, IPS_CTL_NO_GENERATION,
+                  "generation %llu is not prepared: prepare it (again), another client may have replaced it",
+                  (unsigned long long)g.generation);
   c->control->prepared_by = 0;
   return return_generation(c, g.generation);
 }
@@ -144,7 +151,8 @@ static int op_counters(struct call *c) {
   return c->reply_fd < 0 ? refuse_errno(c, "dup") : IPS_CTL_OK;
 }
 
-static void fill_cells(const struct ips_tables *t, const struct ips_binding_rec *records, size_t n, struct ips_ctl_cells *out) {
+static void fill_cells(const struct ips_tables *t, const struct ips_binding_rec *records, size_t n,
+                       struct ips_ctl_cells *out) {
   enum { CHUNK = 256 };
   uint32_t index[CHUNK], span[CHUNK];
   for (size_t at = 0; at < n; at += CHUNK) {
@@ -178,7 +186,8 @@ static int op_path_mtu(struct call *c) {
   memcpy(&m, c->payload, sizeof m);
   const struct ips_root *root = ips_tables_live(t);
   const struct ips_endpoint *e = root ? ips_endpoint(root, m.endpoint) : NULL;
-  if (!e) return refuse(c, IPS_CTL_BAD_ARGUMENT, "the live generation has no end point record %u", m.endpoint);
+  if (!e)
+    return refuse(c, IPS_CTL_BAD_ARGUMENT, "the live generation has no end point record %u", m.endpoint);
   uint32_t least = ips_path_least(&e->r);
   if (m.mtu && m.mtu < least) return refuse(c, IPS_CTL_BAD_ARGUMENT, "no path has an MTU below %u", least);
   uint64_t until = clock_ns(CLOCK_BOOTTIME) + m.seconds * NS_PER_S;
@@ -220,7 +229,9 @@ int control_call(struct call *c) {
   if (op >= sizeof operations / sizeof *operations || !operations[op].call)
     return refuse(c, IPS_CTL_UNKNOWN_OP, "unknown operation %u", op);
   if (operations[op].bytes != UINT32_MAX && operations[op].bytes != c->head.bytes)
-    return refuse(c, IPS_CTL_BAD_LENGTH, "operation %u takes %u bytes, not %u", op, operations[op].bytes, c->head.bytes);
-  if (c->fd >= 0 && !operations[op].takes_fd) return refuse(c, IPS_CTL_BAD_FD, "operation %u takes no descriptor", op);
+    return refuse(c, IPS_CTL_BAD_LENGTH, "operation %u takes %u bytes, not %u", op, operations[op].bytes,
+                  c->head.bytes);
+  if (c->fd >= 0 && !operations[op].takes_fd)
+    return refuse(c, IPS_CTL_BAD_FD, "operation %u takes no descriptor", op);
   return operations[op].call(c);
 }

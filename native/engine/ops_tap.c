@@ -8,7 +8,8 @@ int op_tap_start(struct call *c) {
   const char *sentence;
   uint32_t slot;
   memcpy(&rule, c->payload, sizeof rule);
-  if (rule.target != IPS_TAP_FILE && c->fd >= 0) return refuse(c, IPS_CTL_BAD_FD, "only a file's tap takes a descriptor");
+  if (rule.target != IPS_TAP_FILE && c->fd >= 0)
+    return refuse(c, IPS_CTL_BAD_FD, "only a file's tap takes a descriptor");
   int fd = c->fd;
   c->fd = -1; /* tap_start takes it */
   errno = 0;

@@ -52,7 +52,8 @@ int region_create(struct region *r, uint32_t workers, uint32_t cells, const uint
   struct ips_ctl_region layout = {
     .magic = IPS_CTL_MAGIC, .version = IPS_CTL_VERSION, .n_workers = workers, .n_cells = cells,
     .worker_offset = page_align(sizeof layout), .worker_stride = page_align(sizeof(struct ips_ctl_worker)),
-    .counters_stride = page_align(sizeof(struct ips_counters)), .cells_stride = page_align(sizeof(struct ips_cell) * (uint64_t)cells),
+    .counters_stride = page_align(sizeof(struct ips_counters)),
+    .cells_stride = page_align(sizeof(struct ips_cell) * (uint64_t)cells),
   };
   memcpy(layout.boot_id, boot_id, 16);
   layout.counters_offset = layout.worker_offset + workers * layout.worker_stride;

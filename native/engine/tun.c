@@ -31,11 +31,14 @@ static int explain(const char *name, const char *step) {
     return fail(EXIT_PRIVILEGE, "run it as root or with CAP_NET_ADMIN in this network namespace",
                 "no permission to create network device %s", name);
   if (reason == EBUSY)
-    return fail(EXIT_NAME_TAKEN, "remove it with 'ip link del', stop the engine that has it, or choose other names "
-                "with --outer and --inner", "network device %s exists already", name);
+    return fail(EXIT_NAME_TAKEN,
+                "remove it with 'ip link del', stop the engine that has it, or choose other names "
+                "with --outer and --inner",
+                "network device %s exists already", name);
   if (reason == EINVAL && !strcmp(step, "TUNSETIFF"))
-    return fail(EXIT_NAME_TAKEN, "choose other names with --outer and --inner",
-                "%s cannot be the name of a TUN device: it is taken by another kind of device, or no valid name", name);
+    return fail(
+      EXIT_NAME_TAKEN, "choose other names with --outer and --inner",
+      "%s cannot be the name of a TUN device: it is taken by another kind of device, or no valid name", name);
   return fail(EXIT_SYSTEM, "see the kernel's log", "%s of %s: %s", step, name, strerror(reason));
 }
 
@@ -46,8 +49,8 @@ static int open_node(void) {
     return -fail(EXIT_NO_TUN, "load the module with 'modprobe tun', or give the container /dev/net/tun",
                  "%s does not exist", TUN_PATH);
   if (errno == EPERM || errno == EACCES)
-    return -fail(EXIT_PRIVILEGE, "run it as root, or allow the device in the container", "no permission to open %s",
-                 TUN_PATH);
+    return -fail(EXIT_PRIVILEGE, "run it as root, or allow the device in the container",
+                 "no permission to open %s", TUN_PATH);
   return -fail(EXIT_SYSTEM, "see the kernel's log", "cannot open %s: %s", TUN_PATH, strerror(errno));
 }
 

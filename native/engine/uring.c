@@ -16,9 +16,11 @@ static int map_rings(struct uring *u, const struct io_uring_params *p) {
   const size_t cq = p->cq_off.cqes + p->cq_entries * sizeof(struct io_uring_cqe);
   u->map_bytes = sq > cq ? sq : cq;
   u->sqes_bytes = p->sq_entries * sizeof(struct io_uring_sqe);
-  u->map = mmap(NULL, u->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, u->fd, IORING_OFF_SQ_RING);
+  u->map =
+    mmap(NULL, u->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, u->fd, IORING_OFF_SQ_RING);
   if (u->map == MAP_FAILED) return u->map = NULL, -1;
-  void *sqes = mmap(NULL, u->sqes_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, u->fd, IORING_OFF_SQES);
+  void *sqes =
+    mmap(NULL, u->sqes_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, u->fd, IORING_OFF_SQES);
   if (sqes == MAP_FAILED) return -1;
   uint8_t *base = u->map;
   uint32_t *array = (uint32_t *)(base + p->sq_off.array);
@@ -39,8 +41,8 @@ static void keep_result(void *arg, uint64_t tag, int result) {
   *(int *)arg = result;
 }
 
-/* A read of the queue, which nobody can have filled yet: any result but EAGAIN says that this kernel does not do
- * what we need. TUN devices know RWF_NOWAIT since Linux 6.4; before: EOPNOTSUPP. */
+/* A read of the queue, which nobody can have filled yet: any result but EAGAIN says that this kernel does not
+ * do what we need. TUN devices know RWF_NOWAIT since Linux 6.4; before: EOPNOTSUPP. */
 static int try_read(struct uring *u) {
   uint8_t bytes[64];
   int result = 0;

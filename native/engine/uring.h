@@ -26,14 +26,15 @@ struct uring {
   size_t map_bytes, sqes_bytes;
 };
 
-/* Returns 0, or -1 where it cannot be used here. The devices are not registered with the ring: a ring is taken down by
- * the kernel some time after its process, and registered devices would outlive a killed engine and stop the next. */
+/* Returns 0, or -1 where it cannot be used here. The devices are not registered with the ring: a ring is
+ * taken down by the kernel some time after its process, and registered devices would outlive a killed engine
+ * and stop the next. */
 int uring_open(struct uring *u, const int device[SIDES]);
 void uring_close(struct uring *u);
 
 static inline uint32_t uring_room(const struct uring *u) { return URING_ENTRIES - u->queued; }
 /* tag comes back with the result. There must be room. */
 void uring_queue(struct uring *u, bool is_write, int side, void *bytes, uint32_t n, uint64_t tag);
-/* Carries out everything that is queued. done() is called for each operation, in their order. 0, or an errno. */
+/* Carries out all that is queued. done() is called for each operation, in their order. 0, or an errno. */
 int uring_run(struct uring *u, void (*done)(void *arg, uint64_t tag, int result), void *arg);
 #endif

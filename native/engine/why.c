@@ -10,8 +10,9 @@ struct collected { uint8_t *out; uint32_t used, n, omitted; };
 static struct collected *collecting; /* main thread only */
 
 static void collect(const struct ips_pkt *p, int kind) {
-  struct ips_ctl_packet head = {.bytes = p->len, .kind = (uint8_t)kind, .gso_type = p->gso_type, .csum = p->csum,
-                                .gso_size = p->gso_size, .csum_start = p->csum_start, .csum_offset = p->csum_offset};
+  struct ips_ctl_packet head = {.bytes = p->len, .kind = (uint8_t)kind, .gso_type = p->gso_type,
+                                .csum = p->csum, .gso_size = p->gso_size, .csum_start = p->csum_start,
+                                .csum_offset = p->csum_offset};
   struct collected *c = collecting;
   if (c->n == IPS_CTL_WHY_PACKETS || c->used + sizeof head + p->len > OUT_ROOM) {
     c->omitted++;
@@ -32,26 +33,29 @@ static void ask(struct ips_worker *w, int side, struct ips_pkt *p, struct ips_ct
   ips_worker_begin(w, clock_ns(CLOCK_BOOTTIME));
   int verdict = side == IPS_CTL_OUTER ? ips_outer(w, p) : ips_inner(w, p);
   *why = (struct ips_ctl_why){.generation = w->root ? w->root->generation : 0, .verdict = (uint32_t)verdict,
-                              .disposition = ips_dispositions[verdict], .counter = p->counter, .endpoint = p->endpoint};
+                              .disposition = ips_dispositions[verdict], .counter = p->counter,
+                              .endpoint = p->endpoint};
   if (ips_dispositions[verdict] == IPS_SEND) collect(p, IPS_EMIT_PACKET);
   ips_worker_end(w);
 }
 
 int op_why(struct call *c) {
   struct ips_ctl_packet head;
-  if (c->head.bytes < sizeof head) return refuse(c, IPS_CTL_BAD_LENGTH, "a packet's description is cut short");
+  if (c->head.bytes < sizeof head)
+    return refuse(c, IPS_CTL_BAD_LENGTH, "a packet's description is cut short");
   memcpy(&head, c->payload, sizeof head);
   if (head.bytes != c->head.bytes - sizeof head || head.bytes > LONGEST)
-    return refuse(c, IPS_CTL_BAD_LENGTH, "the packet announces %u bytes and has %zu", head.bytes, c->head.bytes - sizeof head);
+    return refuse(c, IPS_CTL_BAD_LENGTH, "the packet announces %u bytes and has %zu", head.bytes,
+                  c->head.bytes - sizeof head);
   if (head.side > IPS_CTL_INNER) return refuse(c, IPS_CTL_BAD_ARGUMENT, "side is 0 (outer) or 1 (inner)");
   if (head.csum > IPS_CSUM_PARTIAL || head.gso_type > IPS_GSO_UDP)
     return refuse(c, IPS_CTL_BAD_ARGUMENT, "unknown kind of checksum or super-packet");
   uint8_t *bytes = malloc(HEADROOM + PACKET_ROOM);
   if (!bytes) return refuse(c, IPS_CTL_SYSTEM, "out of memory");
   memcpy(bytes + HEADROOM, c->payload + sizeof head, head.bytes);
-  struct ips_pkt p = {.data = bytes + HEADROOM, .len = head.bytes, .total_len = head.bytes, .headroom = HEADROOM,
-                      .gso_size = head.gso_size, .gso_type = head.gso_type, .csum = head.csum,
-                      .csum_start = head.csum_start, .csum_offset = head.csum_offset,
+  struct ips_pkt p = {.data = bytes + HEADROOM, .len = head.bytes, .total_len = head.bytes,
+                      .headroom = HEADROOM, .gso_size = head.gso_size, .gso_type = head.gso_type,
+                      .csum = head.csum, .csum_start = head.csum_start, .csum_offset = head.csum_offset,
                       .counter = IPS_NONE, .endpoint = IPS_NONE};
   struct ips_ctl_why why;
   struct collected found = {.out = c->out, .used = sizeof why};

@@ -150,7 +150,8 @@ int worker_start(struct worker *w) {
   w->tap.core = w->core;
   if (io_open(w) || !w->core) return ENOMEM;
   w->epoll = epoll_create1(EPOLL_CLOEXEC);
-  if (w->epoll < 0 || !watch(w, e->stop_event) || !watch(w, w->fd[IPS_CTL_OUTER]) || !watch(w, w->fd[IPS_CTL_INNER]))
+  if (w->epoll < 0 || !watch(w, e->stop_event) || !watch(w, w->fd[IPS_CTL_OUTER]) ||
+      !watch(w, w->fd[IPS_CTL_INNER]))
     return errno;
   if (w->io->batched) e->features |= IPS_CTL_FEATURE_URING;
   ips_worker_set_trains(w->core, (e->features & IPS_CTL_FEATURE_USO) != 0);

@@ -11,7 +11,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 static void round_trip(struct ips_pkt *inner, uint8_t how) {
-  struct ips_endpoint_rec e = {.encap = how & 1 ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP, .tunnel_family = how & 2 ? 6 : 4, .gue_port = 6080};
+  struct ips_endpoint_rec e = {.encap = how & 1 ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP,
+                               .tunnel_family = how & 2 ? 6 : 4, .gue_port = 6080};
   uint8_t *memory, *again;
   struct ips_pkt p = mend_packet(&memory, 64, inner->data, inner->len);
   struct ips_tunnel_info info;

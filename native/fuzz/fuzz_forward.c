@@ -1,8 +1,9 @@
 /* fuzz_forward.c: any bytes as a packet through the whole path of a node that has every role.
  *
- * Input: side, what the host can do, and offload fields (8 bytes), then the packet; a bit of the first byte asks for
- * true IPv4 header sums, outside and inside of a tunnel, or few mutations would get past them. Checked besides the
- * sanitizers: whatever is sent parses again, and nothing is held back for coalescing where the host wants none.
+ * Input: side, what the host can do, and offload fields (8 bytes), then the packet; a bit of the first byte
+ * asks for true IPv4 header sums, outside and inside of a tunnel, or few mutations would get past them.
+ * Checked besides the sanitizers: whatever is sent parses again, and nothing is held back for coalescing
+ * where the host wants none.
  */
 #include "../tests/image.h"
 #include "ips_parse.h"
@@ -36,8 +37,8 @@ static void fill_endpoints(struct image *m) {
   e[3] = v4_end(4, IPS_ENCAP_NONE, IPS_EP_SELF);
   e[4] = (struct ips_endpoint_rec){
     .local = {0x20, 1, 0xd, 0xb8, 0xa}, .tunnel_remote = {0x20, 1, 0xd, 0xb8, 0xa, [15] = 0xfe},
-    .tunnel_local = {0x20, 1, 0xd, 0xb8, 0xf, [15] = 0x10}, .family = 6, .prefix_len = 64, .encap = IPS_ENCAP_GUE,
-    .tunnel_family = 6, .gue_port = 6080, .path_mtu = 1400,
+    .tunnel_local = {0x20, 1, 0xd, 0xb8, 0xf, [15] = 0x10}, .family = 6, .prefix_len = 64,
+    .encap = IPS_ENCAP_GUE, .tunnel_family = 6, .gue_port = 6080, .path_mtu = 1400,
   };
   e[5] = (struct ips_endpoint_rec){
     .tunnel_remote = {192, 0, 2, 20}, .tunnel_local = {10, 4, 0, 254}, .family = 4, .encap = IPS_ENCAP_GUE,
@@ -49,7 +50,8 @@ static void fill_endpoints(struct image *m) {
 /* Every kind of binding; policy 0 over end points 0 to 2, policy 1 (replies) over the distribution point. */
 static void fill_bindings(struct image *m) {
   m->policies[0] = (struct ips_policy_rec){.n_members = 3, .v4_bits = 32, .v6_bits = 64, .seed = 7};
-  m->policies[1] = (struct ips_policy_rec){.first_member = 3, .n_members = 1, .v4_bits = 32, .v6_bits = 64, .seed = 7};
+  m->policies[1] =
+    (struct ips_policy_rec){.first_member = 3, .n_members = 1, .v4_bits = 32, .v6_bits = 64, .seed = 7};
   for (uint32_t i = 0; i < 4; i++) m->members[i] = (struct ips_member_rec){i < 3 ? i : 5, 1};
   for (uint16_t host = 0; host < 4; host++) image_bind(m, 4, host, 32, IPS_KIND_ENDPOINT, host, host);
   image_bind(m, 4, 4, 32, IPS_KIND_POLICY, 0, 4);
@@ -71,7 +73,8 @@ static void load(void) {
   fill_bindings(&m);
   struct ips_load_status st;
   uint64_t generation = ips_tables_prepare(tables, raw, image_seal(&m, raw), &st);
-  if (!generation) fprintf(stderr, "%s (section %u, %u)\n", ips_load_error_text(st.error), st.section, st.index);
+  if (!generation)
+    fprintf(stderr, "%s (section %u, %u)\n", ips_load_error_text(st.error), st.section, st.index);
   CHECK(generation && ips_tables_commit(tables, generation) == 0);
 }
 
@@ -85,9 +88,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < 8 || size > 8 + 65535) return 0;
   uint8_t *room = malloc(IPS_HEADROOM + size - 8); /* exact: one byte too far is seen */
   memcpy(room + IPS_HEADROOM, data + 8, size - 8);
-  struct ips_pkt p = {.data = room + IPS_HEADROOM, .len = (uint32_t)size - 8, .total_len = (uint32_t)size - 8, .headroom = IPS_HEADROOM,
-                      .gso_type = (data[0] >> 1) % 3, .csum = (data[0] >> 3) % 3, .gso_size = ips_ld16(data + 2),
-                      .csum_start = ips_ld16(data + 4), .csum_offset = ips_ld16(data + 6)};
+  struct ips_pkt p = {.data = room + IPS_HEADROOM, .len = (uint32_t)size - 8, .total_len = (uint32_t)size - 8,
+                      .headroom = IPS_HEADROOM, .gso_type = (data[0] >> 1) % 3, .csum = (data[0] >> 3) % 3,
+                      .gso_size = ips_ld16(data + 2), .csum_start = ips_ld16(data + 4),
+                      .csum_offset = ips_ld16(data + 6)};
   if (data[0] & 0x20) {
     size_t n = size - 8, header = n ? (room[IPS_HEADROOM] & 15u) * 4 : 0;
     for (size_t gue = 0; gue <= 12; gue += 12)

@@ -1,8 +1,8 @@
 /* fuzz_frag.c: the fragment table under any sequence of fragments, first fragments and time.
  *
- * The input is a list of (operation, id, offset, size, ...) of five bytes. Claims: every fragment comes out exactly
- * once, as OK, as an emitted copy, counted as late, or refused; what is held never exceeds its bound; the
- * ports of a known datagram are those of the first first fragment.
+ * The input is a list of (operation, id, offset, size, ...) of five bytes. Claims: every fragment comes out
+ * exactly once, as OK, as an emitted copy, counted as late, or refused; what is held never exceeds its bound;
+ * the ports of a known datagram are those of the first first fragment.
  */
 #include "ips_frag.h"
 #include "ips_parse.h"

@@ -6,6 +6,7 @@
  */
 #include "ips_gro.h"
 #include "ips_parse.h"
+#include "ips_tcp.h"
 #include "mend.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -17,9 +18,10 @@ static void add_up(void *arg, struct ips_pkt *p) {
   struct sum *s = arg;
   struct ips_view v;
   int verdict = ips_parse(p, &v);
-  /* What is cut below 20 + 60 bytes may be cut within its transport header, and the far side refuses both (RFC 1858). */
+  /* Cut below 20 + 60 bytes, a transport header may be cut too; the far side refuses both (RFC 1858). */
   bool is_tiny = s->mtu && s->mtu < 80;
-  CHECK(verdict == IPS_OK || (is_tiny && (verdict == IPS_SHORT_FIRST_FRAGMENT || verdict == IPS_BAD_FRAGMENT)));
+  CHECK(verdict == IPS_OK ||
+        (is_tiny && (verdict == IPS_SHORT_FIRST_FRAGMENT || verdict == IPS_BAD_FRAGMENT)));
   s->bytes += p->len;
   if (p->len > s->longest) s->longest = p->len;
   memset(p->data - p->headroom, 0xaa, p->headroom); /* ours to write */
@@ -36,7 +38,8 @@ static void cut(const uint8_t *how, const uint8_t *data, size_t n) {
   p.csum_offset = how[5];
   p.gso_flags = how[0] >> 4 & 1;
   struct sum s = {0};
-  if (ips_segment_packet(&p, scratch, SCRATCH, 64, add_up, &s) == IPS_OK) CHECK(s.bytes >= p.gso_size || s.bytes >= 28);
+  if (ips_segment_packet(&p, scratch, SCRATCH, 64, add_up, &s) == IPS_OK)
+    CHECK(s.bytes >= p.gso_size || s.bytes >= 28);
   uint32_t mtu = ips_ld16(how + 6);
   s = (struct sum){.mtu = mtu};
   if (ips_fragment4_packet(&p, mtu, scratch, SCRATCH, 64, add_up, &s) == IPS_OK) CHECK(s.longest <= mtu);
@@ -85,13 +88,26 @@ static void compare(struct log *in, struct log *out) {
   uint32_t place[MOST];
   for (uint32_t i = 0; i < in->count; i++) {
     uint32_t j = 0;
-    while (j < out->count && (used[j] || in->len[i] != out->len[j] || memcmp(in->packet[i], out->packet[j], in->len[i]))) j++;
+    while (j < out->count &&
+           (used[j] || in->len[i] != out->len[j] || memcmp(in->packet[i], out->packet[j], in->len[i])))
+      j++;
     CHECK(j < out->count);
     used[j] = true;
     place[i] = j;
     for (uint32_t k = 0; k < i; k++)
       if (same_flow(in->packet[i], in->len[i], in->packet[k], in->len[k])) CHECK(place[k] < j);
   }
+}
+
+/* The packet before once more, as the segment that follows it, which mutation would hardly find. */
+static struct ips_pkt continued(const struct log *in, bool same_id, uint8_t **memory) {
+  uint32_t last = in->count - 1, head = in->packet[last][0] >> 4 == 4 ? 20 : 40;
+  struct ips_pkt p = mend_packet(memory, 0, in->packet[last], in->len[last]);
+  uint8_t *tcp = p.data + head;
+  uint32_t headers = head + 20u <= p.len ? head + ips_tcp_header(tcp) : p.len;
+  if (headers < p.len) ips_st32(tcp + 4, ips_be32(ips_be32(ips_ld32(tcp + 4)) + p.len - headers));
+  if (head == 20 && !same_id) ips_st16(p.data + 4, ips_be16((uint16_t)(ips_be16(ips_ld16(p.data + 4)) + 1)));
+  return p;
 }
 
 static void join(const uint8_t *how, const uint8_t *data, size_t n) {
@@ -105,14 +121,10 @@ static void join(const uint8_t *how, const uint8_t *data, size_t n) {
     if (len > n) len = n;
     uint8_t *memory;
     struct ips_pkt p = mend_packet(&memory, 0, data, len);
-    if (again && in.count) { /* the continuation of the packet before, which mutation would hardly find */
-      uint32_t last = in.count - 1, head = in.packet[last][0] >> 4 == 4 ? 20 : 40;
+    if (again && in.count) {
       free(memory);
-      p = mend_packet(&memory, 0, in.packet[last], in.len[last]);
-      uint32_t l4 = head + 20u <= p.len ? (p.data[head + 12] >> 4) * 4u : 0, payload = l4 && head + l4 < p.len ? p.len - head - l4 : 0;
-      if (payload) ips_st32(p.data + head + 4, ips_be32(ips_be32(ips_ld32(p.data + head + 4)) + payload));
-      if (head == 20) ips_st16(p.data + 4, ips_be16((uint16_t)(ips_be16(ips_ld16(p.data + 4)) + !(how[1] & 4))));
-      if (len && payload) p.data[p.len - 1] = data[0];
+      p = continued(&in, how[1] & 4, &memory);
+      if (len) p.data[p.len - 1] = data[0];
     }
     data += len;
     n -= len;

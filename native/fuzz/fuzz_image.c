@@ -1,5 +1,5 @@
-/* fuzz_image.c: bytes as a table image. What the fuzzer cannot guess is mended (magic, sizes, digest), so that
- * it reaches the judgement of records; then a second image, if there are bytes left, against the first.
+/* fuzz_image.c: bytes as a table image. What the fuzzer cannot guess is mended (magic, sizes, digest), so
+ * that it reaches the judgement of records; then a second image, if there are bytes left, against the first.
  *
  * Claims: no crash; a refused image changes nothing; what was taken reads back as an image that is
  * taken again and has the same digest; every address that is bound to an end point that this node maps back
@@ -14,17 +14,21 @@ enum { ROOM = 1 << 16 };
 
 /* Header fields from the fuzzer: flags, roles, counts; then records until the bytes end. */
 static size_t mend_image(uint8_t *out, const uint8_t *data, size_t n, uint64_t base) {
-  struct ips_image_header h = {.magic = IPS_IMAGE_MAGIC, .version = IPS_IMAGE_VERSION, .header_bytes = sizeof h,
-                               .network_bytes = sizeof(struct ips_network_rec), .endpoint_bytes = sizeof(struct ips_endpoint_rec),
-                               .policy_bytes = sizeof(struct ips_policy_rec), .member_bytes = sizeof(struct ips_member_rec),
+  struct ips_image_header h = {.magic = IPS_IMAGE_MAGIC, .version = IPS_IMAGE_VERSION,
+                               .header_bytes = sizeof h, .network_bytes = sizeof(struct ips_network_rec),
+                               .endpoint_bytes = sizeof(struct ips_endpoint_rec),
+                               .policy_bytes = sizeof(struct ips_policy_rec),
+                               .member_bytes = sizeof(struct ips_member_rec),
                                .binding_bytes = sizeof(struct ips_binding_rec), .reply_policy = IPS_NONE};
   if (n < 6) return 0;
   h.flags = data[0] & 3, h.roles = data[1] & 31;
-  h.n_networks = data[2] % 8, h.n_endpoints = data[3] % 8, h.n_policies = data[4] % 4, h.n_members = data[5] % 8;
+  h.n_networks = data[2] % 8, h.n_endpoints = data[3] % 8;
+  h.n_policies = data[4] % 4, h.n_members = data[5] % 8;
   if (h.flags & IPS_IMAGE_DELTA) h.base_generation = base;
   if (data[5] & 128) h.reply_policy = 0;
   data += 6, n -= 6;
-  size_t fixed = h.n_networks * sizeof(struct ips_network_rec) + h.n_endpoints * sizeof(struct ips_endpoint_rec) +
+  size_t fixed = h.n_networks * sizeof(struct ips_network_rec) +
+                 h.n_endpoints * sizeof(struct ips_endpoint_rec) +
                  h.n_policies * sizeof(struct ips_policy_rec) + h.n_members * sizeof(struct ips_member_rec);
   if (n < fixed || n > ROOM - sizeof h) return 0;
   h.n_bindings = (uint32_t)((n - fixed) / sizeof(struct ips_binding_rec));
@@ -42,10 +46,13 @@ static bool is_small(const uint8_t *image) {
   memcpy(&h, image, sizeof h);
   for (uint32_t i = 0; i < h.n_networks; i++) {
     const uint8_t *net = image + sizeof h + i * sizeof(struct ips_network_rec);
-    if (net[offsetof(struct ips_network_rec, family)] == 4 && net[offsetof(struct ips_network_rec, prefix_len)] < 18) return false;
+    if (net[offsetof(struct ips_network_rec, family)] == 4 &&
+        net[offsetof(struct ips_network_rec, prefix_len)] < 18)
+      return false;
   }
   for (uint32_t i = 0; i < h.n_policies; i++) {
-    size_t at = sizeof h + h.n_networks * sizeof(struct ips_network_rec) + h.n_endpoints * sizeof(struct ips_endpoint_rec);
+    size_t at = sizeof h + h.n_networks * sizeof(struct ips_network_rec) +
+                h.n_endpoints * sizeof(struct ips_endpoint_rec);
     struct ips_policy_rec p;
     memcpy(&p, image + at + i * sizeof p, sizeof p);
     if (p.table_size > 70000) return false;

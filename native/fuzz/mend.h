@@ -46,6 +46,7 @@ static inline void mend_l4(uint8_t *b, size_t n, size_t field) {
 static inline struct ips_pkt mend_packet(uint8_t **memory, uint16_t headroom, const uint8_t *data, size_t n) {
   *memory = malloc(headroom + n);
   memcpy(*memory + headroom, data, n);
-  return (struct ips_pkt){.data = *memory + headroom, .len = (uint32_t)n, .total_len = (uint32_t)n, .headroom = headroom};
+  return (struct ips_pkt){.data = *memory + headroom, .len = (uint32_t)n, .total_len = (uint32_t)n,
+                          .headroom = headroom};
 }
 #endif

@@ -1,4 +1,4 @@
-/* check.h: how the C tests and fuzz targets say what does not hold: file, line, claim; then the process ends. */
+/* check.h: how C tests and fuzz targets say what does not hold: file, line, claim; then the process ends. */
 #ifndef TEST_CHECK_H
 #define TEST_CHECK_H
 #include <stdio.h>

@@ -42,7 +42,8 @@ static void there_and_back(unsigned field, unsigned delta) {
 
 static bool is_chosen(unsigned delta) {
   bool near_a_power = false;
-  for (unsigned power = 1; power <= 0x10000; power *= 2) near_a_power |= delta + 2 >= power && delta <= power + 2;
+  for (unsigned power = 1; power <= 0x10000; power *= 2)
+    near_a_power |= delta + 2 >= power && delta <= power + 2;
   return near_a_power || delta < 64 || delta > 65535 - 64 || delta % 257 == 0 || delta % 331 == 7;
 }
 
@@ -94,11 +95,13 @@ static void wide_forms(void) {
     unsigned before = plain_sum((uint8_t *)b, 16) % 65535, after = plain_sum((uint8_t *)a, 16) % 65535;
     require(ips_csum_delta128(b, a) == (after + 65535 - before) % 65535, "delta128", before, after);
     uint32_t old = (uint32_t)b[0], new = (uint32_t)a[0];
-    unsigned expected = (unsigned)((plain_sum((uint8_t *)&new, 4) + 4 * 65535 - plain_sum((uint8_t *)&old, 4)) % 65535);
+    unsigned expected =
+      (unsigned)((plain_sum((uint8_t *)&new, 4) + 4 * 65535 - plain_sum((uint8_t *)&old, 4)) % 65535);
     require(ips_csum_delta32(old, new) == expected, "delta32", old, new);
     unsigned fold = ips_csum_fold(b[0]), sum = plain_sum((uint8_t *)b, 8) % 65535;
     require(fold == (b[0] ? sum ? sum : 65535 : 0), "fold", (unsigned long)b[0], fold);
-    require(ips_csum_join(expected % 65535, fold % 65535) == (expected + fold) % 65535, "join", expected, fold);
+    require(ips_csum_join(expected % 65535, fold % 65535) == (expected + fold) % 65535, "join", expected,
+            fold);
   }
 }
 

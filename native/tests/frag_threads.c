@@ -70,7 +70,8 @@ static void *work(void *arg) {
       list[i] = list[j];
       list[j] = keep;
     }
-    for (uint32_t i = worker; i < IN_FLIGHT * PIECES; i += WORKERS) one(base + list[i] / PIECES, list[i] % PIECES);
+    for (uint32_t i = worker; i < IN_FLIGHT * PIECES; i += WORKERS)
+      one(base + list[i] / PIECES, list[i] % PIECES);
   }
   return NULL;
 }
@@ -88,7 +89,8 @@ int main(void) {
     for (uint32_t piece = 0; piece < PIECES; piece++) wrong += seen[id][piece] != 1;
   struct ips_frag_stats stats;
   ips_frag_stats(table, &stats);
-  printf("frag_threads: %u datagrams, %llu fragments held, %u wrong\n", stats.datagrams, (unsigned long long)stats.held_total, wrong);
+  printf("frag_threads: %u datagrams, %llu fragments held, %u wrong\n", stats.datagrams,
+         (unsigned long long)stats.held_total, wrong);
   wrong += stats.held != 0 || stats.released != stats.held_total || stats.full != 0 || stats.held_total == 0;
   ips_frag_free(table);
   return wrong != 0;

@@ -17,7 +17,8 @@ static void look_around(const struct ips_tables *t) {
     for (uint16_t host = 0; host < 256; host += 5) {
       image_address(key, family, host, false);
       ips_find_global_self(r, family, key, &h);
-      if (ips_find_global(r, family, key, key, &h) && h.endpoint != IPS_NONE) ips_find_local(r, family, h.address, &h);
+      if (ips_find_global(r, family, key, key, &h) && h.endpoint != IPS_NONE)
+        ips_find_local(r, family, h.address, &h);
     }
 }
 
@@ -28,7 +29,8 @@ static void attempt(struct ips_tables *t, const uint8_t *at, size_t n) {
   memcpy(exact, at, n);
   uint64_t generation = ips_tables_prepare(t, exact, n, &st);
   free(exact);
-  CHECK((generation != 0) == (st.error == IPS_LOAD_OK) && st.error <= IPS_LOAD_BAD_NETWORK && st.section <= 5);
+  CHECK((generation != 0) == (st.error == IPS_LOAD_OK) && st.error <= IPS_LOAD_BAD_NETWORK &&
+        st.section <= 5);
   if (!generation) {
     refused++;
     return;

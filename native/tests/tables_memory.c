@@ -45,9 +45,11 @@ static void bindings(unsigned shift, uint8_t kind) {
     unsigned whole = family == 4 ? 32 : 128;
     image_bind(&m, family, 0, whole - 7, IPS_KIND_ENDPOINT, family == 4 ? 0 : 2, 0);
     for (uint16_t i = 0; i < 40; i++)
-      image_bind(&m, family, (uint16_t)(2 * i + shift), whole, kind, family == 4 ? 1 : 3, (uint16_t)(2 * i + shift));
+      image_bind(&m, family, (uint16_t)(2 * i + shift), whole, kind, family == 4 ? 1 : 3,
+                 (uint16_t)(2 * i + shift));
     image_bind(&m, family, 128, whole, IPS_KIND_POLICY, family == 4 ? 0 : 1, 128);
-    image_bind(&m, family, 129, whole, IPS_KIND_ENDPOINT, family == 4 ? 0 : 2, (uint16_t)(2 + shift)); /* in a hole of the /25 */
+    /* in a hole of the /25 */
+    image_bind(&m, family, 129, whole, IPS_KIND_ENDPOINT, family == 4 ? 0 : 2, (uint16_t)(2 + shift));
   }
 }
 
@@ -79,7 +81,8 @@ int main(void) {
     }
     live = load(t, image_seal(&m, raw));
     image_site(&m, IPS_ROLE_REPLY_GLOBAL); /* a complete one: other roles, other networks, other policies */
-    m.networks[m.h.n_networks++] = (struct ips_network_rec){.prefix = {198, 51, 100}, .family = 4, .prefix_len = 24};
+    m.networks[m.h.n_networks++] =
+      (struct ips_network_rec){.prefix = {198, 51, 100}, .family = 4, .prefix_len = 24};
     m.policies[0].table_size = 0;
     bindings(1, IPS_KIND_HERE);
     load(t, image_seal(&m, raw));

@@ -33,7 +33,8 @@ static void check_frame(const struct ips_root *r) {
       CHECK(ips_find_local(r, family, local, &h));
       CHECK(h.kind == IPS_KIND_ENDPOINT && memcmp(h.address, global, 16) == 0 && h.counter == counter);
       image_address(global, family, 250, false);
-      CHECK(ips_find_global(r, family, global, client, &h) && h.kind == IPS_KIND_POLICY && h.endpoint != IPS_NONE);
+      CHECK(ips_find_global(r, family, global, client, &h) && h.kind == IPS_KIND_POLICY &&
+            h.endpoint != IPS_NONE);
     }
 }
 
@@ -61,7 +62,8 @@ static uint64_t prepare(uint64_t revision, uint64_t base) {
   m.h.term = 1, m.h.revision = revision, m.h.base_generation = base, m.h.flags = base ? IPS_IMAGE_DELTA : 0;
   for (unsigned family = 4; family <= 6; family += 2) {
     for (uint16_t host = 0; host < HOSTS; host++)
-      image_bind(&m, family, host, family == 4 ? 32 : 128, IPS_KIND_ENDPOINT, family == 4 ? 0 : 2, (uint16_t)(offset_of(revision) + host));
+      image_bind(&m, family, host, family == 4 ? 32 : 128, IPS_KIND_ENDPOINT, family == 4 ? 0 : 2,
+                 (uint16_t)(offset_of(revision) + host));
     image_bind(&m, family, 250, family == 4 ? 32 : 128, IPS_KIND_POLICY, family == 4 ? 0 : 1, 250);
   }
   struct ips_load_status st;
@@ -85,7 +87,8 @@ int main(int argc, char **argv) {
       live = generation;
     }
     /* Going back is followed at once: what a generation tells and its number must agree again. */
-    if (x / 24 % 16 == 0 && (generation = prepare(i, 0))) CHECK(ips_tables_commit(tables, live = generation) == 0);
+    if (x / 24 % 16 == 0 && (generation = prepare(i, 0)))
+      CHECK(ips_tables_commit(tables, live = generation) == 0);
     if (x / 384 % 4 == 0) ips_tables_reclaim(tables);
   }
   struct ips_tables_info info;
