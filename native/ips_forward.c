@@ -205,35 +205,33 @@ static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_
 
 /* ---- the express lane (ips_lane.h) --------------------------------------- */
 
-const uint8_t ips_odd_first_byte[256] = {
-  [0] = IPS_ODD4 | IPS_ODD6, [127] = IPS_ODD4, [169] = IPS_ODD4, [224 ... 253] = IPS_ODD4, [254 ... 255] = IPS_ODD4 | IPS_ODD6,
-};
-
-const uint16_t ips_lane_l4[256] = {[IPS_PROTO_TCP] = 20 | 16 << 8, [IPS_PROTO_UDP] = IPS_LANE_UDP};
-
 __attribute__((cold)) void ips_lane_learn(const struct ips_worker *w, struct ips_lane_end *end, uint32_t index) {
   const struct ips_endpoint *e = ips_endpoint(w->root, index);
   *end = (struct ips_lane_end){.endpoint = index, .min_ttl = 2, .via = e ? e->r.via : 0};
   if (!e || e->r.encap != IPS_ENCAP_NONE || e->r.prefix_len == 0 || e->r.flags & IPS_EP_SELF) return;
   end->room = ips_path_mtu(&w->shared->paths, &e->r, w->now_ns);
   end->local4 = ips_be32(ips_ld32(e->r.local));
+  end->local6_hi = ips_be64(ips_ld64(e->r.local));
+  end->local6_lo = ips_be64(ips_ld64(e->r.local + 8));
   if (e->r.flags & IPS_EP_MSS_CLAMP) end->syn = 2;
   if (e->r.flags & IPS_EP_TRACE_TUNNEL) end->min_ttl = IPS_TRACE_TTL;
 }
 
-/* One packet. False: nothing was done. True: translated and counted, verdict OK. */
+/* One packet, a group of its own. False: nothing was done. True: translated and counted, verdict OK. */
 IPS_HOT bool express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side, unsigned family) {
-  struct ips_lane_hit hit;
+  struct ips_lane_group g;
   uint32_t bytes = p->total_len;
-  if (ips_unlikely(p->csum | p->gso_type || p->len != bytes)) return false;
+  if (ips_unlikely(!w->lane_open[side] || p->csum | p->gso_type || p->len != bytes)) return false;
+  if (ips_unlikely(bytes < (family == 4 ? IPS_LANE_MIN4 : IPS_LANE_MIN6))) return false;
   struct ips_lane_net4 net = IPS_LANE_NO_NET4;
-  if (!(family == 4 ? ips_lane4(w, side, &net, p->data, bytes, IPS_TRUST_NOTHING, &hit)
-                    : ips_lane6(w, side, p->data, bytes, IPS_TRUST_NOTHING, &hit)))
-    return false;
-  p->len = p->total_len = hit.ip_len;
-  p->counter = hit.cell;
-  p->endpoint = hit.endpoint;
-  ips_worker_count(w, side, IPS_OK, hit.cell, bytes);
+  ips_lane_bring(&g, 0, p->data, family);
+  g.len[0] = bytes;
+  if (ips_unlikely(ips_lane(w, side, IPS_TRUST_NOTHING, &net, &g, 1, family))) return false;
+  ips_lane_write(&g, 0, family);
+  p->len = p->total_len = g.ip_len[0];
+  p->counter = g.cell[0];
+  p->endpoint = g.endpoint[0];
+  ips_worker_count(w, side, IPS_OK, g.cell[0], bytes);
   return true;
 }
 

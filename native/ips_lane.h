@@ -3,9 +3,10 @@
  * and nothing else. Whatever it cannot tell at once it declines, unchanged and uncounted, and ips_outer or
  * ips_inner does what is right; tests/unit/test_express.py holds both against each other.
  *
- * Inline, for hosts that run it over a frame (the VPP plugin) as for ips_forward.c. What an end point allows is
- * remembered (ips_worker.h). No function that takes the address of a local may be called on the way: everything
- * lives in registers. RFC 791, RFC 8200.
+ * Inline, for hosts that run it over a frame (the VPP plugin) as for ips_forward.c, whose groups have one packet. A
+ * group takes each step together, in a short loop with hardly a branch: so the waits for memory overlap, prefetching
+ * nothing, and arithmetic becomes vector instructions. What an end point allows is remembered (ips_worker.h).
+ * RFC 791, RFC 8200.
  */
 #ifndef IPS_LANE_H
 #define IPS_LANE_H
@@ -14,11 +15,39 @@
 
 #define IPS_HOT static inline __attribute__((__always_inline__))
 
-struct ips_lane_hit { uint32_t cell, endpoint, ip_len; }; /* ip_len: bytes behind it are padding, cut them off */
+enum {
+  IPS_LANE_GROUP = 32,
+  IPS_LANE_MIN4 = 28, IPS_LANE_MIN6 = 48, /* bytes that must be readable of each packet, whatever its length */
+  IPS_LANE_FAR = 16384,                   /* bindings from which tables do not stay in the caches */
+};
 
-/* First bytes of addresses that only the whole way may judge (bad_scope), by bit: IPv4, IPv6. */
-enum { IPS_ODD4 = 1, IPS_ODD6 = 2 };
-extern const uint8_t ips_odd_first_byte[256];
+/* Packets on the lane, field by field. */
+struct ips_lane_group {
+  uint8_t *ip[IPS_LANE_GROUP];
+  uint32_t len[IPS_LANE_GROUP];      /* bytes; 0: not for the lane */
+  uint32_t declined[IPS_LANE_GROUP]; /* not 0: nothing was done */
+  uint32_t ip_len[IPS_LANE_GROUP];   /* bytes behind it are padding, cut them off */
+  uint32_t cell[IPS_LANE_GROUP], endpoint[IPS_LANE_GROUP];
+  uint16_t via[IPS_LANE_GROUP];      /* of the end point's record; outer only */
+  /* Between the steps. Addresses: old as in memory; new in host order until they are in the sums. */
+  uint64_t first[IPS_LANE_GROUP], second[IPS_LANE_GROUP];
+  uint32_t ttl[IPS_LANE_GROUP];
+  uint32_t ip_sum[IPS_LANE_GROUP], l4_sum[IPS_LANE_GROUP], sum_at[IPS_LANE_GROUP]; /* at: where L4's is */
+  uint32_t old4[IPS_LANE_GROUP], new4[IPS_LANE_GROUP];
+  uint64_t old_hi[IPS_LANE_GROUP], old_lo[IPS_LANE_GROUP], new_hi[IPS_LANE_GROUP], new_lo[IPS_LANE_GROUP];
+  ips_slot slot[IPS_LANE_GROUP];
+  const struct ips_hash_page *page[IPS_LANE_GROUP];
+  uint32_t at[IPS_LANE_GROUP];       /* cell there */
+  const struct ips_value *value[IPS_LANE_GROUP];
+};
+
+/* How sure the host is of what it brings: HEADER: the IPv4 header's sum is right. ROUTED: too, and a packet to one of our
+ * tunnel addresses comes by the inner side. */
+enum ips_lane_trust { IPS_TRUST_NOTHING, IPS_TRUST_HEADER, IPS_TRUST_ROUTED };
+
+/* First bytes of addresses that only the whole way may judge (bad_scope). */
+static inline uint32_t ips_lane_odd4(uint32_t byte) { return (byte - 1 >= 223) | (byte == 127) | (byte == 169); }
+static inline uint32_t ips_lane_odd6(uint32_t byte) { return (byte == 0) | (byte >= 254); }
 
 /* Cold: what end point `index` allows now. */
 void ips_lane_learn(const struct ips_worker *w, struct ips_lane_end *end, uint32_t index);
@@ -29,135 +58,326 @@ IPS_HOT const struct ips_lane_end *ips_lane_end(struct ips_worker *w, uint32_t i
   return end;
 }
 
-/* Protocols that take the lane: bytes that the header has at least, offset of its checksum << 8; 0: any other. */
-extern const uint16_t ips_lane_l4[256];
-enum { IPS_LANE_UDP = 8 | 6 << 8 };
+/* ---- 1: the host brings n packets, numbered from 0; it may set len afterwards ---- */
 
-/* May a packet of this kind go to the end point by rewriting alone? ip_len: bytes, of its `l4` rule's protocol. */
-IPS_HOT bool ips_lane_allows(const struct ips_lane_end *end, const uint8_t *tcp_flags, uint32_t rule, uint32_t ip_len, uint32_t ttl) {
-  if (ips_unlikely(ip_len > end->room || ttl < end->min_ttl)) return false;
-  return ips_likely(!end->syn) || rule == IPS_LANE_UDP || !(*tcp_flags & end->syn);
+IPS_HOT void ips_lane_bring(struct ips_lane_group *g, uint32_t i, uint8_t *ip, unsigned family) {
+  g->ip[i] = ip;
+  g->first[i] = ips_ld64(ip);
+  g->second[i] = ips_ld64(ip + 8);
+  if (family == 4) {
+    g->old4[i] = ips_ld32(ip + 16);
+  } else {
+    g->old_hi[i] = ips_ld64(ip + 24);
+    g->old_lo[i] = ips_ld64(ip + 32);
+  }
 }
 
-/* UDP's 0 says "no checksum", and a sum of 0 is written 0xffff there. */
-IPS_HOT void ips_lane_mend(uint8_t *field, uint32_t rule, uint16_t delta) {
-  uint16_t had = ips_ld16(field), mended = ips_csum_mend(had, delta);
-  if (rule == IPS_LANE_UDP) {
-    mended = mended ? mended : 0xffff;
-    mended = had ? mended : 0;
+/* ---- 2: is it ordinary? ---- */
+
+/* `ends`: bit n: a UDP packet to an address that ends in n, modulo 64, is perhaps a tunnel's. */
+IPS_HOT void ips_lane_check4(struct ips_lane_group *g, uint32_t n, bool sum_is_right, uint64_t ends) {
+  for (uint32_t i = 0; i < n; i++) {
+    uint64_t first = g->first[i], second = g->second[i];
+    uint32_t ip_len = ips_be16((uint16_t)(first >> 16)), proto = (uint8_t)(second >> 8);
+    uint32_t udp = proto == IPS_PROTO_UDP, tcp = proto == IPS_PROTO_TCP;
+    uint32_t bad = (first & 0xff3f0000000000ffu) != 0x45; /* version and length; fragments */
+    bad |= !(udp | tcp);
+    bad |= ip_len > g->len[i];
+    bad |= ip_len < (udp ? 28u : 40u);
+    bad |= ips_lane_odd4((uint8_t)(second >> 32));
+    if (!sum_is_right) bad |= ips_csum_fold(ips_csum_add(ips_csum_add(first, second), g->old4[i])) != 0xffff;
+    bad |= (uint8_t)second <= 1; /* TTL */
+    bad |= udp & (uint32_t)(ends >> (g->old4[i] >> 24 & 63));
+    g->declined[i] = bad;
+    g->ip_len[i] = ip_len;
+    g->ttl[i] = (uint8_t)second;
+    g->ip_sum[i] = (uint16_t)(second >> 16);
+    g->sum_at[i] = (bad | udp) ? 26 : 36;
   }
-  ips_st16(field, mended);
+}
+
+IPS_HOT void ips_lane_check6(struct ips_lane_group *g, uint32_t n, uint64_t ends) {
+  for (uint32_t i = 0; i < n; i++) {
+    uint64_t first = g->first[i];
+    uint32_t ip_len = 40u + ips_be16((uint16_t)(first >> 32)), proto = (uint8_t)(first >> 48);
+    uint32_t udp = proto == IPS_PROTO_UDP, tcp = proto == IPS_PROTO_TCP;
+    uint32_t bad = (first & 0xf0) != 0x60;
+    bad |= !(udp | tcp);
+    bad |= ip_len > g->len[i];
+    bad |= ip_len < (udp ? 48u : 60u);
+    bad |= ips_lane_odd6((uint8_t)g->second[i]);
+    bad |= (uint32_t)(first >> 56) <= 1; /* hop limit */
+    bad |= udp & (uint32_t)(ends >> (g->old_lo[i] >> 56 & 63));
+    g->declined[i] = bad;
+    g->ip_len[i] = ip_len;
+    g->ttl[i] = (uint8_t)(first >> 56);
+    g->sum_at[i] = (bad | udp) ? 46 : 56;
+  }
+}
+
+/* ---- 3: global -> local ---- */
+
+/* May a packet of this kind go to the end point by rewriting alone? A TCP packet's flags lie 3 bytes before its sum. */
+IPS_HOT void ips_lane_permit(struct ips_lane_group *g, uint32_t i, const struct ips_lane_end *end, unsigned family) {
+  uint32_t bad = (g->ip_len[i] > end->room) | (g->ttl[i] < end->min_ttl);
+  if (ips_unlikely(end->syn) && g->sum_at[i] == (family == 4 ? 36 : 56)) bad |= g->ip[i][g->sum_at[i] - 3] & end->syn;
+  g->declined[i] |= bad;
+  g->via[i] = end->via;
+}
+
+IPS_HOT struct ips_key ips_lane_key(const struct ips_lane_group *g, uint32_t i, unsigned family) {
+  if (family == 4) return (struct ips_key){(uint64_t)ips_be32(g->old4[i]) << 32, 0};
+  return (struct ips_key){ips_be64(g->old_hi[i]), ips_be64(g->old_lo[i])};
 }
 
 /* The IPv4 network that the packets of a frame go to: most often all to one. */
-struct ips_lane_net4 { uint32_t base, mask, cell; ips_slot *const *pages; };
-#define IPS_LANE_NO_NET4 ((struct ips_lane_net4){.base = 1}) /* matches no address */
+struct ips_lane_net4 { uint32_t base, size, cell; ips_slot *const *pages; };
+#define IPS_LANE_NO_NET4 ((struct ips_lane_net4){.size = 0})
 
 IPS_HOT bool ips_lane_aim(const struct ips_root *r, struct ips_lane_net4 *net, uint32_t address) {
-  if (ips_likely((address & net->mask) == net->base)) return true;
   const struct ips_net4 *n = ips_net4_find(r, address);
-  if (!n) return false;
-  *net = (struct ips_lane_net4){n->base, n->mask, n->cell, n->pages};
-  return true;
+  if (n) *net = (struct ips_lane_net4){n->base, ~n->mask + 1, n->cell, n->pages};
+  return n;
 }
 
-IPS_HOT const ips_slot *ips_lane_slot(const struct ips_lane_net4 *net, uint32_t address) {
-  uint32_t at = address - net->base;
-  return &net->pages[at / IPS_PAGE_SLOTS][at % IPS_PAGE_SLOTS];
-}
-
-IPS_HOT bool ips_lane_outer4(struct ips_worker *w, struct ips_lane_net4 *net, const uint8_t *ip, uint32_t rule, uint32_t ip_len,
-                             uint32_t ttl, struct ips_lane_hit *hit, uint32_t *to) {
-  uint32_t address = ips_be32(ips_ld32(ip + 16));
-  if (ips_unlikely(!ips_lane_aim(w->root, net, address))) return false;
-  ips_slot slot = *ips_lane_slot(net, address);
-  uint32_t kind = (uint16_t)slot, index = (uint16_t)(slot >> 16); /* kind and flags: with any flag it is none of ours */
-  if (ips_unlikely(kind != IPS_KIND_ENDPOINT)) {
-    if (kind == IPS_KIND_POLICY) index = ips_policy_pick(w->root, index, 4, ip + 12, ip + 16);
-    else if (kind != IPS_KIND_ADDRESS) return false;
-    if (index == IPS_NONE) return false;
+IPS_HOT void ips_lane_slots(const struct ips_root *r, struct ips_lane_net4 *hint, struct ips_lane_group *g, uint32_t n) {
+  struct ips_lane_net4 net = *hint;
+  for (uint32_t i = 0; i < n; i++) {
+    uint32_t address = ips_be32(g->old4[i]), at = address - net.base;
+    if (ips_unlikely(at >= net.size)) {
+      g->slot[i] = 0;
+      if (!ips_lane_aim(r, &net, address)) continue;
+      at = address - net.base;
+    }
+    g->slot[i] = net.pages[at / IPS_PAGE_SLOTS][at % IPS_PAGE_SLOTS];
+    g->cell[i] = net.cell + at;
   }
-  const struct ips_lane_end *end = ips_lane_end(w, index);
-  if (!ips_lane_allows(end, ip + 33, rule, ip_len, ttl)) return false;
-  *to = ips_be32((uint32_t)(slot >> 32) + (kind == IPS_KIND_ADDRESS ? 0 : end->local4));
-  hit->cell = net->cell + (address - net->base);
-  hit->endpoint = index;
-  return true;
+  *hint = net;
 }
 
-IPS_HOT bool ips_lane_has(const struct ips_hit *h) {
-  return !h->flags && (h->kind == IPS_KIND_ENDPOINT || h->kind == IPS_KIND_POLICY || h->kind == IPS_KIND_ADDRESS);
+IPS_HOT void ips_lane_outer4(struct ips_worker *w, struct ips_lane_net4 *net, struct ips_lane_group *g, uint32_t n) {
+  ips_lane_slots(w->root, net, g, n);
+  for (uint32_t i = 0; i < n; i++) {
+    ips_slot slot = g->slot[i];
+    uint32_t index = (uint16_t)(slot >> 16), keep = ~0u;
+    if (ips_unlikely((uint16_t)slot != IPS_KIND_ENDPOINT)) { /* kind and flags: with any flag it is none of ours */
+      if ((uint16_t)slot == IPS_KIND_POLICY) index = ips_policy_pick(w->root, index, 4, g->ip[i] + 12, g->ip[i] + 16);
+      else if ((uint16_t)slot == IPS_KIND_ADDRESS) keep = 0;
+      else index = IPS_NONE;
+      if (index == IPS_NONE) {
+        g->declined[i] = 1;
+        g->new4[i] = 0;
+        continue;
+      }
+    }
+    const struct ips_lane_end *end = ips_lane_end(w, index);
+    ips_lane_permit(g, i, end, 4);
+    g->new4[i] = (uint32_t)(slot >> 32) + (end->local4 & keep);
+    g->endpoint[i] = index;
+  }
 }
 
-/* How sure the host is of what it brings: HEADER: the IPv4 header's sum is right. ROUTED: too, and a packet to one of our
- * tunnel addresses comes by the inner side. */
-enum ips_lane_trust { IPS_TRUST_NOTHING, IPS_TRUST_HEADER, IPS_TRUST_ROUTED };
+/* Where the packets' addresses are in the table of the longest prefixes, if there. */
+IPS_HOT void ips_lane_hash(const struct ips_hash *t, struct ips_lane_group *g, uint32_t n, unsigned family, bool far) {
+  for (uint32_t i = 0; i < n; i++) {
+    struct ips_key key = ips_lane_key(g, i, family);
+    uint64_t hash = ips_hash_of(key.hi & t->mask_hi, key.lo & t->mask_lo);
+    const struct ips_hash_page *page = ips_page_of(t, hash);
+    uint32_t cell = ips_bucket_of(hash) * IPS_BUCKET;
+    g->page[i] = page;
+    g->at[i] = cell;
+    if (!far) continue;
+    __builtin_prefetch(page->keys + cell);
+    __builtin_prefetch(page->values + cell);
+    __builtin_prefetch(page->values + cell + IPS_BUCKET / 2);
+  }
+}
 
-/* Translates an ordinary packet of `len` bytes, or declines. Counts nothing. */
-IPS_HOT bool ips_lane4(struct ips_worker *w, enum ips_side side, struct ips_lane_net4 *net, uint8_t *ip, uint32_t len,
-                       enum ips_lane_trust trust, struct ips_lane_hit *hit) {
-  if (ips_unlikely(!w->lane_open[side] || len < 28)) return false;
-  uint64_t first = ips_ld64(ip), second = ips_ld64(ip + 8);
-  uint32_t ip_len = ips_be16((uint16_t)(first >> 16)), ttl = (uint8_t)second, rule = ips_lane_l4[(uint8_t)(second >> 8)];
-  if (ips_unlikely((first & 0xff3f0000000000ffu) != 0x45)) return false; /* version and length; fragments */
-  if (ips_unlikely(!rule || ip_len > len || ip_len < 20 + (rule & 0xff))) return false;
-  if (trust < IPS_TRUST_HEADER && ips_unlikely(ips_csum_fold(ips_csum_add(ips_csum_add(first, second), ips_ld32(ip + 16))) != 0xffff))
-    return false;
-  if (ips_unlikely(ips_odd_first_byte[(uint8_t)(second >> 32)] & IPS_ODD4)) return false;
-  if (!(side == IPS_OUTER && trust == IPS_TRUST_ROUTED) && ips_unlikely(w->root->tunnel_ends >> (ip[19] & 63) & 1) &&
-      rule == IPS_LANE_UDP)
-    return false; /* perhaps a tunnel */
-  uint32_t to, old = ips_ld32(ip + 16);
-  if (side == IPS_OUTER) {
-    if (!ips_lane_outer4(w, net, ip, rule, ip_len, ttl, hit, &to)) return false;
+/* What it has there; `nothing` where they are not in that bucket. Which of its keys it is, nobody can guess: no branch;
+ * and plain registers, since taking a vector's lanes apart takes longer. */
+IPS_HOT void ips_lane_locate(const struct ips_hash *t, const struct ips_value *nothing, struct ips_lane_group *g, uint32_t n,
+                             unsigned family) {
+  for (uint32_t i = 0; i < n; i++) {
+    struct ips_key key = ips_lane_key(g, i, family);
+    const struct ips_key *k = g->page[i]->keys + g->at[i];
+    uint32_t found = 0;
+    key.hi &= t->mask_hi;
+    key.lo &= t->mask_lo;
+    for (uint32_t j = 0; j < IPS_BUCKET; j++) {
+      uint64_t other = (k[j].hi ^ key.hi) | (k[j].lo ^ key.lo);
+      __asm__("" : "+r"(other));
+      found |= (uint32_t)(other == 0) << j;
+    }
+    const struct ips_value *v = g->page[i]->values + g->at[i] + __builtin_ctz(found | 1 << (IPS_BUCKET - 1));
+    g->value[i] = found ? v : nothing;
+  }
+}
+
+IPS_HOT void ips_lane_values(const struct ips_hash *t, bool look, struct ips_lane_group *g, uint32_t n, unsigned family, bool far) {
+  static const struct ips_value nothing;
+  for (uint32_t i = 0; i < n && !look; i++) g->value[i] = &nothing;
+  if (!look) return;
+  if (n == 1) { /* alone it is faster with guesses */
+    struct ips_key key = ips_lane_key(g, 0, family);
+    const struct ips_value *v = ips_hash_find(t, key.hi & t->mask_hi, key.lo & t->mask_lo);
+    g->value[0] = v ? v : &nothing;
+    return;
+  }
+  ips_lane_hash(t, g, n, family, far);
+  ips_lane_locate(t, &nothing, g, n, family);
+}
+
+IPS_HOT bool ips_lane_kind(uint32_t kind_and_flags) {
+  return kind_and_flags == IPS_KIND_ENDPOINT || kind_and_flags == IPS_KIND_POLICY || kind_and_flags == IPS_KIND_ADDRESS;
+}
+
+IPS_HOT void ips_lane_found(struct ips_lane_group *g, uint32_t i, ips_u128 to, uint32_t cell, uint32_t endpoint) {
+  g->new4[i] = (uint32_t)(to >> 96);
+  g->new_hi[i] = ips_hi(to);
+  g->new_lo[i] = ips_lo(to);
+  g->cell[i] = cell;
+  g->endpoint[i] = endpoint;
+}
+
+/* Any binding: of a shorter prefix, to several end points, to one address. */
+static __attribute__((noinline)) bool ips_lane_any6(const struct ips_root *r, const uint8_t *ip, struct ips_hit *h) {
+  return ips_find_global(r, 6, ip + 24, ip + 8, h) && !h->flags && ips_lane_kind(h->kind) && h->endpoint != IPS_NONE;
+}
+
+IPS_HOT void ips_lane_outer6(struct ips_worker *w, struct ips_lane_group *g, uint32_t n, bool far) {
+  const struct ips_hash *t = w->root->global6.tables;
+  ips_lane_values(t, w->root->global6.n, g, n, 6, far);
+  for (uint32_t i = 0; i < n; i++) {
+    struct ips_key key = ips_lane_key(g, i, 6);
+    const struct ips_value *v = g->value[i];
+    if (ips_unlikely((v->kind | v->flags << 8) != IPS_KIND_ENDPOINT)) {
+      struct ips_hit h;
+      bool found = ips_lane_any6(w->root, g->ip[i], &h);
+      ips_lane_found(g, i, found ? ips_ld_address(6, h.address) : 0, h.counter, h.endpoint);
+      if (found) ips_lane_permit(g, i, ips_lane_end(w, h.endpoint), 6);
+      else g->declined[i] = 1;
+      continue;
+    }
+    const struct ips_lane_end *end = ips_lane_end(w, v->target);
+    ips_lane_permit(g, i, end, 6);
+    ips_u128 host = ips_pair(key.hi & ~t->mask_hi, key.lo & ~t->mask_lo);
+    ips_lane_found(g, i, ips_pair(v->hi, v->lo) + host + ips_pair(end->local6_hi, end->local6_lo), v->cell, v->target);
+  }
+}
+
+/* ---- 3: local -> global ---- */
+
+static __attribute__((noinline)) bool ips_lane_any_local(const struct ips_root *r, const uint8_t *address, unsigned family,
+                                                         struct ips_hit *h) {
+  return ips_find_local(r, family, address, h) && !h->flags && ips_lane_kind(h->kind);
+}
+
+/* May a longer binding than those of table t, its longest, decide about a Global IP (ips_still_bound)? */
+IPS_HOT bool ips_lane_local_is_plain(const struct ips_root *r, const struct ips_hash *t, unsigned family) {
+  return family == 4 ? t->prefix_len == r->longest4 : r->global6.n && r->global6.tables->prefix_len <= t->prefix_len;
+}
+
+IPS_HOT void ips_lane_inner(const struct ips_root *r, struct ips_lane_group *g, uint32_t n, unsigned family, bool far) {
+  const struct ips_lpm *lpm = family == 4 ? &r->local4 : &r->local6;
+  const struct ips_hash *t = lpm->tables;
+  ips_lane_values(t, lpm->n && ips_lane_local_is_plain(r, t, family), g, n, family, far);
+  for (uint32_t i = 0; i < n; i++) {
+    struct ips_key key = ips_lane_key(g, i, family);
+    const struct ips_value *v = g->value[i];
+    if (ips_unlikely(!ips_lane_kind(v->kind | (v->flags & IPS_VALUE_FLAGS) << 8))) {
+      struct ips_hit h;
+      bool found = ips_lane_any_local(r, g->ip[i] + (family == 4 ? 16 : 24), family, &h);
+      ips_lane_found(g, i, found ? ips_ld_address(family, h.address) : 0, h.counter, h.endpoint);
+      if (!found) g->declined[i] = 1;
+      continue;
+    }
+    ips_u128 host = ips_pair(key.hi & ~t->mask_hi, key.lo & ~t->mask_lo);
+    ips_u128 to = ips_pair(v->hi, family == 4 ? 0 : v->lo) + host;
+    ips_lane_found(g, i, to, v->cell + (family == 4 ? (uint32_t)(host >> 96) : 0), v->target);
+  }
+}
+
+/* ---- 4: the sums. In 32 bits, as vectors want it; what ips_csum.h does in 16 ---- */
+
+IPS_HOT uint32_t ips_lane_fold(uint32_t sum) { /* as ips_csum_fold32 and ips_csum_class */
+  sum = (sum + (sum << 16 | sum >> 16)) >> 16;
+  return sum == 0xffff ? 0 : sum;
+}
+IPS_HOT uint32_t ips_lane_mend(uint32_t field, uint32_t delta) { /* as ips_csum_mend */
+  uint32_t sum = (field ^ 0xffff) + delta;
+  return ~(sum + (sum >> 16)) & 0xffff;
+}
+/* UDP's 0 says "no checksum", and a sum of 0 is written 0xffff there. */
+IPS_HOT uint32_t ips_lane_mend_l4(uint32_t field, uint32_t delta, uint32_t udp) {
+  uint32_t mended = ips_lane_mend(field, delta), only_udp = udp ? 0xffff : 0;
+  mended = mended ? mended : only_udp;
+  return field ? mended : mended & ~only_udp;
+}
+
+IPS_HOT void ips_lane_sums(struct ips_lane_group *g, uint32_t n, unsigned family) {
+  for (uint32_t i = 0; i < n; i++) g->l4_sum[i] = ips_ld16(g->ip[i] + g->sum_at[i]);
+  if (family == 4) {
+    for (uint32_t i = 0; i < n; i++) {
+      uint32_t to = ips_be32(g->new4[i]), sum = to + ~g->old4[i];
+      uint32_t delta = ips_lane_fold(sum + (sum < to ? 1 : 0));
+      g->new4[i] = to;
+      g->ip_sum[i] = ips_lane_mend(g->ip_sum[i], delta);
+      g->l4_sum[i] = ips_lane_mend_l4(g->l4_sum[i], delta, g->sum_at[i] == 26);
+    }
+    return;
+  }
+  for (uint32_t i = 0; i < n; i++) { /* no carry: sums of halves */
+    uint64_t hi = ips_be64(g->new_hi[i]), lo = ips_be64(g->new_lo[i]), was_hi = ~g->old_hi[i], was_lo = ~g->old_lo[i];
+    uint64_t sum = (hi >> 32) + (lo >> 32) + (was_hi >> 32) + (was_lo >> 32);
+    sum += (hi & UINT32_MAX) + (lo & UINT32_MAX) + (was_hi & UINT32_MAX) + (was_lo & UINT32_MAX);
+    sum = (sum & UINT32_MAX) + (sum >> 32);
+    g->new_hi[i] = hi;
+    g->new_lo[i] = lo;
+    g->ip_sum[i] = ips_lane_fold((uint32_t)(sum + (sum >> 32)));
+  }
+  for (uint32_t i = 0; i < n; i++) g->l4_sum[i] = ips_lane_mend_l4(g->l4_sum[i], g->ip_sum[i], g->sum_at[i] == 46);
+}
+
+/* ---- steps 2 to 4 ---- */
+
+/* What is to become of the n packets that were brought; ips_lane_write then does it to those that are not declined.
+ * Returns 0 where none is. Side w->lane_open. */
+IPS_HOT uint32_t ips_lane(struct ips_worker *w, enum ips_side side, enum ips_lane_trust trust, struct ips_lane_net4 *net,
+                          struct ips_lane_group *g, uint32_t n, unsigned family) {
+  uint64_t ends = side == IPS_OUTER && trust == IPS_TRUST_ROUTED ? 0 : w->root->tunnel_ends;
+  uint32_t any = 0;
+  bool far = w->root->header.n_bindings >= IPS_LANE_FAR;
+  if (family == 4) ips_lane_check4(g, n, trust >= IPS_TRUST_HEADER, ends);
+  else ips_lane_check6(g, n, ends);
+  if (side == IPS_INNER) ips_lane_inner(w->root, g, n, family, far);
+  else if (family == 4) ips_lane_outer4(w, net, g, n);
+  else ips_lane_outer6(w, g, n, far);
+  for (uint32_t i = 0; i < n && far; i++)
+    if (g->cell[i] < w->n_cells) __builtin_prefetch(w->cells + g->cell[i], 1);
+  ips_lane_sums(g, n, family);
+  for (uint32_t i = 0; i < n; i++) any |= g->declined[i];
+  return any;
+}
+
+/* ---- 5: what becomes of packet i, which is not declined ---- */
+
+IPS_HOT void ips_lane_write(const struct ips_lane_group *g, uint32_t i, unsigned family) {
+  uint8_t *ip = g->ip[i];
+  ips_st16(ip + g->sum_at[i], (uint16_t)g->l4_sum[i]);
+  if (family == 4) {
+    ips_st16(ip + 10, (uint16_t)g->ip_sum[i]);
+    ips_st32(ip + 16, g->new4[i]);
   } else {
-    struct ips_hit h;
-    if (ttl <= 1 || !ips_find_local(w->root, 4, ip + 16, &h) || !ips_lane_has(&h)) return false;
-    to = ips_ld32(h.address);
-    hit->cell = h.counter;
-    hit->endpoint = h.endpoint;
+    memcpy(ip + 24, g->new_hi + i, 8);
+    memcpy(ip + 32, g->new_lo + i, 8);
   }
-  hit->ip_len = ip_len;
-  uint16_t delta = ips_csum_delta32(old, to);
-  ips_st16(ip + 10, ips_csum_mend((uint16_t)(second >> 16), delta));
-  ips_st32(ip + 16, to);
-  ips_lane_mend(ip + 20 + (rule >> 8), rule, delta);
-  return true;
-}
-
-IPS_HOT bool ips_lane6(struct ips_worker *w, enum ips_side side, uint8_t *ip, uint32_t len, enum ips_lane_trust trust,
-                       struct ips_lane_hit *hit) {
-  if (ips_unlikely(!w->lane_open[side] || len < 48)) return false;
-  uint64_t first = ips_ld64(ip);
-  uint32_t ip_len = 40u + ips_be16((uint16_t)(first >> 32)), ttl = (uint8_t)(first >> 56);
-  uint32_t rule = ips_lane_l4[(uint8_t)(first >> 48)];
-  if (ips_unlikely((first & 0xf0) != 0x60 || !rule || ttl <= 1)) return false;
-  if (ips_unlikely(ip_len > len || ip_len < 40 + (rule & 0xff))) return false;
-  if (ips_unlikely(ips_odd_first_byte[ip[8]] & IPS_ODD6)) return false;
-  if (!(side == IPS_OUTER && trust == IPS_TRUST_ROUTED) && ips_unlikely(w->root->tunnel_ends >> (ip[39] & 63) & 1) &&
-      rule == IPS_LANE_UDP)
-    return false;
-  struct ips_hit h;
-  if (side == IPS_OUTER) {
-    if (!ips_find_global(w->root, 6, ip + 24, ip + 8, &h) || !ips_lane_has(&h) || h.endpoint == IPS_NONE) return false;
-    if (!ips_lane_allows(ips_lane_end(w, h.endpoint), ip + 53, rule, ip_len, ttl)) return false;
-  } else if (!ips_find_local(w->root, 6, ip + 24, &h) || !ips_lane_has(&h)) {
-    return false;
-  }
-  hit->cell = h.counter;
-  hit->endpoint = h.endpoint;
-  hit->ip_len = ip_len;
-  uint16_t delta = ips_csum_delta128(ip + 24, h.address);
-  memcpy(ip + 24, h.address, 16);
-  ips_lane_mend(ip + 40 + (rule >> 8), rule, delta);
-  return true;
 }
 
 /* Counting, for who runs the lane over a frame: each packet's cell, and all of them at its end. */
-IPS_HOT void ips_lane_count(struct ips_worker *w, uint32_t cell, uint32_t bytes) {
-  if (ips_unlikely(cell >= w->n_cells)) return;
-  w->cells[cell].packets++;
-  w->cells[cell].bytes += bytes;
+IPS_HOT void ips_lane_count(struct ips_cell *cells, uint32_t n_cells, uint32_t cell, uint32_t bytes) {
+  if (ips_unlikely(cell >= n_cells)) return;
+  cells[cell].packets++;
+  cells[cell].bytes += bytes;
 }
 static inline void ips_lane_counted(struct ips_worker *w, enum ips_side side, uint32_t packets) {
   w->counters->verdicts[side][IPS_OK] += packets;

@@ -40,23 +40,23 @@ void ips_worker_set_trains(struct ips_worker *w, int makes_trains) { w->makes_tr
 void ips_worker_set_coalescing(struct ips_worker *w, int coalesces) { w->coalesces = coalesces; }
 
 /* Are there addresses from first to last (their first bytes) that only the whole way may judge? */
-static bool is_odd(uint64_t first, uint64_t last, uint8_t family_bit) {
+static bool is_odd(uint64_t first, uint64_t last, unsigned family) {
   for (uint64_t byte = first; byte <= last; byte++)
-    if (ips_odd_first_byte[byte] & family_bit) return true;
+    if (family == 4 ? ips_lane_odd4((uint32_t)byte) : ips_lane_odd6((uint32_t)byte)) return true;
   return false;
 }
 
-static bool has_odd(const struct ips_prefixes *s, uint8_t family_bit) {
+static bool has_odd(const struct ips_prefixes *s, unsigned family) {
   for (uint32_t i = 0; i < s->n; i++)
-    if (is_odd(s->at[i].hi >> 56, (s->at[i].hi | ~s->at[i].mask_hi) >> 56, family_bit)) return true;
+    if (is_odd(s->at[i].hi >> 56, (s->at[i].hi | ~s->at[i].mask_hi) >> 56, family)) return true;
   return false;
 }
 
 /* Where no destination of a generation needs to be judged, the lane does not look at any. */
 static bool is_ordinary(const struct ips_root *r) {
   for (uint32_t i = 0; i < r->first4[256]; i++)
-    if (is_odd(r->net4[i].base >> 24, (r->net4[i].base | ~r->net4[i].mask) >> 24, IPS_ODD4)) return false;
-  return !has_odd(&r->net6, IPS_ODD6) && !has_odd(&r->home4, IPS_ODD4) && !has_odd(&r->home6, IPS_ODD6);
+    if (is_odd(r->net4[i].base >> 24, (r->net4[i].base | ~r->net4[i].mask) >> 24, 4)) return false;
+  return !has_odd(&r->net6, 6) && !has_odd(&r->home4, 4) && !has_odd(&r->home6, 6);
 }
 
 static void refresh_lane(struct ips_worker *w) {

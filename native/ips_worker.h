@@ -38,6 +38,7 @@ struct ips_lane_end {
   uint8_t min_ttl;   /* below, the whole way has to look */
   uint8_t syn;       /* TCP flags that it has to look at */
   uint16_t via;      /* the record's */
+  uint64_t local6_hi, local6_lo; /* of its IPv6 one */
 };
 
 struct ips_worker {

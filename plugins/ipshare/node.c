@@ -51,14 +51,14 @@ format_ipshare_trace (u8 *s, va_list *args)
 extern format_function_t format_ipshare_trace;
 #endif
 
-#define IPSHARE_DECLINED ~0u
-
 typedef struct
 {
   vlib_main_t *vm;
   vlib_node_runtime_t *node;
   ipshare_thread_t *t;
   const u16 *arcs; /* of this node, by ipshare_to_t */
+  struct ips_cell *cells;
+  u32 n_cells;
   unsigned family; /* whose lookup node's arcs this node shares; 0: none */
   u32 send[VLIB_FRAME_SIZE], n_send;
   u16 nexts[VLIB_FRAME_SIZE];
@@ -128,10 +128,10 @@ resolve (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, c
 /* Translated on the lane: straight to the end point's next hop where it has one of this family, else where the
  * delivery table says. */
 static_always_inline u16
-next_of (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const u8 *ip,
-	 const struct ips_lane_hit *hit, enum ips_side side, bool is4)
+next_of (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_lane_group *g, u32 i,
+	 enum ips_side side, bool is4)
 {
-  u32 via = side == IPS_OUTER ? f->t->core->lane_ends[hit->endpoint % IPS_LANE_ENDS].via : 0;
+  u32 via = side == IPS_OUTER ? g->via[i] : 0;
   if (via && via < IPSHARE_MAX_NEXT_HOPS)
     {
       const ipshare_next_hop_t *nh = im->next_hops + via;
@@ -142,7 +142,7 @@ next_of (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, c
 	  return forward->dpoi_next_node;
 	}
     }
-  return deliver (im, f, b, ip, hit->ip_len, is4);
+  return deliver (im, f, b, g->ip[i], g->ip_len[i], is4);
 }
 
 /* Unchanged, to wherever it would have gone without us. */
@@ -167,7 +167,7 @@ static_always_inline void
 trace (const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_pkt *p, int verdict, enum ips_side side, u16 next,
        bool passed)
 {
-  if (PREDICT_TRUE (!(b->flags & VLIB_BUFFER_IS_TRACED)))
+  if (PREDICT_TRUE (!(f->node->flags & VLIB_NODE_FLAG_TRACE && b->flags & VLIB_BUFFER_IS_TRACED)))
     return;
   ipshare_trace_t *t = vlib_add_trace (f->vm, f->node, b, sizeof *t);
   const struct ips_root *root = f->t->core->root;
@@ -263,29 +263,6 @@ one (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_
     trace (f, b, &p, verdict, side, next, false);
 }
 
-/* On the lane: where to, or IPSHARE_DECLINED, and nothing was done. */
-static_always_inline u32
-lane (const ipshare_main_t *im, const ipshare_frame_t *f, struct ips_lane_net4 *net, vlib_buffer_t *b,
-      enum ips_side side, bool is4)
-{
-  struct ips_worker *core = f->t->core;
-  struct ips_lane_hit hit;
-  u8 *ip = vlib_buffer_get_current (b);
-  u32 bytes = b->current_length;
-  if (PREDICT_FALSE (b->flags & IPSHARE_SPECIAL_F))
-    return IPSHARE_DECLINED;
-  if (PREDICT_FALSE (!(is4 ? ips_lane4 (core, side, net, ip, bytes, IPS_TRUST_ROUTED, &hit) :
-			     ips_lane6 (core, side, ip, bytes, IPS_TRUST_ROUTED, &hit))))
-    return IPSHARE_DECLINED;
-  ips_lane_count (core, hit.cell, bytes);
-  b->current_length = hit.ip_len;
-  b->flags |= IPSHARE_BUFFER_F;
-  u16 next = next_of (im, f, b, ip, &hit, side, is4);
-  if (PREDICT_FALSE (f->node->flags & VLIB_NODE_FLAG_TRACE))
-    trace (f, b, &(struct ips_pkt){ .counter = hit.cell, .endpoint = hit.endpoint }, IPS_OK, side, next, false);
-  return next;
-}
-
 static_always_inline void
 begin (ipshare_main_t *im, ipshare_frame_t *f, vlib_main_t *vm, vlib_node_runtime_t *node, ipshare_node_t kind)
 {
@@ -294,6 +271,8 @@ begin (ipshare_main_t *im, ipshare_frame_t *f, vlib_main_t *vm, vlib_node_runtim
   f->arcs = im->arcs[kind];
   f->family = kind == IPSHARE_OUTER4 || kind == IPSHARE_INNER4 ? 4 : kind == IPSHARE_OUTER6 || kind == IPSHARE_INNER6 ? 6 : 0;
   f->t = vec_elt_at_index (im->threads, vm->thread_index);
+  f->cells = f->t->core->cells;
+  f->n_cells = f->t->core->n_cells;
   f->n_send = f->n_done = f->n_counted = 0;
   clib_memset (f->counts, 0, sizeof f->counts);
   tap_begin (&f->t->tap, IPS_OUTER); /* the side is set for each packet */
@@ -314,54 +293,85 @@ end (ipshare_frame_t *f)
       vlib_node_increment_counter (f->vm, f->node->node_index, v, f->counts[v]);
 }
 
-enum
-{
-  FAR = 16384, /* bindings from which tables do not stay in the caches */
-  AHEAD = 8,   /* packets between asking for a table's memory and reading it */
-  HEADS = 12,  /* packets between asking for a buffer's first line and its data: HEADS, then HEADS - 4 */
-};
-
 static_always_inline void
-prefetch_buffer (vlib_buffer_t **b, u32 i, u32 n)
+bring (struct ips_lane_group *g, vlib_buffer_t **b, u32 n, bool is4)
 {
-  if (i + HEADS < n)
-    vlib_prefetch_buffer_header (b[i + HEADS], LOAD);
-  if (i + HEADS - 4 < n)
-    CLIB_PREFETCH (vlib_buffer_get_current (b[i + HEADS - 4]), CLIB_CACHE_LINE_BYTES, STORE);
+  for (u32 i = 0; i < n; i++)
+    {
+      ips_lane_bring (g, i, vlib_buffer_get_current (b[i]), is4 ? 4 : 6);
+      g->len[i] = b[i]->flags & IPSHARE_SPECIAL_F ? 0 : b[i]->current_length;
+    }
 }
 
+/* What the lane took is written and counted. */
 static_always_inline void
-prefetch_table (const struct ips_worker *core, vlib_buffer_t **b, u32 i, u32 n, enum ips_side side)
+change (const ipshare_frame_t *f, const struct ips_lane_group *g, vlib_buffer_t **b, u32 n, bool is4, bool all)
 {
-  if (i + AHEAD < n)
-    ips_prefetch (core, side, vlib_buffer_get_current (b[i + AHEAD]), b[i + AHEAD]->current_length,
-		  IPS_PREFETCH_FIRST);
-  if (i + AHEAD / 2 < n)
-    ips_prefetch (core, side, vlib_buffer_get_current (b[i + AHEAD / 2]), b[i + AHEAD / 2]->current_length,
-		  IPS_PREFETCH_SECOND);
+  for (u32 i = 0; i < n; i++)
+    if (all || !g->declined[i])
+      {
+	ips_lane_write (g, i, is4 ? 4 : 6);
+	b[i]->current_length = g->ip_len[i];
+	b[i]->flags |= IPSHARE_BUFFER_F;
+      }
+  for (u32 i = 0; i < n; i++)
+    if (all || !g->declined[i])
+      ips_lane_count (f->cells, f->n_cells, g->cell[i], g->len[i]);
 }
 
-/* All packets of a frame, those that the lane takes without a detour. Returns how many it took. */
+/* As many packets as a group takes, in the order in which they came. Returns how many the lane took. Only now they are
+ * looked up: addresses that have just been written cannot be read as fast. */
+static_always_inline u32
+translate_group (ipshare_main_t *im, ipshare_frame_t *f, struct ips_lane_net4 *net, const u32 *from,
+		 vlib_buffer_t **b, u32 n, enum ips_side side, bool is4)
+{
+  struct ips_lane_group g;
+  u32 taken = 0;
+  bring (&g, b, n, is4);
+  u32 declined = ips_lane (f->t->core, side, IPS_TRUST_ROUTED, net, &g, n, is4 ? 4 : 6);
+  if (PREDICT_TRUE (!declined && !(f->node->flags & VLIB_NODE_FLAG_TRACE)))
+    {
+      change (f, &g, b, n, is4, true);
+      if (PREDICT_FALSE (f->n_send + n > VLIB_FRAME_SIZE))
+	enqueue (f);
+      u16 *nexts = f->nexts + f->n_send;
+      clib_memcpy_fast (f->send + f->n_send, from, n * sizeof *from);
+      f->n_send += n;
+      for (u32 i = 0; i < n; i++)
+	nexts[i] = next_of (im, f, b[i], &g, i, side, is4);
+      return n;
+    }
+  change (f, &g, b, n, is4, false);
+  for (u32 i = 0; i < n; i++)
+    if (g.declined[i])
+      one (im, f, from[i], b[i], side, false);
+    else
+      {
+	struct ips_pkt p = { .counter = g.cell[i], .endpoint = g.endpoint[i] };
+	u16 next = next_of (im, f, b[i], &g, i, side, is4);
+	send_to_next (f, from[i], next);
+	trace (f, b[i], &p, IPS_OK, side, next, false);
+	taken++;
+      }
+  return taken;
+}
+
+/* All packets of a frame. Returns how many the lane took. */
 static_always_inline u32
 translate_all (ipshare_main_t *im, ipshare_frame_t *f, const u32 *from, vlib_buffer_t **b, u32 n, enum ips_side side,
-	       bool is4, bool far)
+	       bool is4)
 {
   struct ips_lane_net4 net = IPS_LANE_NO_NET4;
   u32 on_lane = 0;
-  for (u32 i = 0; i < n; i++)
-    {
-      prefetch_buffer (b, i, n);
-      if (far)
-	prefetch_table (f->t->core, b, i, n, side);
-      u32 next = lane (im, f, &net, b[i], side, is4);
-      if (PREDICT_TRUE (next != IPSHARE_DECLINED))
-	{
-	  send_to_next (f, from[i], next);
-	  on_lane++;
-	}
-      else
-	one (im, f, from[i], b[i], side, false);
-    }
+  if (PREDICT_TRUE (f->t->core->lane_open[side] && !f->t->tap.set)) /* the lane shows nobody its packets */
+    for (u32 i = 0, size; i < n; i += size)
+      {
+	size = clib_min (n - i, IPS_LANE_GROUP);
+	on_lane += translate_group (im, f, &net, from + i, b + i, size, side, is4);
+      }
+  else
+    for (u32 i = 0; i < n; i++)
+      one (im, f, from[i], b[i], side, false);
   return on_lane;
 }
 
@@ -375,14 +385,7 @@ translate_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame
   ipshare_frame_t f;
   begin (im, &f, vm, node, kind);
   vlib_get_buffers (vm, from, b, n);
-  u32 on_lane = 0;
-  if (PREDICT_FALSE (f.t->tap.set != NULL)) /* the lane shows nobody its packets */
-    for (u32 i = 0; i < n; i++)
-      one (im, &f, from[i], b[i], side, false);
-  else if (im->info.n_bindings < FAR)
-    on_lane = translate_all (im, &f, from, b, n, side, is4, false);
-  else
-    on_lane = translate_all (im, &f, from, b, n, side, is4, true);
+  u32 on_lane = translate_all (im, &f, from, b, n, side, is4);
   ips_lane_counted (f.t->core, side, on_lane);
   if (PREDICT_TRUE (on_lane))
     vlib_node_increment_counter (vm, node->node_index, IPS_OK, on_lane);
