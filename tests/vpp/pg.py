@@ -145,6 +145,28 @@ class Generator:
         out.unlink()
         return (_passed(*both) for both in zip(sent, traces, strict=True))
 
+    def burst(
+        self, packets: Sequence[bytes], *, enter: str = "pg0", leave: str = "pg1", stream: str = ""
+    ) -> list[bytes]:
+        """What leaves when packets of one family enter in frames as full as they get, in the order of
+        leaving."""
+        serial, family = next(self._serial), 6 if packets[0][0] >> 4 == 6 else 4
+        into, out = self.directory / f"in-{serial}.pcap", self.directory / f"out-{serial}.pcap"
+        write_pcap(into, packets)
+        self._run(f"packet-generator capture {leave} pcap {out}")
+        self._run(
+            f"packet-generator new {{ name burst pcap {into} source {enter} node ip{family}-input"
+            f" limit {len(packets)} {stream} }}"
+        )
+        self._run("packet-generator enable-stream burst")
+        self.until_idle()
+        self._run(f"packet-generator capture {leave} disable")
+        self._run("packet-generator delete burst")
+        into.unlink()
+        sent = read_pcap(out) if out.exists() else []
+        out.unlink(missing_ok=True)
+        return sent
+
     def until_idle(self) -> None:
         """VPP disables the stream at its limit, one turn of its loop after the last packet is through."""
         deadline = time.monotonic() + self.patience_s

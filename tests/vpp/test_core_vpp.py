@@ -8,6 +8,7 @@ one by one. Only what a tunnel's end is free to choose may differ.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
@@ -159,10 +160,13 @@ def compare(
     return verdicts, onward
 
 
-@pytest.fixture(scope="module", params=[(0, 0), (7, 8)], ids=["one table", "two tables"])
+@pytest.fixture(scope="module", params=[((0, 0), 0), ((7, 8), 1)], ids=["one table", "two tables, a worker"])
 def node(request: pytest.FixtureRequest) -> Iterator[PgNode]:
     """Packets are looked up, and those translated are, in one table, or in two others than VPP's first."""
-    with pg_node(tables=request.param) as made:
+    fib_tables, workers = request.param
+    if workers >= len(os.sched_getaffinity(0)):
+        pytest.skip("VPP wants a core for each of its threads")
+    with pg_node(tables=fib_tables, workers=workers) as made:
         yield made
 
 
@@ -182,3 +186,34 @@ def test_vpp_does_what_the_core_does(node: PgNode, door: str) -> None:
         ours = [one for one in onward if inner.process("inner", one).verdict.name != "NO_BINDING"]
         verdicts, _ = compare(node, inner, "inner", ours, enter)
         assert {"OK", "DECAPSULATED"} <= set(verdicts)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("path", ["ip-in-ip", "narrow ip-in-ip", "narrow gue"])
+def test_full_frames_keep_their_order(node: PgNode, path: str, family: int) -> None:
+    """A frame of packets each of which becomes several, or an ICMP error: all that is made leaves, in
+    order."""
+    node.leave_by("pg1")
+    to = ip_address(NETS[family][0].format(list(PATHS).index(path))).packed
+    sizes = [64, 1400, 3000, 5000, 8000] * 120
+    batch = [
+        translate(build([f"ip{family}", {"udp": {"sport": 1024 + i}}, {"data": size}]), DST, to)
+        for i, size in enumerate(sizes)
+    ]
+    with Worker(cells=1 << 12) as worker:
+        worker.load(OUTER)
+        node.commit(node.prepare(OUTER))
+        wanted = []
+        for packet in batch:
+            made = worker.process("outer", packet)
+            wanted += [hop(one) for one in made.packets] + list(made.errors)
+    assert len(wanted) >= len(batch)
+    sent = node.generator.burst(batch)
+    assert Counter(comparable(one) for one in sent) == Counter(comparable(one) for one in wanted)
+    for is_error in (False, True):
+        kept = [[comparable(one) for one in many if is_icmp(one) == is_error] for many in (sent, wanted)]
+        assert kept[0] == kept[1]
+
+
+def is_icmp(one: bytes) -> bool:
+    return one[9 if one[0] >> 4 == 4 else 6] in (1, 58)

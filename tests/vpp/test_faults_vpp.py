@@ -27,11 +27,12 @@ from ipshare.engine.vpp.client import ApiRefused
 from ipshare.engine.vpp.retval import Retval
 from tests.cases.build import build
 from tests.cases.judge import INNER, OUTER
-from tests.table_images import Image, endpoint, network
+from tests.table_images import Image, binding, endpoint, network
 from tests.vpp.pg_node import PgNode, pg_node, verdict_of
 from tests.vpp.vpp_process import vpp
 
 SEED, MESSAGES = 26, 2000
+FEW_BUFFERS = 800
 PACKET = build(["ip4", "udp", {"data": 20}])
 MILLION = 1_000_000
 
@@ -404,3 +405,20 @@ def test_the_longest_packets(fresh: PgNode, family: int) -> None:
     assert len(packet) == size
     (found,) = fresh.generator.pass_([packet])
     assert verdict_of(found) == "OK"
+
+
+def test_no_buffers_left() -> None:
+    """A frame takes more buffers than there are: what finds none is counted, and none is lost for good."""
+    end = endpoint("10.0.0.0/24", tunnel=("10.9.9.9", "10.9.9.8"), encap=lib.IPS_ENCAP_IPIP, path_mtu=600)
+    roles = {"roles": lib.IPS_ROLE_OUTER}
+    image = Image(endpoints=[end], bindings=[binding("203.0.113.0/24")], header=roles).pack()
+    packet, n = build(["ip4", "udp", {"data": 1500}]), 1000
+    with pg_node(buffers=FEW_BUFFERS) as node:
+        node.commit(node.prepare(image))
+        pieces = [one[20:] for one in node.generator.burst([packet])]
+        assert len(pieces) == 3
+        sent = node.generator.burst([packet] * n)
+        missing = node.client.call("ipshare_counters").no_buffers
+        assert missing > 0
+        assert len(sent) + missing == n * len(pieces)
+        assert {one[20:] for one in sent} == set(pieces)
