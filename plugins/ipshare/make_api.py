@@ -1,5 +1,5 @@
-"""make_api: ipshare.api from its template: VPP wants every error counter of a node listed in its API file, and the
-verdicts have a list already. Usage: make_api.py TEMPLATE ips_verdict.def OUT. Run by CMake."""
+"""make_api: ipshare.api from its template: VPP wants every error counter of a node listed in its API file,
+and the verdicts have a list already. Usage: make_api.py TEMPLATE ips_verdict.def OUT. Run by CMake."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SEVERITY = {"SEND": "info", "CONSUMED": "info", "DROP": "error"}
 def counters(definitions: str) -> str:
     """The `counters` block for the verdicts of ips_verdict.def, in their order: the number is the index."""
     entries = [
-        f'  {name.lower()} {{\n    severity {SEVERITY[disposition]};\n    type counter64;\n    units "packets";\n'
-        f'    description "{text}";\n  }};\n'
+        f"  {name.lower()} {{\n    severity {SEVERITY[disposition]};\n    type counter64;\n"
+        f'    units "packets";\n    description "{text}";\n  }};\n'
         for name, disposition, text in VERDICT.findall(definitions)
     ]
     return "counters ipshare {\n" + "".join(entries) + "};"

@@ -140,7 +140,7 @@ def test_no_directory_for_the_socket(where: str, tmp_path: Path) -> None:
 def test_too_few_open_files(
     where: str, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the limit is just too low for, it is said; nothing runs on without a descriptor that it needs."""
+    """Whatever the limit is just too low for, it is said; nothing runs on without what it needs."""
     limited = tmp_path / "limited"
     limited.touch(0o755)
     real = launch.binary()

@@ -1,4 +1,4 @@
-"""What `digest` and `settings` tell apart: together everything that a node does, without the numbers it goes by."""
+"""What `digest` and `settings` tell apart: together all that a node does, without the numbers it goes by."""
 
 from __future__ import annotations
 
