@@ -49,7 +49,7 @@ def plan(actual: Set[Part], made: Mapping[Part, Part | None], wanted: Sequence[P
     """
     by_slot = {part.slot: part for part in actual}
     slots = {part.slot for part in wanted}
-    missing = [part for part in wanted if part not in actual and not _is_found(part, by_slot)]
+    missing = [part for part in wanted if part not in actual and not _is_so_anyway(part, by_slot)]
     for part in missing:
         _check(part, by_slot.get(part.slot), made)
     unwanted = {part for part in made if part in actual and part.slot not in slots}
@@ -73,8 +73,10 @@ def undo(actual: Set[Part], made: Mapping[Part, Part | None]) -> list[Step]:
     return plan(actual, made, [])
 
 
-def _is_found(part: Part, by_slot: Mapping[Slot, Part]) -> bool:
-    """However VPP came by an interface that shall just be there."""
+def _is_so_anyway(part: Part, by_slot: Mapping[Slot, Part]) -> bool:
+    """However VPP came by an interface that shall just be there; and a new one is in table 0."""
+    if isinstance(part, InTable) and part.table == 0:
+        return ("port", part.port) not in by_slot
     return isinstance(part, FoundPort) and part.slot in by_slot
 
 
