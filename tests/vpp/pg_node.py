@@ -42,7 +42,7 @@ WAYS = (
     ("::/0", "2001:db8:7::fd"), (f"{SENTINEL[6]}/128", "2001:db8:7::fd"),
 )  # fmt: skip
 """Prefixes and next hops, as of a router: what follows from routes without a next hop is another story."""
-VERDICT = re.compile(r": ipshare-(?:outer|inner)-ip[46]\n  (?:outer|inner): (\w+) ")
+VERDICT = re.compile(r": ipshare-(?:outer|inner|reply)-ip[46]\n  (?:outer|inner): (\w+) ")
 
 
 @dataclass(frozen=True)

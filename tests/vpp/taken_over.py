@@ -60,3 +60,6 @@ CASES = {
 }
 """Of the packet cases (tests/cases/packets.yaml) exactly these. The one with a good verdict:
 fragment4-udp-second."""
+
+NO_REPLIES = "ip4-input takes packets with options out of the way before features of interfaces see them"
+"""Why IPv4 packets with options are no replies (S1.5) on VPP: they are dropped, as VPP drops all of them."""
