@@ -37,6 +37,13 @@ EDITS: list[list[Edit]] = [
     ],
     [('global = "203.0.113.9"', 'global = "203.0.113.64/26"'), ('"192.0.2.2/29", ', '"192.0.2.3/29", ')],
     [
+        (
+            'name = "A"\nlocal = ["10.1.0.0/24"]',
+            'name = "A"\nlocal = ["10.1.0.0/24"]\nreplies = "tunnel"\ntunnel = ["10.1.0.254"]',
+        ),
+        ('inside = ["loop0"]', 'inside = ["loop0", "host-up0"]'),
+    ],
+    [
         ('table = "delivery"\n', ""),
         ('endpoint = "A"', ""),
         ('"203.0.113.1/25"', '"10.8.0.1/24"'),

@@ -31,6 +31,7 @@ WHOLE = ('"203.0.113.1/25"', '"203.0.113.1/24"')
 @pytest.fixture(scope="module")
 def node() -> Iterator[Running]:
     with wired_vpp() as running:
+        running.engine.configure()  # before it the plugin looks at no replies
         yield running
 
 
