@@ -11,7 +11,10 @@
 #include <string.h>
 
 enum { BLOCK_SECTION = 0x0a0d0d0a, BLOCK_INTERFACE = 1, BLOCK_PACKET = 6, LINKTYPE_RAW = 101 };
-enum { OPT_END = 0, OPT_COMMENT = 1, SECTION_APPLICATION = 4, INTERFACE_NAME = 2, INTERFACE_TSRESOL = 9, PACKET_FLAGS = 2 };
+enum {
+  OPT_END = 0, OPT_COMMENT = 1, SECTION_APPLICATION = 4, INTERFACE_NAME = 2, INTERFACE_TSRESOL = 9,
+  PACKET_FLAGS = 2,
+};
 
 struct writer { uint8_t *at; size_t used, room; };
 
@@ -68,13 +71,15 @@ size_t pcapng_header(uint8_t *at, size_t room, const char *const device[2], cons
   return w.used <= room ? w.used : 0;
 }
 
-size_t pcapng_packet(uint8_t *at, size_t room, const struct tap_record *r, const uint8_t *data, uint32_t kept) {
+size_t pcapng_packet(uint8_t *at, size_t room, const struct tap_record *r, const uint8_t *data,
+                     uint32_t kept) {
   struct writer w = {at, 0, room};
   char comment[160];
   int n = snprintf(comment, sizeof comment, "verdict=%s generation=%llu", ips_verdict_name(r->verdict),
                    (unsigned long long)r->generation);
   if (r->cell != IPS_NONE) n += snprintf(comment + n, sizeof comment - (size_t)n, " cell=%u", r->cell);
-  if (r->kind == IPS_EMIT_ERROR) n += snprintf(comment + n, sizeof comment - (size_t)n, " made-here=icmp-error");
+  if (r->kind == IPS_EMIT_ERROR)
+    n += snprintf(comment + n, sizeof comment - (size_t)n, " made-here=icmp-error");
   if (r->gso_size) n += snprintf(comment + n, sizeof comment - (size_t)n, " gso-size=%u", r->gso_size);
   uint32_t flags = r->is_after ? 2 : 1; /* outbound, inbound */
   size_t start = begin_block(&w, BLOCK_PACKET);

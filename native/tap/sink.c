@@ -26,7 +26,7 @@ static int open_file(struct sink *s, int fd, const struct tap_host *host, const 
   s->fd = fd;
   *sentence = "a file or pipe, open for writing, has to come with the request";
   if (mode < 0 || (mode & O_ACCMODE) == O_RDONLY || fstat(fd, &st)) return EBADF;
-  if (S_ISFIFO(st.st_mode)) { /* O_NONBLOCK belongs to the open file, which is the client's: take one of our own */
+  if (S_ISFIFO(st.st_mode)) { /* O_NONBLOCK belongs to the open file, the client's: take one of our own */
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     s->fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
@@ -77,7 +77,8 @@ static int open_collector(struct sink *s, const char **sentence) {
   return connect(s->fd, (struct sockaddr *)&s->to, s->to_bytes) ? errno : 0;
 }
 
-int sink_open(struct sink *s, const struct ips_ctl_tap *rule, int fd, const struct tap_host *host, const char **sentence) {
+int sink_open(struct sink *s, const struct ips_ctl_tap *rule, int fd, const struct tap_host *host,
+              const char **sentence) {
   *s = (struct sink){.rule = *rule, .fd = -1};
   int error;
   switch (rule->target) {
@@ -122,11 +123,13 @@ bool sink_flush(struct sink *s) {
 
 void sink_finish(struct sink *s) {
   uint64_t deadline = tap_clock_ns(CLOCK_BOOTTIME) + LAST_CHANCE_MS * 1000000ull, now;
-  while (!sink_flush(s) && atomic_load(&s->last_errno) == EAGAIN && (now = tap_clock_ns(CLOCK_BOOTTIME)) < deadline) {
+  while (!sink_flush(s) && atomic_load(&s->last_errno) == EAGAIN &&
+         (now = tap_clock_ns(CLOCK_BOOTTIME)) < deadline) {
     struct pollfd reader = {.fd = s->fd, .events = POLLOUT};
     poll(&reader, 1, (int)((deadline - now) / 1000000) + 1);
   }
-  uint32_t whole = s->used ? s->used / SMALLEST_BLOCK + 1 : 0, missing = s->waiting < whole ? s->waiting : whole;
+  uint32_t whole = s->used ? s->used / SMALLEST_BLOCK + 1 : 0; /* packets that may be in the buffer, at most */
+  uint32_t missing = s->waiting < whole ? s->waiting : whole;
   atomic_fetch_sub(&s->packets, missing);
   atomic_fetch_add(&s->lost, missing);
   sink_close(s);
@@ -150,9 +153,11 @@ static void to_file(struct sink *s, const struct tap_record *r) {
 
 /* RFC 7348: VNI, then an Ethernet frame. The source address tells the device it was seen on. */
 static struct vxlan_frame vxlan_header(uint32_t vni, uint8_t side, bool v4) {
-  struct vxlan_frame f = {.vxlan = {0x08, 0, 0, 0, (uint8_t)(vni >> 16), (uint8_t)(vni >> 8), (uint8_t)vni, 0},
-                          .ethernet = {.ether_dhost = {2, 0, 0, 0, 0, 0xff}, .ether_shost = {2, 0, 0, 0, 0, side},
-                                       .ether_type = htons(v4 ? ETHERTYPE_IP : ETHERTYPE_IPV6)}};
+  struct vxlan_frame f = {
+    .vxlan = {0x08, 0, 0, 0, (uint8_t)(vni >> 16), (uint8_t)(vni >> 8), (uint8_t)vni, 0},
+    .ethernet = {.ether_dhost = {2, 0, 0, 0, 0, 0xff},
+                 .ether_shost = {2, 0, 0, 0, 0, side},
+                 .ether_type = htons(v4 ? ETHERTYPE_IP : ETHERTYPE_IPV6)}};
   return f;
 }
 
@@ -168,7 +173,8 @@ static void transmit(void *arg, struct ips_pkt *p) {
   struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
   if (s->rule.target == IPS_TAP_INTERFACE) {
     ((struct sockaddr_ll *)&to)->sll_protocol = frame.ethernet.ether_type;
-    message = (struct msghdr){.msg_name = &to, .msg_namelen = s->to_bytes, .msg_iov = parts + 1, .msg_iovlen = 1};
+    message = (struct msghdr){.msg_name = &to, .msg_namelen = s->to_bytes, .msg_iov = parts + 1,
+                              .msg_iovlen = 1};
   }
   if (sendmsg(s->fd, &message, MSG_NOSIGNAL) < 0) lost(s, errno);
   else delivered(s, kept);
@@ -189,13 +195,14 @@ static void to_network(struct sink *s, struct tap_record *r) {
     transmit(&sending, &p);
     return;
   }
-  if (ips_parse(&p, &view) != IPS_OK || ips_segment(&p, &view, scratch, sizeof scratch, 0, transmit, &sending) != IPS_OK)
+  if (ips_parse(&p, &view) != IPS_OK ||
+      ips_segment(&p, &view, scratch, sizeof scratch, 0, transmit, &sending) != IPS_OK)
     lost(s, EPROTO);
 }
 
 void sink_packet(struct sink *s, struct tap_record *r) {
   struct ips_pkt p = as_packet(r);
-  /* An IDS and a reader of captures expect complete checksums. Those of super-packets are made with the segments. */
+  /* Whoever reads copies expects complete checksums. Those of super-packets are made with the segments. */
   if (!p.gso_type && p.csum == IPS_CSUM_PARTIAL && r->kept == r->length && ips_complete_csum(&p) == IPS_OK)
     r->csum = IPS_CSUM_FULL;
   if (s->rule.target == IPS_TAP_FILE) to_file(s, r);

@@ -36,7 +36,8 @@ struct sink {
 };
 
 /* Takes fd. Returns 0, or an errno with *sentence. */
-int sink_open(struct sink *s, const struct ips_ctl_tap *rule, int fd, const struct tap_host *host, const char **sentence);
+int sink_open(struct sink *s, const struct ips_ctl_tap *rule, int fd, const struct tap_host *host,
+              const char **sentence);
 void sink_packet(struct sink *s, struct tap_record *r);
 /* Writes out what waits; true if nothing waits any more. */
 bool sink_flush(struct sink *s);
@@ -46,5 +47,6 @@ void sink_close(struct sink *s);
 
 /* pcapng.c: writes into `at` (room bytes), returns the length; 0: does not fit. */
 size_t pcapng_header(uint8_t *at, size_t room, const char *const device[2], const char *application);
-size_t pcapng_packet(uint8_t *at, size_t room, const struct tap_record *r, const uint8_t *data, uint32_t kept);
+size_t pcapng_packet(uint8_t *at, size_t room, const struct tap_record *r, const uint8_t *data,
+                     uint32_t kept);
 #endif

@@ -83,8 +83,10 @@ static int publish(struct taps *t) {
 
 static const char *rule_mistake(const struct ips_ctl_tap *r) {
   if (r->target < IPS_TAP_FILE || r->target > IPS_TAP_COLLECTOR) return "unknown target";
-  if (!(r->flags & (IPS_TAP_BEFORE | IPS_TAP_AFTER | IPS_TAP_MARKED))) return "neither before, after nor marked packets";
-  if (r->flags & ~(uint32_t)(IPS_TAP_BEFORE | IPS_TAP_AFTER | IPS_TAP_MARKED | IPS_TAP_OWNED)) return "unknown flags";
+  if (!(r->flags & (IPS_TAP_BEFORE | IPS_TAP_AFTER | IPS_TAP_MARKED)))
+    return "neither before, after nor marked packets";
+  if (r->flags & ~(uint32_t)(IPS_TAP_BEFORE | IPS_TAP_AFTER | IPS_TAP_MARKED | IPS_TAP_OWNED))
+    return "unknown flags";
   if (r->flags & IPS_TAP_MARKED && r->flags & (IPS_TAP_BEFORE | IPS_TAP_AFTER))
     return "marked packets are copied as they came: no other choice goes with it";
   if (!(r->sides & 3) || r->sides & ~3u) return "sides are bit 0 (outer) and bit 1 (inner)";
@@ -92,7 +94,8 @@ static const char *rule_mistake(const struct ips_ctl_tap *r) {
   if (r->target == IPS_TAP_COLLECTOR && r->collector_family != 4 && r->collector_family != 6)
     return "the collector's address family is 4 or 6";
   if (r->vni >> 24) return "a VNI has 24 bits";
-  if (r->target == IPS_TAP_INTERFACE && !memchr(r->interface, 0, sizeof r->interface)) return "interface name too long";
+  if (r->target == IPS_TAP_INTERFACE && !memchr(r->interface, 0, sizeof r->interface))
+    return "interface name too long";
   return NULL;
 }
 
@@ -102,11 +105,13 @@ static int free_slot(const struct taps *t) {
   return -1;
 }
 
-int tap_start(struct taps *t, const struct ips_ctl_tap *rule, int fd, int owner, uint32_t *slot, const char **sentence) {
+int tap_start(struct taps *t, const struct ips_ctl_tap *rule, int fd, int owner, uint32_t *slot,
+              const char **sentence) {
   int status = IPS_CTL_BAD_ARGUMENT, error = 0, at = free_slot(t);
   if (at < 0) status = IPS_CTL_TOO_MANY;
   *sentence = at < 0 ? "all taps are in use" : rule_mistake(rule);
-  if (!*sentence && rule->target == IPS_TAP_FILE && fd < 0) *sentence = "a capture to a file needs the file's descriptor";
+  if (!*sentence && rule->target == IPS_TAP_FILE && fd < 0)
+    *sentence = "a capture to a file needs the file's descriptor";
   if (*sentence) {
     if (fd >= 0) close(fd);
     return status;

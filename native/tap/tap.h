@@ -1,5 +1,5 @@
-/* tap.h: captures and copies (S1.16): what the packet path, the control side and the tap thread share. Both hosts of
- * the core have them: ipshare-engine and the VPP plugin.
+/* tap.h: captures and copies (S1.16): what the packet path, the control side and the tap thread share. Both
+ * hosts of the core have them: ipshare-engine and the VPP plugin.
  *
  *   worker:  tap_before / tap_emitted put packets into the ring, tap_verdict decides who wants them
  *   thread:  takes records off the rings and hands them to each tap's sink (sink.h)
@@ -7,9 +7,9 @@
  *
  * Which taps exist is one immutable tap_set; workers load the pointer once per frame. No tap:
  * the pointer is NULL and the packet path pays one branch. A slot's life:
- * FREE -> ACTIVE (control) -> LEAVING (control, while it republishes the set without it; the thread leaves it alone)
- * -> STOPPING (control) -> ENDED (thread: every worker has left the frame that could know it, its records are out of
- * the rings, the sink closed) -> FREE (control).
+ * FREE -> ACTIVE (control) -> LEAVING (control, while it republishes the set without it; the thread leaves it
+ * alone) -> STOPPING (control) -> ENDED (thread: every worker has left the frame that could know it, its
+ * records are out of the rings, the sink closed) -> FREE (control).
  */
 #ifndef TAP_H
 #define TAP_H
@@ -79,9 +79,9 @@ static inline void tap_signal(int event) {
   if (write(event, &one, sizeof one) < 0) { /* EAGAIN: it is readable already */ }
 }
 
-/* tap_worker.c, by packet threads. Around each frame; between, where w->set is not NULL, around each packet. */
+/* tap_worker.c, by packet threads: around each frame, and where w->set is not NULL around each packet. */
 static inline void tap_begin(struct tap_worker *w, int side) {
-  atomic_fetch_add(&w->frame, 1); /* a full barrier: taps are read after it, publish() looks at frames after writing them */
+  atomic_fetch_add(&w->frame, 1); /* a full barrier before the read of taps; publish(): the other way round */
   w->set = atomic_load(&w->taps->current);
   w->side = side;
 }
@@ -103,7 +103,8 @@ bool tap_workers_moved_on(const struct taps *t, const uint64_t *seen);
 struct taps *taps_create(const struct tap_host *host); /* NULL: no memory, no descriptors */
 void taps_destroy(struct taps *t);                     /* stop_event is readable, no worker runs */
 /* Takes fd (FILE), which may be -1. Returns a status; *sentence says what is wrong, *slot is the new tap. */
-int tap_start(struct taps *t, const struct ips_ctl_tap *rule, int fd, int owner, uint32_t *slot, const char **sentence);
+int tap_start(struct taps *t, const struct ips_ctl_tap *rule, int fd, int owner, uint32_t *slot,
+              const char **sentence);
 void tap_stop(struct taps *t, uint32_t slot);
 void tap_release(struct taps *t, uint32_t slot); /* ENDED -> FREE */
 int tap_slot_of(const struct taps *t, uint64_t id); /* or -1 */

@@ -43,7 +43,8 @@ static void look_after_active(struct taps *t, struct tap *tap) {
   bool written = sink_flush(&tap->sink);
   bool broken = !written && atomic_load(&tap->sink.last_errno) != EAGAIN;
   bool full = tap->rule.max_packets && atomic_load(&tap->sink.packets) >= tap->rule.max_packets;
-  if (broken || full || (tap->deadline_ns && tap_clock_ns(CLOCK_BOOTTIME) >= tap->deadline_ns)) ask_to_stop(t, tap);
+  if (broken || full || (tap->deadline_ns && tap_clock_ns(CLOCK_BOOTTIME) >= tap->deadline_ns))
+    ask_to_stop(t, tap);
 }
 
 /* Takes out what is in the ring now; what other taps get meanwhile may never end. */

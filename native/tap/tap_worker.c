@@ -22,7 +22,8 @@ static uint32_t wanting(const struct tap_worker *w, uint32_t flag, uint32_t unle
   uint32_t bits = 0;
   for (uint32_t i = 0; i < w->set->n; i++) {
     const struct ips_ctl_tap *rule = &w->set->taps[i].rule;
-    if (rule->flags & flag && !(rule->flags & unless) && rule->sides & 1u << w->side) bits |= 1u << w->set->taps[i].slot;
+    if (rule->flags & flag && !(rule->flags & unless) && rule->sides & 1u << w->side)
+      bits |= 1u << w->set->taps[i].slot;
   }
   return bits & sampled;
 }
@@ -74,7 +75,8 @@ void tap_before(struct tap_worker *w, const struct ips_pkt *p) {
 }
 
 void tap_emitted(struct tap_worker *w, const struct ips_pkt *p, int kind) {
-  uint32_t bits = kind == IPS_EMIT_COPY ? wanting(w, IPS_TAP_MARKED, 0) : wanting(w, IPS_TAP_AFTER, IPS_TAP_MARKED);
+  uint32_t bits = kind == IPS_EMIT_COPY ? wanting(w, IPS_TAP_MARKED, 0)
+                                        : wanting(w, IPS_TAP_AFTER, IPS_TAP_MARKED);
   if (bits) record(w, bits, p, kind != IPS_EMIT_COPY, kind);
 }
 
