@@ -45,6 +45,8 @@ RETRY_S, RETRY_MAX_S = 0.02, 3.0
 """Pauses between attempts to start an engine again: the first, and the longest."""
 AWAIT_S = 0.1
 """Time between two looks whether a VPP is back that is started by somebody else."""
+START_LOOKS, START_LOOK_S = 20, 0.5
+"""How often, and with what pause, an agent that starts looks for such a VPP before it gives up."""
 PATH_KEPT_ROUNDS = 3
 """A measured path MTU is forgotten when so many rounds of probes did not renew it."""
 ABOUT_FILE = ("start", "apply", "reload", "rollback")
@@ -100,7 +102,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._on_hangup()))
         try:
-            done, note = await self._work(self.node.start, self.wanted)
+            done, note = await self._first_pass()
             self._changed("start", str(self.file), "agent start", done)
             self._note("start", note)
             await self.server.start()
@@ -117,6 +119,19 @@ class Daemon:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self.guard.close()
             self._worker.shutdown()
+
+    async def _first_pass(self) -> tuple[Done, str]:
+        """At boot, somebody else's VPP may come a moment after us."""
+        vpp = self.wanted.vpp
+        for left in reversed(range(START_LOOKS if vpp is not None and not vpp.managed else 1)):
+            try:
+                return await self._work(self.node.start, self.wanted)
+            except NotRunning as error:
+                if not left or self._stop.is_set():
+                    raise
+                self._note("engine", f"waiting: {error.message}")
+            await asyncio.sleep(START_LOOK_S)
+        raise AssertionError("the last look returns or raises")
 
     async def handle(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """A request of the control socket. Raises IpshareError with what the caller should know."""

@@ -112,10 +112,7 @@ class VppDataPath:
     def launch(self, config: Config) -> VppEngine:
         vpp = vpp_of(config)
         if not vpp.managed:
-            raise NotRunning(
-                f"no VPP answers at {vpp.api_socket}",
-                hint="systemctl start vpp, or correct api_socket in [vpp]",
-            )
+            raise no_vpp(vpp)
         from ipshare.agent.datapath import make_runtime_dir
 
         make_runtime_dir(config.node.runtime_dir)
@@ -205,6 +202,12 @@ class VppRoutes:
         if ports is None or ports.client is not client:
             ports = self._ports[file] = Ports(client, file, config.node.name)
         return ports
+
+
+def no_vpp(vpp: Vpp) -> NotRunning:
+    """Somebody else's VPP is missing."""
+    hint = "systemctl start vpp, or correct api_socket in [vpp]"
+    return NotRunning(f"no VPP answers at {vpp.api_socket}", hint=hint)
 
 
 def _answers(engine: VppEngine) -> None:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from ipshare.agent.vpp import settings, vpp_of
+from ipshare.agent.vpp import no_vpp, settings, vpp_of
 from ipshare.engine.vpp.engine import VppEngine
 from ipshare.engine.vpp.find import PLUGIN, find
 from ipshare.engine.vpp.ports_wanted import is_loopback
@@ -21,13 +21,13 @@ VHOST = Path("/dev/vhost-net")
 
 
 def preflight(config: Config, engine: VppEngine | None) -> list[Problem]:
-    """All obstacles at once; an empty list: go ahead."""
+    """All obstacles at once; an empty list: go ahead. Raises NotRunning where a VPP of others is missing: it
+    may be about to start, and a service manager tries again."""
     vpp = vpp_of(config)
     if engine is not None:
         return list(_running(config, vpp, engine))
     if not vpp.managed:
-        hint = "systemctl start vpp, or correct api_socket in [vpp]"
-        return [_problem(f"no VPP answers at {vpp.api_socket}", hint)]
+        raise no_vpp(vpp)
     return [*_installed(config), *_devices(vpp)]
 
 

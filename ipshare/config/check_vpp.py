@@ -190,6 +190,9 @@ def route_leads(site: Site, route: schema.Route) -> Iterator[Finding]:
     if route.via is not None and route.via.version != route.prefix.version:
         message = f"{route.prefix} is IPv{route.prefix.version}, its next hop IPv{route.via.version}"
         yield Finding((*route._path, "via"), message, "use a next hop of the same family")
+    if route.via is not None and route.via.is_link_local and route.interface is None:
+        message = f"next hop {route.via} is link-local: on which link?"
+        yield Finding((*route._path, "via"), message, "add interface = ...")
     for other in readable(site.route, "prefix", "table"):
         if other is route:
             return

@@ -20,7 +20,7 @@ from ipshare.bench.packets import Frames
 from vpp.process import Vpp, VppFailed
 
 BURST_S = 60.0
-TRIES = 40
+TRIES = 20
 _RAW_IP = 101
 _LINE = re.compile(r"^(\S+)\s+\S.*?\s+(\d+)\s+(\d+)\s+(\d+)\s+([\d.]+e-?\d+)\s+([\d.]+)\s*$")
 _BENCH = re.compile(r"^(pg-input|pg\d+-(output|tx)|interface-output|unix-epoll-input|drop)$")

@@ -655,6 +655,7 @@ VPP_MISTAKES = [
     ),
     appended(f'{PORT}linux_cp = "lan0" #!\n', "interface[3].linux_cp", "'lan0' is the pair of"),
     appended('[[route]] #!\nprefix = "10.2.0.0/16"\n', "route[1]", "this route leads nowhere"),
+    appended('[[route]]\nprefix = "fd00::/16"\nvia = "fe80::2" #!\n', "route[1].via", "on which link?"),
     appended('[[route]]\nprefix = "10.3.0.0/16"\nvia = "::1" #!\n', "route[1].via", "next hop IPv6"),
     appended(
         '[[route]]\nprefix = "0.0.0.0/0" #!\nvia = "192.0.2.3"\n', "route[1].prefix", "a second route to"

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -249,10 +250,23 @@ def test_it_stays_away_for_a_while(guest: AgentNode, theirs: Running) -> None:
     assert reaches("router", DEVICE)
 
 
+def test_a_vpp_that_comes_a_moment_later(theirs: Running, tmp_path: Path) -> None:
+    """As at boot."""
+    theirs.kill()
+    node = AgentNode(tmp_path, sockets(theirs))
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(node.start)
+        until(lambda: node.log.exists() and "waiting: no VPP answers at" in node.log.read_text())
+        theirs.restart()
+        started.result()
+    assert reaches("router", DEVICE)
+    node.close()
+
+
 def test_no_vpp_to_be_a_guest_of(cables: None, tmp_path: Path) -> None:
     node = AgentNode(tmp_path, f'api_socket = "{tmp_path}/api.sock"\n')
     started = node.cli("agent", str(node.file))
-    assert started.returncode == 3 and f"no VPP answers at {tmp_path}/api.sock" in started.stderr
+    assert started.returncode == 4 and f"no VPP answers at {tmp_path}/api.sock" in started.stderr
     assert "systemctl start vpp" in started.stderr
     assert not node.runtime.exists()
 
