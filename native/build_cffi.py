@@ -1,4 +1,4 @@
-"""cffi build of the C core: ips_api.h is what Python sees, the .c files of native/ are compiled in.
+"""cffi build of the C core: ips_api.h and its kin are what Python sees, the .c files of native/ are compiled in.
 
 No list of functions or sources is kept here: the header is read with its
 preprocessor lines removed, the sources are whatever lies beside this file.
@@ -17,11 +17,12 @@ def declarations(header: Path) -> str:
 
 
 ffibuilder = FFI()
-for name in ("ips_api.h", "ips_control.h"):
-    ffibuilder.cdef(declarations(HERE / name))
+API = [HERE / "ips_api.h", *sorted(HERE.glob("ips_*_api.h")), HERE / "ips_control.h"]
+for header in API:
+    ffibuilder.cdef(declarations(header))
 ffibuilder.set_source(
     "ipshare.core._native",
-    '#include "ips_api.h"\n#include "ips_control.h"\n',
+    "".join(f'#include "{header.name}"\n' for header in API),
     sources=[f"native/{path.name}" for path in sorted(HERE.glob("*.c"))],
     include_dirs=["native"],
     depends=[f"native/{path.name}" for pattern in ("*.h", "*.def") for path in sorted(HERE.glob(pattern))],
