@@ -1,4 +1,4 @@
-"""cffi build of the C core: ips_api.h and its kin are what Python sees, the .c files of native/ are compiled in.
+"""cffi build of the C core: ips_api.h and its kin are what Python sees, all .c files here are compiled in.
 
 No list of functions or sources is kept here: the header is read with its
 preprocessor lines removed, the sources are whatever lies beside this file.
