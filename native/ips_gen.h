@@ -2,7 +2,7 @@
  *
  * prepare: ips_image.c reads and judges an image -> ips_records.c merges its bindings
  * into the authoritative, sorted, chunked array -> ips_build.c makes the indices
- * (ips_net4.c, ips_global6.c, ips_local.c over ips_hash.c; ips_maglev.c; ips_cells.c),
+ * (ips_net4.c, ips_global6.c, ips_local.c over ips_hash.c and ips_dense.c; ips_maglev.c; ips_cells.c),
  * patching the live generation's where few bindings changed. commit, rollback and
  * reclaim (ips_reclaim.c) only move pointers. Whatever fails leaves the live
  * generation as it was; nothing here runs in a worker.
@@ -114,6 +114,15 @@ struct ips_value *ips_hash_put(struct ips_mem *m, struct ips_hash *t, ips_u128 k
 void ips_hash_expect(const struct ips_hash *t, ips_u128 key);
 /* An absent key is fine. False: no memory. */
 bool ips_hash_remove(struct ips_mem *m, struct ips_hash *t, ips_u128 key);
+
+/* ---- ips_dense.c: slots that repeat what a hash of whole IPv6 addresses says ---- */
+
+bool ips_dense_copy(struct ips_mem *m, struct ips_dense *out, const struct ips_dense *from);
+void ips_dense_drop(struct ips_mem *m, struct ips_dense *d);
+/* What the hash says of `key` has changed (ips_hash_remove calls it itself). False: no memory. */
+bool ips_dense_mend(struct ips_mem *m, struct ips_hash *t, ips_u128 key);
+/* At the end of all changes: chooses anew which groups have slots, if that is due. False: no memory. */
+bool ips_dense_settle(struct ips_mem *m, struct ips_lpm *s);
 
 /* ---- a generation ---- */
 

@@ -26,7 +26,7 @@ static bool put(struct ips_build *b, const struct ips_binding_rec *rec, uint32_t
   ips_u128 local = leads_on ? ips_ld_address(6, rec->local) : 0;
   *v = (struct ips_value){.hi = ips_hi(local), .lo = ips_lo(local), .kind = rec->kind, .flags = rec->flags,
                           .target = (uint16_t)rec->target, .cell = cell};
-  return true;
+  return ips_dense_mend(b->mem, t, ips_global_of(rec)) || ips_no_memory(b);
 }
 
 static bool put_all(struct ips_build *b) {
@@ -63,5 +63,5 @@ bool ips_build_global6(struct ips_build *b) {
     return ips_no_memory(b);
   if (!(b->patch ? patch(b) : put_all(b))) return false;
   ips_lpm_trim(b->mem, &b->out->root.global6);
-  return true;
+  return ips_dense_settle(b->mem, &b->out->root.global6) || ips_no_memory(b);
 }

@@ -35,6 +35,7 @@ static void drop(struct ips_mem *m, struct ips_hash *t) {
   for (uint32_t i = 0; t->pages && i < ips_hash_pages(t); i++) ips_page_drop(m, t->pages[i]);
   ips_release(m, t->pages);
   t->pages = NULL;
+  ips_dense_drop(m, &t->dense);
 }
 
 /* Cell of the key, or of the free cell where it belongs. The page has a free cell. */
@@ -77,6 +78,8 @@ static bool rebuild(struct ips_mem *m, struct ips_hash *t, unsigned log2_pages) 
     drop(m, &wider);
     return result == NO_ROOM && rebuild(m, t, log2_pages + 1);
   }
+  wider.dense = t->dense;
+  t->dense = (struct ips_dense){0};
   drop(m, t);
   *t = wider;
   return true;
@@ -85,6 +88,7 @@ static bool rebuild(struct ips_mem *m, struct ips_hash *t, unsigned log2_pages) 
 struct ips_value *ips_hash_put(struct ips_mem *m, struct ips_hash *t, ips_u128 key) {
   struct ips_key k = {ips_hi(key), ips_lo(key)};
   struct ips_value *v = NULL;
+  t->dense.changes++;
   if (t->count >= (uint64_t)MEAN_LIMIT * ips_hash_pages(t) && !rebuild(m, t, 64u - t->shift)) return NULL;
   for (;;) switch (place(m, t, k, &v)) {
       case PLACED: return v;
@@ -144,7 +148,8 @@ bool ips_hash_remove(struct ips_mem *m, struct ips_hash *t, ips_u128 key) {
     ips_page_drop(m, page);
     *at = (void *)(uintptr_t)ips_empty_page;
   }
-  return true;
+  t->dense.changes++;
+  return ips_dense_mend(m, t, key);
 }
 
 /* ---- one table for each prefix length ---- */
@@ -155,10 +160,12 @@ bool ips_lpm_copy(struct ips_mem *m, struct ips_lpm *out, const struct ips_lpm *
   for (uint32_t i = 0; from && i < from->n; i++) {
     struct ips_hash *t = out->tables + i;
     *t = from->tables[i];
+    t->dense = (struct ips_dense){0};
     t->pages = ips_alloc(m, ips_hash_pages(t) * sizeof *t->pages);
     if (!t->pages) return false;
     out->n++;
     for (uint32_t p = 0; p < ips_hash_pages(t); p++) t->pages[p] = ips_page_ref(from->tables[i].pages[p]);
+    if (!ips_dense_copy(m, &t->dense, &from->tables[i].dense)) return false;
   }
   return true;
 }

@@ -39,6 +39,8 @@ struct ips_lane_group {
   const struct ips_hash_page *page[IPS_LANE_GROUP];
   uint32_t at[IPS_LANE_GROUP];       /* cell there */
   const struct ips_value *value[IPS_LANE_GROUP];
+  const struct ips_dense_group *dense[IPS_LANE_GROUP]; /* where IPv6 addresses stand close together */
+  struct ips_value read[IPS_LANE_GROUP];               /* a slot of it */
 };
 
 /* How sure the host is of what it brings: HEADER: the IPv4 header's sum is right. ROUTED: too, and a packet to one of our
@@ -213,10 +215,32 @@ IPS_HOT void ips_lane_locate(const struct ips_hash *t, const struct ips_value *n
   }
 }
 
+/* The same by slots, where there are some. A packet that has none waits for the hash alone. */
+IPS_HOT void ips_lane_dense(const struct ips_hash *t, const struct ips_value *nothing, struct ips_lane_group *g, uint32_t n,
+                            bool far) {
+  for (uint32_t i = 0; i < n; i++) {
+    uint64_t lo = ips_be64(g->old_lo[i]);
+    g->dense[i] = ips_dense_group_of(&t->dense, ips_be64(g->old_hi[i]), lo);
+    if (far && g->dense[i]) __builtin_prefetch(ips_dense_slot(g->dense[i], lo));
+  }
+  for (uint32_t i = 0; i < n; i++) {
+    uint64_t hi = ips_be64(g->old_hi[i]), lo = ips_be64(g->old_lo[i]);
+    ips_slot slot = g->dense[i] ? *ips_dense_slot(g->dense[i], lo) : 0;
+    const struct ips_value *v = g->read + i;
+    if (ips_likely(slot)) ips_dense_read(g->dense[i], slot, g->read + i);
+    else if (!(v = ips_hash_find(t, hi, lo))) v = nothing;
+    g->value[i] = v;
+  }
+}
+
 IPS_HOT void ips_lane_values(const struct ips_hash *t, bool look, struct ips_lane_group *g, uint32_t n, unsigned family, bool far) {
   static const struct ips_value nothing;
   for (uint32_t i = 0; i < n && !look; i++) g->value[i] = &nothing;
   if (!look) return;
+  if (family == 6 && t->dense.n) {
+    ips_lane_dense(t, &nothing, g, n, far);
+    return;
+  }
   if (n == 1) { /* alone it is faster with guesses */
     struct ips_key key = ips_lane_key(g, 0, family);
     const struct ips_value *v = ips_hash_find(t, key.hi & t->mask_hi, key.lo & t->mask_lo);

@@ -95,6 +95,10 @@ static enum outcome claim(struct ips_build *b, const struct ips_binding_rec *rec
       if (was_soft && !is_soft) *v = mine;
       v->flags |= IPS_VALUE_CONTESTED;
     }
+    if (!ips_dense_mend(b->mem, t, local)) {
+      ips_no_memory(b);
+      return FAILED;
+    }
   }
   return DONE;
 }
@@ -237,5 +241,5 @@ bool ips_build_local(struct ips_build *b) {
   if (o == FAILED) return false;
   ips_lpm_trim(b->mem, &b->out->root.local4);
   ips_lpm_trim(b->mem, &b->out->root.local6);
-  return true;
+  return ips_dense_settle(b->mem, &b->out->root.local6) || ips_no_memory(b);
 }

@@ -2,7 +2,8 @@
  *
  * global -> local: an IPv4 network is an array of 8-byte slots in pages of 4,096; IPv6 has
  * one hash per prefix length in use, longest first. local -> global: a hash per prefix
- * length for both families. Pages are shared between generations, never written once
+ * length for both families. Where whole IPv6 addresses stand close together, slots repeat
+ * what the hash says. Pages are shared between generations, never written once
  * a root that reaches them is live. Nothing here looks at ports, protocol or anything
  * that a fragment lacks (S1.8). In memory, addresses and prefixes are 128-bit host
  * numbers, IPv4 in the top 32 bits, so that both families share the arithmetic.
@@ -48,11 +49,30 @@ struct ips_hash_page {
   struct ips_value values[IPS_HASH_CELLS];
   uint32_t used;
 };
+
+/* Whole IPv6 addresses that stand close together: slots by their last twelve bits (ips_dense.c).
+ * kind | target << 4 | value - base << 20 | cell - base_cell << 42; 0: the hash knows. */
+typedef uint64_t ips_slot;
+enum { IPS_DENSE_SLOTS = 4096, IPS_DENSE_FIELD = 22 };
+#define IPS_DENSE_GROUP (~(uint64_t)(IPS_DENSE_SLOTS - 1))
+struct ips_dense_group {
+  uint64_t hi, lo;           /* the address of slot 0 */
+  uint64_t base_hi, base_lo;
+  ips_slot *slots;           /* NULL: no group */
+  uint32_t base_cell;
+};
+struct ips_dense {
+  struct ips_dense_group *groups; /* open addressing, mask + 1 cells, at most half of them in use */
+  uint32_t mask, n;
+  uint32_t changes;               /* of the hash, since groups were chosen */
+};
+
 struct ips_hash { /* all prefixes of one length */
   uint64_t mask_hi, mask_lo;
   struct ips_hash_page **pages; /* ips_hash_pages() of them */
   uint32_t count;
   uint8_t shift, prefix_len;
+  struct ips_dense dense; /* groups only where prefix_len is 128 */
 };
 struct ips_lpm {
   struct ips_hash *tables; /* longest prefix first, none empty */
@@ -89,10 +109,43 @@ static inline const struct ips_value *ips_hash_find(const struct ips_hash *t, ui
   }
 }
 
+static inline uint32_t ips_dense_hash(uint64_t hi, uint64_t lo) { /* of a group */
+  return (uint32_t)ips_fold(hi ^ 0x9e3779b97f4a7c15u, lo ^ 0xd1b54a32d192ed03u);
+}
+static inline const struct ips_dense_group *ips_dense_group_of(const struct ips_dense *d, uint64_t hi, uint64_t lo) {
+  lo &= IPS_DENSE_GROUP;
+  for (uint32_t i = d->n ? ips_dense_hash(hi, lo) : 0; d->n; i++) {
+    const struct ips_dense_group *g = d->groups + (i & d->mask);
+    if (ips_unlikely(!g->slots)) return NULL;
+    if (ips_likely(((g->hi ^ hi) | (g->lo ^ lo)) == 0)) return g;
+  }
+  return NULL;
+}
+static inline const ips_slot *ips_dense_slot(const struct ips_dense_group *g, uint64_t lo) {
+  return g->slots + lo % IPS_DENSE_SLOTS;
+}
+static inline void ips_dense_read(const struct ips_dense_group *g, ips_slot slot, struct ips_value *v) {
+  ips_u128 value = ips_pair(g->base_hi, g->base_lo) + (slot >> 20 & ((1u << IPS_DENSE_FIELD) - 1));
+  v->hi = ips_hi(value);
+  v->lo = ips_lo(value);
+  v->kind = slot & 15;
+  v->flags = 0;
+  v->target = (uint16_t)(slot >> 4);
+  v->cell = g->base_cell + (uint32_t)(slot >> (20 + IPS_DENSE_FIELD));
+}
+/* ips_hash_find for packets: by slot where there is one, which is then read into *room. */
+static inline const struct ips_value *ips_value_find(const struct ips_hash *t, uint64_t hi, uint64_t lo,
+                                                     struct ips_value *room) {
+  const struct ips_dense_group *g = ips_dense_group_of(&t->dense, hi, lo);
+  ips_slot slot = g ? *ips_dense_slot(g, lo) : 0;
+  if (!slot) return ips_hash_find(t, hi, lo);
+  ips_dense_read(g, slot, room);
+  return room;
+}
+
 /* ---- networks ---- */
 
-/* kind | flags << 8 | target << 16 | offset or address << 32; 0: nothing here. */
-typedef uint64_t ips_slot;
+/* An ips_slot here: kind | flags << 8 | target << 16 | offset or address << 32; 0: nothing here. */
 enum { IPS_PAGE_SLOTS = 4096, IPS_MIN_NETWORK_BITS = 8 };
 #define IPS_SLOT_STEP ((ips_slot)1 << 32) /* from one address of a prefix binding to the next */
 
@@ -237,9 +290,10 @@ static inline bool ips_find4(const struct ips_root *r, const uint8_t *key, const
 static inline bool ips_find6(const struct ips_root *r, const uint8_t *key, const uint8_t *client,
                              enum ips_whose whose, struct ips_hit *h) {
   uint64_t hi = ips_be64(ips_ld64(key)), lo = ips_be64(ips_ld64(key + 8));
+  struct ips_value room;
   *h = (struct ips_hit){.endpoint = IPS_NONE, .counter = IPS_NONE};
   for (const struct ips_hash *t = r->global6.tables, *end = t + r->global6.n; t < end; t++) {
-    const struct ips_value *v = ips_hash_find(t, hi & t->mask_hi, lo & t->mask_lo);
+    const struct ips_value *v = ips_value_find(t, hi & t->mask_hi, lo & t->mask_lo, &room);
     if (!v) continue;
     h->kind = v->kind, h->flags = v->flags, h->counter = v->cell;
     if (ips_unlikely(h->kind != IPS_KIND_ENDPOINT && h->kind != IPS_KIND_POLICY &&
@@ -277,6 +331,11 @@ static inline bool ips_find_global_self(const struct ips_root *r, unsigned famil
 IPS_PREFETCHES void ips_prefetch_hash(const struct ips_lpm *lpm, uint64_t hi, uint64_t lo) {
   if (!lpm->n) return;
   const struct ips_hash *t = lpm->tables;
+  const struct ips_dense_group *g = ips_dense_group_of(&t->dense, hi, lo);
+  if (g) { /* what its slot cannot say is left to wait for */
+    __builtin_prefetch(ips_dense_slot(g, lo));
+    return;
+  }
   uint64_t hash = ips_hash_of(hi & t->mask_hi, lo & t->mask_lo);
   const struct ips_hash_page *page = ips_page_of(t, hash);
   const struct ips_value *values = page->values + ips_bucket_of(hash) * IPS_BUCKET;
@@ -288,7 +347,8 @@ IPS_PREFETCHES void ips_prefetch_hash(const struct ips_lpm *lpm, uint64_t hi, ui
 static inline uint32_t ips_hash_cell(const struct ips_lpm *lpm, uint64_t hi, uint64_t lo, unsigned family) {
   if (!lpm->n) return IPS_NONE;
   const struct ips_hash *t = lpm->tables;
-  const struct ips_value *v = ips_hash_find(t, hi & t->mask_hi, lo & t->mask_lo);
+  struct ips_value room;
+  const struct ips_value *v = ips_value_find(t, hi & t->mask_hi, lo & t->mask_lo, &room);
   return v ? v->cell + (family == 4 ? (uint32_t)((hi & ~t->mask_hi) >> 32) : 0) : IPS_NONE;
 }
 /* Asks for the lines that ips_find_global will need; a host that holds a batch calls it a few packets ahead.
@@ -329,9 +389,11 @@ static inline bool ips_find_local(const struct ips_root *r, unsigned family, con
                                   struct ips_hit *h) {
   const struct ips_lpm *lpm = family == 4 ? &r->local4 : &r->local6;
   ips_u128 address = ips_ld_address(family, key);
+  struct ips_value room;
   *h = (struct ips_hit){.endpoint = IPS_NONE, .counter = IPS_NONE};
   for (const struct ips_hash *t = lpm->tables, *end = t + lpm->n; t < end; t++) {
-    const struct ips_value *v = ips_hash_find(t, ips_hi(address) & t->mask_hi, ips_lo(address) & t->mask_lo);
+    const struct ips_value *v =
+      ips_value_find(t, ips_hi(address) & t->mask_hi, ips_lo(address) & t->mask_lo, &room);
     if (!v) continue;
     ips_u128 host = address & ~ips_pair(t->mask_hi, t->mask_lo);
     ips_u128 global = ips_pair(v->hi, family == 4 ? 0 : v->lo) + host;
