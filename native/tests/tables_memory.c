@@ -5,6 +5,8 @@
 #include "image.h"
 #include "ips_gen.h"
 
+enum { CROWD = 600 };
+
 static uint8_t raw[sizeof(struct image)];
 static struct image m;
 static unsigned long refusals;
@@ -51,6 +53,8 @@ static void bindings(unsigned shift, uint8_t kind) {
     /* in a hole of the /25 */
     image_bind(&m, family, 129, whole, IPS_KIND_ENDPOINT, family == 4 ? 0 : 2, (uint16_t)(2 + shift));
   }
+  for (uint16_t i = 0; i < CROWD; i++) /* so close together that they have slots besides the hash */
+    image_bind(&m, 6, 1000 + i, 128, IPS_KIND_ENDPOINT, 2, 1000 + i);
 }
 
 static void refused_rollback(struct ips_tables *t) {

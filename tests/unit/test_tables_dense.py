@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 
 from ipshare.core import lib
-from tests.table_images import Image, Record, Tables, binding, endpoint, in_order, member, network, packed, policy
+from tests.table_images import (
+    Image,
+    Record,
+    Tables,
+    binding,
+    endpoint,
+    in_order,
+    member,
+    network,
+    packed,
+    policy,
+)
 
 NET, NEAR, FAR = 0x20010DB8_0100 << 80, 0x20010DB8_000A << 80, 0x20010DB8_000B << 80
 ENDS = [
@@ -35,7 +46,9 @@ GONE, POLICY = lib.IPS_KIND_NONE, lib.IPS_KIND_POLICY
 LEADS_ON = (lib.IPS_KIND_ENDPOINT, lib.IPS_KIND_POLICY, lib.IPS_KIND_ADDRESS)
 
 
-def host(n: int, target: int = 0, offset: int | None = None, kind: int | None = None, flags: int = 0) -> Record:
+def host(
+    n: int, target: int = 0, offset: int | None = None, kind: int | None = None, flags: int = 0
+) -> Record:
     local: int | str = n if offset is None else offset
     return binding(f"2001:db8:100::{n:x}/128", target, local, kind, flags=flags)
 
@@ -113,7 +126,11 @@ def site(have: dict[int, Record]) -> Image:
 def test_slots_say_what_the_bindings_say_after_every_change(seed: int) -> None:
     r = random.Random(seed)
     tables = Tables()
-    crowd = {*r.sample(range(4096), 1500), *r.sample(range(4096, 8192), 540), *r.sample(range(8192, 8400), 50)}
+    crowd = {
+        *r.sample(range(4096), 1500),
+        *r.sample(range(4096, 8192), 540),
+        *r.sample(range(8192, 8400), 50),
+    }
     have = {n: any_host(r, n) for n in crowd}
     generation = tables.load(site(have))
     check(tables, have)
@@ -166,7 +183,9 @@ def test_what_grows_by_deltas_gets_slots_and_what_shrinks_gives_them_back() -> N
 def test_a_delta_copies_one_page_of_slots() -> None:
     tables = Tables()
     hosts = range(40960)
-    generation = tables.load(SITE.but(bindings=[host(n) for n in hosts], header={"roles": lib.IPS_ROLE_OUTER}))
+    generation = tables.load(
+        SITE.but(bindings=[host(n) for n in hosts], header={"roles": lib.IPS_ROLE_OUTER})
+    )
     before = tables.info()["bytes"]
     outer = SITE.but(header={"roles": lib.IPS_ROLE_OUTER})
     tables.load(outer.delta(generation, [host(7, 1)]))
