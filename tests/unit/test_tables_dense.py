@@ -190,3 +190,20 @@ def test_a_delta_copies_one_page_of_slots() -> None:
     outer = SITE.but(header={"roles": lib.IPS_ROLE_OUTER})
     tables.load(outer.delta(generation, [host(7, 1)]))
     assert tables.info()["bytes"] - before < 3 * 32768 + 40_000  # records, hash, slots; directories
+
+
+def test_a_slot_follows_who_takes_over_a_local_address() -> None:
+    """An encapsulated end point's claim yields to another's without being given up."""
+    soft = endpoint(
+        "2001:db8:a::/64",
+        flags=lib.IPS_EP_SELF,
+        tunnel=("192.0.2.1", "192.0.2.2"),
+        encap=lib.IPS_ENCAP_IPIP,
+    )
+    shared = SITE.but(endpoints=[ENDS[0], soft], policies=[], members=[])
+    tables = Tables()
+    generation = tables.load(shared.but(bindings=[host(n, 1) for n in range(600)]))
+    assert tables.find_local(["2001:db8:a::7"])[0]["endpoint"] == 1
+    tables.load(shared.delta(generation, [host(5000, 0, 7)]))
+    found = tables.find_local(["2001:db8:a::7"])[0]
+    assert (number(found["address"]), found["endpoint"]) == (NET + 5000, 0)
