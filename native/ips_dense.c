@@ -1,16 +1,17 @@
 /* ips_dense.c: an index over a hash of whole IPv6 addresses, where they stand close together.
  *
- * Addresses that differ in their last twelve bits only are a group; one with enough bindings has a page of 8-byte
- * slots (ips_table.h). The hash stays what decides: a slot repeats it or is 0, so what does not fit into a slot (other
- * kinds, flags, values or cells far from the others') costs time and nothing else. A change of the hash mends the slot
- * at once; which groups have pages is decided anew when as much has changed as is worth it.
+ * Addresses that differ in their last twelve bits only are a group; one with enough bindings has a page
+ * of 8-byte slots (ips_table.h). The hash stays what decides: a slot repeats it or is 0, so what does not
+ * fit into a slot (other kinds, flags, values or cells far from the others') costs time and nothing else.
+ * A change of the hash mends the slot at once; which groups have pages is decided anew when as much has
+ * changed as is worth it.
  */
 #include "ips_gen.h"
 
 _Static_assert(IPS_DENSE_SLOTS * sizeof(ips_slot) == IPS_PAGE_BYTES, "a group's slots are a page");
 
 enum {
-  LEAST = IPS_DENSE_SLOTS / 8, /* bindings that a page is worth: at 64 bytes each it about doubles their memory */
+  LEAST = IPS_DENSE_SLOTS / 8, /* bindings that a page is worth, at 64 bytes each */
   BLOCK_BITS = IPS_DENSE_FIELD - 1, BEFORE = 1 << (BLOCK_BITS - 1),
 };
 

@@ -112,7 +112,8 @@ static inline const struct ips_value *ips_hash_find(const struct ips_hash *t, ui
 static inline uint32_t ips_dense_hash(uint64_t hi, uint64_t lo) { /* of a group */
   return (uint32_t)ips_fold(hi ^ 0x9e3779b97f4a7c15u, lo ^ 0xd1b54a32d192ed03u);
 }
-static inline const struct ips_dense_group *ips_dense_group_of(const struct ips_dense *d, uint64_t hi, uint64_t lo) {
+static inline const struct ips_dense_group *ips_dense_group_of(const struct ips_dense *d, uint64_t hi,
+                                                               uint64_t lo) {
   lo &= IPS_DENSE_GROUP;
   for (uint32_t i = d->n ? ips_dense_hash(hi, lo) : 0; d->n; i++) {
     const struct ips_dense_group *g = d->groups + (i & d->mask);
