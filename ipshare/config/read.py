@@ -84,7 +84,9 @@ def _text(document: Document, path: Path, asked_at: Place, key: str) -> str | No
         refuse(f"cannot read {path}: {error.strerror}", "it has to be a file that this user may read")
         return None
     if len(raw) > MOST_BYTES:
-        refuse(f"{path} is longer than {MOST_BYTES >> 20} MiB", "put bindings in bulk into a [[bindings_file]]")
+        refuse(
+            f"{path} is longer than {MOST_BYTES >> 20} MiB", "put bindings in bulk into a [[bindings_file]]"
+        )
         return None
     try:
         return raw.decode("utf-8-sig")
@@ -110,7 +112,9 @@ def _read(document: Document, path: Path, text: str | None, parents: tuple[Path,
         document.problems.append(_unreadable(path, str(error).partition(";")[0].lower()))
         return
     if _is_deep(data):
-        document.problems.append(_unreadable(path, f"more than {MOST_NESTED} arrays and tables in each other"))
+        document.problems.append(
+            _unreadable(path, f"more than {MOST_NESTED} arrays and tables in each other")
+        )
         return
     places = {key: Place(path, *position) for key, position in scan(text).items()}
     includes = data.pop("include", []) if parents else data.get("include", [])
@@ -145,7 +149,9 @@ def _is_deep(data: dict[str, Any]) -> bool:
 
 
 def _unreadable(path: Path, why: str) -> Problem:
-    return Problem(str(path), 0, 0, "", f"not a configuration: {why}", "nothing that is configured needs that")
+    return Problem(
+        str(path), 0, 0, "", f"not a configuration: {why}", "nothing that is configured needs that"
+    )
 
 
 def _resolved(path: Path) -> Path:
