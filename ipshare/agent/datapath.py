@@ -243,7 +243,8 @@ def node_lock(config: Config) -> Iterator[NodeLock]:
 
 
 def remove_runtime_dir(config: Config) -> None:
-    """After everything in it was undone."""
-    (config.node.runtime_dir / "lock").unlink(missing_ok=True)
+    """After everything in it was undone, by the holder of the lock: no agent listens at a socket then."""
+    for name in ("agent.sock", "lock"):
+        (config.node.runtime_dir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody else's files
         config.node.runtime_dir.rmdir()

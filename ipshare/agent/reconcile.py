@@ -226,8 +226,9 @@ class Reconciler:
 
     def down(self, config: Config) -> Down:
         """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
+        engine = self.attached(config)  # refused where it is not ours to end: before anything is undone
         lines = tuple(self.routes.undo(config))
-        stopped = self.data_path.stop(config, self.attached(config))
+        stopped = self.data_path.stop(config, engine)
         self.engine, self.config = None, None
         state = self.store.state()
         if state.trial is not None:

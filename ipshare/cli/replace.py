@@ -14,6 +14,7 @@ from ipshare.errors import ConfigError, IpshareError, NoPrivilege
 def replace_checked(new: Path, target: Path, site: Path) -> None:
     """One rename; the old file comes back if ``site`` then has mistakes. Raises ConfigError with all of
     them."""
+    target = Path(os.path.realpath(target))  # where it is a link, what it leads to is replaced
     aside, old = target.with_name(target.name + ".new"), target.with_name(target.name + ".old")
     try:
         shutil.copyfile(new, aside)

@@ -67,7 +67,11 @@ def _nothing(path: Path, problems: list[Problem]) -> Columns:
 
 def _csv(path: Path, raw: bytes) -> Columns:
     if b'"' in raw:
-        raw = _unquoted(raw)
+        try:
+            raw = _unquoted(raw)
+        except csv.Error as error:  # a cell of more than 128 KiB: more often than not a quote is missing
+            hint = "a quote that is opened has to be closed in its cell"
+            return _nothing(path, [Problem(str(path), 0, 0, "", f"not CSV: {error}", hint)])
     text = np.frombuffer(raw + b"\n\n", np.uint8)
     breaks = np.flatnonzero(text == _NEWLINE)
     first, end = _trim(text, np.concatenate([[0], breaks[:-1] + 1]), breaks)
@@ -152,6 +156,9 @@ def _json(path: Path, raw: bytes) -> Columns:
         )
     except UnicodeDecodeError:
         return _nothing(path, [Problem(str(path), 0, 0, "", "not UTF-8", "save the file as UTF-8")])
+    except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
+        hint = "a bindings file in JSON is an array of objects whose values are texts, true or false"
+        return _nothing(path, [Problem(str(path), 0, 0, "", f"{error}".partition(";")[0].lower(), hint)])
     if not isinstance(rows, list):
         hint = 'write [{"global": "198.51.100.7", "to": "A"}]'
         return _nothing(path, [Problem(str(path), 1, 1, "", "not an array of objects", hint)])

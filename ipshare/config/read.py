@@ -18,6 +18,11 @@ from ipshare.errors import Problem
 from ipshare.model import Place
 
 _MAGIC = re.compile(r"[*?\[]")
+MOST_BYTES = 64 << 20
+"""Of one file. Bindings in such numbers belong in a bindings file; and a device may never end."""
+MOST_NESTED = 32
+"""Levels of arrays and tables, of files that include files: far more than a site needs, and far fewer than
+Python's stack holds."""
 
 
 @dataclass
@@ -70,12 +75,18 @@ def _text(document: Document, path: Path, asked_at: Place, key: str) -> str | No
         document.problems.append(Problem(str(where.file), where.line, where.column, key, message, hint))
 
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         refuse(f"no such file: {path}", "check the name; includes are relative to the file that names them")
         return None
     except OSError as error:
         refuse(f"cannot read {path}: {error.strerror}", "it has to be a file that this user may read")
+        return None
+    if len(raw) > MOST_BYTES:
+        refuse(
+            f"{path} is longer than {MOST_BYTES >> 20} MiB", "put bindings in bulk into a [[bindings_file]]"
+        )
         return None
     try:
         return raw.decode("utf-8-sig")
@@ -97,13 +108,21 @@ def _read(document: Document, path: Path, text: str | None, parents: tuple[Path,
     except tomllib.TOMLDecodeError as error:
         document.problems.append(_syntax(path, text, error))
         return
+    except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
+        document.problems.append(_unreadable(path, str(error).partition(";")[0].lower()))
+        return
+    if _is_deep(data):
+        document.problems.append(
+            _unreadable(path, f"more than {MOST_NESTED} arrays and tables in each other")
+        )
+        return
     places = {key: Place(path, *position) for key, position in scan(text).items()}
     includes = data.pop("include", []) if parents else data.get("include", [])
     _merge(document, _File(path, data, places), document.data, data, (), ())
     for index, pattern in enumerate(includes if isinstance(includes, list) else [includes]):
         at = places.get(("include", index)) or places[("include",)]
         if isinstance(pattern, str) and pattern:
-            _include(document, path, pattern, at, f"include[{index}]", (*parents, path.resolve()))
+            _include(document, path, pattern, at, f"include[{index}]", (*parents, _resolved(path)))
         elif parents:  # the main file's own list is judged by the schema
             document.problems.append(
                 Problem(
@@ -115,6 +134,32 @@ def _read(document: Document, path: Path, text: str | None, parents: tuple[Path,
                     'write include = ["site.d/*.toml"]',
                 )
             )
+
+
+def _is_deep(data: dict[str, Any]) -> bool:
+    level: list[Any] = [data]
+    for _ in range(MOST_NESTED):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, dict | list)
+        ]
+    return bool(level)
+
+
+def _unreadable(path: Path, why: str) -> Problem:
+    return Problem(
+        str(path), 0, 0, "", f"not a configuration: {why}", "nothing that is configured needs that"
+    )
+
+
+def _resolved(path: Path) -> Path:
+    """Through its links; a path whose links lead in a circle is itself, and is refused when it is read."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path.absolute()
 
 
 def _syntax(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Problem:
@@ -164,8 +209,19 @@ def _include(
                 )
             )
     for name in names:
-        again = name.resolve()
-        if again in chain:
+        again = _resolved(name)
+        if len(chain) > MOST_NESTED:
+            document.problems.append(
+                Problem(
+                    str(at.file),
+                    at.line,
+                    at.column,
+                    key,
+                    f"included through {MOST_NESTED} other files",
+                    "include it from the main file",
+                )
+            )
+        elif again in chain:
             message = (
                 f"{name} includes itself" if again == chain[-1] else f"{name} is included by what it includes"
             )
@@ -179,7 +235,7 @@ def _include(
                     "break the cycle: an included file must not include its includer",
                 )
             )
-        elif again in (file.resolve() for file in document.files):
+        elif again in map(_resolved, document.files):
             document.problems.append(
                 Problem(
                     str(at.file),

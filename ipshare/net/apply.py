@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipshare.net.actions import Action, LinkSet, NetError, NftTable, RouteAdd, RuleAdd, SysctlSet, describe
-from ipshare.net.journal import Journal
+from ipshare.net.journal import Journal, is_elsewhere
 from ipshare.net.kernel import Kernel
 
 
@@ -52,7 +52,7 @@ class Report:
 
 def installed(undo_file: Path) -> list[Action]:
     """The actions that an earlier apply() recorded and nothing has undone, in order."""
-    if not undo_file.exists():
+    if not undo_file.exists() or is_elsewhere(undo_file):
         return []
     with Journal(undo_file) as journal:
         return [entry.action for entry in journal.entries.values()]
@@ -87,8 +87,9 @@ def apply(actions: Sequence[Action], undo_file: Path, *, kernel: Kernel | None =
 
 
 def undo(undo_file: Path, *, kernel: Kernel | None = None) -> Report:
-    """Takes back everything that the journal names, the latest first, and removes the journal."""
-    if not undo_file.exists():
+    """Takes back everything that the journal names, the latest first, and removes the journal. One of another
+    network namespace stays as it is: it may be needed there."""
+    if not undo_file.exists() or is_elsewhere(undo_file):
         return Report()
     undone: list[str] = []
     left: list[str] = []

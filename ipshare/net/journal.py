@@ -3,7 +3,8 @@
 One JSON line for each event, appended by one write(2): {"do": action, "before": ...} and
 {"undone": key}. Killed at any point, the file tells all that may have been changed. A line cut off at
 the end belongs to a change that was never begun. The first line names the boot and the network
-namespace; a journal of another one describes a kernel state that no longer exists and is void.
+namespace; a journal of another one describes a kernel state that is not here: it is void for whoever
+applies, and left alone by whoever undoes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,16 @@ class Entry:
 def _here() -> dict[str, Any]:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return {"ipshare_undo": 1, "boot": boot, "netns": Path("/proc/thread-self/ns/net").stat().st_ino}
+
+
+def is_elsewhere(path: Path) -> bool:
+    """Whether the journal at `path` tells of another network namespace of this boot, which may live."""
+    try:
+        with path.open("rb") as file:
+            record = json.loads(file.readline())
+        return bool(record["boot"] == _here()["boot"] and record["netns"] != _here()["netns"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _unwritable(path: Path, error: OSError) -> NetError:

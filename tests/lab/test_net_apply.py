@@ -316,7 +316,9 @@ def test_a_journal_of_another_namespace_is_void(fresh: Fresh, undo_file: Path):
     def body() -> None:
         devices = machine()
         before = snapshot()
-        assert not undo(undo_file).undone
+        there = undo_file.read_bytes()
+        assert not undo(undo_file).undone and not installed(undo_file)
+        assert undo_file.read_bytes() == there, "that namespace may live, and need it"
         apply(recipe(OUTER), undo_file)
         undo(undo_file)
         assert snapshot() == before

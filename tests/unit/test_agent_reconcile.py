@@ -4,6 +4,7 @@ rollback."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -310,6 +311,19 @@ def test_down_leaves_nothing_and_the_next_start_is_a_new_one(world: World) -> No
         agent.reconcile()
     world.agent().start(config)
     assert world.target(PACKET) == TO_A
+
+
+def test_down_where_the_engine_cannot_be_ended_undoes_nothing(world: World, monkeypatch: Any) -> None:
+    config = site(world.directory)
+    world.agent().start(config)
+
+    def elsewhere(_config: Any) -> Any:
+        raise Refused("the engine runs in another network namespace")
+
+    monkeypatch.setattr(world, "attach", elsewhere)
+    with pytest.raises(Refused, match="another network namespace"):
+        world.agent().down(config)
+    assert world.installed == ("route 203.0.113.0/24",)
 
 
 def test_down_ends_a_trial(world: World) -> None:

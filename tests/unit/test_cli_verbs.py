@@ -266,6 +266,15 @@ class TestFiles:
         code, out, _ = ipshare("import", "new.csv", "--write", "--json")
         assert json.loads(out) == {"bindings": 2, "added": 0, "removed": 0, "changed": 0, "written": None}
 
+    def test_import_writes_to_what_a_link_leads_to(self, world: World, ipshare: Run) -> None:
+        (world.directory / "real.csv").write_text("global,to\n203.0.113.9,A\n")
+        (world.directory / "many.csv").symlink_to("real.csv")
+        write(world, more='[[bindings_file]]\npath = "many.csv"\nname = "many"\n')
+        (world.directory / "new.csv").write_text("global,to\n203.0.113.9,B\n")
+        assert ipshare("import", "new.csv", "--write")[0] == 0
+        assert (world.directory / "many.csv").is_symlink()
+        assert (world.directory / "real.csv").read_text() == "global,to\n203.0.113.9,B\n"
+
     def test_import_does_not_write_what_would_break_the_configuration(
         self, world: World, ipshare: Run
     ) -> None:

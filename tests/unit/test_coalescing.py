@@ -64,9 +64,7 @@ def test_a_train_comes_apart_into_segments(family: int) -> None:
         (train,) = pieces(nodes, family)
         header = 20 if family == 4 else 40
         partial = {"csum": 1, "csum_start": header, "csum_offset": 6}
-        opened = nodes.A.process(
-            "inner", train, gso_type=2, gso_size=4 + header + 20 + SIZE, **partial
-        )
+        opened = nodes.A.process("inner", train, gso_type=2, gso_size=4 + header + 20 + SIZE, **partial)
         assert opened.verdict.name == "SPLIT"
         out = payloads(list(opened.packets), family)
         assert len(out) == SEGMENTS and b"".join(out) == PAYLOAD

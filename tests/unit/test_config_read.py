@@ -163,3 +163,38 @@ def test_a_byte_order_mark_is_no_mistake(site: Path) -> None:
     path = site / "site.toml"
     path.write_bytes(b"\xef\xbb\xbf" + MAIN.format(include="[]").encode())
     assert load(path).node.name == "a"
+
+
+def test_links_in_a_circle(site: Path) -> None:
+    (site / "one.toml").symlink_to("two.toml")
+    (site / "two.toml").symlink_to("one.toml")
+    [(file, line, message)] = problems(write(site, "site.toml", MAIN.format(include='["one.toml"]')))
+    assert (file, line) == ("site.toml", 1)
+    assert "symbolic links" in message
+
+
+def test_includes_do_not_nest_for_ever(site: Path) -> None:
+    for number in range(1500):
+        write(site, f"{number}.toml", f'include = ["{number + 1}.toml"]\n')
+    found = problems(write(site, "site.toml", MAIN.format(include='["0.toml"]')))
+    assert [message for _, _, message in found] == ["included through 32 other files"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100 + "]" * 100,
+        "a = " + "[" * 90000 + "]" * 90000,
+        "a" + ".a" * 300 + " = 1",
+        "a = " + "9" * 5000,
+    ],
+    ids=["nested", "nested for ever", "dotted", "digits"],
+)
+def test_values_beyond_all_reason(site: Path, text: str) -> None:
+    [(file, _, message)] = problems(write(site, "site.toml", MAIN.format(include="[]") + text))
+    assert (file, message[:20]) == ("site.toml", "not a configuration:")
+
+
+def test_a_file_without_end() -> None:
+    [(_, _, message)] = problems(Path("/dev/zero"))
+    assert message == "/dev/zero is longer than 64 MiB"

@@ -216,7 +216,10 @@ MISTAKES = [
     ("b.csv", "global,policy,local\n1.2.3.4,p,10.0.0.1\n", [(2, "local goes only together with `to`")]),
     ("b.csv", "global,to\n1.2.3.4,A\n1.2.3.4/32,B\n", [(3, "bound a second time: first in line 2")]),
     ("b.csv", 'global,to\n"1.2.3.4\n",A\n1.2.3.5,"A\n', [(3, "not a prefix"), (4, "not a name")]),
+    ("b.csv", 'global,to\n"' + "1" * 200_000 + ",A\n", [(0, "not CSV: field larger than")]),
     ("b.json", "[{]", [(1, "not JSON")]),
+    ("b.json", "[" * 100_000, [(0, "maximum recursion depth exceeded")]),
+    ("b.json", '[{"global": ' + "9" * 5000 + "}]", [(0, "exceeds the limit (4300 digits)")]),
     ("b.json", '{"global": "1.2.3.4"}', [(1, "not an array of objects")]),
     ("b.json", "[1]", [(1, "row 1 is no object")]),
     (
