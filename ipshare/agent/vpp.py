@@ -237,9 +237,13 @@ def _by_next_hop(tables: Tables, numbers: Mapping[tuple[str, int], int]) -> Tabl
 
 
 def _end(pid: int) -> None:
-    pidfd = os.pidfd_open(pid)
     try:
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:  # it has just died
+        return
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         if not select.select([pidfd], [], [], STOP_TIMEOUT_S)[0]:
             raise EngineError(f"VPP {pid} does not end", hint=f"kill -9 {pid}")
     finally:
