@@ -191,9 +191,7 @@ def test_made_packets_for_vpp_itself() -> None:
     """An ICMP error towards an address of VPP's own in the delivery table, which is not VPP's first."""
     own = "192.0.2.99"
     header = {"roles": lib.IPS_ROLE_OUTER, "icmp_rate": 1000, "icmp_source4": [198, 51, 100, 17, *bytes(12)]}
-    image = Image(
-        endpoints=[endpoint("10.0.0.0/24")], bindings=[binding("203.0.113.0/24")], header=header
-    ).pack()
+    image = Image(bindings=[binding("203.0.113.0/24")], header=header).pack()
     with pg_node(tables=(7, 8)) as node:
         node.generator.interface(9, table=8)
         node.run(f"set interface ip address pg9 {own}/32")
