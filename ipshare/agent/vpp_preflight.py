@@ -44,7 +44,7 @@ def _installed(config: Config) -> Iterator[Problem]:
         return
     if install.plugin is None:
         looked = ", ".join(str(path) for path in install.plugin_dirs)
-        yield _problem(f"{PLUGIN} is nowhere: looked in {looked}", "install the package ipshare-vpp-plugin")
+        yield _problem(f"{PLUGIN} is nowhere: looked in {looked}", "install the package vpp-plugin-ipshare")
 
 
 def _devices(vpp: Vpp) -> Iterator[Problem]:

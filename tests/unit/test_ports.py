@@ -16,6 +16,7 @@ from ipshare.config import load, load_text
 from ipshare.engine.vpp import ports as p
 from ipshare.engine.vpp.elsewhere import elsewhere, summarized
 from ipshare.engine.vpp.ports_journal import Journal
+from ipshare.engine.vpp.ports_keep import tag_of
 from ipshare.engine.vpp.ports_plan import Step, plan, undo
 from ipshare.engine.vpp.ports_wanted import made_up_mac, parts
 from ipshare.errors import EngineError, Refused
@@ -318,3 +319,11 @@ def test_parts_survive_json() -> None:
         for part in parts(config):
             assert p.from_json(p.to_json(part)) == part
             assert p.describe(part)
+
+
+def test_tags_fit_into_what_vpp_has_room_for() -> None:
+    """string tag[64] of VPP; names have up to 63 characters."""
+    names = ["a", "n" * 55, "n" * 56, "n" * 62 + "1", "n" * 62 + "2"]
+    tags = [tag_of(name) for name in names]
+    assert len(set(tags)) == len(names) and all(len(tag) <= 63 for tag in tags)
+    assert tags[:2] == ["ipshare a", "ipshare " + "n" * 55]

@@ -29,6 +29,8 @@ IN_CREATE = 0x100
 QUIET = ("vat-plug/load", "received signal", "received SIG")
 """Lines of VPP that explain nothing."""
 SHOWN = 4
+LONGEST_SOCKET = 107
+"""Bytes of a Unix socket's path (sun_path)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,11 @@ def start(
         looked = ", ".join(str(path) for path in install.plugin_dirs)
         raise EngineError(
             f"{PLUGIN} is nowhere: looked in {looked}",
-            hint="install ipshare-vpp-plugin, or set IPSHARE_VPP_PLUGINS to its directory",
+            hint="install vpp-plugin-ipshare, or set IPSHARE_VPP_PLUGINS to its directory",
         )
+    for path in (settings.api, settings.stats, settings.cli):
+        if len(bytes(path)) > LONGEST_SOCKET:
+            raise EngineError(f"{path} is too long for a socket", hint="use a shorter directory")
     clean(settings)
     conf = settings.directory / "startup.conf"
     conf.write_text(startup_conf(settings, install))
@@ -92,12 +97,17 @@ def start(
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        if _wait_ready(process, watch, settings.api, timeout_s):
-            if not settings.workers and not settings.is_pinned:
-                _float(process.pid)
-            _unname_shared_memory(settings)
-            return Vpp(process, settings)
-    raise _failure(process, settings)
+        try:
+            is_ready = _wait_ready(process, watch, settings.api, timeout_s)
+        except BaseException:  # ^C: nobody would know of it
+            _end(process, settings)
+            raise
+    if not is_ready:
+        raise _failure(process, settings)
+    if not settings.workers and not settings.is_pinned:
+        _float(process.pid)
+    _unname_shared_memory(settings)
+    return Vpp(process, settings)
 
 
 def clean(settings: Settings) -> None:
@@ -155,12 +165,15 @@ def _accepts(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
+def _end(process: subprocess.Popen[bytes], settings: Settings) -> None:
+    process.kill()
+    process.wait()
+    clean(settings)
+
+
 def _failure(process: subprocess.Popen[bytes], settings: Settings) -> EngineError | NoPrivilege:
     code = process.poll()
-    if code is None:
-        process.kill()
-        process.wait()
-    clean(settings)
+    _end(process, settings)
     words = said(settings.log)
     if code is None:
         return EngineError("VPP did not become ready in time", hint=words or "see its log")

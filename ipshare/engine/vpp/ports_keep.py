@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from ipshare.engine.vpp import ports as p
@@ -25,12 +26,14 @@ from ipshare.model import Config
 
 log = logging.getLogger(__name__)
 
+TAG_BYTES = 63
+
 
 class Ports:
     """``file``: the journal. It is kept in memory as well: a runtime_dir may be emptied."""
 
     def __init__(self, client: Client, file: Path, node: str) -> None:
-        self.client, self.file, self.tag = client, file, f"ipshare {node}"
+        self.client, self.file, self.tag = client, file, tag_of(node)
         self._journal: Journal | None = None
 
     def apply(self, config: Config) -> list[str]:
@@ -94,6 +97,12 @@ class Ports:
                 except IpshareError as error:
                     log.error("could not take back %s: %s", p.describe(step.part), error)
             raise
+
+
+def tag_of(node: str) -> str:
+    """How our interfaces are marked, in what VPP has room for: of a long name a digest tells two apart."""
+    tag = f"ipshare {node}"
+    return tag if len(tag) <= TAG_BYTES else f"{tag[: TAG_BYTES - 9]}-{sha256(node.encode()).hexdigest()[:8]}"
 
 
 def _take(step: Step, hands: Hands, journal: Journal) -> None:
