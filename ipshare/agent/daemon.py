@@ -15,7 +15,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -246,8 +246,9 @@ class Daemon:
     async def _drift(self) -> None:
         while True:
             await asyncio.sleep(self.drift_s)
-            await self._stay_reachable()
-            with contextlib.suppress(IpshareError):
+            with _going_on("looking after the sockets"):
+                await self._stay_reachable()
+            with _going_on("looking for drift"):
                 drift = await self._work(self.node.drift)
                 self._note("drift", "")
                 if drift:
@@ -274,7 +275,7 @@ class Daemon:
         while True:
             left = remaining_s(self.node.store.state(), self.node.clock)
             if left == 0:
-                with contextlib.suppress(IpshareError):
+                with _going_on("the rollback of a trial"):
                     await self._change("rollback", "not confirmed in time", "confirm timer", self.node.expire)
             await asyncio.sleep(min(left or TRIAL_POLL_S, TRIAL_POLL_S) + 0.001)
 
@@ -291,7 +292,7 @@ class Daemon:
         while True:
             config = self.node.config or self.wanted
             if config.probe.mtu:
-                with contextlib.suppress(IpshareError):
+                with _going_on("probing"):
                     await self._probe_once()
             again_s = again_s * 2 if self.prober.silent() else PROBE_AGAIN_S
             await asyncio.sleep(min(config.probe.interval_s, again_s if self.prober.silent() else math.inf))
@@ -361,6 +362,17 @@ class Daemon:
     def _ready(self) -> None:
         well = "; ".join(self.notes.values()) or "all well"
         notify.notify("READY=1", f"STATUS=generation {self.generation}; {well}")
+
+
+@contextlib.contextmanager
+def _going_on(what: str) -> Iterator[None]:
+    """A round of a job that has rounds as long as the agent lives: what goes wrong ends this one alone."""
+    try:
+        yield
+    except IpshareError:
+        pass  # noted and audited where it happened
+    except Exception:
+        log.exception("%s failed; it is tried again", what)
 
 
 def _result(done: Done) -> dict[str, Any]:

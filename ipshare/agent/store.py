@@ -60,10 +60,14 @@ class Store:
         if config.bulk is not None:
             import numpy as np
 
-            with (folder / "bulk.npy").open("wb") as file:
-                np.save(file, config.bulk.rows, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with (folder / "bulk.npy").open("wb") as file:
+                    np.save(file, config.bulk.rows, allow_pickle=False)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise _unwritable(folder / "bulk.npy", error) from error
             names = {"targets": config.bulk.targets, "copies": config.bulk.copies, "files": config.bulk.files}
             record["bulk"] = {name: encode(value) for name, value in names.items()}
         self._write(folder / "config.json", json.dumps({"version": VERSION, "config": record}))
@@ -85,7 +89,7 @@ class Store:
             return None
         except PermissionError as error:
             raise _no_privilege(self.dir) from error
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, EOFError) as error:
             log.warning("stored configuration %d is not readable: %s", serial, error)
             return None
         self._cache[serial] = config
@@ -122,7 +126,7 @@ class Store:
         except PermissionError as error:
             raise _no_privilege(path.parent) from error
         except OSError as error:
-            raise IpshareError(f"cannot write {path}: {error.strerror}", hint="is the disk full?") from error
+            raise _unwritable(path, error) from error
 
 
 def same(one: Config, other: Config) -> bool:
@@ -157,3 +161,8 @@ def _with_bulk(config: Config, path: Path, names: dict[str, Any]) -> Config:
 
 def _no_privilege(folder: Path) -> NoPrivilege:
     return NoPrivilege(f"may not use {folder}", hint="run as root")
+
+
+def _unwritable(path: Path, error: OSError) -> IpshareError:
+    # NumPy reports a full disk without an errno of its own.
+    return IpshareError(f"cannot write {path}: {error.strerror or error}", hint="is the disk full?")

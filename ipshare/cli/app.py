@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import os
 import signal
 import sys
@@ -118,6 +119,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; every way out passes here."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
+    _open_closed()
     try:
         instruction = os.environ.get(COMPLETE)
         if instruction:
@@ -144,14 +146,36 @@ def run(arguments: Sequence[str] | None = None) -> int:
         ):  # so that the interpreter's own flush at exit is silent
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            return _unexpected(error, as_json)
+        text = f"no room for what there is to say or keep: {error.strerror}"
+        with contextlib.suppress(OSError, ValueError):  # as for a broken pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return output.fail(
+            text, "the disk behind the output or a temporary file is full", exits.FAILURE, as_json=as_json
+        )
     except IpshareError as error:
         problems = getattr(error, "problems", ())
         return output.fail(error.message, error.hint, error.exit_code, as_json=as_json, problems=problems)
     except Exception as error:
-        if os.environ.get("IPSHARE_DEBUG"):
-            raise
-        text = f"unexpected {type(error).__name__}: {error}"
-        return output.fail(text, "this is a bug; IPSHARE_DEBUG=1 shows where", exits.FAILURE, as_json=as_json)
+        return _unexpected(error, as_json)
+
+
+def _unexpected(error: Exception, as_json: bool) -> int:
+    if os.environ.get("IPSHARE_DEBUG"):
+        raise error
+    text = f"unexpected {type(error).__name__}: {error}"
+    return output.fail(text, "this is a bug; IPSHARE_DEBUG=1 shows where", exits.FAILURE, as_json=as_json)
+
+
+def _open_closed() -> None:
+    """A shell may start us with standard output or error closed: then nothing is said there, nor into a file
+    that got its number."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def _end_like_ctrl_c() -> None:

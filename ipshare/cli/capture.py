@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -63,6 +64,7 @@ def capture_(
     from ipshare.agent.engines import capturing
     from ipshare.core import VERDICTS
     from ipshare.engine.capture import TapRule, ToFile
+    from ipshare.errors import IpshareError
 
     if as_json and target == "-":
         raise output.UsageProblem("--json and -w - both want standard output", "write to a file")
@@ -89,6 +91,9 @@ def capture_(
     else:
         lost = f", {state.lost:,} lost" if state.lost else ""
         click.echo(f"{state.packets:,} packets, {state.bytes:,} bytes{lost}", err=target == "-")
+    if state.target_errno not in (0, errno.EAGAIN, errno.EPIPE):  # neither slow, nor a reader that had enough
+        why = os.strerror(state.target_errno)
+        raise IpshareError(f"{target} did not take all of it: {why}", hint="what was counted is in it")
 
 
 def _run(engine: Capturing, rule: Any, *, quiet: bool) -> TapState:

@@ -242,6 +242,12 @@ def test_a_capture_from_the_command_line(nodes: Nodes, tmp_path: Path) -> None:
     assert len(set(destinations)) == 2, "and as they went"
 
 
+def test_a_capture_to_a_full_disk_says_so(nodes: Nodes) -> None:
+    file = str(nodes.lab.site_file("C"))
+    code, error = nodes.refused("C", "capture", "-c", file, "-w", "/dev/full", "--count", "1")
+    assert code == 1 and "/dev/full did not take all of it: No space left on device" in error
+
+
 def test_paths_are_probed_and_a_narrow_one_is_told_and_alarmed(nodes: Nodes) -> None:
     file = str(nodes.lab.site_file("C"))
     assert all(p["state"] == "ok" for p in nodes.ask("C", "probe")["paths"] if p["name"] == "A")

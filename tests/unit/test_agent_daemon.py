@@ -308,3 +308,31 @@ def test_an_engine_that_nobody_else_reaches_is_noted(world: World) -> None:
         await until(lambda: "socket" not in agent.notes)
 
     serve(world, scenario, drift_s=0.02)
+
+
+def test_what_nobody_foresaw_ends_one_round_and_not_the_job(world: World, monkeypatch: Any) -> None:
+    """Of each job that goes on for ever: the next round is there, as is the rollback of a trial."""
+    monkeypatch.setattr(daemon_module, "TRIAL_POLL_S", 0.01)
+    rounds = dict.fromkeys(("keep_lock", "drift", "expire"), 0)
+
+    def failing(name: str, then: Callable[[], Any]) -> Callable[[], Any]:
+        def job() -> Any:
+            rounds[name] += 1
+            if rounds[name] == 1:
+                raise OSError(5, "foreseen by nobody")
+            return then()
+
+        return job
+
+    async def scenario(agent: Daemon) -> None:
+        agent.node.drift = failing("drift", agent.node.drift)  # type: ignore[method-assign]
+        agent.node.expire = failing("expire", agent.node.expire)  # type: ignore[method-assign]
+        agent.keep_lock = failing("keep_lock", lambda: None)
+        write(world.directory, to="B")
+        await ask(world, "apply", confirm_within_s=10)
+        world.advance(11)
+        await until(lambda: rounds["drift"] > 1 and rounds["keep_lock"] > 1)
+        await until(lambda: agent.node.store.state().trial is None)
+
+    serve(world, scenario, drift_s=0.02)
+    assert rounds["expire"] == 2

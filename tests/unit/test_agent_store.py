@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ipshare import config as configuration
 from ipshare.agent.codec import decode, encode
 from ipshare.agent.confirm import State, Trial
 from ipshare.agent.store import Store, same
+from ipshare.errors import IpshareError
 from ipshare.model import Config
 from tests.agent_world import site, site_text
 
@@ -37,6 +39,24 @@ def test_bulk_bindings_survive(tmp_path: Path) -> None:
     other = site(tmp_path, more='[[bindings_file]]\npath = "many.csv"\nname = "many"\n')
     assert not same(loaded, other)
     assert not same(loaded, site(tmp_path))
+
+
+def test_no_room_for_bulk_bindings(tmp_path: Path) -> None:
+    rows = "".join(f"203.0.113.{host},B\n" for host in range(20, 250))
+    (tmp_path / "many.csv").write_text("global,to\n" + rows)
+    config = site(tmp_path, more='[[bindings_file]]\npath = "many.csv"\nname = "many"\n')
+    store = Store(tmp_path / "state")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(IpshareError, match=r"cannot write .*bulk\.npy"):
+            store.add(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "state" / "configs").iterdir()) == []
+    serial = store.add(config)
+    (tmp_path / "state" / "configs" / str(serial) / "bulk.npy").write_bytes(b"")
+    assert Store(tmp_path / "state").config(serial) is None
 
 
 def test_where_a_line_stands_does_not_matter(tmp_path: Path) -> None:

@@ -41,6 +41,25 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("words", [["version"], ["schema"], ["--help"]], ids=" ".join)
+def test_a_full_disk_is_no_bug(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False
+        )
+    assert done.returncode == exits.FAILURE
+    assert done.stderr.startswith("error: no room for what there is to say or keep: No space left on device")
+    assert done.stderr.count("\n") == 2, "a sentence and a hint"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_silence(closed: str) -> None:
+    command = f"{sys.executable} -m ipshare version --json {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stderr) == (exits.OK, "")
+    assert bool(done.stdout) == (not closed.startswith(">"))
+
+
 def test_an_ending_reader_is_no_error() -> None:
     with subprocess.Popen(
         [*COMMAND, "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
