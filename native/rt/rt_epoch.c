@@ -31,17 +31,18 @@ static int line_of(uint64_t counter, char out[LINE]) {
 }
 
 int rt_epoch_read(const char *path, uint64_t *counter) {
-  char line[LINE], again[LINE];
+  char line[LINE], again[LINE] = "";
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return errno == ENOENT ? 0 : -1;
   ssize_t n = read(fd, line, sizeof line - 1);
   close(fd);
   if (n < 0) return -1;
   line[n] = 0;
+  bool is_ours = sscanf(line, "ipshare epoch 1 %" SCNu64 " ", counter) == 1;
+  if (is_ours) line_of(*counter, again);
+  if (is_ours && strcmp(line, again) == 0) return 1;
   errno = EBADMSG;
-  if (sscanf(line, "ipshare epoch 1 %" SCNu64 " ", counter) != 1) return -1;
-  line_of(*counter, again);
-  return strcmp(line, again) == 0 ? 1 : -1;
+  return -1;
 }
 
 static int sync_directory(const char *path) {
