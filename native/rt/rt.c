@@ -4,6 +4,7 @@
 #include "rt.h"
 #include "rt_path.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>

@@ -96,7 +96,7 @@ static void look_at_disk(struct rt *rt, uint64_t now) {
 static void take_order(struct rt *rt, uint64_t now) {
   uint64_t order = atomic_exchange(&rt->order, 0);
   if (!order) return;
-  uint32_t what = (uint32_t)(order - 1 >> 32), argument = (uint32_t)(order - 1);
+  uint32_t what = (uint32_t)((order - 1) >> 32), argument = (uint32_t)(order - 1);
   int command = what == IPS_CTL_PAIR_SWITCHOVER ? IPS_PAIR_SWITCHOVER : what == IPS_CTL_PAIR_FORCE ? IPS_PAIR_FORCE
                 : argument ? IPS_PAIR_MAINTENANCE : IPS_PAIR_SERVICE;
   ips_pair_order(&rt->machine, command, now, &rt->actions);
