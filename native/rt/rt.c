@@ -4,6 +4,7 @@
 #include "rt.h"
 #include "rt_path.h"
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,15 +12,16 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { THREAD_STACK = 256 * 1024 };
+enum { THREAD_STACK = 256 * 1024, ANSWER_MS = 2000 };
 
 struct rt *rt_create(const struct rt_host *host) {
   struct rt *rt = calloc(1, sizeof *rt);
   if (!rt) return NULL;
   rt->host = *host;
   rt->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  rt->answered = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   pthread_mutex_init(&rt->published_lock, NULL);
-  if (rt->kick >= 0) return rt;
+  if (rt->kick >= 0 && rt->answered >= 0) return rt;
   free(rt);
   return NULL;
 }
@@ -28,15 +30,10 @@ void rt_destroy(struct rt *rt) {
   if (!rt) return;
   rt_pair_clear(rt);
   close(rt->kick);
+  close(rt->answered);
   pthread_mutex_destroy(&rt->published_lock);
   free(rt);
 }
-
-static void signal_event(int fd) {
-  uint64_t one = 1;
-  if (write(fd, &one, sizeof one) < 0) { /* EAGAIN: it is readable already */ }
-}
-void rt_wake(struct rt *rt) { signal_event(rt->host.wake_event); }
 
 static int refuse(const char **sentence, int status, const char *text) {
   *sentence = text;
@@ -133,7 +130,7 @@ static int begin(struct rt *rt, const char **sentence) {
 static void end(struct rt *rt) {
   if (rt->runs) {
     atomic_store(&rt->stop, true);
-    signal_event(rt->kick);
+    rt_signal(rt->kick);
     pthread_join(rt->thread, NULL);
   }
   rt->runs = false;
@@ -167,7 +164,7 @@ int rt_pair_set(struct rt *rt, const struct ips_ctl_pair *p, const char **senten
     rt_pair_clear(rt);
     ips_tables_set_lease(rt->host.tables, 0); /* half a pair that could not start is no node that may forward */
   }
-  rt_wake(rt);
+  rt_signal(rt->host.wake_event);
   return status;
 }
 
@@ -178,7 +175,7 @@ void rt_pair_clear(struct rt *rt) {
   ips_tables_set_lease(rt->host.tables, UINT64_MAX); /* the thread's last word may have been another */
   rt->is_set = false;
   explicit_bzero(&rt->set, sizeof rt->set);
-  rt_wake(rt);
+  rt_signal(rt->host.wake_event);
 }
 
 bool rt_pair_state(struct rt *rt, struct ips_ctl_pair_state *out) {
@@ -188,11 +185,18 @@ bool rt_pair_state(struct rt *rt, struct ips_ctl_pair_state *out) {
   return rt->is_set;
 }
 
+/* Waits for the thread, which takes orders at each tick. */
 int rt_pair_order(struct rt *rt, const struct ips_ctl_pair_command *c, const char **sentence) {
+  uint64_t events;
   if (!rt->is_set) return refuse(sentence, IPS_CTL_NO_PAIR, "this node is no half of a pair");
   if (c->order < IPS_CTL_PAIR_SWITCHOVER || c->order > IPS_CTL_PAIR_MAINTENANCE || c->argument > 1)
     return refuse(sentence, IPS_CTL_BAD_ARGUMENT, "unknown order");
+  if (read(rt->answered, &events, sizeof events) < 0 && errno != EAGAIN)
+    return refuse(sentence, IPS_CTL_SYSTEM, "the pair's thread cannot be asked");
   atomic_store(&rt->order, 1 + ((uint64_t)c->order << 32 | c->argument));
-  signal_event(rt->kick);
-  return IPS_CTL_OK;
+  rt_signal(rt->kick);
+  if (poll(&(struct pollfd){.fd = rt->answered, .events = POLLIN}, 1, ANSWER_MS) != 1)
+    return refuse(sentence, IPS_CTL_SYSTEM, "the pair's thread did not answer in time");
+  *sentence = atomic_load(&rt->answer);
+  return *sentence ? IPS_CTL_REFUSED : IPS_CTL_OK;
 }

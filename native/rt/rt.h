@@ -18,6 +18,8 @@
 #include "rt_link.h"
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
+#include <unistd.h>
 
 /* Who has the thread. */
 struct rt_host {
@@ -59,6 +61,8 @@ struct rt {
   int kick;                       /* eventfd to the thread */
   _Atomic bool stop;
   _Atomic uint64_t order;         /* 1 + order << 32 | argument; 0: none */
+  _Atomic(const char *) answer;   /* to the last order: NULL, or why nothing was done */
+  int answered;                   /* eventfd to who ordered */
   pthread_mutex_t published_lock; /* the thread only tries it */
   struct ips_ctl_pair_state published;
 };
@@ -72,7 +76,6 @@ void rt_pair_clear(struct rt *rt);
 bool rt_pair_state(struct rt *rt, struct ips_ctl_pair_state *out); /* false: no pair is set */
 int rt_pair_order(struct rt *rt, const struct ips_ctl_pair_command *c, const char **sentence);
 
-void rt_wake(struct rt *rt); /* the control side looks */
 /* rt_thread.c */
 void *rt_thread(void *rt);
 /* rt_pair.c: what the machine wants done. */
@@ -84,6 +87,10 @@ void rt_vip_answer(struct rt *rt, uint32_t link, const uint8_t *frame, size_t n)
 /* rt_times.c: durations from what a configuration says. */
 void rt_times(const struct ips_ctl_pair *p, struct ips_pair_config *out);
 
+static inline void rt_signal(int event) {
+  uint64_t one = 1;
+  if (write(event, &one, sizeof one) < 0) { /* EAGAIN: it is readable already */ }
+}
 static inline uint64_t rt_now_ns(void) {
   struct timespec t;
   clock_gettime(CLOCK_BOOTTIME, &t);

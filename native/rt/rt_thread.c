@@ -99,8 +99,9 @@ static void take_order(struct rt *rt, uint64_t now) {
   uint32_t what = (uint32_t)((order - 1) >> 32), argument = (uint32_t)(order - 1);
   int command = what == IPS_CTL_PAIR_SWITCHOVER ? IPS_PAIR_SWITCHOVER : what == IPS_CTL_PAIR_FORCE ? IPS_PAIR_FORCE
                 : argument ? IPS_PAIR_MAINTENANCE : IPS_PAIR_SERVICE;
-  ips_pair_order(&rt->machine, command, now, &rt->actions);
+  atomic_store(&rt->answer, ips_pair_order(&rt->machine, command, now, &rt->actions));
   rt_carry_out(rt, now);
+  rt_signal(rt->answered);
 }
 
 static void note_channel(struct rt *rt, uint64_t now) {
@@ -130,7 +131,7 @@ static void publish(struct rt *rt, uint64_t now) {
   pthread_mutex_unlock(&rt->published_lock);
   if (rt->told == s->changes) return;
   rt->told = s->changes;
-  rt_wake(rt);
+  rt_signal(rt->host.wake_event);
 }
 
 static void turn(struct rt *rt) {
