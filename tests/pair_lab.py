@@ -144,7 +144,8 @@ class PairLab:
             run(self.names[node], "ip link set direct up")
 
     def mac(self, node: str) -> str:
-        return inside(self.names[node], lambda: Path("/sys/class/net/lan0/address").read_text().strip())
+        words = run(self.names[node], "ip -o link show lan0").split()
+        return words[words.index("link/ether") + 1]
 
     def start(self, **values: Any) -> tuple[Half, Half]:
         """Both engines, one active: (it, the other)."""

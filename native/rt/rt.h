@@ -55,6 +55,7 @@ struct rt {
   struct ips_pair_actions actions;
   struct ips_ctl_pair_state state; /* counters and notes; the rest is filled in by publish() */
   struct rt_epoch epoch;
+  uint64_t contested_ns;          /* when somebody else last announced a VIP */
   uint64_t told;                  /* changes that the control side knows of */
   /* Shared. */
   pthread_t thread;

@@ -1,7 +1,7 @@
 /* rt_link.c: interfaces by AF_PACKET and ioctl; their changes by rtnetlink, whose messages only say "look again".
  *
- * The kernel's filter lets through what a VIP's holder has to answer: ARP requests, and ICMPv6 type 135 right behind
- * the IPv6 header (RFC 4861 7.1.1 allows no extension header that we would have to follow: hop limit 255, and
+ * The kernel's filter lets through what a VIP's holder has to answer or to know: ARP, and ICMPv6 types 135 and 136 right
+ * behind the IPv6 header (RFC 4861 7.1.1 allows no extension header that we would have to follow: hop limit 255, and
  * hosts send none). Everything else about frames is ips_vip.c's.
  */
 #define _GNU_SOURCE
@@ -20,16 +20,17 @@
 #include <unistd.h>
 
 /* Offsets into an Ethernet frame. */
-enum { AT_TYPE = 12, AT_NEXT_HEADER = 20, AT_ICMP6 = 54, ICMP6 = 58, SOLICITATION = 135 };
+enum { AT_TYPE = 12, AT_NEXT_HEADER = 20, AT_ICMP6 = 54, ICMP6 = 58, SOLICITATION = 135, ADVERTISEMENT = 136 };
 
-static const struct sock_filter ONLY_QUESTIONS[] = {
+static const struct sock_filter NEIGHBOURS[] = {
   BPF_STMT(BPF_LD | BPF_H | BPF_ABS, AT_TYPE),
-  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_ARP, 5, 0),
-  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 0, 5),
+  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_ARP, 6, 0),
+  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 0, 6),
   BPF_STMT(BPF_LD | BPF_B | BPF_ABS, AT_NEXT_HEADER),
-  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP6, 0, 3),
+  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ICMP6, 0, 4),
   BPF_STMT(BPF_LD | BPF_B | BPF_ABS, AT_ICMP6),
-  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOLICITATION, 0, 1),
+  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOLICITATION, 1, 0),
+  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ADVERTISEMENT, 0, 1),
   BPF_STMT(BPF_RET | BPF_K, RT_FRAME),
   BPF_STMT(BPF_RET | BPF_K, 0),
 };
@@ -55,7 +56,7 @@ void rt_link_close(struct rt_link *l) {
 }
 
 static void open_socket(struct rt_link *l) {
-  struct sock_fprog filter = {sizeof ONLY_QUESTIONS / sizeof *ONLY_QUESTIONS, (struct sock_filter *)(uintptr_t)ONLY_QUESTIONS};
+  struct sock_fprog filter = {sizeof NEIGHBOURS / sizeof *NEIGHBOURS, (struct sock_filter *)(uintptr_t)NEIGHBOURS};
   struct sockaddr_ll name = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = l->ifindex};
   l->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* protocol 0: nothing before the filter */
   if (l->fd < 0) return;

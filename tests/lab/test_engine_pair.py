@@ -22,7 +22,7 @@ from ipshare.engine.packet_words import packet
 from ipshare.lab.netns import inside
 from tests.engine_lab import load, run
 from tests.engine_lab import INNER as TABLES
-from tests.pair_lab import PAIR, SEEN, STATE, Half, PairLab, pair_lab, until
+from tests.pair_lab import PAIR, SEEN, STATE, VIPS, Half, PairLab, pair_lab, until
 
 WORDS = packet("udp 198.51.100.1:1 > 198.18.1.9:2")
 ACTIVE, STANDBY, INOP, INITIAL = (
@@ -252,3 +252,35 @@ def test_what_no_pair_can_be(lab: PairLab, values: dict[str, int], sentence: str
         lab.a.control._call(lib.IPS_CTL_PAIR_SET, record.tobytes())
     with pytest.raises(ControlError, match="takes"):
         lab.a.control._call(lib.IPS_CTL_PAIR_SET, bytes(PAIR.itemsize - 1))
+
+
+def neighbour(lab: PairLab, vip: str) -> str:
+    """The MAC address that the client's kernel has for it, after asking: "" while nobody answers."""
+    run(lab.names["client"], f"ip neighbor flush to {vip}")
+    inside(lab.names["client"], lambda: ask_for(vip))
+    words = run(lab.names["client"], f"ip neighbor show to {vip}").split()
+    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+
+def ask_for(vip: str) -> None:
+    """Makes the kernel ask for the neighbour: a datagram to it."""
+    with socket.socket(socket.AF_INET6 if ":" in vip else socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.sendto(b"", (vip, 9))
+
+
+@pytest.mark.parametrize("vip", VIPS)
+def test_only_the_active_one_answers_for_a_vip(lab: PairLab, vip: str) -> None:
+    """S2.3: the holder alone; whoever takes over tells the neighbours, who then need not ask."""
+    active, standby = lab.start()
+    macs = {half.number: lab.mac("a" if half is lab.a else "b") for half in (active, standby)}
+    until(lambda: neighbour(lab, vip) == macs[active.number])
+    before = int(active.state()["vip_answers"])
+    until(lambda: neighbour(lab, vip) == macs[active.number] and int(active.state()["vip_answers"]) > before)
+    assert int(standby.state()["vip_answers"]) == 0
+    active.kill()
+    shown = lambda: run(lab.names["client"], f"ip neighbor show to {vip}")  # noqa: E731
+    until(lambda: macs[standby.number] in shown())
+    until(lambda: neighbour(lab, vip) == macs[standby.number])
+    standby.order(lib.IPS_CTL_PAIR_MAINTENANCE, 1)
+    until(lambda: standby.is_in(INOP))
+    until(lambda: neighbour(lab, vip) == "")
