@@ -1,14 +1,14 @@
 """pairing: what an engine is told about its pair, and what it says of it (SYSTEMS.md S2, S3.2).
 
-The engine's real-time thread decides who is active; here are only the records of the control socket as values.
-States, reasons and notes have the core's own names (ipshare.core.pair).
+The engine's real-time thread decides who is active; here are only the records of the control socket, as
+values. States, reasons and notes have the core's own names (ipshare.core.pair).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -24,7 +24,7 @@ PAIR_STATE = dtype("struct ips_ctl_pair_state")
 KEY_BYTES = 32
 
 Order = Literal["switchover", "force", "maintenance", "service"]
-_ORDERS: dict[Order, tuple[int, int]] = {
+ORDERS: dict[Order, tuple[int, int]] = {
     "switchover": (lib.IPS_CTL_PAIR_SWITCHOVER, 0),
     "force": (lib.IPS_CTL_PAIR_FORCE, 0),
     "maintenance": (lib.IPS_CTL_PAIR_MAINTENANCE, 1),
@@ -49,8 +49,9 @@ class PairSettings:
 class PairState:
     """Where this half of the pair is. Times: CLOCK_BOOTTIME in ns; 0: never, or none.
 
-    ``changes``: since the pair was set. ``forward_until_ns``: the lease. ``paths_up``: numbers, from 0, of paths on
-    which the peer was heard within the dead time. ``links_down``: numbers of VIPs whose interface is down or gone.
+    ``changes``: since the pair was set. ``forward_until_ns``: the lease. ``paths_up``: numbers, from 0, of
+    paths on which the peer was heard within the dead time. ``links_down``: numbers of VIPs whose interface is
+    down or gone. ``notes``: names of enum ips_ctl_pair_note.
     """
 
     state: str
@@ -82,6 +83,21 @@ class PairState:
         return self.forward_until_ns > self.now_ns
 
 
+class PairWaiter(Protocol):
+    """Follows one run of an engine, on a connection of its own. Usable as a context manager."""
+
+    def wait(self, seen: int, timeout_s: float | None = None) -> PairState:
+        """The state, as soon as its ``changes`` differ from ``seen``; by default waits for ever. Raises
+        ``EngineError`` (no pair is set any more), ``EngineGone``, ``EngineSilent`` (nothing in time)."""
+
+    def interrupt(self) -> None:
+        """From any thread: ``wait`` raises ``EngineGone``, now and later."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 @runtime_checkable
 class Pairing(Protocol):
     """An engine that can be half of a pair."""
@@ -95,8 +111,11 @@ class Pairing(Protocol):
     def pair_state(self) -> PairState | None:
         """None: it is no half of a pair."""
 
+    def watch_pair(self) -> PairWaiter:
+        """A connection to wait on. Raises ``EngineGone``."""
+
     def pair_command(self, order: Order) -> None:
-        """What comes of it is in the state. Raises ``Refused`` with why it cannot be, or where no pair is set."""
+        """What comes of it is in the state. Raises ``Refused``: why it cannot be, or that no pair is set."""
 
 
 def encode(settings: PairSettings) -> bytes:
@@ -136,22 +155,23 @@ def decode(record: Any) -> PairState:
     known = PAIR_REASONS[reason] if reason < len(PAIR_REASONS) else None
     names = {name: _state(int(record[name])) for name in ("state", "old_state", "peer_state")}
     masks = {name: _bits(int(record[name])) for name in ("paths_up", "links_down")}
-    said = {*names, *masks, "reason", "flags"}
-    numbers = {name: int(record[name]) for name in PAIR_STATE.names or () if name not in said}
-    return PairState(
-        reason=known.name if known else f"REASON_{reason}",
-        reason_text=known.text if known else "a reason that this version does not know",
-        notes=tuple(name for bit, name in PAIR_NOTES.items() if int(record["flags"]) & bit),
+    said: dict[str, Any] = {
         **names,
         **masks,
-        **numbers,
-    )
+        "reason": known.name if known else f"REASON_{reason}",
+        "reason_text": known.text if known else "a reason that this version does not know",
+        "notes": tuple(name for bit, name in PAIR_NOTES.items() if int(record["flags"]) & bit),
+    }
+    numbers: dict[str, Any] = {
+        name: int(record[name]) for name in PAIR_STATE.names or () if name not in {*said, "flags"}
+    }
+    return PairState(**said, **numbers)
 
 
 def encode_order(order: Order) -> bytes:
     """``struct ips_ctl_pair_command``."""
     record = np.zeros(1, PAIR_COMMAND)
-    record[0]["order"], record[0]["argument"] = _ORDERS[order]
+    record[0]["order"], record[0]["argument"] = ORDERS[order]
     return record.tobytes()
 
 
