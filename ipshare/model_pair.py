@@ -1,7 +1,7 @@
 """The nouns of a redundant pair, as frozen values seen from one of its two nodes (SYSTEMS.md S2).
 
-A site file describes both nodes; ``[node].name`` says which half this is: "local" is that node's, "remote" the
-other's. Pure: no I/O; the key is read by the agent, from ``key_file``.
+A site file describes both nodes; ``[node].name`` says which half this is: "local" is that node's, "remote"
+the other's. Pure: no I/O; the key is read by the agent, from ``key_file``.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Vip(Table):
 
 
 class Pair(Table):
-    """A redundant pair: of two nodes one is active. Both read the same tables; `[node].name` picks the half."""
+    """A redundant pair: of two nodes one is active. Both read this table; `[node].name` picks the half."""
 
     key_file: str = Field(
         min_length=1,
