@@ -258,7 +258,7 @@ class Reconciler:
     def down(self, config: Config) -> Down:
         """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
         engine = self.attached(config)
-        if isinstance(engine, Pairing) and config.pair is not None:  # the peer takes over before our routes go
+        if isinstance(engine, Pairing) and config.pair is not None:  # the peer takes over before routes go
             with contextlib.suppress(IpshareError):  # an engine that is ending has no part in a pair either
                 engine.pair_command("maintenance")
         lines = tuple(self.routes.undo(config))
