@@ -43,7 +43,7 @@ enum ips_ctl_op {            /* payload of the request -> payload of the reply [
   IPS_CTL_PAIR_CLEAR = 18,   /* - -> -; the engine is no half of a pair any more */
   IPS_CTL_PAIR_STATE = 19,   /* - -> ips_ctl_pair_state */
   IPS_CTL_PAIR_WAIT = 20,    /* ips_ctl_pair_seen -> ips_ctl_pair_state, as soon as its changes differ */
-  IPS_CTL_PAIR_COMMAND = 21, /* ips_ctl_pair_command -> -; what comes of it is in the state */
+  IPS_CTL_PAIR_COMMAND = 21, /* ips_ctl_pair_command -> -; taken, or REFUSED; what comes of it is in the state */
 };
 
 enum ips_ctl_status {
@@ -60,6 +60,7 @@ enum ips_ctl_status {
   IPS_CTL_TOO_MANY = 10,       /* taps or clients */
   IPS_CTL_SYSTEM = 11,         /* a system call failed: system_errno */
   IPS_CTL_NO_PAIR = 12,        /* no pair is set */
+  IPS_CTL_REFUSED = 13,        /* the pair is in no state for this order; the text says why */
 };
 
 struct ips_ctl_request {

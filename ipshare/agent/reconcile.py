@@ -1,5 +1,5 @@
-"""reconcile: one node's configuration made real, and kept real: engine, tables, copies, routes, pair, in that
-order.
+"""reconcile: one node's configuration made real, and kept real: engine, pair, tables, copies, routes, in that
+order: a half of a pair must not translate before it knows that it is one.
 
 Everything blocking, in one thread at a time, and no clock but the injected one. Each step looks at what is
 there first, so a pass that was interrupted anywhere (or a second agent after a crash) is finished by the
@@ -258,9 +258,9 @@ class Reconciler:
     def down(self, config: Config) -> Down:
         """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
         engine = self.attached(config)
-        if engine is not None:  # the peer takes over before our routes go
+        if isinstance(engine, Pairing) and config.pair is not None:  # the peer takes over before our routes go
             with contextlib.suppress(IpshareError):  # an engine that is ending has no part in a pair either
-                self.data_path.pair(engine, replace(config, pair=None))
+                engine.pair_command("maintenance")
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
         self.engine, self.config = None, None
@@ -312,11 +312,11 @@ class Reconciler:
         before = generation = engine.info().generation
         try:
             self.data_path.ready(engine, config)
+            paired = self.data_path.pair(engine, config)
             plan = diff(engine.read(), self.data_path.tables(engine, config))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
             lines = tuple(self.routes.apply(config))
-            paired = self.data_path.pair(engine, config)
         except (Exception, KeyboardInterrupt):
             if started:
                 self.data_path.stop(config, engine)
