@@ -148,13 +148,15 @@ void ips_pair_witness(struct ips_pair *m, int answer, uint64_t counter, struct i
 
 /* ---- messages ------------------------------------------------------------------------------------ */
 
+/* What was said to an earlier run of this node tells of the peer, but its echo and its vote are not ours. */
+static bool is_to_me(const struct ips_pair *m, const struct ips_pair_msg *msg) { return msg->to_boot == m->boot; }
+
 static int refuse(const struct ips_pair *m, const struct ips_pair_msg *msg) {
   if (msg->node != m->cfg.peer) return IPS_PAIR_BAD_NODE;
   if (msg->epoch.counter && msg->epoch.node != m->cfg.node && msg->epoch.node != m->cfg.peer)
     return IPS_PAIR_BAD_NODE;
   if (msg->boot == m->peer.old_boot) return IPS_PAIR_BAD_OLD_BOOT;
-  if (msg->to_boot && msg->to_boot != m->boot) return IPS_PAIR_BAD_OTHER_BOOT;
-  if (msg->echo_ns > m->stamp_ns) return IPS_PAIR_BAD_ECHO;
+  if (is_to_me(m, msg) && msg->echo_ns > m->stamp_ns) return IPS_PAIR_BAD_ECHO;
   return IPS_PAIR_BAD_TAKEN;
 }
 
@@ -170,7 +172,7 @@ static void compare_clocks(struct ips_pair *m, const struct ips_pair_msg *msg, s
 }
 
 static void note_vote(struct ips_pair *m, const struct ips_pair_msg *msg) {
-  if (!(msg->flags & IPS_PAIR_VOTE) || !msg->echo_ns) return;
+  if (!(msg->flags & IPS_PAIR_VOTE) || !msg->echo_ns || !is_to_me(m, msg)) return;
   uint64_t until = msg->echo_ns + m->cfg.lease_ns, counter = msg->claim;
   if (msg->kind == IPS_PAIR_RESIGN) {
     bool newest = msg->epoch.node == m->cfg.peer && counter == m->highest.counter && m->highest.node == m->cfg.peer;
@@ -190,11 +192,11 @@ static void note_peer(struct ips_pair *m, const struct ips_pair_msg *msg) {
   p->sent_ns = msg->sent_ns;
   p->kind = msg->kind;
   p->state = msg->state;
-  p->flags = msg->flags;
+  p->flags = is_to_me(m, msg) ? msg->flags : msg->flags & (uint8_t)~IPS_PAIR_WANT;
   p->priority = msg->priority;
   p->epoch = msg->epoch;
   p->claim = msg->flags & IPS_PAIR_CLAIM ? msg->claim : 0;
-  if (msg->to_boot == m->boot) {
+  if (is_to_me(m, msg)) {
     p->echo_ns = ips_pair_max(p->echo_ns, msg->echo_ns);
     m->knows = 1;
     m->forced = 0;
@@ -208,16 +210,32 @@ static void note_peer(struct ips_pair *m, const struct ips_pair_msg *msg) {
   }
 }
 
+/* A late message of an earlier run must not displace the present one: another run counts when it has answered. */
+static int meet(struct ips_pair *m, const struct ips_pair_msg *msg) {
+  if (msg->boot == m->peer.boot) {
+    m->other_boot = 0;
+    return IPS_PAIR_BAD_TAKEN;
+  }
+  bool known = m->other_boot == msg->boot;
+  bool proven = known && m->greeted_ns && is_to_me(m, msg) && msg->echo_ns >= m->greeted_ns;
+  if (m->peer.boot && !proven) {
+    if (!known) m->other_sent_ns = m->greeted_ns = 0;
+    m->other_boot = msg->boot;
+    m->other_sent_ns = ips_pair_max(m->other_sent_ns, msg->sent_ns);
+    m->greet_now = 1;
+    return IPS_PAIR_BAD_NEW_BOOT;
+  }
+  m->peer = (struct ips_pair_peer){.boot = msg->boot, .old_boot = m->peer.boot};
+  m->vote = m->vote_until_ns = m->other_boot = 0;
+  return IPS_PAIR_BAD_TAKEN;
+}
+
 int ips_pair_message(struct ips_pair *m, const struct ips_pair_msg *msg, uint64_t now_ns,
                      struct ips_pair_actions *out) {
   arrive(m, now_ns, out);
   int refused = refuse(m, msg);
-  if (!refused && msg->boot != m->peer.boot) {
-    uint64_t old = m->peer.boot;
-    m->peer = (struct ips_pair_peer){.boot = msg->boot, .old_boot = old};
-    m->vote = m->vote_until_ns = 0;
-  }
   if (!refused && ips_pair_higher(&msg->epoch, &m->highest)) m->highest = msg->epoch;
+  if (!refused) refused = meet(m, msg);
   if (!refused && msg->sent_ns <= m->peer.sent_ns) refused = IPS_PAIR_BAD_STALE;
   if (!refused) {
     compare_clocks(m, msg, out);
@@ -234,7 +252,8 @@ int ips_pair_message(struct ips_pair *m, const struct ips_pair_msg *msg, uint64_
 static const char *switchover(struct ips_pair *m) {
   if (m->state == IPS_PAIR_ACTIVE) {
     if (ips_pair_silent(m)) return "the peer is not heard";
-    if (!(m->peer.flags & IPS_PAIR_ELIGIBLE)) return "the peer is not ready to be active";
+    bool knows_reign = m->peer.epoch.counter == m->reign;
+    if (!knows_reign || !(m->peer.flags & IPS_PAIR_ELIGIBLE)) return "the peer is not ready to be active";
     if (!(m->peer.flags & IPS_PAIR_MIRROR)) return "the peer's mirror is not up to date";
     m->peer.flags |= IPS_PAIR_WANT;
     return NULL;

@@ -134,6 +134,7 @@ struct ips_pair {
   struct ips_pair_facts facts;
   struct ips_pair_peer peer;
   uint64_t boot;
+  uint64_t other_boot, other_sent_ns, greeted_ns; /* another run of the peer, asked to prove that it is the present one */
   uint64_t now_ns;           /* of the latest call */
   uint64_t started_ns, link_ns, resumed_ns, entered_ns; /* start; link came up; pause ended; state entered */
   struct ips_pair_epoch highest;  /* highest reign known */
@@ -154,7 +155,7 @@ struct ips_pair {
   uint32_t pauses, contests;
   uint8_t state, reason, announced, maintenance;
   uint8_t knows;             /* has the right to claim an epoch: file, peer, witness or operator */
-  uint8_t forced, yielded, send_now, answer_now, contested, zero[6];
+  uint8_t forced, yielded, send_now, answer_now, contested, greet_now, zero[5];
 };
 
 /* boot: random, not 0, another one at each start. has_file: `counter` was read from the epoch file. */

@@ -121,7 +121,7 @@ static bool from_active(struct ips_pair *m, struct ips_pair_actions *out) {
   if (no) return end_reign(m, IPS_PAIR_INOP, no, true, out), true;
   if (m->highest.counter != m->reign || m->highest.node != m->cfg.node)
     return end_reign(m, IPS_PAIR_STANDBY, IPS_PAIR_WHY_HIGHER_EPOCH, false, out), true;
-  if ((m->peer.flags & wants) == wants && !ips_pair_silent(m)) {
+  if ((m->peer.flags & wants) == wants && m->peer.epoch.counter == m->reign && !ips_pair_silent(m)) {
     m->yielded = 1;
     return end_reign(m, IPS_PAIR_STANDBY, IPS_PAIR_WHY_HANDED_OVER, true, out), true;
   }

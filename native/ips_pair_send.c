@@ -1,6 +1,6 @@
 /* ips_pair_send.c: what a node says, and when.
  *
- * One message per call at most, on every path: who is not due but was asked answers. All kinds bear the
+ * One message per call, on every path (two where a new run of the peer is greeted): who is not due but was asked answers. All kinds bear the
  * same facts; a kind only says whether an answer is wanted (QUERY) or that a reign has ended (RESIGN). An active node
  * whose worker stands still says nothing: its peer shall hear the silence.
  */
@@ -44,10 +44,22 @@ static void compose(struct ips_pair *m, int kind, struct ips_pair_msg *msg) {
   msg->flags = (uint8_t)flags;
 }
 
+/* To a run of the peer that is not known yet: no vote, and no word on which a lease could rest. */
+static void greet(struct ips_pair *m, struct ips_pair_msg *msg) {
+  m->stamp_ns = ips_pair_max(m->now_ns, m->stamp_ns + 1);
+  if (!m->greeted_ns) m->greeted_ns = m->stamp_ns;
+  *msg = (struct ips_pair_msg){
+    .kind = IPS_PAIR_QUERY, .state = m->state, .priority = m->cfg.priority, .node = m->cfg.node, .boot = m->boot,
+    .to_boot = m->other_boot, .sent_ns = m->stamp_ns, .echo_ns = m->other_sent_ns, .epoch = m->highest,
+  };
+}
+
 void ips_pair_speak(struct ips_pair *m, struct ips_pair_actions *out) {
   bool due = m->send_now || m->now_ns >= m->next_send_ns, active = m->state == IPS_PAIR_ACTIVE;
   bool speaks = (due || m->answer_now) && !(active && ips_pair_stalled(m));
   m->send_now = 0;
+  if (m->greet_now && !(active && ips_pair_stalled(m))) greet(m, &ips_pair_emit(out, IPS_PAIR_SEND)->msg);
+  m->greet_now = 0;
   if (speaks) {
     compose(m, due ? kind_due(m) : IPS_PAIR_ANSWER, &ips_pair_emit(out, IPS_PAIR_SEND)->msg);
     if (active) m->sent_ns = m->now_ns;

@@ -1,6 +1,6 @@
 /* pair_model.c: every order of up to FAULTS events within DEPTH steps, on the real pair machine.
  *
- *   pair_model [DEPTH [FAULTS]]      defaults: 10 2
+ *   pair_model [DEPTH [FAULTS]]      defaults: 10 1
  *
  * From a cold start and from a settled pair; with and without witness; heartbeats and queries; equal clocks and
  * clocks at both ends of the allowed rate error. A state that was reached before with as many faults left is not
@@ -14,7 +14,7 @@
 enum { MAX_DEPTH = 40 };
 static uint64_t *seen, mask, states, leaves, double_active;
 static enum event path[MAX_DEPTH];
-static int depth = 10, faults = 2;
+static int depth = 10, faults = 1;
 
 static uint64_t hash_of(const struct world *w, int left, int at) {
   const uint8_t *p = (const uint8_t *)w;

@@ -125,7 +125,7 @@ static void act(struct world *w, int i, const struct ips_pair_actions *out) {
         break;
       case IPS_PAIR_PERSIST: n->wanted = a->value; break;
       case IPS_PAIR_STATE:
-        if (a->to == IPS_PAIR_ACTIVE) {
+        if (a->to == IPS_PAIR_ACTIVE && n->m.reign) {
           CLAIM(n->m.reign > n->last_reign || w->disk_lost);
           n->last_reign = n->m.reign;
           n->heard_reign = w->n[1 - i].heard_reign = 0;

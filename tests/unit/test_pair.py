@@ -522,7 +522,6 @@ def message(w: World) -> ffi.CData:
     ("changes", "text"),
     (
         ({"node": 7}, "not from the peer of this pair"),
-        ({"to_boot": 5}, "meant for an earlier run of this node"),
         ({"sent_ns": 1}, "older than what is known: nothing but its epoch was taken"),
         ({"echo_ns": 1 << 60}, "echoes what was never sent"),
     ),
