@@ -67,7 +67,7 @@ def preflight(pair: Pair) -> list[Problem]:
 
 
 def read_key(path: Path) -> bytes:
-    """The key in a file of 64 hexadecimal digits that its owner alone may read. Raises Refused, NoPrivilege."""
+    """The key in a file of 64 hexadecimal digits of its owner alone. Raises Refused, NoPrivilege."""
     try:
         mode, text = path.stat().st_mode, path.read_text()
     except FileNotFoundError:
