@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from ipshare import api
 from ipshare.api import Applied
 from ipshare.engine.asking import Answer
+from ipshare.engine.pairing import PairState
 from ipshare.engine.plan import Plan
 from ipshare.engine.plan_text import MAX_ITEMS, Summary
 from ipshare.engine.protocol import EngineInfo, Side
@@ -85,6 +86,27 @@ class Node:
             await asyncio.sleep(interval_s)
             if (delta := await _run(watch.look)) is not None:
                 yield delta
+
+    async def pair(self) -> PairState:
+        return await _run(self.sync.pair)
+
+    async def watch_pair(self) -> AsyncIterator[PairState]:
+        """The state, and each further one; cancel or break to end."""
+        following = self.sync.following_pair()
+        try:
+            while True:
+                yield await _run(following.next)
+        finally:
+            following.interrupt()
+
+    async def pair_switchover(self, *, timeout_s: float = api.ORDER_S) -> PairState:
+        return await _run(self.sync.pair_switchover, timeout_s=timeout_s)
+
+    async def pair_force(self, *, timeout_s: float = api.ORDER_S) -> PairState:
+        return await _run(self.sync.pair_force, timeout_s=timeout_s)
+
+    async def pair_maintenance(self, on: bool, *, timeout_s: float = api.ORDER_S) -> PairState:
+        return await _run(self.sync.pair_maintenance, on, timeout_s=timeout_s)
 
     async def close(self) -> None:
         await _run(self.sync.close)

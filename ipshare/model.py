@@ -16,6 +16,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipshare.model_pair import Pair as Pair
+from ipshare.model_pair import PairMode as PairMode
+from ipshare.model_pair import PairPath as PairPath
+from ipshare.model_pair import Vip as Vip
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -412,6 +417,7 @@ class Config:
     probe: Probe
     files: tuple[Path, ...] = field(compare=False)
     vpp: Vpp | None = None  # set with engine.kind "vpp"
+    pair: Pair | None = None  # set where this node is one of two
 
     @property
     def self_endpoint(self) -> Endpoint | None:

@@ -30,7 +30,7 @@ ffibuilder.set_source(
         *("-O3", "-std=gnu11", "-fvisibility=hidden"),
         *("-Wall", "-Wextra", "-Werror=implicit-function-declaration"),
     ],
-    libraries=["pthread"],
+    libraries=["pthread", "crypto"],
 )
 
 if __name__ == "__main__":

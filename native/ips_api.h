@@ -251,6 +251,10 @@ uint64_t ips_tables_rollback(struct ips_tables *t);
 /* Frees what no worker can see any more; returns bytes freed. Cheap; for the control thread, now and then. */
 size_t ips_tables_reclaim(struct ips_tables *t);
 
+/* A redundant pair's lease (DESIGN.md 9): a frame that begins at or after until_ns (CLOCK_BOOTTIME) translates
+ * nothing, verdict PAIR_NOT_ACTIVE. UINT64_MAX, as at first: the node is no half of a pair. Any thread. */
+void ips_tables_set_lease(struct ips_tables *t, uint64_t until_ns);
+
 struct ips_tables_info {
   uint64_t generation, previous, prepared; /* 0: none */
   uint64_t term, revision, digest;         /* of the live generation: header digest of its complete image */

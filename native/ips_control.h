@@ -39,6 +39,11 @@ enum ips_ctl_op {            /* payload of the request -> payload of the reply [
   IPS_CTL_TAP_LIST = 14,     /* - -> n x ips_ctl_tap_state */
   IPS_CTL_PATH_MTU = 15,     /* ips_ctl_path_mtu -> - */
   IPS_CTL_SHUTDOWN = 16,     /* - -> - */
+  IPS_CTL_PAIR_SET = 17,     /* ips_ctl_pair -> -; again with the same content: nothing */
+  IPS_CTL_PAIR_CLEAR = 18,   /* - -> -; the engine is no half of a pair any more */
+  IPS_CTL_PAIR_STATE = 19,   /* - -> ips_ctl_pair_state */
+  IPS_CTL_PAIR_WAIT = 20,    /* ips_ctl_pair_seen -> ips_ctl_pair_state, as soon as its changes differ */
+  IPS_CTL_PAIR_COMMAND = 21, /* ips_ctl_pair_command -> -; taken, or REFUSED; what comes of it is in the state */
 };
 
 enum ips_ctl_status {
@@ -54,6 +59,8 @@ enum ips_ctl_status {
   IPS_CTL_NO_SUCH_TAP = 9,
   IPS_CTL_TOO_MANY = 10,       /* taps or clients */
   IPS_CTL_SYSTEM = 11,         /* a system call failed: system_errno */
+  IPS_CTL_NO_PAIR = 12,        /* no pair is set */
+  IPS_CTL_REFUSED = 13,        /* the pair is in no state for this order; the text says why */
 };
 
 struct ips_ctl_request {
@@ -152,6 +159,73 @@ struct ips_ctl_why {
 /* What a probe learned about the path to an end point record of the live generation: the
  * smaller of this and the configured MTU holds, for so many seconds. mtu 0 forgets. */
 struct ips_ctl_path_mtu { uint32_t endpoint, mtu, seconds, reserved; };
+
+/* ---- a redundant pair: native/rt/ runs it (SYSTEMS.md S2.2, S2.3, S2.6, S3.2) ---- */
+
+enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16 };
+enum ips_ctl_pair_flags {
+  IPS_CTL_PAIR_QUERY = 1,    /* the standby asks; else the active sends heartbeats by itself */
+  IPS_CTL_PAIR_PREEMPT = 2,  /* the preferred node becomes active again when it can */
+  IPS_CTL_PAIR_PREFERRED = 4, /* this node is it */
+};
+/* One way between the two nodes, UDP. Addresses: 16 bytes, IPv4 in the first four; ports: host order. */
+struct ips_ctl_pair_path {
+  uint8_t local[16], remote[16];
+  uint16_t local_port, remote_port;
+  uint8_t family, reserved[3];
+};
+/* An address that the active node answers for on a Linux interface; it is configured nowhere. */
+struct ips_ctl_pair_vip {
+  uint8_t address[16];
+  char interface[16];
+  uint8_t family, reserved[7];
+};
+struct ips_ctl_pair {
+  uint8_t key[32];                /* shared by both nodes, secret */
+  uint64_t interval_ns;           /* between two heartbeats: 100 us .. 2 s */
+  uint32_t misses;                /* heartbeats missed in a row: the peer is gone */
+  uint32_t flags;                 /* enum ips_ctl_pair_flags */
+  uint8_t node_id, peer_id;       /* 1 and 2, in the order of the configuration: the same at both nodes */
+  uint8_t n_paths, n_vips;
+  uint32_t reserved;
+  uint64_t config_digest;         /* of what has to be equal at both nodes */
+  char node[64], peer[64];        /* names */
+  char epoch_file[256];           /* absolute path, on a disk that outlives a reboot */
+  struct ips_ctl_pair_path paths[4];
+  struct ips_ctl_pair_vip vips[16];
+};
+struct ips_ctl_pair_seen { uint64_t changes; };
+enum ips_ctl_pair_order {
+  IPS_CTL_PAIR_SWITCHOVER = 1,  /* the active hands over to the standby, if that is ready */
+  IPS_CTL_PAIR_FORCE = 2,       /* this node becomes active without having heard its peer; the operator vouches */
+  IPS_CTL_PAIR_MAINTENANCE = 3, /* argument 1: this node is inop until argument 0 */
+};
+struct ips_ctl_pair_command { uint32_t order, argument; };
+struct ips_ctl_pair_state {
+  uint64_t changes;               /* how often the state changed since PAIR_SET; PAIR_WAIT compares it */
+  uint64_t since_ns;              /* CLOCK_BOOTTIME of the last change */
+  uint64_t now_ns;
+  uint64_t epoch;                 /* counter of the highest epoch known; 0: none */
+  uint64_t forward_until_ns;      /* the lease: translating stops then unless it is extended; 0: none */
+  uint64_t peer_heard_ns;         /* last authenticated datagram of the peer; 0: never */
+  uint64_t sent, received;        /* datagrams */
+  uint64_t refused;               /* not authenticated, replayed, malformed, of another version */
+  uint64_t jitter_ns;             /* lateness of the real-time thread, 99th percentile or worse */
+  uint64_t vip_answers, vip_refused, announcements;
+  uint32_t state, old_state;      /* enum ips_pair_state: initial, active, standby, inop */
+  uint32_t reason;                /* enum ips_pair_reason of the last change */
+  uint32_t epoch_node;            /* node id of that epoch */
+  uint32_t peer_state;            /* as it said last */
+  uint32_t paths_up;              /* bit i: the peer was heard on path i within the dead time */
+  uint32_t links_down;            /* bit i: the interface of VIP i is down or gone */
+  uint32_t flags;                 /* enum ips_ctl_pair_note */
+};
+enum ips_ctl_pair_note {
+  IPS_CTL_PAIR_REALTIME = 1,      /* the thread has real-time priority */
+  IPS_CTL_PAIR_WRONG_KEY = 2,     /* datagrams come from the peer's address that another key sealed */
+  IPS_CTL_PAIR_MISMATCH = 4,      /* the peer's config_digest differs */
+  IPS_CTL_PAIR_NO_EPOCH_FILE = 8, /* it could not be read or written: this node does not become active */
+};
 
 enum ips_tap_target {
   IPS_TAP_FILE = 1,      /* pcapng to the fd that came with the request: a file or a pipe */

@@ -194,6 +194,7 @@ static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_
   int verdict = ips_parse(p, &v);
   if (ips_unlikely(verdict != IPS_OK)) return ips_worker_count(w, side, verdict, IPS_NONE, bytes);
   if (ips_unlikely(!w->root)) return ips_worker_count(w, side, IPS_NO_TABLES, IPS_NONE, bytes);
+  if (ips_unlikely(!w->has_lease)) return ips_worker_count(w, side, IPS_PAIR_NOT_ACTIVE, IPS_NONE, bytes);
   if (ips_unlikely(bad_scope(destination(p, &v), v.family)))
     verdict = IPS_DESTINATION_SCOPE;
   else if (may_be_tunnel(v.proto) && ips_is_tunnel_local(w->root, v.family, destination(p, &v)))

@@ -14,6 +14,8 @@
 /* What all workers of one node share besides the tables. */
 struct ips_shared {
   struct ips_paths paths;
+  _Atomic uint64_t forward_until; /* a pair's lease (CLOCK_BOOTTIME ns): workers translate nothing from then on.
+                                     UINT64_MAX: the node is no half of a pair */
 };
 struct ips_shared *ips_tables_shared(struct ips_tables *t);
 
@@ -50,6 +52,7 @@ struct ips_worker {
   uint32_t n_cells;
   uint32_t index;
   uint64_t now_ns;
+  bool has_lease;           /* read once a frame, before anything is translated */
   bool lane_open[2];        /* by side: this generation lets ordinary packets take the express lane */
   struct ips_lane_end lane_ends[IPS_LANE_ENDS]; /* by end point's number, modulo */
   uint64_t lane_generation, lane_since_ns;      /* what they are about, and when they were emptied */

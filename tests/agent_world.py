@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ipshare import config as configuration
+from ipshare.agent.pair import Told, align
 from ipshare.agent.reconcile import Reconciler
 from ipshare.agent.store import Store
 from ipshare.engine.desired import desired
@@ -20,6 +21,7 @@ from ipshare.engine.protocol import Engine
 from ipshare.engine.tables import Tables
 from ipshare.errors import EngineError, Problem
 from ipshare.model import Config
+from tests.paired_memory import PairedMemory
 
 SITE = """
 [node]
@@ -83,12 +85,16 @@ class Faults:
             raise EngineError(f"{name} failed", hint="made to fail")
 
 
-class FaultyEngine(MemoryEngine):
+class FaultyEngine(PairedMemory, MemoryEngine):
     """Fails before and after it applies."""
 
     def __init__(self, faults: Faults) -> None:
         super().__init__()
         self.faults = faults
+
+    def stop(self) -> None:
+        self.pair_gone()
+        super().stop()
 
     def apply(self, plan: Plan) -> int:
         self.faults.step("before apply")
@@ -110,6 +116,7 @@ class World:
     now_ns: int = 10**12
     boot: str = "first boot"
     paths: dict[int, int] = field(default_factory=dict)
+    told: Told | None = None
 
     def agent(self) -> Reconciler:
         """A new agent, as after a restart."""
@@ -151,6 +158,11 @@ class World:
     def copies(self, engine: Engine, config: Config) -> int:
         self.faults.step("copies")
         return 0
+
+    def pair(self, engine: Engine, config: Config) -> bool:
+        self.faults.step("pair")
+        self.told, changed = align(engine, config, self.told)
+        return changed
 
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         self.paths[endpoint] = mtu

@@ -27,9 +27,13 @@ from ipshare.agent.audit import Audit
 from ipshare.agent.client import socket_path
 from ipshare.agent.confirm import remaining_s
 from ipshare.agent.guard import EngineGuard
+from ipshare.agent.pair_watch import PairChange, PairWatch
 from ipshare.agent.prober import Prober
 from ipshare.agent.reconcile import Done, Reconciler
 from ipshare.agent.server import Caller, Server
+from ipshare.engine.pair_text import report as pair_report
+from ipshare.engine.pair_text import troubles
+from ipshare.engine.pairing import ORDERS
 from ipshare.errors import ConfigError, IpshareError, NoPrivilege, NotRunning
 from ipshare.model import Config
 
@@ -78,6 +82,7 @@ class Daemon:
         self.server = Server(socket_path(config.node.runtime_dir), self.handle, group)
         self.prober = Prober()
         self.guard = EngineGuard(self._engine_ended)
+        self.pair = PairWatch(config.node.runtime_dir / "pair.json", self._pair_changed)
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="work")
@@ -92,6 +97,7 @@ class Daemon:
             "confirm": self._confirm,
             "rollback": self._rollback,
             "probe": self._probe,
+            "pair": self._pair,
             "down": self._down,
         }
 
@@ -113,6 +119,7 @@ class Daemon:
             await self._stop.wait()
         finally:
             notify.notify("STOPPING=1")
+            self.pair.close()
             await self.server.stop()
             for task in self._tasks:
                 task.cancel()
@@ -160,7 +167,16 @@ class Daemon:
             "can_roll_back": bool(state.previous),
             "notes": dict(self.notes),
             "paths": self.prober.report(),
+            "pair": await self._pair_status(config),
         }
+
+    async def _pair_status(self, config: Config) -> dict[str, Any] | None:
+        pair_state = await self._work(self.node.pair_state)
+        return (
+            pair_report(pair_state, config.pair)
+            if pair_state is not None and config.pair is not None
+            else None
+        )
 
     async def _apply(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         path, within = request.get("path"), request.get("confirm_within_s")
@@ -193,11 +209,21 @@ class Daemon:
         await self._probe_once()
         return {"paths": self.prober.report()}
 
+    async def _pair(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        order = request.get("order")
+        if order not in ORDERS:
+            raise IpshareError(f"a pair knows no order {order!r}", hint=f"it knows {', '.join(ORDERS)}")
+        if order == "force" and not caller.is_owner:
+            raise NoPrivilege("only root may force this node to be active")
+        await self._change("pair", order, str(caller), lambda: self.node.pair_command(order))
+        return {"ordered": order}
+
     async def _down(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
         if not caller.is_owner:
             raise NoPrivilege("only root may take the node down")
         config = self.node.config or self.wanted
         self.guard.close()
+        self.pair.close()
         down = await self._change("down", "everything", str(caller), lambda: self.node.down(config))
         asyncio.get_running_loop().call_later(0.05, self._stop.set)  # the answer goes out first
         return {
@@ -254,6 +280,29 @@ class Daemon:
                 if drift:
                     log.warning("not as it should be: %s; mending", "; ".join(drift))
                     await self._change("mend", "; ".join(drift), "agent", self.node.reconcile)
+            await self._look_at_pair()
+
+    def _pair_changed(self, change: PairChange) -> None:
+        """In the event loop, once for each change of the engine's half of the pair."""
+        what = f"{change.old or 'nothing'} -> {change.new}"
+        log.warning("pair: %s: %s (epoch %d)", what, change.text, change.epoch)
+        self.audit.record(
+            who="engine", verb="pair", what=what, generation=self.generation, outcome=change.reason
+        )
+        self._spawn(self._look_at_pair())
+
+    async def _look_at_pair(self) -> None:
+        """What is wrong with the pair, as a note; and a watch that ended begins again."""
+        state = await self._work(self.node.pair_state)
+        pair = self.node.config.pair if self.node.config is not None else None
+        self._note("pair", "; ".join(troubles(state, pair)) if state is not None and pair is not None else "")
+        info = await self._work(self.node.engine_info)
+        if info is not None:
+            self._follow_pair(info.boot_id)
+
+    def _follow_pair(self, boot_id: str) -> None:
+        config = self.node.config
+        self.pair.follow(self.node.engine if config is not None and config.pair else None, boot_id)
 
     async def _stay_reachable(self) -> None:
         """Somebody emptied runtime_dir: lock and socket are made again; the engine's socket only the engine
@@ -327,7 +376,9 @@ class Daemon:
         for topic in ABOUT_FILE if verb in ABOUT_FILE else (verb,):
             self._note(topic, "")
         if isinstance(result, Done) and self.node.engine is not None:
-            self.guard.watch(self.node.engine.info().pid)
+            info = self.node.engine.info()
+            self.guard.watch(info.pid)
+            self._follow_pair(info.boot_id)
             self._note("engine", "")
 
     def _note(self, topic: str, text: str) -> None:

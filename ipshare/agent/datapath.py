@@ -1,7 +1,7 @@
 """datapath: the node's real engine and the node's real routes, as ipshare.agent.reconcile wants them.
 
 Files in runtime_dir: engine.sock (the engine's), engine.log, net.undo (what has to be put back), copies.json,
-agent.sock, lock. All of it is void after a reboot, as is what it describes.
+pair.json, agent.sock, lock. All of it is void after a reboot, as is what it describes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ipshare.agent.netspec import netspec, read_facts
+from ipshare.agent.pair import Told, align
+from ipshare.agent.pair import preflight as pair_preflight
 from ipshare.engine.desired import desired
 from ipshare.engine.embedded import EmbeddedEngine, EngineGone
 from ipshare.engine.embedded.launch import start
@@ -32,6 +34,9 @@ def engine_socket(runtime_dir: Path) -> Path:
 
 class EmbeddedDataPath:
     """ipshare-engine as a process of its own, in the network namespace of the caller."""
+
+    def __init__(self) -> None:
+        self._pair: Told | None = None
 
     def attach(self, config: Config) -> EmbeddedEngine | None:
         socket = engine_socket(config.node.runtime_dir)
@@ -92,7 +97,7 @@ class EmbeddedDataPath:
                     os.close(pidfd)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
-        for name in ("engine.sock", "engine.sock.lock", "engine.log", "copies.json"):
+        for name in ("engine.sock", "engine.sock.lock", "engine.log", "copies.json", "pair.json"):
             (config.node.runtime_dir / name).unlink(missing_ok=True)
         return "engine ended" if engine is not None else ""
 
@@ -101,6 +106,10 @@ class EmbeddedDataPath:
 
         assert isinstance(engine, EmbeddedEngine), "this data path makes no other"
         return align(engine, config, config.node.runtime_dir / "copies.json")
+
+    def pair(self, engine: Engine, config: Config) -> bool:
+        self._pair, changed = align(engine, config, self._pair)
+        return changed
 
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         assert isinstance(engine, EmbeddedEngine), "this data path makes no other"
@@ -119,7 +128,8 @@ class NetRoutes:
     def preflight(self, config: Config, *, engine_runs: bool) -> Sequence[Problem]:
         from ipshare.net.preflight import preflight
 
-        return preflight(netspec(config, read_facts()), devices_exist=engine_runs)
+        found = preflight(netspec(config, read_facts()), devices_exist=engine_runs)
+        return [*found, *(pair_preflight(config.pair) if config.pair is not None else ())]
 
     def apply(self, config: Config) -> Sequence[str]:
         from ipshare.net.apply import apply

@@ -48,6 +48,9 @@ class Engines:
     def copies(self, engine: Engine, config: Config) -> int:
         return self._of(config).copies(engine, config)
 
+    def pair(self, engine: Engine, config: Config) -> bool:
+        return self._of(config).pair(engine, config)
+
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         path = self._embedded if isinstance(engine, EmbeddedEngine) else self._with_vpp()
         path.learn_path(engine, endpoint, mtu, seconds)

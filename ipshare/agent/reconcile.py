@@ -1,5 +1,5 @@
-"""reconcile: one node's configuration made real, and kept real: engine, tables, copies, routes, in that
-order.
+"""reconcile: one node's configuration made real, and kept real: engine, pair, tables, copies, routes, in that
+order: a half of a pair must not translate before it knows that it is one.
 
 Everything blocking, in one thread at a time, and no clock but the injected one. Each step looks at what is
 there first, so a pass that was interrupted anywhere (or a second agent after a crash) is finished by the
@@ -11,6 +11,7 @@ routes by their journal.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from typing import Protocol
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.store import Store, same
 from ipshare.engine.desired import desired
+from ipshare.engine.pairing import Order, Pairing, PairState
 from ipshare.engine.plan import Plan, diff
 from ipshare.engine.plan_text import named
 from ipshare.engine.protocol import Engine, EngineInfo
@@ -55,6 +57,10 @@ class DataPath(Protocol):
     def copies(self, engine: Engine, config: Config) -> int:
         """Brings the copies (S1.16) in line with the configuration; returns how many were started or
         ended."""
+
+    def pair(self, engine: Engine, config: Config) -> bool:
+        """Makes the engine half of the pair that the configuration names, or of none; True: that was a
+        change."""
 
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         """The path to end point record ``endpoint`` carries ``mtu`` bytes; 0: as configured."""
@@ -96,10 +102,11 @@ class Done:
     copies: int = 0
     routes: tuple[str, ...] = ()
     engine_started: bool = False
+    pair: bool = False
 
     @property
     def is_empty(self) -> bool:
-        return not (self.changes or self.copies or self.routes or self.engine_started)
+        return not (self.changes or self.copies or self.routes or self.engine_started or self.pair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +210,31 @@ class Reconciler:
         found = list(self.routes.missing(self.config))
         if (info.boot_id, info.generation) != self._left:
             found.append(f"the engine has generation {info.generation}, which is not ours")
+        state = self.pair_state()
+        if (state is None) != (self.config.pair is None):
+            found.append(
+                "the engine is half of a pair " + ("no more" if state is None else "that is not ours")
+            )
         return found
+
+    def pair_state(self) -> PairState | None:
+        """Of the engine in hand; None: it is half of no pair, or gone."""
+        try:
+            return self.engine.pair_state() if isinstance(self.engine, Pairing) else None
+        except IpshareError:
+            return None
+
+    def pair_command(self, order: Order) -> None:
+        """To the engine's half of the pair. Raises Refused: why that cannot be; NotRunning."""
+        config = self.config or self.store.current()
+        if config is None or config.pair is None:
+            raise Refused("this node is half of no pair", hint="see [pair] in docs/configuration.md")
+        engine = self.attached(config)
+        if not isinstance(engine, Pairing):
+            raise NotRunning(
+                f"node {config.node.name} has no engine running", hint="start it: ipshare agent FILE"
+            )
+        engine.pair_command(order)
 
     def is_reachable(self) -> bool:
         """False: the engine in hand runs, but whoever else looks for it does not find it."""
@@ -227,6 +258,9 @@ class Reconciler:
     def down(self, config: Config) -> Down:
         """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
         engine = self.attached(config)  # refused where it is not ours to end: before anything is undone
+        if isinstance(engine, Pairing) and config.pair is not None:  # the peer takes over before routes go
+            with contextlib.suppress(IpshareError):  # an engine that is ending has no part in a pair either
+                engine.pair_command("maintenance")
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
         self.engine, self.config = None, None
@@ -278,6 +312,7 @@ class Reconciler:
         before = generation = engine.info().generation
         try:
             self.data_path.ready(engine, config)
+            paired = self.data_path.pair(engine, config)
             plan = diff(engine.read(), self.data_path.tables(engine, config))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
@@ -291,7 +326,7 @@ class Reconciler:
             raise
         self.config = config
         self._left = (engine.info().boot_id, generation)
-        return Done(generation, sum(change.count for change in plan), copies, lines, started)
+        return Done(generation, sum(change.count for change in plan), copies, lines, started, paired)
 
     def attached(self, config: Config) -> Engine | None:
         """The running engine; None if none runs."""

@@ -175,6 +175,9 @@ class VppDataPath:
 
         return align(_ours(engine), config, config.node.runtime_dir / "copies.json")
 
+    def pair(self, engine: Engine, config: Config) -> bool:
+        return False  # a configuration with VPP has none
+
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         _ours(engine).set_path_mtu(endpoint, mtu, seconds)
 

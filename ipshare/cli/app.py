@@ -33,6 +33,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Running": {
         "agent": ("node", "Run this node's agent."),
         "down": ("node", "End this node: agent, engine, routes."),
+        "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),
     },
     "Looking": {
         "show": ("show", "Show what is live: tables, bindings, endpoints, policies, info."),

@@ -71,6 +71,9 @@ def _info(node: Node, as_json: bool) -> None:
     )
     if agent["confirm_within_s"] is not None:
         output.line(f"on trial     {agent['confirm_within_s']:.0f} s left to confirm", fg="yellow")
+    if agent["pair"] is not None:
+        pair = agent["pair"]
+        output.line(f"pair         {pair['state']}, {pair['peer']} is {pair['peer_state']}: {pair['text']}")
     for path in agent["paths"]:
         size = f"{path['measured'] or 'none'} of {path['configured']} bytes"
         output.line(f"path         {path['name']} IPv{path['family']} {path['state']}: {size}")

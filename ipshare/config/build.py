@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ipshare import model
 from ipshare.config import schema
+from ipshare.config.build_pair import pair
 from ipshare.config.build_vpp import vpp
 from ipshare.config.resolve import is_encapsulated, local_prefix, named, network_of, own_name
 from ipshare.config.site import Site
@@ -37,6 +38,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         probe=model.Probe(site.probe.interval, site.probe.timeout, site.probe.attempts, site.probe.mtu),
         files=tuple(site.document.files),
         vpp=vpp(site, node) if is_vpp else None,
+        pair=pair(site, site.pair) if site.pair is not None else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 A model describes one table alone; what ties tables together is in ipshare.config.checks. The texts
 here are the reference: they are exported as a JSON Schema for editors and checked against docs/.
-The tables of the VPP engine are in schema_vpp, the types of values in values.
+The tables of the VPP engine are in schema_vpp, that of a pair in schema_pair, the types of values in values.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from ipshare.config.schema_pair import Pair as Pair
 from ipshare.config.schema_vpp import Bridge as Bridge
 from ipshare.config.schema_vpp import Interface as Interface
 from ipshare.config.schema_vpp import Neighbor as Neighbor
@@ -296,6 +297,11 @@ class Probe(Table):
     )
 
 
+def _without_default(spec: dict[str, Any]) -> None:
+    """A table that may be missing as a whole: there is no default to show."""
+    del spec["default"]
+
+
 class File(Table):
     """A configuration of ipshare (site.toml)."""
 
@@ -318,6 +324,7 @@ class File(Table):
     bridge: list[Bridge] = []
     route: list[Route] = []
     neighbor: list[Neighbor] = []
+    pair: Pair = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
 
 
 def json_schema() -> dict[str, Any]:

@@ -42,6 +42,8 @@ _TABLES: dict[str, type[schema.Table]] = {
     "probe": schema.Probe,
     "vpp": schema.Vpp,
 }
+_OPTIONAL: dict[str, type[schema.Table]] = {"pair": schema.Pair}
+"""As _TABLES, but with keys that are needed where the table is there at all."""
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Site:
     engine: schema.Engine
     probe: schema.Probe
     vpp: schema.Vpp
+    pair: schema.Pair | None = None
     network: list[schema.Network] = field(default_factory=list)
     endpoint: list[schema.Endpoint] = field(default_factory=list)
     distribution: list[schema.Distribution] = field(default_factory=list)
@@ -69,7 +72,7 @@ class Site:
     def tables(self, kind: str) -> list[Any]:
         """All tables of a kind, also of one that can stand only once."""
         found = getattr(self, kind)
-        return found if isinstance(found, list) else [found]
+        return found if isinstance(found, list) else [] if found is None else [found]
 
     def where(self, table: schema.Table) -> str:
         """File and line of a table, for messages about another one."""
@@ -80,10 +83,13 @@ def sort_out(document: Document) -> Site:
     """The document as a Site; mistakes within one table are added to `document.problems`."""
     single = {kind: _single(document, kind, model) for kind, model in _TABLES.items()}
     site = Site(document, **single)  # type: ignore[arg-type]
+    for kind, model in _OPTIONAL.items():
+        if kind in document.data:
+            setattr(site, kind, _single(document, kind, model))
     for kind, model in _ARRAYS.items():
         setattr(site, kind, list(_array(document, site, kind, model)))
     _include(document)
-    known = [*_TABLES, *_ARRAYS, "include"]
+    known = [*_TABLES, *_OPTIONAL, *_ARRAYS, "include"]
     for key in document.data:
         if key not in known:
             meant = difflib.get_close_matches(key, known, 1)

@@ -79,6 +79,7 @@ Sample = Annotated[int, _validator(units.sample), _text("1/100", units.SAMPLE_PA
 Address = Annotated[AnyAddress, _validator(units.address), _text("192.0.2.1")]
 Prefix = Annotated[AnyPrefix, _validator(units.prefix), _text("198.51.100.0/24")]
 Collector = Annotated[tuple[AnyAddress, int], _validator(units.collector), _text("192.0.2.9:4789")]
+PathEnd = Annotated[tuple[AnyAddress, int], _validator(units.collector), _text("10.9.0.1:6081")]
 Device = Annotated[str, _validator(units.device), _text("eth0", r"^[^\s/:]{1,15}$")]
 PortName = Annotated[str, _validator(units.port_name), _text("host-eth0", r"^[^\s]{1,63}$")]
 InterfaceAddress = Annotated[

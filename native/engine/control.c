@@ -202,6 +202,7 @@ static void handle(struct control *c, int fd) {
       if (c->clients[i].fd == fd && !serve(c, &c->clients[i])) drop_client(c, &c->clients[i]);
   }
   answer_waiters(c);
+  answer_pair_waiters(c);
 }
 
 static int prepare_loop(struct control *c) {

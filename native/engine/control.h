@@ -6,7 +6,7 @@
 enum { MAX_CLIENTS = 64, MAX_WAITERS = 64 };
 
 struct client { int fd; uint32_t number; }; /* number: never used again; taps and images are owned by it */
-struct waiter { uint64_t tap; uint32_t client, seq; uint16_t op; };
+struct waiter { uint64_t about; uint32_t client, seq; uint16_t op; }; /* about: a tap, or what was seen of the pair */
 
 struct control {
   struct engine *engine;
@@ -52,6 +52,15 @@ int op_tap_stop(struct call *c);
 int op_tap_wait(struct call *c);
 int op_tap_list(struct call *c);
 void answer_waiters(struct control *c);
+/* False: too many wait. The reply comes later. */
+bool wait_later(struct call *c, uint64_t about);
+/* ops_pair.c */
+int op_pair_set(struct call *c);
+int op_pair_clear(struct call *c);
+int op_pair_state(struct call *c);
+int op_pair_wait(struct call *c);
+int op_pair_command(struct call *c);
+void answer_pair_waiters(struct control *c);
 /* control.c */
 int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload,
                   uint32_t bytes, int fd);

@@ -6,13 +6,14 @@
  * never meets the main thread: worker.c reads it from a queue, calls the core and writes
  * it back to the device it came from.
  *
- * Threads: main (control), one per worker, one for taps. Written by one thread and read by others:
+ * Threads: main (control), one per worker, one for taps; of a redundant pair two more (rt/rt.h). Written by one thread and read by others:
  * only what is _Atomic here, the counter region, and the rings of tap/tap_ring.h.
  */
 #ifndef ENGINE_H
 #define ENGINE_H
 #include "../ips_control.h"
 #include "../ips_core.h"
+#include "../rt/rt.h"
 #include "../tap/tap.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -69,6 +70,7 @@ struct worker {
   struct tap_worker tap;
   pthread_t thread;
   bool started;
+  uint64_t slept;             /* looks of the pair's thread that found it asleep */
   struct io *io;              /* io.h: buffers and batches */
 };
 
@@ -78,6 +80,7 @@ struct engine {
   struct worker *workers;
   struct region region;
   struct taps *taps;
+  struct rt *rt;           /* rt/rt.h */
   uint8_t boot_id[16];
   uint64_t started_ns;
   uint64_t netns;

@@ -112,6 +112,16 @@ static int cannot_start(void) {
               "cannot start: %s", strerror(errno));
 }
 
+/* Of every worker, for the pair's lease; who sleeps has nothing to do, which is as good as having done it. */
+static void worker_progress(void *arg, uint64_t *out) {
+  const struct engine *e = arg;
+  for (uint32_t i = 0; i < e->options.workers; i++) {
+    const struct ips_ctl_worker *w = region_worker(&e->region, i);
+    bool asleep = __atomic_load_n(&w->asleep, __ATOMIC_RELAXED);
+    out[i] = asleep ? ++e->workers[i].slept : __atomic_load_n(&w->loops, __ATOMIC_RELAXED) + e->workers[i].slept;
+  }
+}
+
 /* What needs no device: identity, events, shared memory, tables. */
 static int prepare(struct engine *e) {
   struct stat st;
@@ -137,7 +147,9 @@ static int prepare(struct engine *e) {
   host.workers = at;
   for (uint32_t i = 0; i < workers; i++) at[i] = &e->workers[i].tap;
   e->taps = taps_create(&host);
-  if (!e->taps) return cannot_start();
+  e->rt = rt_create(&(struct rt_host){.tables = e->tables, .progress = worker_progress, .arg = e, .n_workers = workers,
+                                      .wake_event = e->wake_event});
+  if (!e->taps || !e->rt) return cannot_start();
   return EXIT_OK;
 }
 
@@ -167,6 +179,7 @@ static void stop(struct engine *e) {
   atomic_store(&e->stopping, true);
   eventfd_signal(e->stop_event);
   for (uint32_t i = 0; i < e->options.workers; i++) worker_stop(&e->workers[i]);
+  rt_destroy(e->rt);
   taps_destroy(e->taps);
   ips_worker_free(e->why);
   ips_tables_free(e->tables);

@@ -1,4 +1,4 @@
-/* ops.c: the operations of the control socket, but taps (ops_tap.c) and WHY (why.c).
+/* ops.c: the operations of the control socket, but taps (ops_tap.c), the pair (ops_pair.c) and WHY (why.c).
  * Each gets a frame that is in order, and checks its payload by itself. */
 #define _GNU_SOURCE
 #include "../ips_worker.h"
@@ -222,6 +222,11 @@ static const struct operation {
   [IPS_CTL_TAP_LIST] = {op_tap_list, 0, false},
   [IPS_CTL_PATH_MTU] = {op_path_mtu, sizeof(struct ips_ctl_path_mtu), false},
   [IPS_CTL_SHUTDOWN] = {op_shutdown, 0, false},
+  [IPS_CTL_PAIR_SET] = {op_pair_set, sizeof(struct ips_ctl_pair), false},
+  [IPS_CTL_PAIR_CLEAR] = {op_pair_clear, 0, false},
+  [IPS_CTL_PAIR_STATE] = {op_pair_state, 0, false},
+  [IPS_CTL_PAIR_WAIT] = {op_pair_wait, sizeof(struct ips_ctl_pair_seen), false},
+  [IPS_CTL_PAIR_COMMAND] = {op_pair_command, sizeof(struct ips_ctl_pair_command), false},
 };
 
 int control_call(struct call *c) {

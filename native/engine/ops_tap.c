@@ -30,6 +30,15 @@ static const struct ips_ctl_tap_state *ended(const struct control *c, uint64_t i
   return NULL;
 }
 
+bool wait_later(struct call *c, uint64_t about) {
+  for (int i = 0; i < MAX_WAITERS && !c->deferred; i++) {
+    if (c->control->waiters[i].client) continue;
+    c->control->waiters[i] = (struct waiter){about, c->client->number, c->head.seq, c->head.op};
+    c->deferred = true;
+  }
+  return c->deferred;
+}
+
 static int wait_for_end(struct call *c, bool stop) {
   struct ips_ctl_tap_id wanted;
   memcpy(&wanted, c->payload, sizeof wanted);
@@ -40,14 +49,9 @@ static int wait_for_end(struct call *c, bool stop) {
     return IPS_CTL_OK;
   }
   if (slot < 0) return refuse(c, IPS_CTL_NO_SUCH_TAP, "there is no tap %llu", (unsigned long long)wanted.id);
-  for (int i = 0; i < MAX_WAITERS; i++) {
-    if (c->control->waiters[i].client) continue;
-    c->control->waiters[i] = (struct waiter){wanted.id, c->client->number, c->head.seq, c->head.op};
-    c->deferred = true;
-    if (stop) tap_stop(c->control->engine->taps, (uint32_t)slot);
-    return IPS_CTL_OK;
-  }
-  return refuse(c, IPS_CTL_TOO_MANY, "too many clients wait for taps");
+  if (!wait_later(c, wanted.id)) return refuse(c, IPS_CTL_TOO_MANY, "too many clients wait for taps");
+  if (stop) tap_stop(c->control->engine->taps, (uint32_t)slot);
+  return IPS_CTL_OK;
 }
 
 int op_tap_stop(struct call *c) { return wait_for_end(c, true); }
@@ -74,7 +78,7 @@ void answer_waiters(struct control *c) {
     tap_state(t, slot, &state);
     for (int i = 0; i < MAX_WAITERS; i++) {
       struct waiter *w = &c->waiters[i];
-      if (!w->client || w->tap != state.id) continue;
+      if (!w->client || w->about != state.id || w->op == IPS_CTL_PAIR_WAIT) continue;
       struct client *client = control_client(c, w->client);
       struct ips_ctl_request to = {.op = w->op, .seq = w->seq};
       if (client) control_reply(client, &to, IPS_CTL_OK, &state, sizeof state, -1);

@@ -692,3 +692,90 @@ VPP_MISTAKES = [
         "no [[interface]] named 'host-ids'",
     ),
 ]
+
+
+# ---- a pair -------------------------------------------------------------------
+
+GOOD_PAIR = """
+[node]
+name = "n2"
+endpoint = "A"
+icmp_source = ["192.0.2.1"]
+[[network]]
+name = "g4"
+prefix = "203.0.113.0/24"
+[[endpoint]]
+name = "A"
+local = ["10.1.0.0/24"]
+[pair]
+key_file = "pair.key"
+interval = "20ms"
+[[pair.node]]
+name = "n1"
+paths = ["10.9.0.1:6081", "[fd00:9::1]:6081"]
+[[pair.node]]
+name = "n2"
+paths = ["10.9.0.2:6081", "[fd00:9::2]:6081"]
+[[pair.vip]]
+address = "192.168.5.1"
+interface = "eth1"
+[[pair.vip]]
+address = "fe80::5"
+interface = "eth1"
+"""
+PAIR_MISTAKES = [
+    M('key_file = "pair.key"\n', "", "pair", "key 'key_file' is missing"),
+    M('interval = "20ms"', 'interval = "20us" #!', "pair.interval", "not between 100us and 2s"),
+    M('interval = "20ms"', "interval = 20 #!", "pair.interval", "a string with a unit"),
+    M('interval = "20ms"', 'interval = "20ms"\nmisses = 1 #!', "pair.misses", "at least 2, not 1"),
+    M('interval = "20ms"', 'interval = "20ms"\nmode = "ask" #!', "pair.mode", "not one of heartbeat, query"),
+    M('interval = "20ms"', 'interval = "20ms"\nhook = "x.sh" #!', "pair.hook", "not an absolute path"),
+    M(
+        'interval = "20ms"',
+        'interval = "20ms"\npremept = true #!',
+        "pair.premept",
+        "unknown key",
+        "'preempt'",
+    ),
+    M('name = "n1"', 'name = "n2"', "pair.node[1].name", "both nodes of the pair are named 'n2'"),
+    M('[node]\nname = "n2"', '[node]\nname = "n3"', "pair.node", "neither 'n1' nor 'n2' of the pair"),
+    M(
+        '[[pair.vip]]\naddress = "192',
+        '[[pair.node]]\nname = "n9"\npaths = []\n[[pair.vip]]\naddress = "192',
+        "pair.node",
+        "two nodes, not 3",
+    ),
+    M('["10.9.0.1:6081", "[fd00:9::1]:6081"]', '["10.9.0.1:6081"]', "pair.node[1].paths", "has 1 paths and "),
+    M('["10.9.0.1:6081", ', '["10.9.0.1", #!\n', "pair.node[0].paths[0]", "not an address and port"),
+    M('"10.9.0.2:6081"', '"[fd00:9::3]:6081" #!\n', "pair.node[1].paths[0]", "are IPv4 and IPv6"),
+    M('"10.9.0.2:6081"', '"10.9.0.1:6081" #!\n', "pair.node[1].paths[0]", "is an end of a path at"),
+    M('"10.9.0.2:6081"', '"127.0.0.1:6081" #!\n', "pair.node[1].paths[0]", "127.0.0.1 is loopback"),
+    M('"192.168.5.1"', '"224.0.0.1" #!', "pair.vip[0].address", "224.0.0.1 is multicast"),
+    M('"192.168.5.1"', '"fe80::5"', "pair.vip[1].address", "fe80::5 is a VIP already"),
+    M('"192.168.5.1"', '"203.0.113.9" #!', "pair.vip[0].address", "inside Global Network 203.0.113.0/24"),
+    M('"192.168.5.1"', '"10.1.0.9" #!', "pair.vip[0].address", "inside local network 10.1.0.0/24"),
+    M('"192.168.5.1"', '"192.0.2.1" #!', "pair.vip[0].address", "is in icmp_source"),
+    M('"192.168.5.1"', '"10.9.0.2" #!', "pair.vip[0].address", "VIP 10.9.0.2 is the end of a path"),
+    M(
+        '"192.168.5.1"\ninterface = "eth1"',
+        '"192.168.5.1"\ninterface = "ips-in" #!',
+        "pair.vip[0].interface",
+        "the engine's own inner_device",
+    ),
+    M(
+        '"fe80::5"\ninterface = "eth1"\n',
+        '"fe80::5"\n',
+        "pair.vip[1]",
+        "key 'interface' is missing",
+        "access subnet",
+    ),
+    M(
+        '"fe80::5"\ninterface = "eth1"\n',
+        '"fe80::5"\ninterface = "eth1"\n'
+        + "".join(f'[[pair.vip]]\naddress = "192.168.6.{n}"\ninterface = "eth1"\n' for n in range(15)),
+        "pair.vip[16]",
+        "17 VIPs: a pair has at most 16",
+    ),
+    M("[[endpoint]]", '[engine]\nkind = "vpp"\n[[endpoint]]', "pair", "on the embedded engine only"),
+]
+ONE_PATH = GOOD_PAIR.replace(', "[fd00:9::1]:6081"', "").replace(', "[fd00:9::2]:6081"', "")

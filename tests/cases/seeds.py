@@ -18,6 +18,7 @@ import numpy as np
 from ipshare.core import lib
 from ipshare.engine.tables import BINDING, ENDPOINT, HEADER, MEMBER, NETWORK, POLICY, Tables, pack
 from tests.cases import Case, address, cases
+from tests.oracle.checksum import checksum
 from tests.oracle.encap import encap
 from tests.oracle.parse import Refused
 from tests.oracle.rewrite import DST, translate
@@ -109,6 +110,27 @@ def frag() -> Inputs:
         yield f"{number}", rng.randbytes(5 * 40)
 
 
+def pair() -> Inputs:
+    """Records, frames, and lists of steps (what each first byte means: fuzz_pair.c)."""
+    rng = random.Random(4)
+    for kind, state, flags in ((1, 2, 1), (2, 3, 12), (3, 3, 20), (4, 4, 16)):
+        claim = 5 if flags & 24 else 0
+        fields = (1, kind, state, flags, 2, 7, 9, 1000, 900, claim, 4, 1, 0, 0)
+        yield f"record-{kind}", b"\0" + struct.pack(">4BI6QIB3x", *fields[:13])
+    ether = bytes.fromhex("ffffffffffff 0200000000aa 0806")
+    arp = bytes.fromhex("0001080006040001 0200000000aa c0000263 000000000000 c0000201")
+    yield "arp", b"\1" + ether + arp
+    target = ip_address("2001:db8::1").packed
+    source, to = ip_address("2001:db8::99").packed, ip_address("ff02::1:ff00:1").packed
+    body = struct.pack(">BBHI", 135, 0, 0, 0) + target + bytes.fromhex("01010200000000aa")
+    pseudo = source + to + struct.pack(">II", len(body), 58)
+    body = body[:2] + checksum(pseudo + body).to_bytes(2, "big") + body[4:]
+    ip6 = struct.pack(">IHBB", 6 << 28, len(body), 58, 255) + source + to
+    yield "ns", b"\1" + bytes.fromhex("3333ff000001 0200000000aa 86dd") + ip6 + body
+    for number in range(24):
+        yield f"steps-{number}", b"\2" + rng.randbytes(4 * 60 + number % 16)
+
+
 def image() -> Inputs:
     """One site of both families, and the same again as a second image."""
     rows = [np.zeros(2, layout) for layout in (NETWORK, ENDPOINT, POLICY, MEMBER, BINDING)]
@@ -136,7 +158,7 @@ def image() -> Inputs:
         yield f"{kind}", struct.pack(">H", len(records)) + records + records
 
 
-TARGETS = {f"fuzz_{f.__name__}": f for f in (parse, rewrite, forward, decap, gso, frag, image)}
+TARGETS = {f"fuzz_{f.__name__}": f for f in (parse, rewrite, forward, decap, gso, frag, pair, image)}
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ JSON_CALLS = {
     "completion": ("completion", "bash"),
     "lab down": ("lab", "down"),
     "lab list": ("lab", "list"),
+    "pair key": ("pair", "key", "new.key"),
     "down": ("down",),
 }
 

@@ -15,14 +15,18 @@ from ipshare.errors import ConfigError, Problem
 from tests.cases.config_mistakes import (
     CASCADES,
     GOOD,
+    GOOD_PAIR,
     GOOD_VPP,
     MISTAKES,
+    ONE_PATH,
+    PAIR_MISTAKES,
     VPP_MISTAKES,
     WARNINGS,
     Mistake,
 )
 
-EVERY = [*((GOOD, mistake) for mistake in MISTAKES), *((GOOD_VPP, mistake) for mistake in VPP_MISTAKES)]
+FILES = [(GOOD, MISTAKES), (GOOD_VPP, VPP_MISTAKES), (GOOD_PAIR, PAIR_MISTAKES)]
+EVERY = [(good, mistake) for good, mistakes in FILES for mistake in mistakes]
 
 
 def problems_of(text: str) -> list[Problem]:
@@ -35,7 +39,7 @@ def matching(problems: list[Problem], mistake: Mistake) -> list[Problem]:
     ]
 
 
-@pytest.mark.parametrize("good", [GOOD, GOOD_VPP], ids=["embedded", "vpp"])
+@pytest.mark.parametrize("good", [good for good, _ in FILES], ids=["embedded", "vpp", "pair"])
 def test_the_good_file_is_good(good: str) -> None:
     report = check_text(good)
     assert not report.problems
@@ -65,6 +69,9 @@ def test_a_mistake_is_named(good: str, mistake: Mistake) -> None:
 # What cannot be judged beside another mistake, because that one leaves open (or changes) what it depends on.
 _TABLES = {"overlaps", "of host-up0 in the same", "a second route to", "inside Global Network"}
 _UPLINK = ("address of host-up0 already", "of host-up0 in the same")  # its subnet is another one
+_ENDS = {"has 1 paths", "IPv4 and IPv6", "end of a path", "is loopback"}
+_PAIR_NODES = {*_ENDS, "'n1' nor", "both nodes", "two nodes, not 3"}
+_PAIR_VIPS = {"a VIP already", "multicast", "inside", "in icmp_source", "end of a path", "inner_device"}
 HIDDEN = {
     # no one knows which prefix was meant, nor what is inside of it
     "host bits set": {
@@ -103,6 +110,17 @@ HIDDEN = {
     "unknown key": _TABLES,
     "would be sent on again": {"overlaps", "inside Global Network"},
     "is in runtime_dir": {"started by somebody else", "startup.conf"},
+    # a pair: a node or a VIP that could not be read, names and addresses that are not known
+    "on the embedded engine only": {mistake.text for mistake in PAIR_MISTAKES},
+    "not an address and port": _PAIR_NODES,
+    "two nodes, not 3": _PAIR_NODES,
+    "both nodes of the pair are named": {"neither 'n1' nor 'n2'"},
+    "fe80::5 is a VIP already": {"at most 16"},
+    "has 1 paths": {"are IPv4 and IPv6"},
+    "127.0.0.1 is loopback": {"end of a path"},
+    "are IPv4 and IPv6": {"end of a path"},
+    "is an end of a path at": {"VIP 10.9.0.2 is the end"},
+    "key 'interface' is missing": {*_PAIR_VIPS, "at most 16"},
 }
 
 
@@ -137,9 +155,7 @@ def _groups(mistakes: list[Mistake]) -> list[list[Mistake]]:
     return groups
 
 
-@pytest.mark.parametrize(
-    ("good", "mistakes"), [(GOOD, MISTAKES), (GOOD_VPP, VPP_MISTAKES)], ids=["embedded", "vpp"]
-)
+@pytest.mark.parametrize(("good", "mistakes"), FILES, ids=["embedded", "vpp", "pair"])
 def test_every_two_mistakes_are_reported_together(good: str, mistakes: list[Mistake]) -> None:
     missing = []
     for group in _groups(mistakes):
@@ -170,6 +186,14 @@ def test_a_warning_keeps_nothing_from_running(mistake: Mistake) -> None:
     assert warning.key == mistake.key
     lines = [number for number, line in enumerate(text.split("\n"), 1) if "#!" in line]
     assert not lines or warning.line == lines[0]
+
+
+def test_a_pair_with_one_path_is_warned_of_what_it_cannot_do() -> None:
+    report = check_text(ONE_PATH)
+    assert report.config is not None
+    [warning] = report.warnings
+    assert (warning.key, warning.line) == ("pair.node[0].paths", 17)
+    assert "both are active" in warning.message and "second path" in warning.hint
 
 
 @pytest.mark.parametrize("mistake", CASCADES, ids=lambda mistake: mistake.new)

@@ -18,6 +18,8 @@ import numpy.typing as npt
 from ipshare.engine.capture import TapRule, TapState
 from ipshare.engine.embedded.control import DEFAULT_TIMEOUT_S, Control, Hello, Why
 from ipshare.engine.embedded.counters import Region
+from ipshare.engine.embedded.pair import PairWait
+from ipshare.engine.pairing import Order, PairSettings, PairState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,6 +94,29 @@ class AsyncControl:
 
     async def taps(self) -> list[TapState]:
         return await _run(self.sync.taps)
+
+    async def set_pair(self, settings: PairSettings) -> None:
+        await _run(self.sync.set_pair, settings)
+
+    async def clear_pair(self) -> None:
+        await _run(self.sync.clear_pair)
+
+    async def pair_state(self) -> PairState:
+        return await _run(self.sync.pair_state)
+
+    async def wait_pair(self, seen: int, timeout_s: float | None = None) -> PairState:
+        """Cancelled, it hangs up: no thread is left waiting."""
+        waiting = await _run(self.sync.watch_pair)
+        try:
+            return await _run(waiting.wait, seen, timeout_s)
+        finally:
+            waiting.interrupt()
+
+    async def watch_pair(self) -> PairWait:
+        return await _run(self.sync.watch_pair)
+
+    async def pair_command(self, order: Order) -> None:
+        await _run(self.sync.pair_command, order)
 
     async def shutdown(self) -> None:
         await _run(self.sync.shutdown)

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipshare.core import VERDICTS, Verdict, dtype, lib, text
-from ipshare.engine import capture
+from ipshare.engine import capture, pairing
 from ipshare.engine.embedded.counters import Region
+from ipshare.engine.embedded.pair import PairWait
 from ipshare.engine.embedded.wire import Connection, Reply, map_fd, sealed_memfd
 from ipshare.engine.failures import EngineGone, EngineRestarted, EngineSilent
 from ipshare.errors import EngineError
@@ -215,6 +216,34 @@ class Control:
     def _tap(self, op: int, tap_id: int, timeout_s: float | None) -> capture.TapState:
         reply = self._call(op, _record(TAP_ID, id=tap_id), timeout_s=timeout_s)
         return capture.decode(reply.one(capture.TAP_STATE))
+
+    # ---- a redundant pair (S2.2) ---------------------------------------------
+
+    def set_pair(self, settings: pairing.PairSettings) -> None:
+        """The engine becomes half of this pair; again with the same content: nothing."""
+        self._call(lib.IPS_CTL_PAIR_SET, pairing.encode(settings))
+
+    def clear_pair(self) -> None:
+        """It is no half of a pair any more."""
+        self._call(lib.IPS_CTL_PAIR_CLEAR)
+
+    def pair_state(self) -> pairing.PairState:
+        """Raises ``ControlError``: no pair is set."""
+        return pairing.decode(self._call(lib.IPS_CTL_PAIR_STATE).one(pairing.PAIR_STATE))
+
+    def wait_pair(self, seen: int, timeout_s: float | None = None) -> pairing.PairState:
+        """The state, as soon as its ``changes`` differ from ``seen``. Waits on a connection of its own, for
+        ever by default. Raises ``ControlError`` (no pair), ``EngineSilent`` (nothing in time)."""
+        with self.watch_pair() as waiting:
+            return waiting.wait(seen, timeout_s)
+
+    def watch_pair(self) -> PairWait:
+        """A connection to wait on, again and again, that another thread may end."""
+        return PairWait(self.path, self.timeout_s)
+
+    def pair_command(self, order: pairing.Order) -> None:
+        """Raises ``ControlError`` with why it cannot be done now; what comes of it is in the state."""
+        self._call(lib.IPS_CTL_PAIR_COMMAND, pairing.encode_order(order))
 
     def shutdown(self) -> None:
         """Ends the engine: its devices vanish, and with them every route into them."""

@@ -14,8 +14,10 @@ from ipshare.core import lib
 from ipshare.engine.capture import TapRule, TapState
 from ipshare.engine.embedded.control import DEFAULT_TIMEOUT_S, Control
 from ipshare.engine.embedded.counters import Region
+from ipshare.engine.embedded.pair import PairWait
 from ipshare.engine.embedded.wire import ControlError
 from ipshare.engine.failures import EngineRestarted
+from ipshare.engine.pairing import Order, PairSettings, PairState
 from ipshare.engine.plan import Plan
 from ipshare.engine.protocol import Counters, EngineInfo, Explanation, Side
 from ipshare.engine.tables import Records, Tables, unpack
@@ -108,6 +110,40 @@ class EmbeddedEngine:
         if self._region.boot_id != hello.boot_id:
             raise EngineRestarted("the engine was restarted just now", hint="ask again")
         return self._region
+
+    def set_pair(self, settings: PairSettings) -> None:
+        """See ``Control.set_pair``. Raises ``Refused`` where an engine of an earlier version runs."""
+        try:
+            self.control.set_pair(settings)
+        except ControlError as error:
+            if error.status == lib.IPS_CTL_UNKNOWN_OP:
+                raise Refused(
+                    "the running engine knows no pairs: it is of an earlier version",
+                    hint="ipshare down, then start the agent again",
+                ) from error
+            raise
+
+    def clear_pair(self) -> None:
+        self.control.clear_pair()
+
+    def pair_state(self) -> PairState | None:
+        try:
+            return self.control.pair_state()
+        except ControlError as error:
+            if error.status in (lib.IPS_CTL_NO_PAIR, lib.IPS_CTL_UNKNOWN_OP):
+                return None
+            raise
+
+    def watch_pair(self) -> PairWait:
+        return self.control.watch_pair()
+
+    def pair_command(self, order: Order) -> None:
+        try:
+            self.control.pair_command(order)
+        except ControlError as error:
+            if error.status in (lib.IPS_CTL_NO_PAIR, lib.IPS_CTL_BAD_ARGUMENT):
+                raise Refused(error.message, hint="see `ipshare pair status`") from error
+            raise
 
     def start_tap(self, rule: TapRule) -> TapState:
         """See ``Control.start_tap``."""

@@ -96,6 +96,11 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
+    def interrupt(self) -> None:
+        """From any thread: who waits in ``call`` gets ``EngineGone``, and so does everybody after him."""
+        with contextlib.suppress(OSError):  # closed, or never connected
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def call(self, op: int, payload: bytes = b"", *, fd: int = -1, timeout_s: float | None = None) -> Reply:
         """One request and its reply; ``fd`` is lent, not given away; ``timeout_s`` None: wait for ever.
 

@@ -1,0 +1,31 @@
+"""Site without mistakes -> model.Pair: the two nodes seen from the one that `[node].name` names. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ipshare import model
+from ipshare.config import schema
+from ipshare.config.site import Site
+
+
+def pair(site: Site, wanted: schema.Pair) -> model.Pair:
+    """This node's half of the pair."""
+    names = [node.name for node in wanted.node]
+    mine = names.index(site.node.name)
+    here, there = wanted.node[mine], wanted.node[1 - mine]
+    return model.Pair(
+        node=here.name,
+        peer=there.name,
+        node_id=mine + 1,
+        key_file=site.document.place((*wanted._path, "key_file")).file.parent / wanted.key_file,
+        interval_s=wanted.interval,
+        misses=wanted.misses,
+        mode=model.PairMode(wanted.mode),
+        preempt=wanted.preempt,
+        hook=Path(wanted.hook) if wanted.hook is not None else None,
+        paths=tuple(
+            model.PairPath(*ours, *theirs) for ours, theirs in zip(here.paths, there.paths, strict=True)
+        ),
+        vips=tuple(model.Vip(vip.address, vip.interface) for vip in wanted.vip),
+    )

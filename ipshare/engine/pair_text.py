@@ -1,0 +1,102 @@
+"""pair_text: the state of a pair as JSON values and as words, and what is wrong with it, each with a remedy.
+
+Numbers of paths and VIPs get their names from the configuration. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ipshare.engine.pairing import PairState
+from ipshare.model import Pair
+
+
+def report(state: PairState, pair: Pair) -> dict[str, Any]:
+    """JSON values; durations are counted to the moment of the answer."""
+    return {
+        "node": pair.node,
+        "peer": pair.peer,
+        "preferred": pair.is_preferred,
+        "state": state.state,
+        "old_state": state.old_state,
+        "reason": state.reason,
+        "text": state.reason_text,
+        "changes": state.changes,
+        "since_s": _age_s(state, state.since_ns),
+        "forwards": state.forwards,
+        "epoch": state.epoch,
+        "epoch_node": {pair.node_id: pair.node, pair.peer_id: pair.peer}.get(state.epoch_node),
+        "peer_state": state.peer_state,
+        "peer_silent_s": _age_s(state, state.peer_heard_ns) if state.peer_heard_ns else None,
+        "paths": [
+            {"path": str(path), "up": number in state.paths_up} for number, path in enumerate(pair.paths)
+        ],
+        "vips": [
+            {"address": str(vip.address), "interface": vip.interface, "link": number not in state.links_down}
+            for number, vip in enumerate(pair.vips)
+        ],
+        "realtime": "realtime" in state.notes,
+        "troubles": troubles(state, pair),
+        **{name: getattr(state, name) for name in COUNTS},
+        "jitter_us": state.jitter_ns / 1e3,
+    }
+
+
+COUNTS = ("sent", "received", "refused", "vip_answers", "vip_refused", "announcements")
+
+
+def troubles(state: PairState, pair: Pair) -> list[str]:
+    """What is wrong now, a sentence each. A peer that is not heard is one thing, not also all its paths."""
+    found = [text.format(peer=pair.peer) for note, text in _NOTES.items() if note in state.notes]
+    down = [str(path) for number, path in enumerate(pair.paths) if number not in state.paths_up]
+    if len(down) == len(pair.paths):
+        if "wrong_key" not in state.notes:
+            found.append(f"{pair.peer} is not heard on any path")
+    else:
+        found += [
+            f"{pair.peer} is not heard on path {path}: one more failure, and both are active" for path in down
+        ]
+    for number, vip in enumerate(pair.vips):
+        if number in state.links_down:
+            found.append(f"{vip.interface}, the interface of VIP {vip.address}, is down or gone")
+    return found
+
+
+_NOTES = {
+    "wrong_key": "what comes from {peer} is sealed with another key: both nodes need the same key file",
+    "mismatch": "{peer} has another [pair]: apply the same file at both nodes",
+    "no_epoch_file": "pair.epoch in state_dir cannot be read or written: this node does not become active",
+}
+
+
+def lines(state: PairState, pair: Pair) -> list[str]:
+    """For people: a name and a value each, then what is wrong."""
+    heard = f"heard {_span(_age_s(state, state.peer_heard_ns))} ago" if state.peer_heard_ns else "never heard"
+    up = f"{len(state.paths_up)} of {len(pair.paths)} up"
+    text = [
+        f"{'state':12} {state.state} for {_span(_age_s(state, state.since_ns))}: {state.reason_text}",
+        f"{'forwards':12} {'yes' if state.forwards else 'no'}, epoch {state.epoch}",
+        f"{'peer':12} {pair.peer} is {state.peer_state}, {heard}, paths {up}",
+    ]
+    if pair.vips:
+        text.append(f"{'VIPs':12} {', '.join(f'{vip.address} on {vip.interface}' for vip in pair.vips)}")
+    return text
+
+
+def change_line(state: PairState) -> str:
+    """One change, for ``pair status --watch``."""
+    if not state.changes:
+        return f"{state.state}: the engine was started again, or got another [pair]"
+    return f"{state.old_state} -> {state.state}: {state.reason_text} (epoch {state.epoch})"
+
+
+def _age_s(state: PairState, then_ns: int) -> float:
+    return max(0, state.now_ns - then_ns) / 1e9
+
+
+def _span(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

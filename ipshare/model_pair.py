@@ -1,0 +1,81 @@
+"""The nouns of a redundant pair, as frozen values seen from one of its two nodes (SYSTEMS.md S2).
+
+A site file describes both nodes; ``[node].name`` says which half this is: "local" is that node's, "remote"
+the other's. Pure: no I/O; the key is read by the agent, from ``key_file``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+
+class PairMode(StrEnum):
+    """Who speaks (S3.2): the active by itself, or only when the standby asks."""
+
+    HEARTBEAT = "heartbeat"
+    QUERY = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class PairPath:
+    """One way between the two nodes, over UDP."""
+
+    local: IPv4Address | IPv6Address
+    local_port: int
+    remote: IPv4Address | IPv6Address
+    remote_port: int
+
+    def __str__(self) -> str:
+        return f"{_joined(self.local, self.local_port)} - {_joined(self.remote, self.remote_port)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Vip:
+    """A private VIP: the active node answers for it on an interface; it is configured nowhere (S2.3)."""
+
+    address: IPv4Address | IPv6Address
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """This node's half of a pair. Ids are 1 and 2, in the order of the file; node 1 is the preferred one."""
+
+    node: str
+    peer: str
+    node_id: int
+    key_file: Path
+    interval_s: float  # between two heartbeats or queries
+    misses: int  # missed in a row: the peer is gone
+    mode: PairMode
+    preempt: bool  # the preferred node becomes active again when it can
+    hook: Path | None  # called at every change of state
+    paths: tuple[PairPath, ...]
+    vips: tuple[Vip, ...]
+
+    @property
+    def peer_id(self) -> int:
+        return 3 - self.node_id
+
+    @property
+    def is_preferred(self) -> bool:
+        return self.node_id == 1
+
+    @property
+    def digest(self) -> int:
+        """64 bits of what has to be equal at both nodes: names, addresses, times. Not the key, which proves
+        itself, nor hook and interfaces, which may differ."""
+        ends = [(_joined(p.local, p.local_port), _joined(p.remote, p.remote_port)) for p in self.paths]
+        in_order = ends if self.is_preferred else [(theirs, ours) for ours, theirs in ends]
+        names = (self.node, self.peer) if self.is_preferred else (self.peer, self.node)
+        vips = sorted(str(vip.address) for vip in self.vips)
+        said = repr((names, in_order, vips, self.interval_s, self.misses, self.mode.value, self.preempt))
+        return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
+
+
+def _joined(address: IPv4Address | IPv6Address, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

@@ -1,0 +1,295 @@
+"""A redundant pair as ipshare-engine runs it: processes, links, disks (S2.2, S2.6, S3.2; LESSONS.md 22-29).
+
+What the machine decides in each case is tested in tests/unit/test_pair*.py; here: that the thread around it
+hears, speaks, holds the lease, writes the epoch, and that the workers obey.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ipshare.core import lib
+from ipshare.engine.embedded import Control, ControlError
+from ipshare.engine.packet_words import packet
+from ipshare.lab.netns import inside
+from tests.engine_lab import INNER as TABLES
+from tests.engine_lab import load, run
+from tests.pair_lab import PAIR, SEEN, STATE, VIPS, Half, PairLab, pair_lab, until
+
+WORDS = packet("udp 198.51.100.1:1 > 198.18.1.9:2")
+ACTIVE, STANDBY, INOP, INITIAL = (
+    lib.IPS_PAIR_ACTIVE,
+    lib.IPS_PAIR_STANDBY,
+    lib.IPS_PAIR_INOP,
+    lib.IPS_PAIR_INITIAL,
+)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[PairLab]:
+    with pair_lab(tmp_path) as made:
+        yield made
+
+
+def verdict(half: Half) -> str:
+    return half.control.why(WORDS, "inner").verdict.name
+
+
+def ordered(half: Half) -> None:
+    """A switchover, as soon as the pair is ready for one."""
+
+    def taken() -> bool:
+        try:
+            half.order(lib.IPS_CTL_PAIR_SWITCHOVER)
+        except ControlError as error:
+            assert error.message
+            return False
+        return True
+
+    until(taken)
+
+
+def takes_over(half: Half) -> None:
+    until(lambda: half.is_in(ACTIVE))
+    until(lambda: verdict(half) == "OK")
+
+
+def epoch_on_disk(half: Half) -> int:
+    return int(half.epoch_file.read_text().split()[3])
+
+
+def test_one_forwards_the_other_says_why_not(lab: PairLab) -> None:
+    active, standby = lab.start()
+    until(lambda: verdict(active) == "OK")
+    assert verdict(standby) == "PAIR_NOT_ACTIVE"
+    assert active.state()["epoch_node"] == active.number
+    assert epoch_on_disk(active) >= active.state()["epoch"] > 0
+    assert int(active.state()["paths_up"]) == 3
+
+
+def test_a_killed_engine_is_replaced(lab: PairLab) -> None:
+    """The epoch of each reign is on disk before it begins, and higher than any before."""
+    active, standby = lab.start()
+    epochs = [int(active.state()["epoch"])]
+    for _ in range(3):
+        active.kill()
+        takes_over(standby)
+        epochs.append(int(standby.state()["epoch"]))
+        assert epoch_on_disk(standby) >= epochs[-1]
+        active.control.close()
+        active.control = Control(active.socket)
+        active.start()
+        active.join()
+        active, standby = lab.one_active()
+    assert epochs == sorted(set(epochs))
+
+
+def test_a_stopped_engine_forwards_nothing_when_it_goes_on(lab: PairLab) -> None:
+    """Promise (a): before it has heard its peer (LESSONS.md 23)."""
+    active, standby = lab.start()
+    until(lambda: verdict(active) == "OK")
+    assert active.engine is not None
+    active.engine.process.send_signal(signal.SIGSTOP)
+    until(lambda: standby.is_in(ACTIVE))
+    active.engine.process.send_signal(signal.SIGCONT)
+    assert verdict(active) == "PAIR_NOT_ACTIVE"
+    until(lambda: active.is_in(STANDBY, INOP))
+    assert lab.one_active() == (standby, active)
+
+
+def test_a_path_may_be_cut(lab: PairLab) -> None:
+    active, standby = lab.start()
+    changes = int(active.state()["changes"]), int(standby.state()["changes"])
+    run(lab.names["a"], "ip link set direct down")
+    until(lambda: int(active.state()["paths_up"]) == 2)
+    assert active.is_in(ACTIVE) and standby.is_in(STANDBY)
+    run(lab.names["a"], "ip link set direct up")
+    until(lambda: int(active.state()["paths_up"]) == 3)
+    assert (int(active.state()["changes"]), int(standby.state()["changes"])) == changes
+
+
+def test_all_paths_cut_and_healed(lab: PairLab) -> None:
+    """Promises (b) and (c): both may be active while nothing connects them; a heal leaves one."""
+    active, standby = lab.start()
+    for node in ("a", "b"):
+        run(lab.names["lan"], f"ip link set to-{node} type bridge_slave isolated on")
+    run(lab.names["a"], "ip link set direct down")
+    until(lambda: standby.is_in(ACTIVE))
+    assert active.is_in(ACTIVE)
+    highest = int(standby.state()["epoch"])
+    for node in ("a", "b"):
+        run(lab.names["lan"], f"ip link set to-{node} type bridge_slave isolated off")
+    assert lab.one_active() == (standby, active)
+    assert int(standby.state()["epoch"]) >= highest
+
+
+def test_a_link_that_goes_down_hands_over(lab: PairLab) -> None:
+    active, standby = lab.start()
+    node = "a" if active is lab.a else "b"
+    run(lab.names[node], "ip link set lan0 down")
+    until(lambda: standby.is_in(ACTIVE) and active.is_in(INOP))
+    assert int(active.state()["links_down"]) == 3
+    run(lab.names[node], "ip link set lan0 up")
+    until(lambda: active.is_in(STANDBY))
+
+
+def test_orders(lab: PairLab) -> None:
+    active, standby = lab.start()
+    ordered(standby)
+    until(lambda: standby.is_in(ACTIVE) and active.is_in(STANDBY))
+    until(lambda: verdict(standby) == "OK")
+    assert verdict(active) == "PAIR_NOT_ACTIVE"
+    standby.order(lib.IPS_CTL_PAIR_MAINTENANCE, 1)
+    until(lambda: standby.is_in(INOP) and active.is_in(ACTIVE))
+    standby.order(lib.IPS_CTL_PAIR_MAINTENANCE, 0)
+    until(lambda: standby.is_in(STANDBY))
+    with pytest.raises(ControlError, match="unknown order"):
+        active.order(9)
+
+
+def test_alone_without_an_epoch_it_waits_for_the_operator(lab: PairLab) -> None:
+    lab.a.start()
+    lab.a.join()
+    until(lambda: not lab.a.is_in(INITIAL) or int(lab.a.state()["sent"]) > 200)
+    assert not lab.a.is_in(ACTIVE) and verdict(lab.a) == "PAIR_NOT_ACTIVE"
+    lab.a.order(lib.IPS_CTL_PAIR_FORCE)
+    until(lambda: lab.a.is_in(ACTIVE))
+
+
+def test_another_key(lab: PairLab) -> None:
+    """Both say it, and neither hears the other."""
+    for half, key in ((lab.a, b"a" * 32), (lab.b, b"b" * 32)):
+        half.start()
+        half.join(key=key)
+    for half in (lab.a, lab.b):
+        until(lambda half=half: int(half.state()["flags"]) & lib.IPS_CTL_PAIR_WRONG_KEY)
+        assert half.state()["peer_heard_ns"] == 0 and not half.is_in(ACTIVE)
+
+
+def test_another_configuration(lab: PairLab) -> None:
+    for half, digest in ((lab.a, 1), (lab.b, 2)):
+        half.start()
+        half.join(digest=digest)
+    for half in (lab.a, lab.b):
+        until(lambda half=half: int(half.state()["flags"]) & lib.IPS_CTL_PAIR_MISMATCH)
+
+
+def test_a_damaged_epoch_file(lab: PairLab) -> None:
+    """What it said is unknown, not zero: no pair, and nothing is forwarded."""
+    lab.a.epoch_file.write_text("ipshare epoch 1 9 0000000000000000\n")
+    lab.a.start()
+    with pytest.raises(ControlError, match="damaged"):
+        lab.a.join()
+    load(lab.a.control, TABLES)
+    assert verdict(lab.a) == "PAIR_NOT_ACTIVE"
+    lab.a.control._call(lib.IPS_CTL_PAIR_CLEAR)
+    assert verdict(lab.a) == "OK"
+
+
+def test_rubbish_from_the_peers_address(lab: PairLab) -> None:
+    """Counted, and nothing else happens (LESSONS.md 18)."""
+    active, standby = lab.start()
+    changes, node = int(active.state()["changes"]), "a" if active is lab.a else "b"
+    before = int(active.state()["refused"])
+    standby.kill()  # its port is free now
+    source = random.Random(7)
+
+    def shoot() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.bind((f"10.9.0.{standby.number}", 6081))
+            for length in [0, 1, 15, 16, 31, 32, 96, 97, 1400, 9000]:
+                for first in (0, 1, 2, 255):
+                    s.sendto(
+                        bytes([first] * (length > 0)) + source.randbytes(max(0, length - 1)),
+                        (f"10.9.0.{active.number}", 6081),
+                    )
+
+    inside(standby.name, shoot)
+    until(lambda: int(active.state()["refused"]) >= before + 30)
+    assert active.is_in(ACTIVE) and int(active.state()["changes"]) == changes, node
+
+
+def test_who_waits_is_told(lab: PairLab) -> None:
+    active, standby = lab.start()
+    seen = np.zeros(1, SEEN)
+    seen[0]["changes"] = standby.state()["changes"]
+    told: list[int] = []
+
+    def wait() -> None:
+        with Control(standby.socket) as control:
+            told.append(
+                int(control._call(lib.IPS_CTL_PAIR_WAIT, seen.tobytes(), timeout_s=60).one(STATE)["state"])
+            )
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    ordered(active)
+    waiter.join(60)
+    assert told and told[0] in (ACTIVE, STANDBY)
+    standby.control._call(lib.IPS_CTL_PAIR_CLEAR)
+    with pytest.raises(ControlError, match="no half of a pair"):
+        standby.state()
+    assert verdict(standby) == "OK"
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"misses": 1}, "dead time >= losses x interval"),
+        ({"interval_ns": 1000}, "the interval is 100 us to 2 s"),
+        ({"interval_ns": 10**10}, "the interval is 100 us to 2 s"),
+        ({"n_paths": 1}, "two to eight heartbeat paths"),
+        ({"n_paths": 99}, "more paths or VIPs"),
+        ({"n_vips": 99}, "more paths or VIPs"),
+        ({"peer_id": 1}, "node ids differ"),
+    ],
+)
+def test_what_no_pair_can_be(lab: PairLab, values: dict[str, int], sentence: str) -> None:
+    lab.a.start()
+    record = lab.a.record()
+    for name, value in values.items():
+        record[0][name] = value
+    with pytest.raises(ControlError, match=sentence):
+        lab.a.control._call(lib.IPS_CTL_PAIR_SET, record.tobytes())
+    with pytest.raises(ControlError, match="takes"):
+        lab.a.control._call(lib.IPS_CTL_PAIR_SET, bytes(PAIR.itemsize - 1))
+
+
+def neighbour(lab: PairLab, vip: str) -> str:
+    """The MAC address that the client's kernel has for it, after asking: "" while nobody answers."""
+    run(lab.names["client"], f"ip neighbor flush to {vip}")
+    inside(lab.names["client"], lambda: ask_for(vip))
+    words = run(lab.names["client"], f"ip neighbor show to {vip}").split()
+    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+
+def ask_for(vip: str) -> None:
+    """Makes the kernel ask for the neighbour: a datagram to it."""
+    with socket.socket(socket.AF_INET6 if ":" in vip else socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.sendto(b"", (vip, 9))
+
+
+@pytest.mark.parametrize("vip", VIPS)
+def test_only_the_active_one_answers_for_a_vip(lab: PairLab, vip: str) -> None:
+    """S2.3: the holder alone; whoever takes over tells the neighbours, who then need not ask."""
+    active, standby = lab.start()
+    macs = {half.number: lab.mac("a" if half is lab.a else "b") for half in (active, standby)}
+    until(lambda: neighbour(lab, vip) == macs[active.number])
+    before = int(active.state()["vip_answers"])
+    until(lambda: neighbour(lab, vip) == macs[active.number] and int(active.state()["vip_answers"]) > before)
+    assert int(standby.state()["vip_answers"]) == 0
+    active.kill()
+    shown = lambda: run(lab.names["client"], f"ip neighbor show to {vip}")  # noqa: E731
+    until(lambda: macs[standby.number] in shown())
+    until(lambda: neighbour(lab, vip) == macs[standby.number])
+    standby.order(lib.IPS_CTL_PAIR_MAINTENANCE, 1)
+    until(lambda: standby.is_in(INOP))
+    until(lambda: neighbour(lab, vip) == "")

@@ -1,0 +1,177 @@
+"""Two halves of a redundant pair for tests of the engine: a, b and a client on one LAN; a link from a to b.
+
+The LAN is a bridge in a namespace of its own, 10.0.0.0/24 and fd00::/64: client .9, a .1, b .2; the VIPs are
+.100 and ::100. Path 0 of the pair is the direct link, path 1 the LAN. Every wait is for an event, bounded by
+PATIENCE_S.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ipshare.core import dtype, lib
+from ipshare.engine.embedded import Control, launch
+from ipshare.lab import netns
+from ipshare.lab.netns import inside
+from tests.engine_lab import INNER, _packed, load, run
+
+PAIR, STATE = dtype("struct ips_ctl_pair"), dtype("struct ips_ctl_pair_state")
+SEEN, COMMAND = dtype("struct ips_ctl_pair_seen"), dtype("struct ips_ctl_pair_command")
+PATIENCE_S = 60.0
+VIPS = ("10.0.0.100", "fd00::100")
+T = TypeVar("T")
+_serial = itertools.count()
+
+
+def until(question: Callable[[], T | None]) -> T:
+    """The first answer that is true. Questions here are cheap and about what other processes do."""
+    end = time.monotonic() + PATIENCE_S
+    while not (answer := question()):
+        assert time.monotonic() < end, f"still not: {question}"
+    return answer
+
+
+class Half:
+    """An engine that is (to be) one half."""
+
+    def __init__(self, lab: PairLab, name: str, number: int) -> None:
+        self.name, self.number = lab.names[name], number
+        self.socket = lab.directory / f"{name}.sock"
+        self.epoch_file = lab.directory / f"{name}.epoch"
+        self.engine: launch.Engine | None = None
+        self.control = Control(self.socket)
+
+    def start(self) -> None:
+        self.engine = inside(self.name, lambda: launch.start(self.socket, workers=1))
+        for device in ("ips-out", "ips-in"):
+            run(self.name, f"ip link set {device} up")
+
+    def record(self, *, key: bytes = b"k" * 32, digest: int = 1, **values: int) -> Any:
+        peer = 3 - self.number
+        pair = np.zeros(1, PAIR)
+        p = pair[0]
+        p["key"] = np.frombuffer(key, np.uint8)
+        p["interval_ns"], p["misses"], p["config_digest"] = 10_000_000, 3, digest
+        p["node_id"], p["peer_id"], p["n_paths"], p["n_vips"] = self.number, peer, 2, 2
+        p["flags"] = lib.IPS_CTL_PAIR_PREFERRED if self.number == 1 else 0
+        for name, text in (
+            ("node", f"n{self.number}"),
+            ("peer", f"n{peer}"),
+            ("epoch_file", str(self.epoch_file)),
+        ):
+            p[name] = np.frombuffer(text.encode().ljust(len(p[name]), b"\0"), p[name].dtype)
+        for path, subnet in zip(p["paths"], ("10.9.0", "10.0.0"), strict=False):
+            path["local"], path["remote"] = _packed(f"{subnet}.{self.number}"), _packed(f"{subnet}.{peer}")
+            path["local_port"] = path["remote_port"] = 6081
+            path["family"] = 4
+        for vip, address in zip(p["vips"], VIPS, strict=False):
+            vip["address"], vip["family"] = _packed(address), 6 if ":" in address else 4
+            vip["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), vip["interface"].dtype)
+        for name, value in values.items():
+            p[name] = value
+        return pair
+
+    def join(self, **values: Any) -> None:
+        self.control._call(lib.IPS_CTL_PAIR_SET, self.record(**values).tobytes())
+        load(self.control, INNER)
+
+    def state(self) -> Any:
+        return self.control._call(lib.IPS_CTL_PAIR_STATE).one(STATE)
+
+    def is_in(self, *states: int) -> bool:
+        return int(self.state()["state"]) in states
+
+    def order(self, order: int, argument: int = 0) -> None:
+        record = np.zeros(1, COMMAND)
+        record[0]["order"], record[0]["argument"] = order, argument
+        self.control._call(lib.IPS_CTL_PAIR_COMMAND, record.tobytes())
+
+    def kill(self) -> None:
+        assert self.engine is not None
+        self.engine.process.kill()
+        self.engine.process.wait()
+
+    def stop(self) -> None:
+        self.control.close()
+        if self.engine is not None and self.engine.is_alive():
+            assert self.engine.terminate() == 0
+
+
+class PairLab:
+    """Namespaces and links; engines are started on demand and end with the lab."""
+
+    def __init__(self, directory: Path) -> None:
+        tag = f"{os.getpid()}x{next(_serial)}"
+        self.names = {node: f"pair-{node}-{tag}" for node in ("lan", "client", "a", "b")}
+        self.directory = directory
+        self._end = contextlib.ExitStack()
+
+    def __enter__(self) -> PairLab:
+        try:
+            self._build()
+        except BaseException:
+            self._end.close()
+            raise
+        self.a, self.b = Half(self, "a", 1), Half(self, "b", 2)
+        for half in (self.a, self.b):
+            self._end.callback(half.stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.close()
+
+    def _build(self) -> None:
+        for name in self.names.values():
+            netns.create(name)
+            self._end.callback(netns.delete, name)
+            run(name, "ip link set lo up")
+            run(name, "sysctl -qw net.ipv6.conf.default.accept_dad=0")
+        run(self.names["lan"], "ip link add br0 type bridge mcast_snooping 0")
+        run(self.names["lan"], "ip link set br0 up")
+        for node, host in (("client", 9), ("a", 1), ("b", 2)):
+            name = self.names[node]
+            run(name, f"ip link add lan0 type veth peer name to-{node} netns {self.names['lan']}")
+            run(self.names["lan"], f"ip link set to-{node} master br0 up")
+            run(name, f"ip address add 10.0.0.{host}/24 dev lan0")
+            run(name, f"ip address add fd00::{host}/64 dev lan0 nodad")
+            run(name, "ip link set lan0 up")
+        run(self.names["a"], f"ip link add direct type veth peer name direct netns {self.names['b']}")
+        for node, host in (("a", 1), ("b", 2)):
+            run(self.names[node], f"ip address add 10.9.0.{host}/24 dev direct")
+            run(self.names[node], "ip link set direct up")
+
+    def mac(self, node: str) -> str:
+        words = run(self.names[node], "ip -o link show lan0").split()
+        return words[words.index("link/ether") + 1]
+
+    def start(self, **values: Any) -> tuple[Half, Half]:
+        """Both engines, one active: (it, the other)."""
+        for half in (self.a, self.b):
+            half.start()
+            half.join(**values)
+        return self.one_active()
+
+    def one_active(self) -> tuple[Half, Half]:
+        def found() -> tuple[Half, Half] | None:
+            states = [int(half.state()["state"]) for half in (self.a, self.b)]
+            if states == [lib.IPS_PAIR_ACTIVE, lib.IPS_PAIR_STANDBY]:
+                return self.a, self.b
+            if states == [lib.IPS_PAIR_STANDBY, lib.IPS_PAIR_ACTIVE]:
+                return self.b, self.a
+            return None
+
+        return until(found)
+
+
+@contextlib.contextmanager
+def pair_lab(directory: Path) -> Iterator[PairLab]:
+    with PairLab(directory) as lab:
+        yield lab
