@@ -111,7 +111,7 @@ def test_random_schedules(seed: int, witness: bool, mode: int, preempt: int) -> 
 
 @pytest.mark.parametrize("depth_and_faults", (os.environ.get("IPSHARE_PAIR_MODEL", "7 2"),))
 def test_every_order_of_two_events(depth_and_faults: str) -> None:
-    """Not sanitized, so it goes deeper than test_native.py; IPSHARE_PAIR_MODEL="10 2" or "7 3" takes
+    """Not sanitized, so it goes deeper than test_native.py; IPSHARE_PAIR_MODEL="10 2" takes
     minutes."""
     program = sanitized.build("build/tests/pair_model") / "tests" / "pair_model"
     done = sanitized.run(program, *depth_and_faults.split(), timeout_s=3600)
