@@ -27,6 +27,8 @@ SUBSET = (
     "test_tables.py",
     "test_tables_errors.py",
     "test_worker.py",
+    "test_vip.py",
+    "test_pair_codec.py",
 )
 LEFT_OUT = ("truncated", "flipped", "chain", "thousands", "crowded", "test_view", "only_whole_echo_requests")
 
