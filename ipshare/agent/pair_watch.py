@@ -119,6 +119,11 @@ class PairWatch:
             self._follower.stop()
         self._follower, self.state, self._boot_id = None, None, ""
 
+    def forget(self) -> None:
+        """The engine was ended: nothing is followed or remembered."""
+        self.close()
+        self.memory.unlink(missing_ok=True)
+
     def _heard(self, follower: _Follower, state: PairState | None) -> None:
         if follower is not self._follower:
             return  # of an engine that is followed no more
