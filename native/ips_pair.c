@@ -287,6 +287,8 @@ const char *ips_pair_order(struct ips_pair *m, int command, uint64_t now_ns, str
 
 /* ---- the workers ------------------------------------------------------------------------------------- */
 
+int ips_pair_gate_at(uint64_t lease, uint64_t now_ns) { return ips_pair_gate(&lease, now_ns); }
+
 uint64_t ips_pair_slowest(struct ips_pair_workers *w, const uint64_t *progress, uint32_t n, uint64_t now_ns) {
   uint64_t slowest = now_ns;
   for (uint32_t i = 0; i < n && i < IPS_PAIR_WORKERS; i++) {

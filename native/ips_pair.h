@@ -57,6 +57,12 @@ static inline bool ips_pair_stalled(const struct ips_pair *m) {
 }
 static inline bool ips_pair_forwards(const struct ips_pair *m) { return m->now_ns < m->forward_until_ns; }
 
+/* For workers, once per batch and before they translate: OK or PAIR_NOT_ACTIVE. *lease: value of the latest
+ * IPS_PAIR_LEASE, stored by the pair thread; now_ns: their own look at the clock. */
+static inline int ips_pair_gate(const uint64_t *lease, uint64_t now_ns) {
+  return now_ns < __atomic_load_n(lease, __ATOMIC_ACQUIRE) ? IPS_OK : IPS_PAIR_NOT_ACTIVE;
+}
+
 struct ips_pair_action *ips_pair_emit(struct ips_pair_actions *out, int kind);
 
 /* ips_pair_decide.c */

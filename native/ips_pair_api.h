@@ -178,6 +178,7 @@ void ips_pair_persisted(struct ips_pair *m, uint64_t counter, bool ok, uint64_t 
 void ips_pair_witness(struct ips_pair *m, int answer, uint64_t counter, struct ips_pair_epoch highest,
                       uint64_t asked_ns, uint64_t now_ns, struct ips_pair_actions *out);
 
+int ips_pair_gate_at(uint64_t lease, uint64_t now_ns); /* what a worker does: OK or PAIR_NOT_ACTIVE (ips_pair_gate) */
 const char *ips_pair_state_name(int state); /* "active"; NULL out of range */
 int ips_pair_reasons(void);
 const char *ips_pair_reason(int reason);    /* a sentence */

@@ -54,7 +54,7 @@ static const char *broken; /* the first claim that did not hold */
 static uint64_t clock_of(const struct world *w, int i) {
   return (w->now * UNIT / 1000000) * (uint64_t)(1000000 + setup.rate[i]);
 }
-static bool forwards(const struct world *w, int i) { return w->n[i].up && clock_of(w, i) < w->n[i].lease; }
+static bool forwards(const struct world *w, int i) { return w->n[i].up && ips_pair_gate(&w->n[i].lease, clock_of(w, i)) == IPS_OK; }
 
 static struct ips_pair_config config_of(int i) {
   return (struct ips_pair_config){

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipshare.core import ffi, lib
+from ipshare.core import VERDICTS, ffi, lib
 
 MS = 1_000_000
 TICK, INTERVAL, DEAD, LEASE, HOLD = MS, 10 * MS, 30 * MS, 20 * MS, 100 * MS
 TTL, ASK = 300 * MS, 20 * MS
+GATE = {0: True, next(v.number for v in VERDICTS if v.name == "PAIR_NOT_ACTIVE"): False}
 STATES = {1: "initial", 2: "active", 3: "standby", 4: "inop"}
 
 
@@ -100,7 +101,7 @@ class Node:
 
     @property
     def forwards(self) -> bool:
-        return self.up and not self.is_frozen and self.clock() < self.lease
+        return self.up and not self.is_frozen and GATE[lib.ips_pair_gate_at(self.lease, self.clock())]
 
     def start(self) -> None:
         self.up, self.lease, self.inbox, self.boots = True, 0, [], self.boots + 1
