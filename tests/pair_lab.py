@@ -1,7 +1,8 @@
-"""Two halves of a redundant pair for tests of ipshare-engine: a, b and a client on one LAN, and a link between a and b.
+"""Two halves of a redundant pair for tests of the engine: a, b and a client on one LAN; a link from a to b.
 
-The LAN is a bridge in a namespace of its own, 10.0.0.0/24 and fd00::/64: client .9, a .1, b .2; the VIPs are .100 and
-::100. Path 0 of the pair is the direct link, path 1 the LAN. Every wait is for an event, bounded by PATIENCE_S.
+The LAN is a bridge in a namespace of its own, 10.0.0.0/24 and fd00::/64: client .9, a .1, b .2; the VIPs are
+.100 and ::100. Path 0 of the pair is the direct link, path 1 the LAN. Every wait is for an event, bounded by
+PATIENCE_S.
 """
 
 from __future__ import annotations
@@ -61,7 +62,11 @@ class Half:
         p["interval_ns"], p["misses"], p["config_digest"] = 10_000_000, 3, digest
         p["node_id"], p["peer_id"], p["n_paths"], p["n_vips"] = self.number, peer, 2, 2
         p["flags"] = lib.IPS_CTL_PAIR_PREFERRED if self.number == 1 else 0
-        for name, text in (("node", f"n{self.number}"), ("peer", f"n{peer}"), ("epoch_file", str(self.epoch_file))):
+        for name, text in (
+            ("node", f"n{self.number}"),
+            ("peer", f"n{peer}"),
+            ("epoch_file", str(self.epoch_file)),
+        ):
             p[name] = np.frombuffer(text.encode().ljust(len(p[name]), b"\0"), p[name].dtype)
         for path, subnet in zip(p["paths"], ("10.9.0", "10.0.0"), strict=False):
             path["local"], path["remote"] = _packed(f"{subnet}.{self.number}"), _packed(f"{subnet}.{peer}")

@@ -1,7 +1,7 @@
-"""A redundant pair as ipshare-engine runs it: real processes, links and disks (S2.2, S2.6, S3.2; LESSONS.md 22-29).
+"""A redundant pair as ipshare-engine runs it: processes, links, disks (S2.2, S2.6, S3.2; LESSONS.md 22-29).
 
-What the machine decides in each case is tested in tests/unit/test_pair*.py; here: that the thread around it hears,
-speaks, holds the lease, writes the epoch, and that the workers obey.
+What the machine decides in each case is tested in tests/unit/test_pair*.py; here: that the thread around it
+hears, speaks, holds the lease, writes the epoch, and that the workers obey.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ipshare.core import lib
 from ipshare.engine.embedded import Control, ControlError
 from ipshare.engine.packet_words import packet
 from ipshare.lab.netns import inside
-from tests.engine_lab import load, run
 from tests.engine_lab import INNER as TABLES
+from tests.engine_lab import load, run
 from tests.pair_lab import PAIR, SEEN, STATE, VIPS, Half, PairLab, pair_lab, until
 
 WORDS = packet("udp 198.51.100.1:1 > 198.18.1.9:2")
@@ -57,6 +57,11 @@ def ordered(half: Half) -> None:
     until(taken)
 
 
+def takes_over(half: Half) -> None:
+    until(lambda: half.is_in(ACTIVE))
+    until(lambda: verdict(half) == "OK")
+
+
 def epoch_on_disk(half: Half) -> int:
     return int(half.epoch_file.read_text().split()[3])
 
@@ -76,8 +81,7 @@ def test_a_killed_engine_is_replaced(lab: PairLab) -> None:
     epochs = [int(active.state()["epoch"])]
     for _ in range(3):
         active.kill()
-        until(lambda: standby.is_in(ACTIVE))
-        until(lambda: verdict(standby) == "OK")
+        takes_over(standby)
         epochs.append(int(standby.state()["epoch"]))
         assert epoch_on_disk(standby) >= epochs[-1]
         active.control.close()
@@ -113,7 +117,7 @@ def test_a_path_may_be_cut(lab: PairLab) -> None:
 
 
 def test_all_paths_cut_and_healed(lab: PairLab) -> None:
-    """Promises (b) and (c): both may be active while nothing connects them; a heal leaves one, of the higher epoch."""
+    """Promises (b) and (c): both may be active while nothing connects them; a heal leaves one."""
     active, standby = lab.start()
     for node in ("a", "b"):
         run(lab.names["lan"], f"ip link set to-{node} type bridge_slave isolated on")
@@ -203,7 +207,10 @@ def test_rubbish_from_the_peers_address(lab: PairLab) -> None:
             s.bind((f"10.9.0.{standby.number}", 6081))
             for length in [0, 1, 15, 16, 31, 32, 96, 97, 1400, 9000]:
                 for first in (0, 1, 2, 255):
-                    s.sendto(bytes([first] * (length > 0)) + source.randbytes(max(0, length - 1)), (f"10.9.0.{active.number}", 6081))
+                    s.sendto(
+                        bytes([first] * (length > 0)) + source.randbytes(max(0, length - 1)),
+                        (f"10.9.0.{active.number}", 6081),
+                    )
 
     inside(standby.name, shoot)
     until(lambda: int(active.state()["refused"]) >= before + 30)
@@ -218,7 +225,9 @@ def test_who_waits_is_told(lab: PairLab) -> None:
 
     def wait() -> None:
         with Control(standby.socket) as control:
-            told.append(int(control._call(lib.IPS_CTL_PAIR_WAIT, seen.tobytes(), timeout_s=60).one(STATE)["state"]))
+            told.append(
+                int(control._call(lib.IPS_CTL_PAIR_WAIT, seen.tobytes(), timeout_s=60).one(STATE)["state"])
+            )
 
     waiter = threading.Thread(target=wait)
     waiter.start()
