@@ -100,12 +100,14 @@ class Waiter:
         engine, end = self.engine, None if timeout_s is None else time.monotonic() + timeout_s
         with engine.moved:
             while True:
-                if self.ended or engine.is_gone:
+                if self.ended:
                     raise EngineGone("the engine closed the connection")
                 if engine.settings is None:
                     raise EngineError("no pair is set")
                 if engine.now.changes != seen:
                     return engine.now
+                if engine.is_gone:
+                    raise EngineGone("the engine closed the connection")
                 if not engine.moved.wait(None if end is None else max(0.0, end - time.monotonic())):
                     raise EngineSilent("nothing changed in time")
 

@@ -227,7 +227,7 @@ class Daemon:
         config = self.node.config or self.wanted
         self.guard.close()
         down = await self._change("down", "everything", str(caller), lambda: self.node.down(config))
-        self.pair.forget()
+        await self.pair.forget()
         asyncio.get_running_loop().call_later(0.05, self._stop.set)  # the answer goes out first
         return {
             "engine_stopped": down.engine_stopped,

@@ -23,6 +23,10 @@ from ipshare.errors import IpshareError
 log = logging.getLogger(__name__)
 
 
+LAST_WORDS_S = 2.0
+"""How long an engine that was ended may take to end its connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class PairChange:
     """One change of state, as log and hook get it. ``old`` "": nothing was told before."""
@@ -119,8 +123,10 @@ class PairWatch:
             self._follower.stop()
         self._follower, self.state, self._boot_id = None, None, ""
 
-    def forget(self) -> None:
-        """The engine was ended: nothing is followed or remembered."""
+    async def forget(self) -> None:
+        """The engine was ended: what it said last is told, then nothing is followed or remembered."""
+        if self._follower is not None:
+            await asyncio.to_thread(self._follower.join, LAST_WORDS_S)
         self.close()
         self.memory.unlink(missing_ok=True)
 
