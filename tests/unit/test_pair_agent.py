@@ -206,7 +206,7 @@ SAID = PairChange("standby", "active", "PEER_SILENT", "why", 7)
         (
             Told("before", 3, "active"),
             EMPTY,
-            PairChange("active", "initial", "NONE", "the engine was started again", 0),
+            PairChange("active", "initial", "NONE", "the engine began anew", 0),
         ),
     ],
     ids=["first", "late", "known", "next", "back meanwhile", "other run", "same", "died active"],
@@ -403,4 +403,4 @@ def test_memory_that_was_damaged_is_none(world: World, hook: HookLog) -> None:
 
     run(world, scenario)
     told = json.loads((world.directory / "run" / "pair.json").read_text())
-    assert (told["changes"], told["state"]) == (1, "standby")
+    assert (told["changes"], told["state"]) == (2, "standby")
