@@ -12,6 +12,15 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+FLOOR_S, JITTER_S, CLOCK_ERROR = 0.020, 0.004, 0.001
+"""What the engine allows for: the least dead time on this kind of machine, lateness of either node, both
+clocks' error. Source: native/rt/rt_times.c."""
+
+
+def lease_of(dead_s: float) -> float:
+    """The lease that a dead time leaves room for."""
+    return dead_s - 2 * JITTER_S - dead_s * CLOCK_ERROR
+
 
 class PairMode(StrEnum):
     """Who speaks (S3.2): the active by itself, or only when the standby asks."""
@@ -64,6 +73,16 @@ class Pair:
     @property
     def is_preferred(self) -> bool:
         return self.node_id == 1
+
+    @property
+    def dead_s(self) -> float:
+        """Silence after which the peer is taken for dead: as configured, but no less than FLOOR_S."""
+        return max(self.misses * self.interval_s, FLOOR_S)
+
+    @property
+    def lease_s(self) -> float:
+        """How long this node may forward after it last spoke."""
+        return lease_of(self.dead_s)
 
     @property
     def digest(self) -> int:

@@ -1,7 +1,7 @@
 """One half of a pair without network: all that an engine can be asked about its pair, moved by hand.
 
-States, reasons and waiting are those of the control socket (IPS_CTL_PAIR_*): ``changes`` counts from 0 at
-each set, a wait ends as soon as it differs from what was seen, at a clear, and with the engine. Orders act at
+States, reasons and waiting are those of the control socket (IPS_CTL_PAIR_*): ``changes`` goes up at each set
+and each change of state, a wait ends as soon as it differs from what was seen, at a clear, and with the engine. Orders act at
 once; the peer is what the test says it is.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from ipshare.core.pair import PAIR_REASONS
 from ipshare.engine.failures import EngineGone, EngineSilent
-from ipshare.engine.pairing import Order, PairSettings, PairState
+from ipshare.engine.pairing import Order, PairSettings, PairState, encode
 from ipshare.errors import EngineError, Refused
 
 NOW_NS = 10**12
@@ -61,8 +61,8 @@ class PairedMemory:
     # what an engine answers
     def set_pair(self, settings: PairSettings) -> None:
         with self.moved:
-            if settings != self.settings:
-                self.settings, self.now = settings, EMPTY
+            if self.settings is None or encode(settings) != encode(self.settings):
+                self.settings, self.now = settings, replace(EMPTY, changes=self.now.changes + 1)
                 self.sets += 1
                 self.moved.notify_all()
 
@@ -100,12 +100,14 @@ class Waiter:
         engine, end = self.engine, None if timeout_s is None else time.monotonic() + timeout_s
         with engine.moved:
             while True:
-                if self.ended or engine.is_gone:
+                if self.ended:
                     raise EngineGone("the engine closed the connection")
                 if engine.settings is None:
                     raise EngineError("no pair is set")
                 if engine.now.changes != seen:
                     return engine.now
+                if engine.is_gone:
+                    raise EngineGone("the engine closed the connection")
                 if not engine.moved.wait(None if end is None else max(0.0, end - time.monotonic())):
                     raise EngineSilent("nothing changed in time")
 

@@ -27,6 +27,7 @@ from ipshare.agent.audit import Audit
 from ipshare.agent.client import socket_path
 from ipshare.agent.confirm import remaining_s
 from ipshare.agent.guard import EngineGuard
+from ipshare.agent.pair_hooks import PairHooks
 from ipshare.agent.pair_watch import PairChange, PairWatch
 from ipshare.agent.prober import Prober
 from ipshare.agent.reconcile import Done, Reconciler
@@ -83,6 +84,7 @@ class Daemon:
         self.prober = Prober()
         self.guard = EngineGuard(self._engine_ended)
         self.pair = PairWatch(config.node.runtime_dir / "pair.json", self._pair_changed)
+        self.hooks = PairHooks(self._hook_ended)
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="work")
@@ -125,6 +127,7 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self.guard.close()
+            await self.hooks.close()
             self._worker.shutdown()
 
     async def _first_pass(self) -> tuple[Done, str]:
@@ -223,8 +226,8 @@ class Daemon:
             raise NoPrivilege("only root may take the node down")
         config = self.node.config or self.wanted
         self.guard.close()
-        self.pair.close()
         down = await self._change("down", "everything", str(caller), lambda: self.node.down(config))
+        await self.pair.forget()
         asyncio.get_running_loop().call_later(0.05, self._stop.set)  # the answer goes out first
         return {
             "engine_stopped": down.engine_stopped,
@@ -289,7 +292,13 @@ class Daemon:
         self.audit.record(
             who="engine", verb="pair", what=what, generation=self.generation, outcome=change.reason
         )
+        config = self.node.config or self.wanted
+        if config.pair is not None:
+            self.hooks.changed(config.pair, change)
         self._spawn(self._look_at_pair())
+
+    def _hook_ended(self, trouble: str) -> None:
+        self._note("hook", trouble)
 
     async def _look_at_pair(self) -> None:
         """What is wrong with the pair, as a note; and a watch that ended begins again."""

@@ -23,6 +23,12 @@ from ipshare.errors import IpshareError
 log = logging.getLogger(__name__)
 
 
+BEGAN = "NONE"
+"""The core's reason as long as nothing has changed since the pair was set."""
+LAST_WORDS_S = 2.0
+"""How long an engine that was ended may take to end its connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class PairChange:
     """One change of state, as log and hook get it. ``old`` "": nothing was told before."""
@@ -47,15 +53,15 @@ def change_between(told: Told, boot_id: str, now: PairState) -> PairChange | Non
     """What to tell after ``told``; None: nothing new. Pure.
 
     Of changes that were missed within one run of the engine the last one is told: its state is what counts,
-    and it is told even if it is the state told before (the peer was active in between). Another run began
-    in `initial`."""
+    and it is told even if it is the state told before (the peer was active in between). A half that began
+    anew (another run of the engine, another [pair]) is `initial`."""
     if told.boot_id == boot_id and told.changes == now.changes:
         return None
-    if now.changes:
+    if now.reason != BEGAN:
         return PairChange(now.old_state, now.state, now.reason, now.reason_text, now.epoch)
     if told.state in ("", now.state):
         return None
-    return PairChange(told.state, now.state, now.reason, "the engine was started again", now.epoch)
+    return PairChange(told.state, now.state, now.reason, "the engine began anew", now.epoch)
 
 
 class _Follower(threading.Thread):
@@ -118,6 +124,13 @@ class PairWatch:
         if self._follower is not None:
             self._follower.stop()
         self._follower, self.state, self._boot_id = None, None, ""
+
+    async def forget(self) -> None:
+        """The engine was ended: what it said last is told, then nothing is followed or remembered."""
+        if self._follower is not None:
+            await asyncio.to_thread(self._follower.join, LAST_WORDS_S)
+        self.close()
+        self.memory.unlink(missing_ok=True)
 
     def _heard(self, follower: _Follower, state: PairState | None) -> None:
         if follower is not self._follower:

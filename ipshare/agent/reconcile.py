@@ -1,10 +1,10 @@
 """reconcile: one node's configuration made real, and kept real: engine, pair, tables, copies, routes, in that
 order: a half of a pair must not translate before it knows that it is one.
 
-Everything blocking, in one thread at a time, and no clock but the injected one. Each step looks at what is
-there first, so a pass that was interrupted anywhere (or a second agent after a crash) is finished by the
-next pass. What a pass changed it takes back where a later step fails: tables by the engine's rollback,
-routes by their journal.
+Everything blocking, in one thread at a time, and no clock but the injected one (and the bound of a wait).
+Each step looks at what is there first, so a pass that was interrupted anywhere (or a second agent after a
+crash) is finished by the next pass. What a pass changed it takes back where a later step fails: tables by the
+engine's rollback, routes by their journal.
 
 ``DataPath`` and ``Routes`` are this module's view of the world; ipshare.agent.datapath implements them.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 
 Measured = Mapping[tuple[str, int], int]
 """(end point or distribution point, family of the path) -> bytes of the largest packet that passed."""
+
+
+HAND_OVER_S = 2.0
+"""How long a node that is taken down waits for its peer."""
 
 
 class DataPath(Protocol):
@@ -258,9 +263,8 @@ class Reconciler:
     def down(self, config: Config) -> Down:
         """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
         engine = self.attached(config)  # refused where it is not ours to end: before anything is undone
-        if isinstance(engine, Pairing) and config.pair is not None:  # the peer takes over before routes go
-            with contextlib.suppress(IpshareError):  # an engine that is ending has no part in a pair either
-                engine.pair_command("maintenance")
+        if isinstance(engine, Pairing) and config.pair is not None:
+            _hand_over(engine)  # before our routes go
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
         self.engine, self.config = None, None
@@ -384,6 +388,15 @@ class Reconciler:
                 "without traffic",
                 hint="ipshare down with the old file, then start the agent with the new one",
             )
+
+
+def _hand_over(engine: Pairing) -> None:
+    """To the peer, if it can take over. Whatever hinders it: the engine ends now."""
+    with contextlib.suppress(IpshareError), engine.watch_pair() as waiting:
+        engine.pair_command("maintenance")
+        state, end = engine.pair_state(), time.monotonic() + HAND_OVER_S
+        while state is not None and state.state == "active":
+            state = waiting.wait(state.changes, max(0.001, end - time.monotonic()))
 
 
 def _is_bare(config: Config, engine: Engine) -> bool:

@@ -15,9 +15,10 @@ from ipshare.config.resolve import readable
 from ipshare.config.site import Site
 from ipshare.config.units import bad_scope
 from ipshare.model import Address, contains, host_prefix
+from ipshare.model_pair import FLOOR_S, JITTER_S, lease_of
 
 MAX_PATHS, MAX_VIPS = 4, 16
-SHORTEST_S, LONGEST_S = 100e-6, 2.0
+SHORTEST_NS, LONGEST_NS = 100_000, 2_000_000_000
 ONE_PATH = (
     "one path between the nodes: when it fails, each takes the other for dead, and both are active as long "
     "as it is cut"
@@ -41,9 +42,22 @@ def _embedded(check: Check) -> Check:
 
 
 def times(site: Site, pair: schema.Pair) -> Iterator[Finding]:
-    if not SHORTEST_S <= pair.interval <= LONGEST_S:
+    if not SHORTEST_NS <= round(pair.interval * 1e9) <= LONGEST_NS:
         message = f"interval {pair.interval:g} s is not between 100us and 2s"
         yield Finding((*pair._path, "interval"), message, 'write for example "10ms"')
+        return
+    dead_s = pair.misses * pair.interval
+    lease_s, need_s = lease_of(max(dead_s, FLOOR_S)), pair.interval + JITTER_S + min(1e-3, pair.interval / 2)
+    if lease_s <= need_s:
+        message = (
+            f"a heartbeat may come {need_s * 1e3:.1f} ms after the one before, and the lease is "
+            f"{lease_s * 1e3:.1f} ms: a node would stop in between"
+        )
+        yield Finding((*pair._path, "misses"), message, "allow more misses, or another interval")
+    elif dead_s < FLOOR_S:
+        message = f"{pair.misses} misses take {dead_s * 1e3:g} ms: the peer is given {FLOOR_S * 1e3:g} ms"
+        hint = f"pauses of some ms are normal; {FLOOR_S * 1e3:g} ms and more are taken as they are"
+        yield Finding((*pair._path, "interval"), message, hint, is_warning=True)
 
 
 def hook(site: Site, pair: schema.Pair) -> Iterator[Finding]:

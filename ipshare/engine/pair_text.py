@@ -85,8 +85,8 @@ def lines(state: PairState, pair: Pair) -> list[str]:
 
 def change_line(state: PairState) -> str:
     """One change, for ``pair status --watch``."""
-    if not state.changes:
-        return f"{state.state}: the engine was started again, or got another [pair]"
+    if state.reason == "NONE":
+        return f"{state.state}: the engine began anew"
     return f"{state.old_state} -> {state.state}: {state.reason_text} (epoch {state.epoch})"
 
 

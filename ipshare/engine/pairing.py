@@ -49,7 +49,7 @@ class PairSettings:
 class PairState:
     """Where this half of the pair is. Times: CLOCK_BOOTTIME in ns; 0: never, or none.
 
-    ``changes``: since the pair was set. ``forward_until_ns``: the lease. ``paths_up``: numbers, from 0, of
+    ``changes``: in this run of the engine. ``forward_until_ns``: the lease. ``paths_up``: numbers, from 0, of
     paths on which the peer was heard within the dead time. ``links_down``: numbers of VIPs whose interface is
     down or gone. ``notes``: names of enum ips_ctl_pair_note.
     """

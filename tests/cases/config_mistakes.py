@@ -726,6 +726,7 @@ interface = "eth1"
 PAIR_MISTAKES = [
     M('key_file = "pair.key"\n', "", "pair", "key 'key_file' is missing"),
     M('interval = "20ms"', 'interval = "20us" #!', "pair.interval", "not between 100us and 2s"),
+    M('interval = "20ms"', "misses = 2 #!", "pair.misses", "a node would stop in between", "more misses"),
     M('interval = "20ms"', "interval = 20 #!", "pair.interval", "a string with a unit"),
     M('interval = "20ms"', 'interval = "20ms"\nmisses = 1 #!', "pair.misses", "at least 2, not 1"),
     M('interval = "20ms"', 'interval = "20ms"\nmode = "ask" #!', "pair.mode", "not one of heartbeat, query"),

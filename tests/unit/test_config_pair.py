@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from ipshare.agent.codec import decode, encode
-from ipshare.config import load_text
+from ipshare.config import check_text, load_text
 from ipshare.model import Pair
+from ipshare.model_pair import FLOOR_S, JITTER_S, lease_of
+from ipshare.pair.timing import Timing, problems
 from tests.cases.config_mistakes import GOOD_PAIR
 
 
@@ -61,6 +63,24 @@ def test_what_has_to_be_equal_is_in_the_digest(change: tuple[str, str]) -> None:
 @pytest.mark.parametrize("change", [('"eth1"', '"eth7"'), ('"pair.key"', '"other.key"')], ids=str)
 def test_what_may_differ_is_not(change: tuple[str, str]) -> None:
     assert half("n1", change).digest == half("n2").digest
+
+
+@pytest.mark.parametrize("misses", [2, 3, 4, 10, 100])
+@pytest.mark.parametrize("interval_us", [100, 500, 1000, 5000, 7000, 10000, 13000, 14000, 50000, 2000000])
+def test_times_are_refused_where_the_core_refuses_them(interval_us: int, misses: int) -> None:
+    """The engine makes these durations of interval and misses (native/rt/rt_times.c); the core has the claims."""
+    text = GOOD_PAIR.replace('"20ms"', f'"{interval_us}us"\nmisses = {misses}')
+    report, interval_s = check_text(text), interval_us / 1e6
+    dead_s = max(misses * interval_s, FLOOR_S)
+    lease_s = lease_of(dead_s)
+    made = Timing(
+        interval_s=interval_s, dead_s=dead_s, lease_s=lease_s, tick_s=min(interval_s / 2, 1e-3), jitter_s=JITTER_S,
+        floor_s=FLOOR_S, late_s=lease_s / 2, stall_s=lease_s, hold_s=max(3 * dead_s, 1.0), preempt_hold_s=10.0,
+        losses=misses, clock_ppm=500,
+    )  # fmt: skip
+    assert (not report.problems) == (not problems(made)), problems(made)
+    if report.config is not None and report.config.pair is not None:
+        assert (report.config.pair.dead_s, report.config.pair.lease_s) == pytest.approx((dead_s, lease_s))
 
 
 def test_without_the_table_there_is_no_pair() -> None:

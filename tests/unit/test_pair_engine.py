@@ -177,7 +177,7 @@ class Served:
                         peer, request
                     )
                 except Refused:
-                    refusal(lib.IPS_CTL_BAD_ARGUMENT)(peer, request)
+                    refusal(lib.IPS_CTL_REFUSED)(peer, request)
                 except (EngineGone, OSError):
                     return
                 except EngineError:
@@ -226,7 +226,7 @@ def test_each_call_is_its_operation(served: Served, path: Path) -> None:
         assert caught.value.status == lib.IPS_CTL_NO_PAIR
         control.set_pair(SETTINGS)
         served.half.move("standby", "PEER_HEARD")
-        assert (control.pair_state().state, control.pair_state().changes) == ("standby", 1)
+        assert (control.pair_state().state, control.pair_state().changes) == ("standby", 2)
         for order in ORDERS:
             served.half.say(peer_state="standby")
             control.pair_command(order)
@@ -244,13 +244,13 @@ def test_a_wait_returns_what_was_missed_at_once_and_the_next_change_when_it_come
     with Control(path) as control:
         control.set_pair(SETTINGS)
         served.half.move("standby", "PEER_HEARD")
-        assert control.wait_pair(0).state == "standby"
+        assert control.wait_pair(1).state == "standby"
         with pytest.raises(EngineSilent):
-            control.wait_pair(1, timeout_s=0.01)
+            control.wait_pair(2, timeout_s=0.01)
         heard: list[str] = []
-        waiting = threading.Thread(target=lambda: heard.append(control.wait_pair(1).state))
+        waiting = threading.Thread(target=lambda: heard.append(control.wait_pair(2).state))
         waiting.start()
-        assert control.pair_state().changes == 1, "a wait keeps nobody else out"
+        assert control.pair_state().changes == 2, "a wait keeps nobody else out"
         served.half.move("active", "PEER_SILENT")
         waiting.join(10)
         assert heard == ["active"]
@@ -264,7 +264,7 @@ def test_a_wait_is_ended_by_another_thread(served: Served, path: Path) -> None:
 
             def wait() -> None:
                 try:
-                    waiter.wait(0)
+                    waiter.wait(1)
                 except EngineGone as error:
                     ended.append(error)
 
@@ -313,12 +313,12 @@ def test_asyncio_waits_and_hangs_up_when_cancelled(served: Served, path: Path) -
     async def scenario() -> None:
         async with AsyncControl(path) as control:
             await control.set_pair(SETTINGS)
-            waiting = asyncio.create_task(control.wait_pair(0))
+            waiting = asyncio.create_task(control.wait_pair(1))
             served.half.move("active", "ORDERED")
             assert (await asyncio.wait_for(waiting, 10)).state == "active"
             await control.pair_command("maintenance")
             assert (await control.pair_state()).state == "inop"
-            cancelled = asyncio.create_task(control.wait_pair(2))
+            cancelled = asyncio.create_task(control.wait_pair(3))
             await asyncio.sleep(0)
             cancelled.cancel()
             await asyncio.gather(cancelled, return_exceptions=True)

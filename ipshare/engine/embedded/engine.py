@@ -141,7 +141,7 @@ class EmbeddedEngine:
         try:
             self.control.pair_command(order)
         except ControlError as error:
-            if error.status in (lib.IPS_CTL_NO_PAIR, lib.IPS_CTL_BAD_ARGUMENT):
+            if error.status in (lib.IPS_CTL_NO_PAIR, lib.IPS_CTL_REFUSED):
                 raise Refused(error.message, hint="see `ipshare pair status`") from error
             raise
 
