@@ -1,7 +1,7 @@
 /* ips_bench_sessions.c: the loops that `ipshare bench` times about sessions and port-translating NAT.
  *
- * Processor time of this thread, as in ips_bench.c. Flows are numbered; their addresses and ports are made of the
- * number, so that nothing but the table is measured.
+ * Processor time of this thread, as in ips_bench.c. Flows are numbered; their addresses and ports are made
+ * of the number, so that nothing but the table is measured.
  */
 #include "ips_napt_api.h"
 #include "ips_core.h"
@@ -29,7 +29,8 @@ int ips_bench_sessions(struct ips_sessions *t, uint32_t n, uint32_t rounds, uint
   uint64_t begin = cpu_ns();
   for (uint32_t i = 0; i < n; i++) {
     struct ips_flow f = flow_number(i);
-    if (ips_session_see(t, 0, &f, 0, 0, 64, NULL, now) || ips_session_see(t, 0, &f, 0, 0, 64, NULL, now)) return -1;
+    if (ips_session_see(t, 0, &f, 0, 0, 64, NULL, now) || ips_session_see(t, 0, &f, 0, 0, 64, NULL, now))
+      return -1;
   }
   out[0] = cpu_ns() - begin;
   begin = cpu_ns();
@@ -63,7 +64,8 @@ uint64_t ips_bench_napt(struct ips_napt *n, const uint8_t *packets, uint32_t str
       for (uint32_t i = 0; i < m; i++)
         memcpy(work + (size_t)i * PLACE, packets + (size_t)(first + i) * stride, lengths[first + i]);
       for (uint32_t i = 0; i < m; i++) {
-        struct ips_pkt p = {.data = work + (size_t)i * PLACE, .len = lengths[first + i], .total_len = lengths[first + i]};
+        struct ips_pkt p = {
+            .data = work + (size_t)i * PLACE, .len = lengths[first + i], .total_len = lengths[first + i]};
         __asm__ volatile("" : : "r"(&p) : "memory"); /* made in memory, with the core and without */
         if (!copy_only) sum += (uint64_t)ips_napt_out(n, &p, 0, now_ns);
       }

@@ -42,10 +42,12 @@ static inline uint32_t ips_chain_begin(const struct ips_chain *c) {
   while ((seq = ips_get(c->seq)) & 1) ips_relax();
   return seq;
 }
-static inline bool ips_chain_is_still(const struct ips_chain *c, uint32_t seq) { return ips_get(c->seq) == seq; }
+static inline bool ips_chain_is_still(const struct ips_chain *c, uint32_t seq) {
+  return ips_get(c->seq) == seq;
+}
 
-/* Free nodes: a stack for each of 16 workers, and the nodes that were never used. A node's index lies, while it
- * is free, in the 32-bit word at `link` of the node below it in the stack. */
+/* Free nodes: a stack for each of 16 workers, and the nodes that were never used. A node's index lies, while
+ * it is free, in the 32-bit word at `link` of the node below it in the stack. */
 struct ips_stacks {
   struct { uint64_t top; uint8_t pad[56]; } shard[IPS_SHARDS]; /* tag << 32 | index */
   uint32_t fresh, capacity;
@@ -53,7 +55,8 @@ struct ips_stacks {
   size_t stride, link;
 };
 
-static inline void ips_stacks_init(struct ips_stacks *s, void *nodes, uint32_t n, size_t stride, size_t link) {
+static inline void ips_stacks_init(struct ips_stacks *s, void *nodes, uint32_t n, size_t stride,
+                                   size_t link) {
   *s = (struct ips_stacks){.capacity = n, .nodes = nodes, .stride = stride, .link = link};
   for (unsigned i = 0; i < IPS_SHARDS; i++) s->shard[i].top = IPS_NONE;
 }

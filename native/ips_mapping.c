@@ -23,7 +23,7 @@ static struct ips_chain *chain_out(const struct ips_mappings *m, struct ips_oute
 
 bool ips_mappings_init(struct ips_mappings *m, uint32_t capacity, uint64_t seed, struct ips_addresses *a) {
   uint32_t chains = 1;
-  while (chains < capacity / 2) chains *= 2;
+  while (chains <= capacity / 4) chains *= 2;
   *m = (struct ips_mappings){.mask = chains - 1, .capacity = capacity, .seed = seed, .addresses = a};
   m->nodes = ips_memory_new(capacity * sizeof *m->nodes);
   m->in = ips_memory_new(chains * sizeof *m->in);
@@ -77,8 +77,9 @@ static struct ips_outer_end end_of(const struct ips_mapping *x) {
 
 /* ---- taking ---- */
 
-/* Paired pooling (RFC 4787 REQ-2): where an inside address begins to search does not depend on anything else, so
- * it stays at one public address while that has ports; without a secret, so that both nodes of a pair agree. */
+/* Paired pooling (RFC 4787 REQ-2): where an inside address begins to search does not depend on anything
+ * else, so it stays at one public address while that has ports; without a secret, so that both nodes of a
+ * pair agree. */
 static uint32_t preferred(const struct ips_inner *k, uint32_t n) {
   uint64_t h = ips_mix(ips_mix(k->rest >> 16 & 0xffff, k->address[0]), k->address[1]);
   return (uint32_t)((h >> 32) * n >> 32);
@@ -200,7 +201,8 @@ bool ips_mapping_from_outside(const struct ips_mappings *m, struct ips_outer_end
       uint64_t rest = ips_get(x->inner.rest);
       found = ips_get(x->number) == end.number && port_of(rest) == end.port && proto_of(rest) == proto;
       if (found)
-        *out = (struct ips_inner){{ips_get(x->inner.address[0]), ips_get(x->inner.address[1])}, rest & KEY_BITS};
+        *out =
+            (struct ips_inner){{ips_get(x->inner.address[0]), ips_get(x->inner.address[1])}, rest & KEY_BITS};
     }
     if (ips_chain_is_still(c, seq)) return found;
   }

@@ -1,4 +1,5 @@
-/* ips_napt.c: pools, insides, and the way of a packet through port-translating NAT (contract in ips_napt_api.h). */
+/* ips_napt.c: pools, insides, and the way of a packet through port-translating NAT (contract in
+ * ips_napt_api.h). */
 #include "ips_napt.h"
 #include "ips_frag.h"
 #include "ips_icmp.h"
@@ -11,9 +12,11 @@ static void next_address(unsigned family, uint8_t *address) {
   for (int i = (family == 4 ? 4 : 16) - 1; i >= 0 && ++address[i] == 0; i--) {}
 }
 
-static bool add_address(struct ips_napt *n, const struct ips_napt_pool_rec *r, const uint8_t *address, uint32_t *number) {
+static bool add_address(struct ips_napt *n, const struct ips_napt_pool_rec *r, const uint8_t *address,
+                        uint32_t *number) {
   struct ips_mappings *m = &n->sessions->mappings;
-  if (ips_addresses_find(&n->sessions->addresses, r->family, address) != IPS_NONE) return false; /* pools overlap */
+  if (ips_addresses_find(&n->sessions->addresses, r->family, address) != IPS_NONE)
+    return false; /* pools overlap */
   *number = ips_addresses_add(&n->sessions->addresses, r->family, address);
   struct ips_port_set *s = *number == IPS_NONE ? NULL : ips_memory_new(sizeof *s);
   if (!s) return false;
@@ -73,7 +76,8 @@ static struct ips_napt_inside inside_of(const struct ips_napt_inside_rec *r) {
 static bool add_inside(struct ips_napt *n, const struct ips_napt_inside_rec *r) {
   if ((r->family != 4 && r->family != 6) || r->prefix_len > (r->family == 4 ? 32 : 128)) return false;
   struct ips_napt_inside x = inside_of(r);
-  while (x.group < n->n_groups && (n->groups[x.group].realm != r->realm || n->groups[x.group].family != r->family))
+  while (x.group < n->n_groups &&
+         (n->groups[x.group].realm != r->realm || n->groups[x.group].family != r->family))
     x.group++;
   if (x.group == n->n_groups || (x.hi & ~x.mask_hi) || (x.lo & ~x.mask_lo)) return false;
   uint32_t at = n->n_insides++;
@@ -82,8 +86,10 @@ static bool add_inside(struct ips_napt *n, const struct ips_napt_inside_rec *r) 
   return true;
 }
 
-struct ips_napt *ips_napt_new(struct ips_sessions *s, struct ips_frag_table *frags, const struct ips_napt_config *c) {
-  if (c->n_pools > IPS_NAPT_POOLS || c->n_insides > IPS_NAPT_INSIDES || c->filtering > IPS_FILTER_ADDRESS_AND_PORT)
+struct ips_napt *ips_napt_new(struct ips_sessions *s, struct ips_frag_table *frags,
+                              const struct ips_napt_config *c) {
+  if (c->n_pools > IPS_NAPT_POOLS || c->n_insides > IPS_NAPT_INSIDES ||
+      c->filtering > IPS_FILTER_ADDRESS_AND_PORT)
     return NULL;
   struct ips_napt *n = calloc(1, sizeof *n);
   if (!n) return NULL;
@@ -103,14 +109,16 @@ void ips_napt_set_emit(struct ips_napt *n, uint32_t worker, ips_emit_fn emit, vo
   n->emit[worker].arg = arg;
 }
 
-const struct ips_napt_group *ips_napt_group(const struct ips_napt *n, unsigned family, const uint8_t *address) {
+const struct ips_napt_group *ips_napt_group(const struct ips_napt *n, unsigned family,
+                                            const uint8_t *address) {
   uint64_t hi = (uint64_t)ips_be32(ips_ld32(address)) << 32, lo = 0;
   if (family == 6) {
     hi = ips_be64(ips_ld64(address));
     lo = ips_be64(ips_ld64(address + 8));
   }
   for (const struct ips_napt_inside *x = n->insides; x < n->insides + n->n_insides; x++)
-    if (x->family == family && (hi & x->mask_hi) == x->hi && (lo & x->mask_lo) == x->lo) return &n->groups[x->group];
+    if (x->family == family && (hi & x->mask_hi) == x->hi && (lo & x->mask_lo) == x->lo)
+      return &n->groups[x->group];
   return NULL;
 }
 

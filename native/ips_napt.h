@@ -1,7 +1,7 @@
 /* ips_napt.h: port-translating NAT inside: from a packet's ends to a decision, from a decision to bytes.
  *
- * A packet passes: parse -> ends (ports, for fragments from the fragment table) -> decide (session, mapping: what
- * the ends become) -> write. Errors go another way: the packet that they quote decides.
+ * A packet passes: parse -> ends (ports, for fragments from the fragment table) -> decide (session, mapping:
+ * what the ends become) -> write. Errors go another way: the packet that they quote decides.
  */
 #ifndef IPS_NAPT_H
 #define IPS_NAPT_H
@@ -11,7 +11,11 @@
 
 enum { IPS_NAPT_POOLS = 64, IPS_NAPT_INSIDES = 256, IPS_NAPT_WORKERS = 64 };
 
-struct ips_napt_group { uint16_t realm; uint8_t family; uint32_t first, n; }; /* ranges[first ..] of one realm, family */
+struct ips_napt_group {
+  uint16_t realm;
+  uint8_t family;
+  uint32_t first, n;
+}; /* ranges[first ..] of one realm, family */
 struct ips_napt_inside { uint64_t hi, lo, mask_hi, mask_lo; uint8_t family, prefix_len; uint32_t group; };
 
 struct ips_napt {
@@ -42,7 +46,8 @@ struct ips_turn {
 struct ips_carried { uint8_t tcp_flags; bool opens; uint32_t bytes, worker; uint64_t now_ns; };
 
 /* The group whose inside the address is in; NULL: none. */
-const struct ips_napt_group *ips_napt_group(const struct ips_napt *n, unsigned family, const uint8_t *address);
+const struct ips_napt_group *ips_napt_group(const struct ips_napt *n, unsigned family,
+                                            const uint8_t *address);
 /* The number of a pool address; NONE: it is none. */
 uint32_t ips_napt_number(const struct ips_napt *n, unsigned family, const uint8_t *address);
 
@@ -50,14 +55,16 @@ uint32_t ips_napt_number(const struct ips_napt *n, unsigned family, const uint8_
 int ips_napt_decide_out(struct ips_napt *n, const struct ips_ends *e, const struct ips_napt_group *g,
                         const struct ips_carried *c, struct ips_turn *turn);
 /* number: of e->dst. */
-int ips_napt_decide_in(struct ips_napt *n, const struct ips_ends *e, uint32_t number, const struct ips_carried *c,
-                       struct ips_turn *turn);
+int ips_napt_decide_in(struct ips_napt *n, const struct ips_ends *e, uint32_t number,
+                       const struct ips_carried *c, struct ips_turn *turn);
 /* The flow of the mapping at (number, e->dst_port), towards e->src. False: no mapping. */
-bool ips_napt_flow_in(const struct ips_napt *n, const struct ips_ends *e, uint32_t number, struct ips_flow *flow);
+bool ips_napt_flow_in(const struct ips_napt *n, const struct ips_ends *e, uint32_t number,
+                      struct ips_flow *flow);
 
 /* ---- ips_napt_write.c ---- */
 void ips_napt_write(struct ips_pkt *p, const struct ips_view *v, const struct ips_turn *turn);
-/* Where a protocol keeps its checksum, 0: none that is known; *zero: 0 says "none"; *pseudo: addresses are in it. */
+/* Where a protocol keeps its checksum, 0: none that is known; *zero: 0 says "none"; *pseudo: addresses are
+ * in it. */
 unsigned ips_napt_sum_at(unsigned family, unsigned proto, bool *zero, bool *pseudo);
 
 /* ---- ips_napt_error.c ---- */

@@ -1,9 +1,10 @@
 /* ips_napt_error.c: ICMP errors follow the session of the packet that they quote (RFC 5508 4).
  *
- * From outside: the quoted source is a public end of ours; its mapping and the quoted destination must make a session.
- * From inside: the quoted destination is the inside end; the error leaves with the session's public
- * address, whoever inside made it (REQ-5). One that leaves to a public address of ours goes back inside, both
- * turned (REQ-7). No error opens, keeps or ends a session. The quote may be cut anywhere behind its ports.
+ * From outside: the quoted source is a public end of ours; its mapping and the quoted destination must make
+ * a session. From inside: the quoted destination is the inside end; the error leaves with the session's
+ * public address, whoever inside made it (REQ-5). One that leaves to a public address of ours goes back
+ * inside, both turned (REQ-7). No error opens, keeps or ends a session. The quote may be cut anywhere behind
+ * its ports.
  */
 #include "ips_napt.h"
 #include "ips_rewrite.h"
@@ -23,8 +24,9 @@ static int read_quote(const struct ips_pkt *p, const struct ips_view *v, bool re
   const uint8_t *ip = p->data + start;
   if (start + header > end || ip[0] >> 4 != v->family) return IPS_BAD_QUOTE;
   struct ips_view inner = {.proto = ip[9], .l4 = (uint16_t)((ip[0] & 15) * 4)};
-  if (v->family == 4 ? (ip[0] & 15) < 5 || (ips_be16(ips_ld16(ip + 6)) & 0x1fff)
-                     : ips_parse_extensions(ip, end - start, &inner) || inner.fragment_at || inner.routing_active)
+  if (v->family == 4
+          ? (ip[0] & 15) < 5 || (ips_be16(ips_ld16(ip + 6)) & 0x1fff)
+          : ips_parse_extensions(ip, end - start, &inner) || inner.fragment_at || inner.routing_active)
     return IPS_BAD_QUOTE;
   int class = ips_port_class(inner.proto);
   uint32_t need = class == 2 ? 8 : class >= 0 || inner.proto == IPS_PROTO_SCTP ? 4 : 0;
@@ -36,7 +38,8 @@ static int read_quote(const struct ips_pkt *p, const struct ips_view *v, bool re
   ips_copy_address(q->ends.src, v->family, ips_field_at(ip, v->family, IPS_SRC));
   ips_copy_address(q->ends.dst, v->family, ips_field_at(ip, v->family, IPS_DST));
   if (class == 2) {
-    if (inner.proto != (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6) || !is_echo(v->family, l4[0], reply))
+    if (inner.proto != (v->family == 4 ? IPS_PROTO_ICMP : IPS_PROTO_ICMP6) ||
+        !is_echo(v->family, l4[0], reply))
       return IPS_NO_SESSION;
     q->ends.src_port = q->ends.dst_port = ips_be16(ips_ld16(l4 + 4));
   } else if (need) {
@@ -56,7 +59,8 @@ static uint16_t change_quote(uint8_t *data, const struct quote *q, enum ips_fiel
                              uint16_t port) {
   unsigned family = q->ends.family, proto = q->ends.proto;
   uint8_t *ip = data + q->ip, *l4 = data + q->l4;
-  uint16_t before = ips_ld16(ip + 10), delta = ips_address_delta(ips_field_at(ip, family, f), family, address);
+  uint16_t before = ips_ld16(ip + 10),
+           delta = ips_address_delta(ips_field_at(ip, family, f), family, address);
   uint16_t total = delta, ports = 0;
   ips_replace_address(ip, family, f, address, delta);
   if (family == 4) total = ips_csum_join(total, ips_csum_delta16(before, ips_ld16(ip + 10)));
@@ -71,12 +75,14 @@ static uint16_t change_quote(uint8_t *data, const struct quote *q, enum ips_fiel
   unsigned sum_at = ips_napt_sum_at(family, proto, &zero, &pseudo);
   if (!sum_at || q->l4 + sum_at + 2 > q->end) return total;
   before = ips_ld16(l4 + sum_at);
-  ips_st16(l4 + sum_at, ips_csum_mend_as(IPS_CSUM_FULL, zero, before, ips_csum_join(pseudo ? delta : 0, ports)));
+  ips_st16(l4 + sum_at,
+           ips_csum_mend_as(IPS_CSUM_FULL, zero, before, ips_csum_join(pseudo ? delta : 0, ports)));
   return ips_csum_join(total, ips_csum_delta16(before, ips_ld16(l4 + sum_at)));
 }
 
 /* turn: as of a packet that goes the way of the error: its source is the quote's destination. */
-static void write_error(struct ips_pkt *p, const struct ips_view *v, const struct quote *q, const struct ips_turn *turn) {
+static void write_error(struct ips_pkt *p, const struct ips_view *v, const struct quote *q,
+                        const struct ips_turn *turn) {
   uint16_t inside = 0, outside = 0;
   for (enum ips_field f = IPS_SRC; f <= IPS_DST; f++) {
     if (!(f == IPS_SRC ? turn->src : turn->dst)) continue;
@@ -132,8 +138,11 @@ int ips_napt_error_out(struct ips_napt *n, struct ips_pkt *p, const struct ips_v
   const uint8_t *to = ips_field_at(p->data, v->family, IPS_DST);
   if (memcmp(to, q.ends.src, v->family == 4 ? 4 : 16)) return IPS_BAD_QUOTE;
   bool echo = ips_port_class(q.ends.proto) == 2;
-  struct ips_flow f = {.src_port = q.ends.dst_port, .dst_port = echo ? 0 : q.ends.src_port, .family = v->family,
-                       .proto = q.ends.proto, .realm = g->realm};
+  struct ips_flow f = {.src_port = q.ends.dst_port,
+                       .dst_port = echo ? 0 : q.ends.src_port,
+                       .family = v->family,
+                       .proto = q.ends.proto,
+                       .realm = g->realm};
   memcpy(f.src, q.ends.dst, 16);
   memcpy(f.dst, q.ends.src, 16);
   if (!has_session(n, &f, &found)) return IPS_NO_SESSION;
@@ -141,7 +150,8 @@ int ips_napt_error_out(struct ips_napt *n, struct ips_pkt *p, const struct ips_v
   ips_address_copy(&n->sessions->addresses, found.number, turn.src_address);
   turn.src_port = ips_port_class(q.ends.proto) < 0 ? q.ends.dst_port : found.mapped_port;
   uint32_t number = ips_napt_number(n, v->family, q.ends.src);
-  if (number != IPS_NONE && (verdict = turn_in(n, &q, number, turn.src_address, turn.src_port, &turn))) return verdict;
+  if (number != IPS_NONE && (verdict = turn_in(n, &q, number, turn.src_address, turn.src_port, &turn)))
+    return verdict;
   write_error(p, v, &q, &turn);
   return number == IPS_NONE ? IPS_OK : IPS_HAIRPINNED;
 }

@@ -1,7 +1,7 @@
 /* ips_napt_flow.c: which session a packet belongs to, and what its ends become.
  *
- * From inside: the flow is the key; a new one takes a mapping, which gives it its public end. From outside: the
- * public end finds the mapping, mapping and sender make the flow. A session begun from outside
+ * From inside: the flow is the key; a new one takes a mapping, which gives it its public end. From outside:
+ * the public end finds the mapping, mapping and sender make the flow. A session begun from outside
  * (endpoint-independent filtering) is kept under the same key, so that there is never a second one of it.
  */
 #include "ips_napt.h"
@@ -18,7 +18,9 @@ static struct ips_flow flow_out(const struct ips_ends *e, uint16_t realm) {
 }
 
 static bool may_open(const struct ips_ends *e, const struct ips_carried *c) {
-  if (e->proto == IPS_PROTO_TCP && (c->tcp_flags & (IPS_TCP_FIN | IPS_TCP_SYN | IPS_TCP_RST | IPS_TCP_ACK)) != IPS_TCP_SYN) return false;
+  if (e->proto == IPS_PROTO_TCP &&
+      (c->tcp_flags & (IPS_TCP_FIN | IPS_TCP_SYN | IPS_TCP_RST | IPS_TCP_ACK)) != IPS_TCP_SYN)
+    return false;
   return c->opens;
 }
 
@@ -30,9 +32,12 @@ static void public_source(const struct ips_napt *n, uint32_t number, uint16_t po
 }
 
 /* A new flow of the inside; its mapping has been taken where the verdict is OK. */
-static int open_session(struct ips_napt *n, const struct ips_place *p, struct ips_outer_end end, uint16_t flags,
-                        const struct ips_carried *c) {
-  struct ips_opening o = {.kind = IPS_SESSION_NAPT, .state = IPS_STATE_OPENING, .flags = flags, .port = end.port,
+static int open_session(struct ips_napt *n, const struct ips_place *p, struct ips_outer_end end,
+                        uint16_t flags, const struct ips_carried *c) {
+  struct ips_opening o = {.kind = IPS_SESSION_NAPT,
+                          .state = IPS_STATE_OPENING,
+                          .flags = flags,
+                          .port = end.port,
                           .number = end.number};
   return ips_session_open(n->sessions, c->worker, p, &o, c->bytes, c->now_ns);
 }
@@ -67,7 +72,8 @@ int ips_napt_decide_out(struct ips_napt *n, const struct ips_ends *e, const stru
   return IPS_NO_SESSION;
 }
 
-bool ips_napt_flow_in(const struct ips_napt *n, const struct ips_ends *e, uint32_t number, struct ips_flow *flow) {
+bool ips_napt_flow_in(const struct ips_napt *n, const struct ips_ends *e, uint32_t number,
+                      struct ips_flow *flow) {
   struct ips_inner inner;
   struct ips_outer_end end = {number, e->dst_port};
   int class = ips_port_class(e->proto);
@@ -80,8 +86,8 @@ bool ips_napt_flow_in(const struct ips_napt *n, const struct ips_ends *e, uint32
   return true;
 }
 
-int ips_napt_decide_in(struct ips_napt *n, const struct ips_ends *e, uint32_t number, const struct ips_carried *c,
-                       struct ips_turn *turn) {
+int ips_napt_decide_in(struct ips_napt *n, const struct ips_ends *e, uint32_t number,
+                       const struct ips_carried *c, struct ips_turn *turn) {
   struct ips_sessions *t = n->sessions;
   struct ips_packet_seen s = {.side = 1, .tcp_flags = c->tcp_flags, .bytes = c->bytes};
   struct ips_found found;

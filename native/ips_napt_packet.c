@@ -24,8 +24,8 @@ static bool is_translatable(const struct ips_pkt *p, const struct ips_view *v, b
   return type == (out ? IPS_ICMP6_ECHO : IPS_ICMP6_ECHO_REPLY);
 }
 
-static int read_ends(const struct ips_napt *n, const struct ips_pkt *p, const struct ips_view *v, uint64_t now_ns,
-                     struct ips_ends *e) {
+static int read_ends(const struct ips_napt *n, const struct ips_pkt *p, const struct ips_view *v,
+                     uint64_t now_ns, struct ips_ends *e) {
   struct ips_frag_flow f = {0};
   if (v->is_fragment) {
     int verdict = n->frags ? ips_frag_ports(n->frags, p, v, now_ns, &f) : IPS_FRAGMENTS_FULL;
@@ -36,13 +36,15 @@ static int read_ends(const struct ips_napt *n, const struct ips_pkt *p, const st
     f.src_port = ips_be16(ips_ld16(p->data + v->l4));
     f.dst_port = ips_be16(ips_ld16(p->data + v->l4 + 2));
   }
-  *e = (struct ips_ends){.src_port = f.src_port, .dst_port = f.dst_port, .family = v->family, .proto = v->proto};
+  *e = (struct ips_ends){
+      .src_port = f.src_port, .dst_port = f.dst_port, .family = v->family, .proto = v->proto};
   ips_copy_address(e->src, v->family, ips_field_at(p->data, v->family, IPS_SRC));
   ips_copy_address(e->dst, v->family, ips_field_at(p->data, v->family, IPS_DST));
   return IPS_OK;
 }
 
-static struct ips_carried carried(const struct ips_pkt *p, const struct ips_view *v, uint32_t worker, uint64_t now_ns) {
+static struct ips_carried carried(const struct ips_pkt *p, const struct ips_view *v, uint32_t worker,
+                                  uint64_t now_ns) {
   bool tcp = v->proto == IPS_PROTO_TCP && !v->fragment_at;
   return (struct ips_carried){.tcp_flags = tcp ? p->data[v->l4 + IPS_TCP_FLAGS] : 0, .opens = !v->fragment_at,
                               .bytes = p->total_len, .worker = worker, .now_ns = now_ns};
@@ -85,7 +87,8 @@ int ips_napt_out(struct ips_napt *n, struct ips_pkt *p, uint32_t worker, uint64_
   struct ips_carried c = carried(p, &v, worker, now_ns);
   if ((verdict = ips_napt_decide_out(n, &e, g, &c, &turn))) return verdict;
   uint32_t number = ips_napt_number(n, v.family, e.dst);
-  if (ips_unlikely(number != IPS_NONE)) { /* RFC 4787 REQ-9: to an inside end, by its public one, from a public one */
+  if (ips_unlikely(number !=
+                   IPS_NONE)) { /* RFC 4787 REQ-9: to an inside end, by its public one, from a public one */
     struct ips_ends seen = e;
     memcpy(seen.src, turn.src_address, 16);
     seen.src_port = turn.src_port;

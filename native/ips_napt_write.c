@@ -1,4 +1,5 @@
-/* ips_napt_write.c: new addresses and ports into a packet, all sums over them mended (RFC 1624, RFC 3022 4.2).
+/* ips_napt_write.c: new addresses and ports into a packet, all sums over them mended (RFC 1624, RFC 3022
+ * 4.2).
  *
  * A port is in the transport checksum as an address is, but not in a partial one: that is the sum of the
  * pseudo header, and whoever completes it sums the port that is there by then. A first fragment bears the

@@ -37,7 +37,8 @@ uint32_t ips_ports_take(struct ips_port_set *s, unsigned proto, uint64_t random)
   unsigned first = class == 2 ? 1 : s->first, last = class == 2 ? 65535 : s->last, n = last - first + 1;
   if (ips_peek(s->used[class]) >= n) return 0;
   unsigned start = first + (unsigned)((random & UINT32_MAX) * n >> 32), words = last / 64 - first / 64 + 1;
-  for (unsigned i = 0; i <= words; i++) { /* the word it began in comes again at the end, then with all its bits */
+  for (unsigned i = 0; i <= words;
+       i++) { /* the word it began in comes again at the end, then with all its bits */
     unsigned word = first / 64 + (start / 64 - first / 64 + i) % words;
     uint64_t *at = &s->bits[class][word], mask = within(word, first, last);
     if (i == 0) mask &= ~0ull << (start & 63);

@@ -2,8 +2,8 @@
  *
  * One table for both families and all workers. A worker calls ips_session_see for each packet of a tracked
  * flow (ips_napt_api.h does that for translated ones). Looking up takes no lock; opening, changing state and
- * ending a session locks one bucket. Time is a parameter, nanoseconds that never go back. All memory is taken, and
- * touched, by ips_sessions_new. Full means a counted refusal of the new flow. Read by cffi too.
+ * ending a session locks one bucket. Time is a parameter, nanoseconds that never go back. All memory is
+ * taken, and touched, by ips_sessions_new. Full means a counted refusal of the new flow. Read by cffi too.
  *
  * RFC 4787, RFC 5382, RFC 5508, RFC 7857 (time-outs, states).
  */
@@ -26,8 +26,8 @@ struct ips_sessions_config {
   uint32_t sessions;          /* that can be open at once */
   uint32_t half_open;         /* flows beside them that have not proved themselves yet */
   uint32_t half_open_per_source;
-  uint32_t mappings;          /* internal endpoints with a public port; 0: as many as sessions and half-open flows */
-  uint32_t tombstones;        /* deletions that ips_sessions_apply remembers; 0: sessions / 16 */
+  uint32_t mappings;          /* internal endpoints with a public port; 0: as many as sessions */
+  uint32_t tombstones;        /* deletions that ips_sessions_apply remembers; 0: sessions / 32 */
   uint32_t addresses;         /* different mapped addresses (pools, servers); 0: 1,024 */
   uint8_t source_bits4, source_bits6; /* leading bits that make a source; 0: 32 and 64 */
   uint8_t standby;            /* begin as one: nothing expires */
@@ -59,7 +59,8 @@ enum ips_session_see {
 };
 /* One packet of `bytes` bytes. tcp_flags: the header's 14th byte; ignored for other protocols. mapped: 16
  * bytes, the server of a DISPATCH session, else NULL. OK, or NO_SESSION, SESSIONS_FULL, HALF_OPEN_FULL,
- * SOURCE_LIMIT: then nothing is followed, and whoever translates without state sends the packet all the same. */
+ * SOURCE_LIMIT: then nothing is followed, and whoever translates without state sends the packet all the
+ * same. */
 int ips_session_see(struct ips_sessions *t, uint32_t worker, const struct ips_flow *flow, uint32_t see,
                     uint8_t tcp_flags, uint32_t bytes, const uint8_t *mapped, uint64_t now_ns);
 /* The same out of a packet, whose source opens (OTHER_SIDE: whose destination opened). Later fragments
@@ -71,13 +72,15 @@ int ips_session_see_packet(struct ips_sessions *t, uint32_t worker, struct ips_p
 
 enum ips_apply {
   IPS_APPLIED = 0,
-  IPS_APPLY_STALE = 1,     /* this version, or a later one, or the deletion is known already */
-  IPS_APPLY_CONFLICT = 2,  /* the mapped port is another's, or the flow is mapped otherwise: *owner says who has it */
+  IPS_APPLY_STALE = 1, /* this version, or a later one, or the deletion is known already */
+  IPS_APPLY_CONFLICT =
+      2, /* the mapped port is another's, or the flow is mapped otherwise: *owner says who has it */
   IPS_APPLY_FULL = 3,
-  IPS_APPLY_BAD = 4,       /* a value out of range, or a mapped address that is in no pool of this realm */
+  IPS_APPLY_BAD = 4, /* a value out of range, or a mapped address that is in no pool of this realm */
 };
 /* A record of the peer: idempotent, in any order. The session takes the record's state, counters, age and
- * idle time; no event is made of it. One thread at a time (the mirror's). owner: room for the record that is in the way, or NULL. */
+ * idle time; no event is made of it. One thread at a time (the mirror's). owner: room for the record that is
+ * in the way, or NULL. */
 int ips_sessions_apply(struct ips_sessions *t, uint32_t worker, int op, const struct ips_session_rec *rec,
                        uint64_t now_ns, struct ips_session_rec *owner);
 /* Consistent copies of up to `room` sessions (no half-open ones) from *cursor on, which begins at 0; 0: that
@@ -100,16 +103,17 @@ struct ips_sessions_stats {
   uint32_t sessions, half_open, mappings, tombstones; /* now */
   uint32_t capacity, half_open_capacity, mapping_capacity, standby;
   uint64_t bytes;             /* memory of all of it */
-  uint64_t opened, promoted, ended, expired;      /* flows, half-open first; half-open became sessions;
-                                                     ended: sessions and half-open flows, expired ones included */
+  uint64_t opened, promoted, ended, expired; /* flows, half-open first; half-open became sessions;
+                                                ended: sessions and half-open flows, expired ones included */
   uint64_t full, half_open_full, source_limit, ports_exhausted; /* refusals */
   uint64_t applied, stale, conflicts, apply_full, apply_bad;
   uint64_t tombstones_lost;   /* forgotten before their time: too few places */
 };
 void ips_sessions_stats(const struct ips_sessions *t, struct ips_sessions_stats *out);
 
-/* Processor nanoseconds (of this thread) for n new UDP flows, each seen twice, and then `rounds` packets for each: out[0]
- * opening and promoting, out[1] the packets, out[2] ending all. 0: done; -1: the table is too small. */
+/* Processor nanoseconds (of this thread) for n new UDP flows, each seen twice, and then `rounds` packets for
+ * each: out[0] opening and promoting, out[1] the packets, out[2] ending all. 0: done; -1: the table is too
+ * small. */
 int ips_bench_sessions(struct ips_sessions *t, uint32_t n, uint32_t rounds, uint64_t *out);
 
 #endif

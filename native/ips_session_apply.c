@@ -12,7 +12,7 @@
 /* ---- tombstones ---- */
 
 bool ips_tombstones_init(struct ips_sessions *t, const struct ips_sessions_config *c) {
-  uint32_t want = c->tombstones ? c->tombstones : c->sessions / 16 + 1, graves = 1;
+  uint32_t want = c->tombstones ? c->tombstones : c->sessions / 32 + 1, graves = 1;
   while (graves * IPS_GRAVES < want) graves *= 2;
   t->grave_mask = graves - 1;
   t->tombstones = ips_memory_new((size_t)graves * IPS_GRAVES * sizeof *t->tombstones);
@@ -72,8 +72,8 @@ static bool is_address(unsigned family, const uint8_t *address) {
 
 static bool is_sound(const struct ips_session_rec *r) {
   const struct ips_flow *f = &r->flow;
-  if ((f->family != 4 && f->family != 6) || !is_address(f->family, f->src) || !is_address(f->family, f->dst) ||
-      !is_address(f->family, r->mapped) || !r->version)
+  if ((f->family != 4 && f->family != 6) || !is_address(f->family, f->src) ||
+      !is_address(f->family, f->dst) || !is_address(f->family, r->mapped) || !r->version)
     return false;
   if (r->kind < IPS_SESSION_TRACK || r->kind > IPS_SESSION_DISPATCH) return false;
   if (r->state < IPS_STATE_OPENING || r->state > IPS_STATE_RESET) return false;
@@ -113,10 +113,11 @@ static void take_over(struct ips_session_node *n, const struct ips_session_rec *
   ips_put(n->version, r->version);
 }
 
-static void name_owner(const struct ips_sessions *t, const struct ips_session_rec *rec, const struct ips_inner *owner,
-                       struct ips_outer_end had, struct ips_session_rec *out) {
+static void name_owner(const struct ips_sessions *t, const struct ips_session_rec *rec,
+                       const struct ips_inner *owner, struct ips_outer_end had, struct ips_session_rec *out) {
   memset(out, 0, sizeof *out);
-  out->flow = (struct ips_flow){.family = rec->flow.family, .proto = rec->flow.proto, .realm = rec->flow.realm};
+  out->flow =
+      (struct ips_flow){.family = rec->flow.family, .proto = rec->flow.proto, .realm = rec->flow.realm};
   out->kind = IPS_SESSION_NAPT;
   if (owner->rest) {
     memcpy(out->flow.src, owner->address, 16);
@@ -132,8 +133,9 @@ static void name_owner(const struct ips_sessions *t, const struct ips_session_re
 }
 
 /* A flow that is not in the table. IPS_APPLIED, FULL, CONFLICT; -1: it is there now. */
-static int add(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, const struct ips_session_rec *r,
-               uint32_t number, uint32_t tick, struct ips_session_rec *owner) {
+static int add(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
+               const struct ips_session_rec *r, uint32_t number, uint32_t tick,
+               struct ips_session_rec *owner) {
   struct ips_inner inner = ips_inner_of(&r->flow), holder = {.rest = 0};
   struct ips_outer_end end = {number, r->mapped_port}, had = {IPS_NONE, 0};
   bool napt = r->kind == IPS_SESSION_NAPT;
@@ -161,8 +163,8 @@ static int add(struct ips_sessions *t, uint32_t worker, const struct ips_place *
 
 /* One that is, at node i, with its chain locked, which is given back. -1: another session of that flow, which
  * the record's followed; it has been ended. */
-static int update(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, const struct ips_session_rec *r,
-                  uint32_t i, uint32_t number, uint32_t tick) {
+static int update(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
+                  const struct ips_session_rec *r, uint32_t i, uint32_t number, uint32_t tick) {
   struct ips_session_node *n = &t->nodes[i];
   uint32_t word = ips_peek(n->word);
   uint16_t flags = ips_peek(n->flags);
@@ -170,7 +172,8 @@ static int update(struct ips_sessions *t, uint32_t worker, const struct ips_plac
   int result = IPS_APPLIED;
   if (!half && ips_peek(n->version) >= r->version) {
     result = IPS_APPLY_STALE;
-  } else if (ips_word_kind(word) != r->kind || ips_peek(n->number) != number || ips_peek(n->mapped_port) != r->mapped_port) {
+  } else if (ips_word_kind(word) != r->kind || ips_peek(n->number) != number ||
+             ips_peek(n->mapped_port) != r->mapped_port) {
     ips_session_unlink(t, p, i);
     ips_chain_unlock(ips_chain_of(t, p));
     ips_session_release(t, worker, p, i, word, flags);
@@ -203,7 +206,8 @@ static int upsert(struct ips_sessions *t, uint32_t worker, const struct ips_sess
       result = update(t, worker, &p, r, i, number, tick);
     } else {
       ips_chain_unlock(ips_chain_of(t, &p));
-      result = buried(t, &p, tick) >= r->version ? IPS_APPLY_STALE : add(t, worker, &p, r, number, tick, owner);
+      result =
+          buried(t, &p, tick) >= r->version ? IPS_APPLY_STALE : add(t, worker, &p, r, number, tick, owner);
     }
   } while (result < 0);
   return result;
@@ -214,7 +218,8 @@ static int delete(struct ips_sessions *t, uint32_t worker, const struct ips_sess
   ips_session_raise_version(t, &p, r->version);
   ips_chain_lock(ips_chain_of(t, &p));
   uint32_t i = ips_session_locate(t, &p);
-  if (i == IPS_NONE || (!(ips_peek(t->nodes[i].word) & IPS_WORD_HALF) && ips_peek(t->nodes[i].version) > r->version)) {
+  if (i == IPS_NONE ||
+      (!(ips_peek(t->nodes[i].word) & IPS_WORD_HALF) && ips_peek(t->nodes[i].version) > r->version)) {
     ips_chain_unlock(ips_chain_of(t, &p));
     return bury(t, &p, r->version, tick) && i == IPS_NONE ? IPS_APPLIED : IPS_APPLY_STALE;
   }
@@ -232,7 +237,8 @@ int ips_sessions_apply(struct ips_sessions *t, uint32_t worker, int op, const st
   struct ips_session_rec unasked;
   uint32_t tick = ips_tick(t, now_ns);
   int result = IPS_APPLY_BAD;
-  if (is_sound(rec) && op == IPS_SESSION_UPSERT) result = upsert(t, worker, rec, tick, owner ? owner : &unasked);
+  if (is_sound(rec) && op == IPS_SESSION_UPSERT)
+    result = upsert(t, worker, rec, tick, owner ? owner : &unasked);
   if (is_sound(rec) && op == IPS_SESSION_DELETE) result = delete(t, worker, rec, tick);
   uint64_t *counters[] = {&t->stats.applied, &t->stats.stale, &t->stats.conflicts, &t->stats.apply_full,
                           &t->stats.apply_bad};

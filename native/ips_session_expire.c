@@ -17,7 +17,8 @@ static bool is_due(const struct ips_sessions *t, const struct ips_session_node *
 static uint32_t due_in(const struct ips_sessions *t, const struct ips_chain *c, uint32_t tick) {
   uint32_t steps = 0, i = ips_get(c->head);
   for (; i != IPS_NONE && !is_due(t, &t->nodes[i], tick); i = ips_get(t->nodes[i].next))
-    if (++steps > 4 * IPS_CHAIN_STEPS) return i; /* led astray by a writer, or very long: look with the lock */
+    if (++steps > 4 * IPS_CHAIN_STEPS)
+      return i; /* led astray by a writer, or very long: look with the lock */
   return i;
 }
 
@@ -55,7 +56,8 @@ uint32_t ips_sessions_expire(struct ips_sessions *t, uint32_t worker, uint64_t n
   return ended;
 }
 
-int ips_sessions_close(struct ips_sessions *t, uint32_t worker, const struct ips_flow *flow, uint64_t now_ns) {
+int ips_sessions_close(struct ips_sessions *t, uint32_t worker, const struct ips_flow *flow,
+                       uint64_t now_ns) {
   struct ips_place p = ips_place_of(t, flow);
   ips_chain_lock(ips_chain_of(t, &p));
   uint32_t i = ips_session_locate(t, &p);

@@ -1,5 +1,5 @@
-/* ips_session_packet.c: a packet as the session table sees it, for hosts that follow flows without translating
- * their ports (kinds TRACK and DISPATCH). It has to come before the packet's addresses change.
+/* ips_session_packet.c: a packet as the session table sees it, for hosts that follow flows without
+ * translating their ports (kinds TRACK and DISPATCH). It has to come before the packet's addresses change.
  */
 #include "ips_icmp.h"
 #include "ips_parse.h"
@@ -14,8 +14,8 @@ static bool echo_id(const struct ips_pkt *p, const struct ips_view *v, uint16_t 
   return echo;
 }
 
-int ips_session_see_packet(struct ips_sessions *t, uint32_t worker, struct ips_pkt *p, uint16_t realm, uint32_t see,
-                           const uint8_t *mapped, uint64_t now_ns) {
+int ips_session_see_packet(struct ips_sessions *t, uint32_t worker, struct ips_pkt *p, uint16_t realm,
+                           uint32_t see, const uint8_t *mapped, uint64_t now_ns) {
   struct ips_view v;
   int verdict = ips_parse(p, &v);
   if (verdict) return verdict;

@@ -1,7 +1,7 @@
 /* ips_session_scan.c: consistent copies of sessions while workers go on; one session; figures.
  *
- * The scan goes through the nodes, which never move: what is open all the while is seen exactly once. A node's
- * copy is believed if its chain was still and its word the same (its generation too) before and after.
+ * The scan goes through the nodes, which never move: what is open all the while is seen exactly once. A
+ * node's copy is believed if its chain was still and its word the same (its generation too) before and after.
  */
 #include "ips_session_table.h"
 
@@ -29,7 +29,8 @@ size_t ips_sessions_scan(const struct ips_sessions *t, uint64_t *cursor, uint64_
                          struct ips_session_rec *out, size_t room) {
   uint32_t tick = ips_tick(t, now_ns);
   size_t n = 0;
-  for (; n < room && *cursor < ips_get(t->free.fresh); ++*cursor) n += copy_node(t, (uint32_t)*cursor, tick, &out[n]);
+  for (; n < room && *cursor < ips_get(t->free.fresh); ++*cursor)
+    n += copy_node(t, (uint32_t)*cursor, tick, &out[n]);
   return n;
 }
 

@@ -1,7 +1,8 @@
 /* ips_session_see.c: packets and their sessions: a flow is opened half-open, proves itself, changes state.
  *
  * The usual packet only looks (no lock), counts, and notes the time where it is another tick. What
- * changes a state, promotes, or opens takes the chain's lock and looks again, since others may have been first.
+ * changes a state, promotes, or opens takes the chain's lock and looks again, since others may have been
+ * first.
  */
 #include "ips_session_table.h"
 #include "ips_parse.h"
@@ -43,7 +44,9 @@ int ips_session_open(struct ips_sessions *t, uint32_t worker, const struct ips_p
   return IPS_OPENED_BY_ANOTHER;
 }
 
-static bool from_opener(unsigned side, unsigned flags) { return (side == 0) != ((flags & IPS_SESSION_FROM_OUTSIDE) != 0); }
+static bool from_opener(unsigned side, unsigned flags) {
+  return (side == 0) != ((flags & IPS_SESSION_FROM_OUTSIDE) != 0);
+}
 
 /* As if it were new; the chain is locked. */
 static void begin_anew(struct ips_session_node *n, unsigned side, uint32_t bytes, uint32_t tick) {
@@ -59,8 +62,8 @@ static void begin_anew(struct ips_session_node *n, unsigned side, uint32_t bytes
 }
 
 /* The packet changes more than counters and time. */
-static int change(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, const struct ips_packet_seen *s,
-                  uint32_t tick) {
+static int change(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
+                  const struct ips_packet_seen *s, uint32_t tick) {
   struct ips_chain *c = ips_chain_of(t, p);
   struct ips_flow f = ips_flow_of(p->flow);
   struct ips_session_rec r;
@@ -113,8 +116,8 @@ static void refresh(struct ips_sessions *t, uint32_t worker, const struct ips_pl
   if (tell) ips_session_tell(t, worker, IPS_SESSION_UPSERT, &r);
 }
 
-int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, const struct ips_found *f,
-                      const struct ips_packet_seen *s, uint64_t now_ns) {
+int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
+                      const struct ips_found *f, const struct ips_packet_seen *s, uint64_t now_ns) {
   struct ips_session_node *n = &t->nodes[f->node];
   uint32_t tick = ips_tick(t, now_ns), last = ips_peek(n->last);
   unsigned proto = p->flow[IPS_FLOW_WORDS - 1] >> 40 & 255, state = ips_word_state(f->word);
@@ -129,22 +132,26 @@ int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_
   if (tick <= last || !kept) return IPS_OK;
   bool first = __atomic_compare_exchange_n(&n->last, &last, tick, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
   uint32_t phase = f->node * 2654435761u % t->ticks.refresh; /* so that not all report at once */
-  if (first && (tick + phase) / t->ticks.refresh != (last + phase) / t->ticks.refresh) refresh(t, worker, p, tick);
+  if (first && (tick + phase) / t->ticks.refresh != (last + phase) / t->ticks.refresh)
+    refresh(t, worker, p, tick);
   return IPS_OK;
 }
 
 int ips_session_see(struct ips_sessions *t, uint32_t worker, const struct ips_flow *flow, uint32_t see,
                     uint8_t tcp_flags, uint32_t bytes, const uint8_t *mapped, uint64_t now_ns) {
   struct ips_place p = ips_place_of(t, flow);
-  struct ips_packet_seen s = {.side = (see & IPS_SEE_OTHER_SIDE) != 0, .tcp_flags = tcp_flags, .bytes = bytes};
+  struct ips_packet_seen s = {
+      .side = (see & IPS_SEE_OTHER_SIDE) != 0, .tcp_flags = tcp_flags, .bytes = bytes};
   struct ips_found f;
   if (ips_session_find(t, &p, &f)) return ips_session_touch(t, worker, &p, &f, &s, now_ns);
   bool tcp = flow->proto == IPS_PROTO_TCP;
   bool opens = !tcp || (tcp_flags & (IPS_TCP_SYN | IPS_TCP_ACK | IPS_TCP_RST | IPS_TCP_FIN)) == IPS_TCP_SYN ||
                ((see & IPS_SEE_MIDSTREAM) && !(tcp_flags & (IPS_TCP_SYN | IPS_TCP_RST | IPS_TCP_FIN)));
   if (!opens || (see & (IPS_SEE_ONLY | IPS_SEE_OTHER_SIDE))) return IPS_NO_SESSION;
-  struct ips_opening o = {.kind = mapped ? IPS_SESSION_DISPATCH : IPS_SESSION_TRACK, .state = IPS_STATE_OPENING,
-                          .flags = see & IPS_SEE_ONE_SIDED ? IPS_SESSION_ONE_SIDED : 0, .number = IPS_NONE};
+  struct ips_opening o = {.kind = mapped ? IPS_SESSION_DISPATCH : IPS_SESSION_TRACK,
+                          .state = IPS_STATE_OPENING,
+                          .flags = see & IPS_SEE_ONE_SIDED ? IPS_SESSION_ONE_SIDED : 0,
+                          .number = IPS_NONE};
   if (mapped && (o.number = ips_addresses_add(&t->addresses, flow->family, mapped)) == IPS_NONE)
     return refused(&t->stats.full, IPS_SESSIONS_FULL);
   int verdict = ips_session_open(t, worker, &p, &o, bytes, now_ns);

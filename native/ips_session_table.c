@@ -25,10 +25,11 @@ static void set_times(struct ips_sessions *t, const struct ips_sessions_config *
 }
 
 static bool take_memory(struct ips_sessions *t, const struct ips_sessions_config *c) {
-  uint32_t mappings = c->mappings ? c->mappings : t->n_nodes;
+  uint32_t mappings = c->mappings ? c->mappings : c->sessions;
   t->chains = ips_memory_new((t->mask + 1ul) * sizeof *t->chains);
   t->nodes = ips_memory_new((size_t)t->n_nodes * sizeof *t->nodes);
-  if (!t->chains || !t->nodes || !ips_addresses_init(&t->addresses, c->addresses ? c->addresses : 1024)) return false;
+  if (!t->chains || !t->nodes || !ips_addresses_init(&t->addresses, c->addresses ? c->addresses : 1024))
+    return false;
   return ips_mappings_init(&t->mappings, mappings, c->seed ^ 0x5bf03635, &t->addresses) &&
          ips_sources_init(&t->sources, c) && ips_tombstones_init(t, c);
 }
@@ -47,7 +48,7 @@ struct ips_sessions *ips_sessions_new(const struct ips_sessions_config *c) {
   t->standby = c->standby != 0;
   t->udp_inbound_refreshes = c->udp_inbound_refreshes != 0;
   uint32_t chains = 1;
-  while (chains < t->n_nodes / 2) chains *= 2;
+  while (chains <= t->n_nodes / 4) chains *= 2; /* two to four sessions in each when it is full */
   t->mask = chains - 1;
   set_times(t, c);
   if (!take_memory(t, c)) {
@@ -93,7 +94,8 @@ uint64_t ips_session_version(struct ips_sessions *t, const struct ips_place *p) 
 
 void ips_session_raise_version(struct ips_sessions *t, const struct ips_place *p, uint64_t version) {
   uint64_t *at = version_of(t, p), now = ips_peek(*at);
-  while (now < version && !__atomic_compare_exchange_n(at, &now, version, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  while (now < version &&
+         !__atomic_compare_exchange_n(at, &now, version, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
 }
 
 void ips_session_write(struct ips_session_node *n, const struct ips_place *p, uint32_t number, uint16_t port,
@@ -167,7 +169,8 @@ static uint64_t ns_since(uint32_t tick, uint32_t then) {
 
 void ips_session_record(const struct ips_sessions *t, const struct ips_session_node *n, uint32_t tick,
                         struct ips_session_rec *out) {
-  uint32_t word = ips_get(n->word), number = ips_get(n->number), last = ips_get(n->last), floor = ips_peek(t->floor);
+  uint32_t word = ips_get(n->word), number = ips_get(n->number), last = ips_get(n->last),
+           floor = ips_peek(t->floor);
   uint64_t flow[IPS_FLOW_WORDS];
   for (unsigned i = 0; i < IPS_FLOW_WORDS; i++) flow[i] = ips_get(n->flow[i]);
   memset(out, 0, sizeof *out); /* padding too: records are compared and written as bytes */

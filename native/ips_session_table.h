@@ -6,8 +6,9 @@
  * ips_chain.h. Half-open flows have nodes and a budget of their own: they are in the same chains,
  * so that a packet needs one look, but can never take a session's place.
  *
- * Versions come from one of 1,024 counters, chosen by the flow, and are taken under the flow's lock. They outlive the
- * session, and what a peer's record says raises them: a flow's versions rise for ever on this node.
+ * Versions come from one of 1,024 counters, chosen by the flow, and are taken under the flow's lock. They
+ * outlive the session, and what a peer's record says raises them: a flow's versions rise for ever on this
+ * node.
  */
 #ifndef IPS_SESSION_TABLE_H
 #define IPS_SESSION_TABLE_H
@@ -96,7 +97,8 @@ static inline bool ips_node_is(const struct ips_session_node *n, const struct ip
 }
 
 /* Without a lock. */
-static inline bool ips_session_find(const struct ips_sessions *t, const struct ips_place *p, struct ips_found *out) {
+static inline bool ips_session_find(const struct ips_sessions *t, const struct ips_place *p,
+                                    struct ips_found *out) {
   const struct ips_chain *c = ips_chain_of(t, p);
   for (;;) {
     uint32_t seq = ips_chain_begin(c), steps = 0, i = ips_get(c->head);
@@ -105,7 +107,8 @@ static inline bool ips_session_find(const struct ips_sessions *t, const struct i
       if (ips_unlikely(++steps % IPS_CHAIN_STEPS == 0) && !ips_chain_is_still(c, seq)) break;
       const struct ips_session_node *n = &t->nodes[i];
       if (!ips_node_is(n, p)) continue;
-      *out = (struct ips_found){i, ips_get(n->word), ips_get(n->number), ips_get(n->mapped_port), ips_get(n->flags)};
+      *out = (struct ips_found){i, ips_get(n->word), ips_get(n->number), ips_get(n->mapped_port),
+                                ips_get(n->flags)};
       found = true;
       break;
     }
@@ -124,11 +127,13 @@ void ips_session_write(struct ips_session_node *n, const struct ips_place *p, ui
 void ips_session_link(struct ips_sessions *t, const struct ips_place *p, uint32_t node, uint32_t word);
 void ips_session_unlink(struct ips_sessions *t, const struct ips_place *p, uint32_t node);
 /* After the chain was unlocked: what a removed node held. `word`: as it was. */
-void ips_session_release(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node, uint32_t word,
-                         uint16_t flags);
+void ips_session_release(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
+                         uint32_t word, uint16_t flags);
 /* Ends a session found at `node`, with its lock held, which is given back. */
-void ips_session_end(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node, uint32_t tick);
-static inline void ips_session_tell(struct ips_sessions *t, uint32_t worker, int op, const struct ips_session_rec *r) {
+void ips_session_end(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
+                     uint32_t tick);
+static inline void ips_session_tell(struct ips_sessions *t, uint32_t worker, int op,
+                                    const struct ips_session_rec *r) {
   if (t->event) t->event(t->event_arg, worker, op, r);
 }
 
@@ -141,7 +146,8 @@ void ips_source_give(struct ips_sources *s, const struct ips_flow *f, uint32_t f
 /* ---- ips_session_tcp.c: what a packet makes of a state; pure ---- */
 struct ips_step { uint8_t state; bool promote, reopen; };
 /* from_opener: who sent it. */
-struct ips_step ips_session_step(unsigned proto, unsigned state, bool one_sided, bool from_opener, uint8_t tcp_flags);
+struct ips_step ips_session_step(unsigned proto, unsigned state, bool one_sided, bool from_opener,
+                                 uint8_t tcp_flags);
 /* Ticks that the session may be idle. */
 uint32_t ips_session_patience(const struct ips_sessions *t, unsigned proto, unsigned state, unsigned flags);
 
@@ -151,15 +157,16 @@ struct ips_opening {
   uint16_t flags, port;
   uint32_t number;      /* of the mapped address, whose mapping the caller has taken; or NONE */
 };
-/* Opens a half-open flow. OK, or a refusal; ips_opened_by_another: it exists now. A refusal leaves the mapping
- * with the caller. */
+/* Opens a half-open flow. OK, or a refusal; IPS_OPENED_BY_ANOTHER: it exists now. A refusal leaves the
+ * mapping with the caller. */
 enum { IPS_OPENED_BY_ANOTHER = -1 };
 int ips_session_open(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
                      const struct ips_opening *o, uint32_t bytes, uint64_t now_ns);
 struct ips_packet_seen { uint8_t side, tcp_flags; uint32_t bytes; }; /* side 0: sent by flow.src */
-/* A packet of a session that was found. OK, SESSIONS_FULL (no room to promote it), NO_SESSION (ended meanwhile). */
-int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, const struct ips_found *f,
-                      const struct ips_packet_seen *s, uint64_t now_ns);
+/* A packet of a session that was found. OK, SESSIONS_FULL (no room to promote it), NO_SESSION (ended
+ * meanwhile). */
+int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
+                      const struct ips_found *f, const struct ips_packet_seen *s, uint64_t now_ns);
 
 /* ---- ips_session_apply.c ---- */
 bool ips_tombstones_init(struct ips_sessions *t, const struct ips_sessions_config *c);

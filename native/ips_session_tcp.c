@@ -4,8 +4,9 @@
  * SERVER_CLOSED, as patient as OPEN (RFC 6146 3.5.2) -> both FINs: CLOSED. A RST: RESET; as nobody can tell a
  * forged one, the session lives while packets come and four minutes after (RFC 7857 2.2). One-sided (only the
  * opener is seen): OPEN at its second segment, which a forged source cannot send rightly; its FIN begins the
- * end. A SYN on what is closing opens anew (RFC 5382 REQ-2 knows both directions). UDP and others: OPENING until
- * both sides spoke. Sequence numbers are not looked at, so that a session can go on at another node (S3.8).
+ * end. A SYN on what is closing opens anew (RFC 5382 REQ-2 knows both directions). UDP and others: OPENING
+ * until both sides spoke. Sequence numbers are not looked at, so that a session can go on at another node
+ * (S3.8).
  */
 #include "ips_session_table.h"
 #include "ips_tcp.h"
@@ -13,7 +14,8 @@
 
 static struct ips_step tcp_step(unsigned state, bool one_sided, bool from_opener, uint8_t flags) {
   struct ips_step s = {.state = (uint8_t)state};
-  bool closing = state >= IPS_STATE_CLIENT_CLOSED, first = (flags & (IPS_TCP_SYN | IPS_TCP_ACK | IPS_TCP_RST | IPS_TCP_FIN)) == IPS_TCP_SYN;
+  bool closing = state >= IPS_STATE_CLIENT_CLOSED,
+       first = (flags & (IPS_TCP_SYN | IPS_TCP_ACK | IPS_TCP_RST | IPS_TCP_FIN)) == IPS_TCP_SYN;
   if (flags & IPS_TCP_RST) {
     s.state = IPS_STATE_RESET;
   } else if (first && closing && (from_opener || state >= IPS_STATE_CLOSED)) {
@@ -25,7 +27,8 @@ static struct ips_step tcp_step(unsigned state, bool one_sided, bool from_opener
   }
   if (!(flags & IPS_TCP_FIN) || (flags & IPS_TCP_RST)) return s;
   if (s.state == IPS_STATE_OPEN) s.state = from_opener ? IPS_STATE_CLIENT_CLOSED : IPS_STATE_SERVER_CLOSED;
-  else if (s.state == (from_opener ? IPS_STATE_SERVER_CLOSED : IPS_STATE_CLIENT_CLOSED)) s.state = IPS_STATE_CLOSED;
+  else if (s.state == (from_opener ? IPS_STATE_SERVER_CLOSED : IPS_STATE_CLIENT_CLOSED))
+    s.state = IPS_STATE_CLOSED;
   return s;
 }
 

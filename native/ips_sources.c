@@ -9,9 +9,11 @@
 bool ips_sources_init(struct ips_sources *s, const struct ips_sessions_config *c) {
   uint32_t n = 64;
   while (n < c->half_open && n < 1u << 24) n *= 2;
-  *s = (struct ips_sources){.mask = n - 1, .limit = c->half_open_per_source ? c->half_open_per_source : UINT32_MAX,
+  *s = (struct ips_sources){.mask = n - 1,
+                            .limit = c->half_open_per_source ? c->half_open_per_source : UINT32_MAX,
                             .bits4 = c->source_bits4 ? c->source_bits4 : 32,
-                            .bits6 = c->source_bits6 ? c->source_bits6 : 64, .seed = c->seed};
+                            .bits6 = c->source_bits6 ? c->source_bits6 : 64,
+                            .seed = c->seed};
   for (unsigned i = 0; i < 2; i++) s->rows[i] = ips_memory_new(n * sizeof *s->rows[i]);
   return s->rows[0] && s->rows[1] && s->bits4 <= 32 && s->bits6 <= 128;
 }
@@ -20,7 +22,9 @@ void ips_sources_close(struct ips_sources *s) {
   for (unsigned i = 0; i < 2; i++) ips_memory_free(s->rows[i], (s->mask + 1ul) * sizeof *s->rows[i]);
 }
 
-static uint64_t leading(uint64_t word, unsigned bits) { return bits >= 64 ? word : bits ? word & ~0ull << (64 - bits) : 0; }
+static uint64_t leading(uint64_t word, unsigned bits) {
+  return bits >= 64 ? word : bits ? word & ~0ull << (64 - bits) : 0;
+}
 
 static void cells(const struct ips_sources *s, const struct ips_flow *f, uint32_t flags, uint32_t *cell[2]) {
   const uint8_t *source = flags & IPS_SESSION_FROM_OUTSIDE ? f->dst : f->src;
