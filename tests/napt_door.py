@@ -1,4 +1,4 @@
-"""Sessions and port-translating NAT of the C core as plain Python: packets as tuples in, verdict and tuple out.
+"""Sessions and port-translating NAT of the C core as plain Python: a flow in, verdict and flow out.
 
 An end is (address text, port). ``Nat`` owns a session table, a fragment table and the NAT on both; what its
 events said is in ``events``. Time is in ticks of the core (2^26 ns), so that a test can stand on an edge.
@@ -231,7 +231,9 @@ class Nat(Sessions):
 
     def _way(self, out: bool, f: Flow, flags: int, fields: dict[str, Any]) -> tuple[str, Flow]:
         if f.proto in (ICMP, ICMP6):
-            fields = {"kind": {True: {ICMP: 8, ICMP6: 128}, False: {ICMP: 0, ICMP6: 129}}[out][f.proto]} | fields
+            fields = {
+                "kind": {True: {ICMP: 8, ICMP6: 128}, False: {ICMP: 0, ICMP6: 129}}[out][f.proto]
+            } | fields
         verdict, data = self.raw(out, packet(f, flags, **fields))
         assert sums_are_right(data)
         return verdict, parsed(data)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 End = tuple[str, int]
 TCP, UDP, ICMP = 6, 17, 1
 OPENING, OPEN, CLIENT, SERVER, CLOSED, RESET = 1, 2, 3, 4, 5, 6
-# (state, what, by the opener) -> state; what is not here changes nothing. "syn": a first SYN; "fin": with ACK.
+# (state, what, by the opener) -> state; what is not here changes nothing. "syn": a first one; "fin": ACK too.
 AFTER: dict[tuple[int, str, bool], int] = {
     (OPENING, "syn", False): OPEN,  # both open at once: RFC 5382 REQ-2
     (OPENING, "ack", False): OPEN,

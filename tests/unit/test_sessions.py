@@ -88,7 +88,9 @@ def test_tcp_with_the_client_alone_seen(flags: list[int], state: int) -> None:
 @pytest.mark.parametrize(
     ("proto", "seconds"), [(UDP, 300), (ICMP, 60), (ESP, 600)], ids=["udp", "icmp", "other"]
 )
-def test_other_protocols_open_when_both_spoke_and_last_as_long_as_they_should(proto: int, seconds: int) -> None:
+def test_other_protocols_open_when_both_spoke_and_last_as_long_as_they_should(
+    proto: int, seconds: int
+) -> None:
     """RFC 4787 REQ-5 (UDP: not under two minutes), RFC 5508 REQ-2 (ICMP: not under 60 s)."""
     t, f = Sessions(), numbered(1, proto)
     assert t.see(f) == "OK"
