@@ -2,9 +2,9 @@
  * port-translating NAT with too few ports, sessions and half-open places for all of them.
  *
  * While they run: a scanned record is never a mixture of two sessions. Whenever they rest: no flow twice, no
- * public port of two inside endpoints, no inside endpoint with two public ones, and as many bits set as there are
- * mappings. At the end nothing is left: no session, mapping, port, or half-open flow on anybody's account, and the
- * last thing told about every flow is that it ended. With SAN=thread also: no data race.
+ * public port of two inside endpoints, no inside endpoint with two public ones, and as many bits set as
+ * there are mappings. At the end nothing is left: no session, mapping, port, or half-open flow on anybody's
+ * account, and the last thing told about every flow is that it ended. With SAN=thread also: no data race.
  */
 #include "check.h"
 #include "ips_napt.h"
@@ -49,7 +49,8 @@ static void heard(void *arg, uint32_t worker, int op, const struct ips_session_r
   uint64_t had = __atomic_load_n(at, __ATOMIC_RELAXED);
   (void)arg, (void)worker;
   CHECK(r->version > 0 && mine >> 1 != had >> 1);
-  while (had < mine && !__atomic_compare_exchange_n(at, &had, mine, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  while (had < mine &&
+         !__atomic_compare_exchange_n(at, &had, mine, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
 }
 
 static uint32_t build(uint8_t *b, const uint8_t *src, const uint8_t *dst, uint16_t sport, uint16_t dport,
@@ -71,7 +72,8 @@ static uint32_t build(uint8_t *b, const uint8_t *src, const uint8_t *dst, uint16
 
 /* From inside; where it went out, perhaps an answer to it. */
 static void converse(struct random *r, uint32_t worker, uint64_t at) {
-  static const uint8_t kinds[] = {IPS_TCP_SYN, IPS_TCP_SYN, IPS_TCP_ACK, IPS_TCP_FIN | IPS_TCP_ACK, IPS_TCP_RST};
+  static const uint8_t kinds[] = {IPS_TCP_SYN, IPS_TCP_SYN, IPS_TCP_ACK, IPS_TCP_FIN | IPS_TCP_ACK,
+                                  IPS_TCP_RST};
   struct ips_flow f = flow_of(draw(r, FLOWS));
   uint8_t b[40];
   struct ips_pkt p = {.data = b};
@@ -80,7 +82,8 @@ static void converse(struct random *r, uint32_t worker, uint64_t at) {
   uint8_t src[4], dst[4];
   memcpy(dst, b + 12, 4);
   memcpy(src, b + 16, 4);
-  p.len = p.total_len = build(b, src, dst, f.dst_port, ips_be16(ips_ld16(b + 20)), f.proto, kinds[1 + draw(r, 4)]);
+  p.len = p.total_len =
+      build(b, src, dst, f.dst_port, ips_be16(ips_ld16(b + 20)), f.proto, kinds[1 + draw(r, 4)]);
   ips_napt_in(napt, &p, worker, at); /* whoever has the port by now */
 }
 
