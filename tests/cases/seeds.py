@@ -110,7 +110,7 @@ def frag() -> Inputs:
 
 
 def napt() -> Inputs:
-    """Each packet from inside and, as an answer would be, to a pool address; with an error about it between."""
+    """Each packet from inside, and to a pool address as an answer would be."""
 
     def step(how: int, data: bytes) -> bytes:
         return struct.pack("<BH", how, len(data)) + data
