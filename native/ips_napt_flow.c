@@ -52,6 +52,8 @@ int ips_napt_decide_out(struct ips_napt *n, const struct ips_ends *e, const stru
   struct ips_outer_end end;
   for (unsigned i = 0; i < TRIES; i++) { /* others open and end it meanwhile */
     if (ips_session_find(t, &p, &found)) {
+      if (ips_word_kind(found.word) != IPS_SESSION_NAPT)
+        return IPS_NO_SESSION; /* a peer's word: followed only */
       int verdict = ips_session_touch(t, c->worker, &p, &found, &s, c->now_ns);
       if (verdict == IPS_OK) public_source(n, found.number, found.mapped_port, e, turn);
       if (verdict != IPS_NO_SESSION) return verdict;
@@ -98,6 +100,8 @@ int ips_napt_decide_in(struct ips_napt *n, const struct ips_ends *e, uint32_t nu
     if (!ips_napt_flow_in(n, e, number, &f)) return IPS_NO_SESSION;
     struct ips_place p = ips_place_of(t, &f);
     if (ips_session_find(t, &p, &found)) {
+      if (ips_word_kind(found.word) != IPS_SESSION_NAPT)
+        return IPS_NO_SESSION; /* a peer's word: followed only */
       verdict = ips_session_touch(t, c->worker, &p, &found, &s, c->now_ns);
       continue;
     }

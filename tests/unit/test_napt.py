@@ -235,6 +235,13 @@ def test_echo_is_translated_by_its_identifier(family: int) -> None:
     assert nat.expire() == 0
 
 
+def test_nobody_answers_a_ping_that_was_not_sent_to_him() -> None:
+    """Even where filtering is endpoint-independent: a reply opens nothing."""
+    nat = Nat(filtering=INDEPENDENT)
+    public = through(nat, ICMP, (A[0], 77), (WEB[0], 0))
+    assert nat.back(Flow(ICMP, (DNS[0], public[1]), public))[0] == "NO_SESSION"
+
+
 @FAMILIES
 def test_other_icmp_is_not_translated(family: int) -> None:
     """RFC 5508 REQ-10: no query but echo; requests only outward, replies only inward."""
@@ -371,6 +378,24 @@ def test_fragments_follow_their_first_one(order: tuple[int, ...], proto: int) ->
     assert sums_are_right(came) and parsed(came).dst == A
 
 
+@pytest.mark.parametrize("order", ((0, 1, 2), (2, 1, 0)))
+def test_ipv6_fragments_follow_their_first_one(order: tuple[int, ...]) -> None:
+    nat, f = Nat(), Flow(UDP, INSIDE[6], REMOTE[6])
+    whole = packet(f, payload=bytes(range(150)))
+    pieces = []
+    for at in (0, 64, 128):
+        head = struct.pack("!BBHI", UDP, 0, at | (at < 128), 99)
+        body = whole[40 + at : 40 + at + 64]
+        pieces.append(oracle.with_lengths(whole[:6] + b"\x2c" + whole[7:40] + head + body))
+    sent = [data for verdict, data in (nat.raw(True, pieces[i]) for i in order) if verdict == "OK"]
+    arrived = sorted(sent + nat.emitted, key=lambda p: p[42:44])
+    first = arrived[0]
+    went = oracle.with_lengths(first[:6] + b"\x11" + first[7:40] + b"".join(p[48:] for p in arrived))
+    public = parsed(went).src
+    assert sums_are_right(went) and public == nat.out(f)[1].src and len(arrived) == 3
+    assert all(p[8:40] == first[8:40] for p in arrived)
+
+
 def test_without_a_fragment_table_fragments_are_refused() -> None:
     nat = Nat()
     n = ffi.gc(lib.ips_napt_new(nat.s, ffi.NULL, nat.config), lib.ips_napt_free)
@@ -475,6 +500,15 @@ def test_a_flow_that_was_opened_anew_with_another_port_replaces_the_old_one() ->
     assert nat.apply(1, napt_record(A, ("203.0.113.1", 4001), 8))[0] == 0
     assert nat.apply(2, napt_record(A, ("203.0.113.1", 4000), 6))[0] == 1
     assert (nat.ports(), [r.mapped[1] for r in nat.scan()]) == (1, [4001])
+
+
+def test_a_record_that_only_follows_is_not_translated_by() -> None:
+    """A peer may say that a flow of our realm is followed only: it has no public end."""
+    nat, f = Nat(), Flow(TCP, A, WEB)
+    assert nat.apply(1, napt_record(A, ("0.0.0.0", 0))._replace(kind=1))[0] == 0
+    assert nat.out(f, ACK)[0] == nat.out(f, SYN)[0] == "NO_SESSION"
+    public = through(nat, TCP, A, DNS)
+    assert nat.back(Flow(TCP, WEB, public))[0] == "NO_SESSION"
 
 
 @pytest.mark.parametrize(
