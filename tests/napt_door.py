@@ -242,3 +242,20 @@ class Nat(Sessions):
         room = ffi.new("struct ips_napt_address[]", 16)
         n = lib.ips_napt_addresses(self.n, room, 16)
         return sum(room[i].tcp + room[i].udp + room[i].icmp + room[i].whole for i in range(n))
+
+
+# ---- who talks to whom in the tests -------------------------------------------
+
+A, B, C = ("10.0.0.1", 1000), ("10.0.0.2", 1000), ("10.9.9.9", 7)
+WEB, DNS = ("198.51.100.1", 443), ("198.51.100.2", 53)
+INSIDE = {4: A, 6: ("fd00::1", 1000)}
+REMOTE = {4: WEB, 6: ("2001:db8:1::1", 443)}
+ECHO = {4: ICMP, 6: ICMP6}
+INDEPENDENT, DEPENDENT = 0, 1
+
+
+def through(nat: Nat, proto: int, inside: End, remote: End, flags: int = SYN) -> End:
+    """The public end of a flow from inside."""
+    verdict, went = nat.out(Flow(proto, inside, remote), flags)
+    assert verdict == "OK" and went.dst[0] == remote[0]
+    return went.src

@@ -25,6 +25,7 @@ SUBSET = (
     "test_translate_mss.py",
     "test_icmp_errors.py",
     "test_napt.py",
+    "test_napt_packets.py",
     "test_napt_sequences.py",
     "test_sessions.py",
     "test_tables.py",
