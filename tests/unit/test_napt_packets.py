@@ -1,4 +1,4 @@
-"""Port-translating NAT and what is no plain TCP or UDP packet: ICMP (RFC 5508), fragments, offloads, others."""
+"""Port-translating NAT and what is no plain TCP or UDP: ICMP (RFC 5508), fragments, offloads, the rest."""
 
 from __future__ import annotations
 
