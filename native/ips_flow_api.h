@@ -39,6 +39,11 @@ enum ips_session_state {
   IPS_STATE_RESET = 6,         /* RST seen: lingers */
 };
 
+enum ips_session_flags {
+  IPS_SESSION_FROM_OUTSIDE = 1, /* of NAPT: begun by flow.dst; flow.src is the inside all the same */
+  IPS_SESSION_ONE_SIDED = 2,    /* only the opener's packets are seen: the other side's close is not */
+};
+
 enum ips_session_op { IPS_SESSION_UPSERT = 1, IPS_SESSION_DELETE = 2 };
 
 struct ips_session_rec {
@@ -47,7 +52,7 @@ struct ips_session_rec {
   uint16_t mapped_port;  /* host order; 0: none */
   uint8_t kind;          /* enum ips_session_kind */
   uint8_t state;         /* enum ips_session_state */
-  uint32_t flags;        /* reserved for properties that have to survive a takeover; 0 */
+  uint32_t flags;        /* enum ips_session_flags: what has to survive a takeover */
   uint64_t version;      /* of this session, given under its lock, rising with each change, deletion included */
   uint32_t age_s;        /* since it was opened */
   uint32_t idle_ms;      /* since its last packet */

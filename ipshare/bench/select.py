@@ -29,10 +29,11 @@ def run(selection: Sequence[str] | None, progress: Progress, *, quick: bool) -> 
 def _part(name: str, progress: Progress, *, quick: bool) -> list[Result]:
     # Imported here: each part needs other things, and the command has to start quickly.
     if name == "core":
-        from ipshare.bench import core
+        from ipshare.bench import core, sessions
 
         million, repeats = (100_000, 7) if quick else (core.MILLION, core.REPEATS)
-        return list(core.figures(progress, million=million, repeats=repeats))
+        tracked = sessions.figures(progress, million=million, repeats=repeats)
+        return [*core.figures(progress, million=million, repeats=repeats), *tracked]
     if name == "tables":
         from ipshare.bench import programming
 

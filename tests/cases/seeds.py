@@ -21,7 +21,7 @@ from tests.cases import Case, address, cases
 from tests.oracle.checksum import checksum
 from tests.oracle.encap import encap
 from tests.oracle.parse import Refused
-from tests.oracle.rewrite import DST, translate
+from tests.oracle.rewrite import DST, SRC, translate
 
 GUE = 6080
 Inputs = Iterator[tuple[str, bytes]]
@@ -52,9 +52,9 @@ def rewrite() -> Inputs:
         yield case.name, _fields(case, number) + local + case.packet
 
 
-def _sent_to(packet: bytes, to: str) -> bytes:
+def _sent_to(packet: bytes, to: str, field: int = DST) -> bytes:
     try:
-        return translate(packet, DST, ip_address(to).packed)
+        return translate(packet, field, ip_address(to).packed)
     except Refused:
         return packet
 
@@ -131,6 +131,24 @@ def pair() -> Inputs:
         yield f"steps-{number}", b"\2" + rng.randbytes(4 * 60 + number % 16)
 
 
+def napt() -> Inputs:
+    """Each packet from inside, and to a pool address as an answer would be."""
+
+    def step(how: int, data: bytes) -> bytes:
+        return struct.pack("<BH", how, len(data)) + data
+
+    for case in cases():
+        four = case.family == 4
+        how = {6: 4, 17: 8}.get(case.packet[9 if four else 6] if len(case.packet) > 9 else 0, 0)
+        out = _sent_to(case.packet, "10.0.0.1" if four else "fd00::1", SRC)
+        to = _sent_to(case.packet, "203.0.113.0" if four else "2001:db8:1::", DST)
+        yield f"{case.name}-out", b"\0" + step(how, out) + step(how | 1, to) + step(2, b"") + step(how, out)
+        yield (
+            f"{case.name}-in",
+            b"\1" + step(how | 1, to) + step(how, _sent_to(to, "10.0.0.2", SRC) if four else to),
+        )
+
+
 def image() -> Inputs:
     """One site of both families, and the same again as a second image."""
     rows = [np.zeros(2, layout) for layout in (NETWORK, ENDPOINT, POLICY, MEMBER, BINDING)]
@@ -158,7 +176,7 @@ def image() -> Inputs:
         yield f"{kind}", struct.pack(">H", len(records)) + records + records
 
 
-TARGETS = {f"fuzz_{f.__name__}": f for f in (parse, rewrite, forward, decap, gso, frag, pair, image)}
+TARGETS = {f"fuzz_{f.__name__}": f for f in (parse, rewrite, forward, decap, gso, frag, pair, napt, image)}
 
 
 if __name__ == "__main__":

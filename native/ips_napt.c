@@ -1,0 +1,148 @@
+/* ips_napt.c: pools, insides, and the way of a packet through port-translating NAT (contract in
+ * ips_napt_api.h). */
+#include "ips_napt.h"
+#include "ips_frag.h"
+#include "ips_icmp.h"
+#include "ips_rewrite.h"
+#include <stdlib.h>
+
+/* ---- configuration ---- */
+
+static void next_address(unsigned family, uint8_t *address) {
+  for (int i = (family == 4 ? 4 : 16) - 1; i >= 0 && ++address[i] == 0; i--) {}
+}
+
+static bool add_address(struct ips_napt *n, const struct ips_napt_pool_rec *r, const uint8_t *address,
+                        uint32_t *number) {
+  struct ips_mappings *m = &n->sessions->mappings;
+  if (ips_addresses_find(&n->sessions->addresses, r->family, address) != IPS_NONE)
+    return false; /* pools overlap */
+  *number = ips_addresses_add(&n->sessions->addresses, r->family, address);
+  struct ips_port_set *s = *number == IPS_NONE ? NULL : ips_memory_new(sizeof *s);
+  if (!s) return false;
+  s->first = r->first_port | r->last_port ? r->first_port : 1024;
+  s->last = r->first_port | r->last_port ? r->last_port : 65535;
+  s->realm = r->realm;
+  m->ports[*number] = s;
+  return true;
+}
+
+static bool add_pool(struct ips_napt *n, const struct ips_napt_pool_rec *r) {
+  struct ips_pool_range *range = &n->ranges[n->n_ranges];
+  uint8_t address[16];
+  if ((r->family != 4 && r->family != 6) || !r->n || r->n > 65536 || (r->last_port && !r->first_port) ||
+      r->first_port > r->last_port || (r->family == 4 && !ips_all_zero(r->first + 4, 12)))
+    return false;
+  memcpy(address, r->first, 16);
+  for (uint32_t i = 0, number; i < r->n; i++, next_address(r->family, address)) {
+    if (!add_address(n, r, address, &number)) return false;
+    if (i == 0) range->first = number;
+  }
+  range->n = r->n;
+  struct ips_napt_group *last = n->n_groups ? &n->groups[n->n_groups - 1] : NULL;
+  if (last && last->realm == r->realm && last->family == r->family) {
+    last->n++;
+  } else {
+    n->groups[n->n_groups++] = (struct ips_napt_group){r->realm, r->family, n->n_ranges, 1};
+  }
+  n->n_ranges++;
+  return true;
+}
+
+/* By realm and family, so that each has its ranges in a row. */
+static bool add_pools(struct ips_napt *n, const struct ips_napt_config *c) {
+  for (uint32_t i = 0; i < c->n_pools; i++) {
+    bool first = true;
+    for (uint32_t k = 0; k < i; k++)
+      first &= c->pools[k].realm != c->pools[i].realm || c->pools[k].family != c->pools[i].family;
+    for (uint32_t k = i; k < c->n_pools && first; k++)
+      if (c->pools[k].realm == c->pools[i].realm && c->pools[k].family == c->pools[i].family &&
+          !add_pool(n, &c->pools[k]))
+        return false;
+  }
+  return true;
+}
+
+static struct ips_napt_inside inside_of(const struct ips_napt_inside_rec *r) {
+  unsigned bits = r->prefix_len;
+  struct ips_napt_inside x = {.family = r->family, .prefix_len = r->prefix_len};
+  x.mask_hi = bits >= 64 ? ~0ull : bits ? ~0ull << (64 - bits) : 0;
+  x.mask_lo = bits <= 64 ? 0 : ~0ull << (128 - bits);
+  x.hi = ips_be64(ips_ld64(r->prefix));
+  x.lo = ips_be64(ips_ld64(r->prefix + 8));
+  return x;
+}
+
+static bool add_inside(struct ips_napt *n, const struct ips_napt_inside_rec *r) {
+  if ((r->family != 4 && r->family != 6) || r->prefix_len > (r->family == 4 ? 32 : 128)) return false;
+  struct ips_napt_inside x = inside_of(r);
+  while (x.group < n->n_groups &&
+         (n->groups[x.group].realm != r->realm || n->groups[x.group].family != r->family))
+    x.group++;
+  if (x.group == n->n_groups || (x.hi & ~x.mask_hi) || (x.lo & ~x.mask_lo)) return false;
+  uint32_t at = n->n_insides++;
+  for (; at && n->insides[at - 1].prefix_len < x.prefix_len; at--) n->insides[at] = n->insides[at - 1];
+  n->insides[at] = x;
+  return true;
+}
+
+struct ips_napt *ips_napt_new(struct ips_sessions *s, struct ips_frag_table *frags,
+                              const struct ips_napt_config *c) {
+  if (c->n_pools > IPS_NAPT_POOLS || c->n_insides > IPS_NAPT_INSIDES ||
+      c->filtering > IPS_FILTER_ADDRESS_AND_PORT)
+    return NULL;
+  struct ips_napt *n = calloc(1, sizeof *n);
+  if (!n) return NULL;
+  *n = (struct ips_napt){.sessions = s, .frags = frags, .seed = c->seed, .filtering = c->filtering};
+  bool fits = add_pools(n, c);
+  for (uint32_t i = 0; i < c->n_insides && fits; i++) fits = add_inside(n, &c->insides[i]);
+  if (fits) return n;
+  ips_napt_free(n);
+  return NULL;
+}
+
+void ips_napt_free(struct ips_napt *n) { free(n); } /* its port bitmaps belong to the sessions' mappings */
+
+void ips_napt_set_emit(struct ips_napt *n, uint32_t worker, ips_emit_fn emit, void *arg) {
+  if (worker >= IPS_NAPT_WORKERS) return;
+  n->emit[worker].fn = emit;
+  n->emit[worker].arg = arg;
+}
+
+const struct ips_napt_group *ips_napt_group(const struct ips_napt *n, unsigned family,
+                                            const uint8_t *address) {
+  uint64_t hi = (uint64_t)ips_be32(ips_ld32(address)) << 32, lo = 0;
+  if (family == 6) {
+    hi = ips_be64(ips_ld64(address));
+    lo = ips_be64(ips_ld64(address + 8));
+  }
+  for (const struct ips_napt_inside *x = n->insides; x < n->insides + n->n_insides; x++)
+    if (x->family == family && (hi & x->mask_hi) == x->hi && (lo & x->mask_lo) == x->lo)
+      return &n->groups[x->group];
+  return NULL;
+}
+
+uint32_t ips_napt_number(const struct ips_napt *n, unsigned family, const uint8_t *address) {
+  uint8_t key[16];
+  ips_copy_address(key, family, address);
+  uint32_t number = ips_addresses_find(&n->sessions->addresses, family, key);
+  return number != IPS_NONE && n->sessions->mappings.ports[number] ? number : IPS_NONE;
+}
+
+size_t ips_napt_addresses(const struct ips_napt *n, struct ips_napt_address *out, size_t room) {
+  const struct ips_sessions *s = n->sessions;
+  size_t count = 0;
+  for (uint32_t i = 0; i < s->addresses.n; i++) {
+    const struct ips_port_set *p = s->mappings.ports[i];
+    if (!p) continue;
+    struct ips_napt_address a = {.family = s->addresses.list[i].family, .realm = p->realm};
+    ips_address_copy(&s->addresses, i, a.address);
+    a.tcp = ips_peek(p->used[0]);
+    a.udp = ips_peek(p->used[1]);
+    a.icmp = ips_peek(p->used[2]);
+    a.whole = ips_ports_used(p) - a.tcp - a.udp - a.icmp;
+    if (count < room) out[count] = a;
+    count++;
+  }
+  return count;
+}
