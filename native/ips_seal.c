@@ -1,7 +1,8 @@
 /* ips_seal.c: the life of a sealed channel, and its datagrams (contract in ips_seal_api.h).
  *
  * Who opens a stream by a hello-ack speaks first: it repeats its confirm until the peer is heard in that
- * stream. Who is not heard for silence_ns is greeted again; the old stream stays usable meanwhile.
+ * stream, and until then its users' datagrams go by the old one. Who is not heard for silence_ns is
+ * greeted again; the old stream stays usable meanwhile.
  */
 #include "ips_seal.h"
 #include <stdlib.h>
@@ -133,9 +134,8 @@ int ips_seal_open(struct ips_seal *s, const uint8_t *d, size_t len, uint64_t now
   return result;
 }
 
-static size_t wrap(struct ips_seal *s, uint8_t type, const uint8_t *plain, size_t n, uint64_t now_ns,
-                   uint8_t *out) {
-  struct ips_seal_stream *st = &s->streams[s->now];
+static size_t wrap(struct ips_seal *s, struct ips_seal_stream *st, uint8_t type, const uint8_t *plain, size_t n,
+                   uint64_t now_ns, uint8_t *out) {
   if (!st->is_open || n > IPS_SEAL_DATAGRAM - IPS_SEAL_OVERHEAD) return 0;
   uint64_t seq = ++st->sent, seq_be = ips_be64(seq);
   out[0] = 1, out[1] = type, out[2] = st->key_number, out[3] = 0;
@@ -148,7 +148,10 @@ static size_t wrap(struct ips_seal *s, uint8_t type, const uint8_t *plain, size_
 
 size_t ips_seal_wrap(struct ips_seal *s, uint8_t type, const uint8_t *plain, size_t n, uint64_t now_ns,
                      uint8_t *out) {
-  return type < IPS_SEAL_FIRST_USER ? 0 : wrap(s, type, plain, n, now_ns, out);
+  struct ips_seal_stream *st = &s->streams[s->now], *before = &s->streams[s->now ^ 1];
+  bool peer_may_not_have_it = st->is_first_to_speak && !st->is_heard && before->is_open && s->same_boot;
+  if (peer_may_not_have_it) st = before;
+  return type < IPS_SEAL_FIRST_USER ? 0 : wrap(s, st, type, plain, n, now_ns, out);
 }
 
 /* ---- ticks --------------------------------------------------------------------- */
@@ -181,7 +184,7 @@ size_t ips_seal_tick(struct ips_seal *s, uint64_t now_ns, uint8_t *out) {
     return ips_seal_hello(s, IPS_SEAL_HELLO, 0, s->nonce, NULL, out);
   }
   if (st->is_open && now_ns - s->spoke_ns >= s->c.silence_ns / 4)
-    return wrap(s, IPS_SEAL_ALIVE, NULL, 0, now_ns, out);
+    return wrap(s, st, IPS_SEAL_ALIVE, NULL, 0, now_ns, out);
   return 0;
 }
 

@@ -67,7 +67,9 @@ static int open_stream(struct ips_seal *s, const uint8_t *d, unsigned key, uint6
   st->is_heard = d[1] == IPS_SEAL_CONFIRM;
   s->now ^= 1;
   s->opened++;
-  s->peer_boot = ips_be64(ips_ld64(d + BOOT));
+  uint64_t boot = ips_be64(ips_ld64(d + BOOT));
+  s->same_boot = boot == s->peer_boot;
+  s->peer_boot = boot;
   s->heard_ns = now_ns;
   s->confirm_due_ns = now_ns;
   s->spoke_ns = 0; /* a sign of life at the next tick: it tells the peer that the stream is open here too */
