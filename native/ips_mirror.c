@@ -93,8 +93,8 @@ size_t ips_mirror_memory(const struct ips_mirror *m) { return m->memory; }
 
 /* ---- role, input, ticks ----------------------------------------------------------- */
 
-void ips_mirror_set_role(struct ips_mirror *m, bool is_active, uint64_t epoch, uint64_t now_ns) {
-  (void)now_ns;
+bool ips_mirror_set_role(struct ips_mirror *m, bool is_active, uint64_t epoch) {
+  if (is_active && (!epoch || epoch < m->epoch)) return false;
   for (uint32_t p = 0; p < m->c.n_peers; p++) {
     struct ips_mirror_rx *rx = &m->peers[p].rx;
     if (rx->is_open && (is_active || epoch > m->epoch)) {
@@ -111,6 +111,7 @@ void ips_mirror_set_role(struct ips_mirror *m, bool is_active, uint64_t epoch, u
   if (is_active) m->origin_peer = UINT32_MAX; /* from here on versions are our own */
   m->is_active = is_active;
   ips_rings_publish(m);
+  return true;
 }
 
 void ips_mirror_set_other(struct ips_mirror *m, ips_mirror_other_fn other, void *arg) {

@@ -77,9 +77,9 @@ int ips_mirror_committed(const struct ips_mirror *m, uint32_t worker, uint64_t n
 
 /* ---- the real-time thread ---------------------------------------------------- */
 
-/* Active in this epoch (> 0), or standby. A node begins as standby in epoch 0. What a stream had begun here is
- * ended, what was applied stays. */
-void ips_mirror_set_role(struct ips_mirror *m, bool is_active, uint64_t epoch, uint64_t now_ns);
+/* Active in this epoch (> 0), or standby, knowing of it. A node begins as standby in epoch 0. Streams are
+ * ended, what was applied stays. false: a higher epoch is known here, the node stays what it is. */
+bool ips_mirror_set_role(struct ips_mirror *m, bool is_active, uint64_t epoch);
 /* A datagram from a peer. Returns what the seal said (ips_seal.def). */
 int ips_mirror_input(struct ips_mirror *m, uint32_t peer, const uint8_t *bytes, size_t len, uint64_t now_ns);
 /* The same after the seal, for hosts that open datagrams themselves. */

@@ -225,8 +225,8 @@ class Node:
     def message(self, peer: str, data: bytes) -> None:
         lib.ips_mirror_message(self.m, self.peers.index(peer), data, len(data), self.world.now)
 
-    def role(self, active: bool, epoch: int) -> None:
-        lib.ips_mirror_set_role(self.m, active, epoch, self.world.now)
+    def role(self, active: bool, epoch: int) -> bool:
+        return bool(lib.ips_mirror_set_role(self.m, active, epoch))
 
     # -- what workers do: the table changes, then its change is pushed, under the session's lock
 
