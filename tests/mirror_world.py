@@ -73,7 +73,8 @@ class Store:
         self.unconfirmed: dict[int, set[bytes]] = {}  # of each snapshot that is open
         self.applied: list[tuple[int, bytes]] = []
         self.snapshots: list[tuple[int, bool]] = []
-        self._order: list[bytes] = []
+        self._places: dict[bytes, int] = {}  # where a scan finds it: its own as long as it is there
+        self._next_place = 1
         self._doors = (
             ffi.callback(f"size_t(void *, uint64_t *, {REC} *, size_t)", self._scan),
             ffi.callback(f"int(void *, int, {REC} const *)", self._apply),
@@ -92,19 +93,19 @@ class Store:
         ) = self._doors[1:]
 
     def _scan(self, _arg: Any, cursor: Any, out: Any, room: int) -> int:
-        """In the order of keys, a few at a time; the table may change between two calls."""
-        if cursor[0] == 0:
-            self._order = sorted(self.sessions)
+        """A few at a time; the table may change between two calls, and several scans may be under way."""
         self.while_scanning()
-        keys = self._order[cursor[0] : cursor[0] + min(room, self.per_scan)]
-        there = [self.sessions[key] for key in keys if key in self.sessions]
-        for i, rec in enumerate(there):
-            ffi.buffer(out + i)[:] = rec
-        cursor[0] += len(keys)
-        if cursor[0] >= len(self._order):
-            # What came since is found too, or its change is still to come: both are allowed.
-            cursor[0] = 2**64 - 1
-        return len(there)
+        self._places = {key: place for key, place in self._places.items() if key in self.sessions}
+        for key in self.sessions:
+            if key not in self._places:
+                self._places[key] = self._next_place
+                self._next_place += 1
+        left = sorted((place, key) for key, place in self._places.items() if place >= cursor[0])
+        for i, (_, key) in enumerate(left[: min(room, self.per_scan)]):
+            ffi.buffer(out + i)[:] = self.sessions[key]
+        found = min(len(left), room, self.per_scan)
+        cursor[0] = left[found][0] if found < len(left) else 2**64 - 1
+        return found
 
     def _apply(self, _arg: Any, op: int, rec: Any) -> int:
         data = bytes(ffi.buffer(rec, SIZE))
