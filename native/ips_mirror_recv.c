@@ -215,7 +215,7 @@ static void from_active(struct ips_mirror *m, uint32_t peer, const uint8_t *d, s
   struct ips_mirror_rx *rx = &m->peers[peer].rx;
   uint64_t epoch = ips_get64(d + 2), boot = m->peers[peer].seal->peer_boot;
   uint32_t stream = ips_get32(d + 10);
-  bool is_later = !rx->was_fed || boot != rx->boot || (int32_t)(stream - rx->stream) > 0;
+  bool is_later = !rx->was_fed || boot != rx->boot || epoch > rx->epoch || (int32_t)(stream - rx->stream) > 0;
   if (!is_later && stream != rx->stream) {
     ips_mcount(m, STALE_STREAM);
     return;
