@@ -131,4 +131,17 @@ uint64_t ips_mirror_digest(const struct ips_session_rec *r); /* of what has to b
 size_t ips_mirror_put(uint8_t *out, int op, const struct ips_session_rec *r);
 size_t ips_mirror_get(const uint8_t *in, size_t len, int *op, struct ips_session_rec *r);
 
+/* ---- benchmarks (ips_bench_mirror.c) --------------------------------------------- */
+
+struct ips_mirror_bench {
+  uint64_t sender_ns, receiver_ns; /* processor time of either node's thread */
+  uint64_t network_ns;             /* time of the simulated network, in rounds of a millisecond */
+  uint64_t datagrams, resent, lost, streams, memory; /* of the sender; lost: both ways; memory: octets */
+};
+/* `events` changes, at most `rate` of them a millisecond, over a network that loses so many in a million and has
+ * this round trip; or, with sessions > 0 (and events 0), a snapshot of so many. -1: no memory, or the standby was
+ * not told each of them exactly once. */
+int ips_bench_mirror(struct ips_mirror_bench *out, uint64_t events, uint64_t sessions, uint64_t rate,
+                     uint32_t loss_ppm, uint64_t round_trip_ns);
+
 #endif
