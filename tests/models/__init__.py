@@ -1,0 +1,1 @@
+"""Models: small machines whose every state is visited."""
