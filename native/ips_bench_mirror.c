@@ -2,8 +2,8 @@
  * network between them that delays and loses, in its own time.
  *
  * Each node's work is timed apart, in this thread's processor time: pushing is the workers' and counts to
- * neither. The network's time goes on by a millisecond a round. The sessions are made by rule, the standby adds
- * up what it is told: so the end is checked, and no table is part of the figure.
+ * neither. The network's time goes on by a millisecond a round. The sessions are made by rule, the standby
+ * adds up what it is told: so the end is checked, and no table is part of the figure.
  */
 #include "ips_mirror.h"
 #include "ips_seal.h"
@@ -61,8 +61,7 @@ static int apply(void *arg, int op, const struct ips_session_rec *r) {
   ((struct bench *)arg)->sum += r->version * 31 + r->bytes[0];
   return 0;
 }
-static void begin_snapshot(void *arg, int shard, bool is_new_origin) { (void)arg, (void)shard, (void)is_new_origin; }
-static void end_snapshot(void *arg, int shard, bool is_complete) { (void)arg, (void)shard, (void)is_complete; }
+static void mark_snapshot(void *arg, int shard, bool yes) { (void)arg, (void)shard, (void)yes; }
 static void digest(void *arg, uint64_t *sums) { (void)arg, (void)sums; }
 
 static void emit(void *arg, uint32_t peer, const uint8_t *bytes, size_t len) {
@@ -105,12 +104,12 @@ static bool start(struct bench *b, uint32_t window, uint32_t ring) {
     .workers = WORKERS, .ring = ring, .window = window, .tombstones = 1024, .burst = window, .scan = 1 << 16,
     .n_peers = 1, .rto_ns = 20 * MS, .idle_ns = 50 * MS, .backoff_ns = 100 * MS,
     .source = {.arg = b, .scan = scan},
-    .sink = {.arg = b, .apply = apply, .begin_snapshot = begin_snapshot, .end_snapshot = end_snapshot,
+    .sink = {.arg = b, .apply = apply, .begin_snapshot = mark_snapshot, .end_snapshot = mark_snapshot,
              .digest = digest}};
   b->way = malloc(FLIGHT * sizeof *b->way);
   for (uint32_t i = 0; i < 2; i++) {
-    struct ips_seal_config s = {.id = {(uint8_t)(1 + i)}, .peer = {(uint8_t)(2 - i)}, .boot = 1 + i, .n_keys = 1,
-                                .hello_ns = 20 * MS, .silence_ns = 1000ull * MS};
+    struct ips_seal_config s = {.id = {(uint8_t)(1 + i)}, .peer = {(uint8_t)(2 - i)}, .boot = 1 + i,
+                                .n_keys = 1, .hello_ns = 20 * MS, .silence_ns = 1000ull * MS};
     b->seals[i] = c.seals[0] = ips_seal_new(&s, random_octets, b);
     b->m[i] = b->seals[i] ? ips_mirror_new(&c) : NULL;
   }
@@ -130,7 +129,7 @@ static void push(struct bench *b, uint64_t n, uint64_t rate, uint32_t ring) {
   for (uint32_t w = 0; w < WORKERS; w++)
     for (uint64_t i = 0; i < rate / WORKERS && b->pushed < n; i++) {
       const struct ips_mirror_ring *r = &b->m[0]->rings[w];
-      if (r->head - r->tail >= ring / 2) break; /* a mirror that falls behind slows nobody down, but the figure */
+      if (r->head - r->tail >= ring / 2) break; /* one that falls behind shows in the figure */
       struct ips_session_rec rec = session(b->pushed++);
       ips_mirror_push(b->m[0], w, IPS_SESSION_UPSERT, &rec);
     }

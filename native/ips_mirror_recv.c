@@ -1,13 +1,15 @@
 /* ips_mirror_recv.c: the stream from an active node: judged, put in order, applied, acknowledged.
  *
  * A datagram is looked through as a whole before its first entry is applied. What is acknowledged has been
- * applied. A stream that cannot go on is refused, by name, until its sender begins a new one; then the snapshot
- * that was open removes nothing.
+ * applied. A stream that cannot go on is refused, by name, until its sender begins a new one; then the
+ * snapshot that was open removes nothing.
  */
 #include "ips_mirror.h"
 #include "ips_seal.h"
 
-static const uint8_t *name_of(const struct ips_mirror *m, uint32_t peer) { return m->peers[peer].seal->c.peer; }
+static const uint8_t *name_of(const struct ips_mirror *m, uint32_t peer) {
+  return m->peers[peer].seal->c.peer;
+}
 
 /* ---- snapshots ------------------------------------------------------------------ */
 
@@ -68,7 +70,8 @@ static bool is_sound(const uint8_t *d, size_t len) {
   return true;
 }
 
-static bool apply_record(struct ips_mirror *m, struct ips_mirror_rx *rx, int op, const struct ips_session_rec *r) {
+static bool apply_record(struct ips_mirror *m, struct ips_mirror_rx *rx, int op,
+                         const struct ips_session_rec *r) {
   if (op == IPS_SESSION_UPSERT && ips_tombs_version(&rx->tombs, &r->flow) > r->version) {
     ips_mcount(m, OBSOLETE);
     return true;
@@ -130,7 +133,8 @@ static void apply_mark(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t 
 }
 
 /* False: the stream is refused. */
-static bool apply(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t peer, const uint8_t *d, size_t len) {
+static bool apply(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t peer, const uint8_t *d,
+                  size_t len) {
   struct ips_session_rec rec;
   int op = 0;
   for (size_t at = IPS_MIRROR_HEAD, n; at < len; at += n) {
@@ -152,7 +156,8 @@ static uint8_t *held(const struct ips_mirror *m, const struct ips_mirror_rx *rx,
   return rx->bytes + (seq & (m->c.window - 1)) * IPS_MIRROR_PLAIN;
 }
 
-static void take(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t peer, const uint8_t *d, size_t len) {
+static void take(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t peer, const uint8_t *d,
+                 size_t len) {
   uint64_t seq = ips_get64(d + 14), mask = m->c.window - 1;
   rx->ack_due = true;
   if (seq < rx->next || (seq < rx->next + m->c.window && rx->lens[seq & mask])) {

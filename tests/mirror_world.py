@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -127,9 +127,7 @@ class Store:
     def _begin(self, _arg: Any, shard: int, is_new_origin: bool) -> None:
         if is_new_origin:
             zero = struct.pack("=Q", 0)
-            self.sessions = {
-                k: v[:VERSION] + zero + v[VERSION + 8 :] for k, v in self.sessions.items()
-            }
+            self.sessions = {k: v[:VERSION] + zero + v[VERSION + 8 :] for k, v in self.sessions.items()}
         self.unconfirmed[shard] = {k for k in self.sessions if shard in (-1, shard_of(k))}
 
     def _end(self, _arg: Any, shard: int, is_complete: bool) -> None:
@@ -338,7 +336,7 @@ class World:
             if claim():
                 return
             self.step()
-        words = {name: node.words() if hasattr(node, "words") else "" for name, node in self.nodes.items()}
+        words = {name: counters(node) for name, node in self.nodes.items()}
         raise AssertionError(f"seed {self.seed}: it never held; {words}")
 
 
@@ -347,7 +345,9 @@ def counters(node: Node) -> dict[str, int]:
     return {name: int(stats.counters[i]) for i, name in enumerate(COUNTERS) if stats.counters[i]}
 
 
-def pair(seed: int = 1, faults: Faults | None = None, settings: Settings | None = None) -> tuple[World, Node, Node]:
+def pair(
+    seed: int = 1, faults: Faults | None = None, settings: Settings | None = None
+) -> tuple[World, Node, Node]:
     """An active node `a` in epoch 1 and its standby `b`."""
     w = World(seed, faults)
     a, b = w.add("a", ["b"], settings), w.add("b", ["a"], settings)
@@ -361,7 +361,3 @@ def ready(w: World, a: Node, b: str = "b") -> None:
 
 def same(a: Node, b: Node) -> bool:
     return a.store.sessions == b.store.sessions
-
-
-def seeds(n: int, base: int = 0) -> Iterator[int]:
-    return iter(range(base, base + n))

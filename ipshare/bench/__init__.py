@@ -31,7 +31,7 @@ def run(
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """``ipshare bench [core|tables|mirror|forwarding ...] [--quick] [--json] [--plot FILE]``; an exit code."""
+    """``ipshare bench [core|tables|mirror|forwarding ...] [--quick] [--json]``; an exit code."""
     from ipshare.bench import command
 
     return command.main(list(arguments))

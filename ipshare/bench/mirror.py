@@ -1,8 +1,8 @@
-"""mirror: changes a second that one core streams to a standby, sealed; with loss; and a snapshot of a million.
+"""mirror: changes a second that one core streams to a standby, sealed; with loss; a snapshot of a million.
 
-The loop is C (native/ips_bench_mirror.c): an active node and its standby in one thread, their processor time taken
-apart, and a simulated network between them. No table is part of the figure; that the standby was told each change
-exactly once is part of the loop.
+The loop is C (native/ips_bench_mirror.c): an active node and its standby in one thread, their processor time
+taken apart, and a simulated network between them. No table is part of the figure; that the standby was told
+each change exactly once is part of the loop.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def figures(progress: Progress, *, million: int = MILLION, repeats: int = REPEAT
     yield Result("mirror.events.receiver", million / min(r.receiver_s for r in clean), "events/s/core")
     progress("mirror.loss")
     lossy = [
-        once(million, 0, rate=A_MILLION, loss_ppm=LOSS_PPM, round_trip_ns=ROUND_TRIP_NS) for _ in range(repeats)
+        once(million, 0, rate=A_MILLION, loss_ppm=LOSS_PPM, round_trip_ns=ROUND_TRIP_NS)
+        for _ in range(repeats)
     ]
     yield Result("mirror.loss1.rtt10", million / min(r.slowest_s for r in lossy), "events/s")
     yield Result("mirror.loss1.rtt10.resent", float(min(r.resent for r in lossy)), "datagrams")

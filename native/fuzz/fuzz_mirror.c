@@ -1,10 +1,11 @@
 /* fuzz_mirror.c: a standby and an active node, fed behind the seal and before it.
  *
- * Input: steps of one octet, a length (two octets, little-endian) and that many octets. The first octet modulo 8:
- * 0 a message to the standby; 1 one to the active node; 2 entries that get a right head, for the standby; 3 a raw
- * datagram to both; 4 a tick of both, what they send arrives; 5 a change, if the octets are a record; 6 a true
- * datagram with octets xored into it; 7 a new stream, by a refusal. Claims: the table is told only whole records and
- * matching snapshots, nothing forged is opened, and in the end both are equal.
+ * Input: steps of one octet, a length (two octets, little-endian) and that many octets. The first octet
+ * modulo 8: 0 a message to the standby; 1 one to the active node; 2 entries that get a right head, for the
+ * standby; 3 a raw datagram to both; 4 a tick of both, what they send arrives; 5 a change, if the octets
+ * are a record; 6 a true datagram with octets xored into it; 7 a new stream, by a refusal. Claims: the
+ * table is told only whole records and matching snapshots, nothing forged is opened, and in the end both
+ * are equal.
  */
 #include "../tests/mirror_pair.h"
 #include "ips_seal.h"
@@ -154,8 +155,9 @@ static void step(unsigned what, const uint8_t *bytes, size_t n) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   void *args[2] = {&tables[0], &tables[1]};
-  struct ips_mirror_config c = {.workers = 2, .ring = 16, .window = 4, .tombstones = 16, .burst = 8, .scan = 64,
-                                .rto_ns = 5000000, .idle_ns = 5000000, .backoff_ns = 1000000, .digest_ns = 9000000,
+  struct ips_mirror_config c = {.workers = 2, .ring = 16, .window = 4, .tombstones = 16, .burst = 8,
+                                .scan = 64, .rto_ns = 5000000, .idle_ns = 5000000, .backoff_ns = 1000000,
+                                .digest_ns = 9000000,
                                 .source = {.scan = scan},
                                 .sink = {.apply = apply, .begin_snapshot = begin_snapshot,
                                          .end_snapshot = end_snapshot, .digest = digest}};

@@ -1,5 +1,5 @@
-/* mirror_pair.h: an active node and its standby in one process, for the C tests and fuzz targets: seals with a
- * counting source of octets, a queue of datagrams between them. The tables are the includer's.
+/* mirror_pair.h: an active node and its standby in one process, for the C tests and fuzz targets: seals
+ * with a counting source of octets, a queue of datagrams between them. The tables are the includer's.
  */
 #ifndef TEST_MIRROR_PAIR_H
 #define TEST_MIRROR_PAIR_H
@@ -46,7 +46,8 @@ static inline void pair_new(struct pair *p, struct ips_mirror_config c, void *ta
   for (uint32_t i = 0; i < 2; i++) {
     struct pair_node *n = &p->node[i];
     n->random = 77 + i;
-    struct ips_seal_config s = {.id = {(uint8_t)(1 + i)}, .peer = {(uint8_t)(2 - i)}, .boot = 5 + i, .n_keys = 1,
+    struct ips_seal_config s = {.id = {(uint8_t)(1 + i)}, .peer = {(uint8_t)(2 - i)}, .boot = 5 + i,
+                                .n_keys = 1,
                                 .key_numbers = {1}, .hello_ns = 10000000, .silence_ns = 1000000000};
     n->seal = ips_seal_new(&s, pair_random, n);
     c.n_peers = 1;

@@ -1,6 +1,7 @@
-/* mirror_threads.c: workers open, change and close the same sessions while the real-time thread mirrors them over
- * a network that loses: in the end both tables are equal, whatever overtook what, full rings included; a change
- * that was called committed is never missing. Built with SAN=thread it also shows that there is no data race.
+/* mirror_threads.c: workers open, change and close the same sessions while the real-time thread mirrors
+ * them over a network that loses: in the end both tables are equal, whatever overtook what, full rings
+ * included; a change that was called committed is never missing. Built with SAN=thread it also shows that
+ * there is no data race.
  */
 #include "mirror_pair.h"
 #include <pthread.h>
@@ -136,7 +137,7 @@ int main(void) {
   struct ips_mirror_stats sent, got;
   ips_mirror_stats(both.node[0].m, both.now, &sent);
   ips_mirror_stats(both.node[1].m, both.now, &got);
-  printf("mirror_threads: %u committed, %llu applied, %llu obsolete, %llu streams, %llu ring full, %u differ\n",
+  printf("mirror_threads: %u committed, %llu applied, %llu obsolete, %llu streams, %llu full, %u differ\n",
          committed, (unsigned long long)got.counters[IPS_M_APPLIED],
          (unsigned long long)got.counters[IPS_M_OBSOLETE], (unsigned long long)sent.counters[IPS_M_STREAMS],
          (unsigned long long)sent.counters[IPS_M_RING_FULL], differences());

@@ -142,7 +142,16 @@ def mirror() -> Inputs:
     four, six = bytes((10, 0, 0, 1, 198, 51, 100, 1)), bytes(range(32))
     body = struct.pack(">BBII", 2, 2, 5, 7)
     upsert = b"\x09" + flow + struct.pack(">Q", 5) + four + body + bytes((192, 0, 2, 1, 0, 80))
-    large = b"\x3d" + flow + struct.pack(">Q", 9) + six + body + bytes(range(1, 19)) + b"\0\0\0\x01" + b"\x85\x01" * 4
+    large = (
+        b"\x3d"
+        + flow
+        + struct.pack(">Q", 9)
+        + six
+        + body
+        + bytes(range(1, 19))
+        + b"\0\0\0\x01"
+        + b"\x85\x01" * 4
+    )
     delete = b"\x02" + flow + struct.pack(">Q", 6) + four
     head = struct.pack(">BBQIQ", 1, 0, 1, 1, 2)
     ack = struct.pack(">BBBBIQHQHH", 3, 1, 0, 1, 1, 1, 4, 1, 2, 1)

@@ -1,12 +1,12 @@
-"""A model of the mirror's order: fence, scan, sets, tombstones; every interleaving of one session's changes is visited.
+"""A model of the mirror's order: fence, scan, sets, tombstones; every interleaving is visited.
 
-Two workers change the session under its lock and push into a ring each. The thread reads one ring's head at a time, so a
-change may slip in between two readings; it drains ring 0 before ring 1. The stream itself is in order (that is the
-window's work, tested elsewhere), so what is appended is applied. ``Rules`` weakens one rule at a time: then the
-exploration has to find a ghost or a loss, or it would prove nothing.
+Two workers change one session under its lock and push into a ring each. The thread reads one ring's head at a
+time, so a change may slip in between two readings; it drains ring 0 before ring 1. The stream itself is in
+order (that is the window's work, tested elsewhere), so what is appended is applied. ``Rules`` weakens one rule
+at a time: then the exploration has to find a ghost or a loss, or it would prove nothing.
 
-A state: what the active node would leave behind if it died now. Followed to the letter: native/ips_mirror_fill.c,
-native/ips_mirror_recv.c (apply_record, apply_mark).
+A state: what the active node would leave behind if it died now. Followed to the letter:
+native/ips_mirror_fill.c, native/ips_mirror_recv.c (apply_record, apply_mark).
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def explore(budget: int, rules: Rules | None = None) -> int:
     for before in changed_before(State(2, 0, False, ((), ()))):
         for held in {0, max(0, before.version - 1)}:  # what an earlier stream had left there
             starts.append(begun(replace(before, budget=budget, held=held), rules))
-    queue, came = deque(starts), {s: (None, "start") for s in starts}
+    queue, came = deque(starts), dict.fromkeys(starts, (None, "start"))
     while queue:
         s = queue.popleft()
         try:

@@ -1,6 +1,6 @@
 """The mirror: what an active node changes is at its standbys, or they are not ready and get a snapshot.
 
-Contract: native/ips_mirror_api.h. How others failed at this (each test names its reason) is why these tests are here.
+Contract: native/ips_mirror_api.h. Where another system is known to fail at this, the test names it.
 The network with faults: test_mirror_faults.py; every order of a few events: test_mirror_orders.py.
 """
 
@@ -13,12 +13,9 @@ import pytest
 from ipshare.core import ffi, lib
 from tests.mirror_world import (
     COUNTERS,
-    DELETE,
     KEY,
     MS,
-    UPSERT,
     Faults,
-    Node,
     Settings,
     World,
     counters,
@@ -52,7 +49,9 @@ def test_everything_arrives_and_is_equal() -> None:
 def test_committed_means_that_the_standby_has_it() -> None:
     w, a, b = pair()
     number = a.open(1)
-    assert a.committed(0, number) == "ALONE", "nobody is ready: nothing to wait for, to be counted by the caller"
+    assert a.committed(0, number) == "ALONE", (
+        "nobody is ready: nothing to wait for, to be counted by the caller"
+    )
     ready(w, a)
     number = a.open(2)
     assert a.committed(0, number) == "WAIT" and a.committed(1, 1) == "WAIT"
@@ -513,7 +512,13 @@ def test_sizes_that_are_refused() -> None:
         return bool(m != ffi.NULL)
 
     assert made()
-    bad = {"workers": (0, 65), "ring": (2, 6), "window": (1, 3, 32768), "tombstones": (4, 9), "n_peers": (0, 2, 9)}
+    bad = {
+        "workers": (0, 65),
+        "ring": (2, 6),
+        "window": (1, 3, 32768),
+        "tombstones": (4, 9),
+        "n_peers": (0, 2, 9),
+    }
     for key, values in bad.items():
         assert not any(made(**{key: value}) for value in values), key
     assert not any(made(**{key: 0}) for key in ("burst", "scan", "rto_ns", "idle_ns", "backoff_ns"))

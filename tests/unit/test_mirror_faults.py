@@ -1,4 +1,4 @@
-"""The mirror on a network that loses, doubles, delays, reorders, cuts and damages: in the end both tables are equal.
+"""The mirror on a network that loses, doubles, delays, cuts and damages: in the end tables are equal.
 
 The seed of a run stands in its name and in what a failure prints.
 """
@@ -20,7 +20,9 @@ NETWORKS = {
 }
 
 
-def churn(w: World, a: Node, rng: random.Random, ms: int, rate: int, flows: int = 80, workers: int = 2) -> None:
+def churn(
+    w: World, a: Node, rng: random.Random, ms: int, rate: int, flows: int = 80, workers: int = 2
+) -> None:
     for _ in range(ms):
         for _ in range(rng.randrange(rate)):
             number, worker, family = rng.randrange(flows), rng.randrange(workers), rng.choice((4, 6))
@@ -78,7 +80,7 @@ def test_with_restarts_partitions_and_full_rings(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_was_committed_survives_the_active_node(seed: int) -> None:
-    """At any moment: each change that was called committed is at the standby, or a newer one of its session."""
+    """At any moment: what was called committed is at the standby, or something newer of its session."""
     rng = random.Random(seed)
     w, a, b = pair(seed, Faults(loss=0.1, twice=0.1, delay_ms=(0, 12)), Settings(ring=128, window=8))
     waiting: list[tuple[int, int, int, bool]] = []

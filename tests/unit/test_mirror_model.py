@@ -1,4 +1,4 @@
-"""The mirror's order, proved on a model by visiting every state; each rule is needed: without it the model breaks."""
+"""The mirror's order on a model whose every state is visited; without any one of its rules it breaks."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_every_order_of_arrival(events: tuple[str, ...]) -> None:
             if lost is None:
                 assert same(a, b), (order, lost)
             else:
-                known = {r for r in b.store.applied[1:]}
+                known = set(b.store.applied[1:])
                 assert len(known) <= n
             w.by_hand = False
             w.until(lambda a=a: a.peer("b").lag_events == 0, 200)
@@ -106,7 +106,7 @@ STEPS = ("open", "close", "tick a", "tick b", "deliver", "drop", "restart b")
 
 @pytest.mark.parametrize("first", STEPS)
 def test_every_interleaving_to_a_depth(first: str) -> None:
-    """All sequences of four steps on a stream that is just beginning; then the network is good: equal, and ready."""
+    """All sequences of four steps on a stream that just begins; then the network is good: ready, equal."""
     for steps in itertools.product(STEPS, repeat=3):
         w, a, b = pair(settings=SMALL)
         a.open(50)

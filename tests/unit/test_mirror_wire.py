@@ -1,6 +1,6 @@
 """Records and messages of the mirror, octet by octet: cut, flipped, made up; nothing odd is taken.
 
-After the seal, so as from a peer that has the key and a fault of its own (HAProxy: garbage after a codec mismatch).
+After the seal: as from a peer that has the key and a fault of its own (HAProxy: a codec mismatch).
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ class Forger:
         ready(self.w, self.a)
         self.stream = self.a.peer("b").stream
 
-    def data(self, seq: int, entries: bytes, epoch: int = 1, stream: int | None = None, kind: int = 1) -> bytes:
+    def data(
+        self, seq: int, entries: bytes, epoch: int = 1, stream: int | None = None, kind: int = 1
+    ) -> bytes:
         number = self.stream if stream is None else stream
         return struct.pack(">BBQIQ", kind, 0, epoch, number, seq) + entries
 

@@ -1,4 +1,4 @@
-"""The sealed channel between two nodes: opened by two fresh nonces, authentic, new, and never fooled by a recording.
+"""The sealed channel: opened by two fresh nonces, authentic, new, never fooled by a recording.
 
 Contract: native/ips_seal_api.h; every refusal is a line of native/ips_seal.def.
 """
@@ -24,7 +24,9 @@ HELLO, ACK, CONFIRM = lib.IPS_SEAL_HELLO, lib.IPS_SEAL_HELLO_ACK, lib.IPS_SEAL_C
 class End:
     """One end of a channel, with a random source of its own."""
 
-    def __init__(self, own: bytes, peer: bytes, boot: int = 1, settings: Settings | None = None, **more: Any) -> None:
+    def __init__(
+        self, own: bytes, peer: bytes, boot: int = 1, settings: Settings | None = None, **more: Any
+    ) -> None:
         rng = random.Random(f"{own!r}{boot}")
         self._random = ffi.callback(
             "void(void *, uint8_t *, size_t)", lambda _a, out, n: ffi.memmove(out, rng.randbytes(n), n)
@@ -250,7 +252,7 @@ def test_replay_window() -> None:
 
 
 def test_replay_window_against_a_set() -> None:
-    """Random order with duplicates and jumps: each arrives once at most, and within the window exactly once."""
+    """Random order with duplicates and jumps: at most once, and within the window exactly once."""
     rng = random.Random(7)
     a, b = channel()
     top, seen = 0, set()
@@ -347,7 +349,12 @@ def test_key_rotation_without_a_gap() -> None:
             now = talk(a, b, now + 10 * MS, 2)
 
     for end, *keys in (
-        (a, one, two), (b, one, two), (a, two, one), (b, two, one), (a, two), (b, two),
+        (a, one, two),
+        (b, one, two),
+        (a, two, one),
+        (b, two, one),
+        (a, two),
+        (b, two),
     ):
         step(end, *keys)
     assert a.info(now).key_number == b.info(now).key_number == 2
