@@ -2,8 +2,8 @@
 
 Two workers change one session under its lock and push into a ring each. The thread reads one ring's head at a
 time, so a change may slip in between two readings; it drains ring 0 before ring 1. The stream itself is in
-order (that is the window's work, tested elsewhere), so what is appended is applied. ``Rules`` weakens one rule
-at a time: then the exploration has to find a ghost or a loss, or it would prove nothing.
+order (that is the window's work, tested elsewhere), so what is appended is applied. ``Rules`` weakens one
+rule at a time: then the exploration has to find a ghost or a loss, or it would prove nothing.
 
 A state: what the active node would leave behind if it died now. Followed to the letter:
 native/ips_mirror_fill.c, native/ips_mirror_recv.c (apply_record, apply_mark).
