@@ -144,11 +144,16 @@ class Store:
 
 
 def view(rec: bytes) -> Any:
-    return ffi.cast(f"{REC} const *", ffi.from_buffer(rec))
+    """A copy of its own: a cast would not keep the octets alive."""
+    made = ffi.new(f"{REC} *")
+    ffi.memmove(made, rec, SIZE)
+    return made
 
 
 def shard_of(rec: bytes) -> int:
-    return int(lib.ips_mirror_shard(ffi.cast("struct ips_flow const *", ffi.from_buffer(rec[:FLOW]))))
+    made = ffi.new("struct ips_flow *")
+    ffi.memmove(made, rec, FLOW)
+    return int(lib.ips_mirror_shard(made))
 
 
 @dataclass
