@@ -110,8 +110,9 @@ static void apply_mark(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t 
   unsigned i = at[1];
   switch (at[0]) {
     case IPS_MARK_BEGIN:
-      sink->begin_snapshot(sink->arg, -1, m->origin_peer != peer || m->origin_boot != rx->boot);
-      m->origin_peer = peer, m->origin_boot = rx->boot;
+      sink->begin_snapshot(sink->arg, -1, m->origin_peer != peer || m->origin_boot != rx->boot ||
+                                            m->origin_epoch != rx->epoch);
+      m->origin_peer = peer, m->origin_boot = rx->boot, m->origin_epoch = rx->epoch;
       rx->in_snapshot = true;
       break;
     case IPS_MARK_END:
