@@ -26,7 +26,8 @@ static bool is_in_range(const struct ips_mirror_config *c) {
   bool fine = c->workers >= 1 && c->workers <= IPS_MIRROR_WORKERS && is_power(c->ring, 4, 1u << 28) &&
               is_power(c->window, 2, 16384) && is_power(c->tombstones, 8, 1u << 28) && c->burst && c->scan &&
               c->n_peers >= 1 && c->n_peers <= IPS_MIRROR_PEERS && c->rto_ns && c->idle_ns && c->backoff_ns &&
-              c->source.scan && c->sink.apply && c->sink.begin_snapshot && c->sink.end_snapshot && c->sink.digest;
+              c->source.scan && c->sink.apply && c->sink.begin_snapshot && c->sink.end_snapshot &&
+                c->sink.digest;
   for (uint32_t p = 0; fine && p < c->n_peers; p++) fine = c->seals[p] != NULL;
   return fine;
 }
@@ -93,8 +94,8 @@ size_t ips_mirror_memory(const struct ips_mirror *m) { return m->memory; }
 
 /* ---- role, input, ticks ----------------------------------------------------------- */
 
-void ips_mirror_set_role(struct ips_mirror *m, bool is_active, uint64_t epoch, uint64_t now_ns) {
-  (void)now_ns;
+bool ips_mirror_set_role(struct ips_mirror *m, bool is_active, uint64_t epoch) {
+  if (is_active && (!epoch || epoch < m->epoch)) return false;
   for (uint32_t p = 0; p < m->c.n_peers; p++) {
     struct ips_mirror_rx *rx = &m->peers[p].rx;
     if (rx->is_open && (is_active || epoch > m->epoch)) {
@@ -111,6 +112,7 @@ void ips_mirror_set_role(struct ips_mirror *m, bool is_active, uint64_t epoch, u
   if (is_active) m->origin_peer = UINT32_MAX; /* from here on versions are our own */
   m->is_active = is_active;
   ips_rings_publish(m);
+  return true;
 }
 
 void ips_mirror_set_other(struct ips_mirror *m, ips_mirror_other_fn other, void *arg) {
@@ -118,7 +120,8 @@ void ips_mirror_set_other(struct ips_mirror *m, ips_mirror_other_fn other, void 
   m->other_arg = arg;
 }
 
-void ips_mirror_message(struct ips_mirror *m, uint32_t peer, const uint8_t *plain, size_t len, uint64_t now_ns) {
+void ips_mirror_message(struct ips_mirror *m, uint32_t peer, const uint8_t *plain, size_t len,
+                        uint64_t now_ns) {
   if (peer < m->c.n_peers) ips_rx_message(m, peer, plain, len, now_ns);
   ips_rings_publish(m);
 }

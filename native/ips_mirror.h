@@ -130,7 +130,7 @@ struct ips_mirror {
   uint64_t epoch;              /* the highest known, */
   uint32_t epoch_peer;         /* and whose: a peer's number; ~0: our own, or told by the host */
   uint32_t streams;            /* numbers given */
-  uint64_t origin_boot;        /* whose versions the table's are, */
+  uint64_t origin_boot, origin_epoch; /* whose versions the table's are, */
   uint32_t origin_peer;        /* ~0: our own */
   ips_mirror_other_fn other;
   void *other_arg;

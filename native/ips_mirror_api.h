@@ -1,12 +1,12 @@
 /* ips_mirror_api.h: session changes from an active node to its standbys, losslessly or with an honest resync.
  *
- * Workers push changes into a ring each; one thread ticks: it packs them into sealed datagrams (ips_seal_api.h),
- * resends what was lost, and applies what a peer's active node sends. What does not fit is never
- * lost silently: the standby is no longer ready and gets a snapshot. No socket, no clock, all memory at
- * creation. Same object at both ends: a node is active in an epoch, or standby.
+ * Workers push changes into a ring each; one thread ticks: it packs them into sealed datagrams
+ * (ips_seal_api.h), resends what was lost, and applies what a peer's active node sends. What does not fit
+ * is never lost silently: the standby is no longer ready and gets a snapshot. No socket, no clock, all
+ * memory at creation. Same object at both ends: a node is active in an epoch, or standby.
  *
- * Rules for the table behind it: a change is pushed under the session's lock after the table shows it; versions
- * rise with each change, also over deletion and reopening of the same flow; scan() copies whole
+ * Rules for the table behind it: a change is pushed under the session's lock after the table shows it;
+ * versions rise with each change, also over deletion and reopening of the same flow; scan() copies whole
  * records and misses none that is there from its first call to its last.
  */
 #ifndef IPS_MIRROR_API_H
@@ -32,7 +32,7 @@ struct ips_mirror_sink {
   int (*apply)(void *arg, int op, const struct ips_session_rec *rec);
   /* shard -1: of the whole table. is_new_origin: versions of before do not compare with those that come. */
   void (*begin_snapshot)(void *arg, int shard, bool is_new_origin);
-  /* is_complete: sessions (of the shard) that nothing has confirmed since begin_snapshot go. Else all stay. */
+  /* is_complete: sessions (of the shard) that nothing confirmed since begin_snapshot go; else all stay. */
   void (*end_snapshot)(void *arg, int shard, bool is_complete);
   /* Sums of ips_mirror_digest over the sessions of each shard, in one pass. */
   void (*digest)(void *arg, uint64_t *sums);
@@ -41,7 +41,7 @@ struct ips_mirror_sink {
 struct ips_mirror_config {
   uint32_t workers;         /* 1 .. 64 */
   uint32_t ring;            /* changes per worker; power of two >= 4 */
-  uint32_t window;          /* datagrams under way to each peer, and held out of order; power of two, 2 .. 16384 */
+  uint32_t window;          /* datagrams under way to each peer, and held out of order; 2^1 .. 2^14 */
   uint32_t tombstones;      /* deletions remembered for late changes, per peer; power of two >= 8 */
   uint32_t burst;           /* datagrams per tick and peer */
   uint32_t scan;            /* records that a tick scans at most */
@@ -77,16 +77,17 @@ int ips_mirror_committed(const struct ips_mirror *m, uint32_t worker, uint64_t n
 
 /* ---- the real-time thread ---------------------------------------------------- */
 
-/* Active in this epoch (> 0), or standby. A node begins as standby in epoch 0. What a stream had begun here is
- * ended, what was applied stays. */
-void ips_mirror_set_role(struct ips_mirror *m, bool is_active, uint64_t epoch, uint64_t now_ns);
+/* Active in this epoch (> 0), or standby, knowing of it. A node begins as standby in epoch 0. Streams are
+ * ended, what was applied stays. false: a higher epoch is known here, the node stays what it is. */
+bool ips_mirror_set_role(struct ips_mirror *m, bool is_active, uint64_t epoch);
 /* A datagram from a peer. Returns what the seal said (ips_seal.def). */
 int ips_mirror_input(struct ips_mirror *m, uint32_t peer, const uint8_t *bytes, size_t len, uint64_t now_ns);
 /* The same after the seal, for hosts that open datagrams themselves. */
-void ips_mirror_message(struct ips_mirror *m, uint32_t peer, const uint8_t *plain, size_t len, uint64_t now_ns);
+void ips_mirror_message(struct ips_mirror *m, uint32_t peer, const uint8_t *plain, size_t len,
+                        uint64_t now_ns);
 void ips_mirror_set_other(struct ips_mirror *m, ips_mirror_other_fn other, void *arg);
-/* Takes changes out of the rings, sends, acknowledges, resends. To be called every millisecond or oftener, and
- * after a batch of input. */
+/* Takes changes out of the rings, sends, acknowledges, resends. To be called every millisecond or oftener,
+ * and after a batch of input. */
 void ips_mirror_tick(struct ips_mirror *m, uint64_t now_ns, ips_mirror_emit_fn emit, void *arg);
 
 enum ips_mirror_phase {
@@ -97,8 +98,9 @@ enum ips_mirror_phase {
   IPS_MIRROR_LIVE = 4,
 };
 enum ips_mirror_refusal {   /* what a standby says */
-  IPS_REFUSED_NOT = 0, IPS_REFUSED_EPOCH = 1, IPS_REFUSED_BOOT = 2, IPS_REFUSED_ACTIVE = 3, IPS_REFUSED_APPLY = 4,
-  IPS_REFUSED_MALFORMED = 5, IPS_REFUSED_TOMBSTONES = 6, IPS_REFUSED_ENDED = 7, /* by a change of roles */
+  IPS_REFUSED_NOT = 0, IPS_REFUSED_EPOCH = 1, IPS_REFUSED_BOOT = 2, IPS_REFUSED_ACTIVE = 3,
+  IPS_REFUSED_APPLY = 4, IPS_REFUSED_MALFORMED = 5, IPS_REFUSED_TOMBSTONES = 6,
+  IPS_REFUSED_ENDED = 7, /* by a change of roles */
 };
 struct ips_mirror_peer_stats {
   uint8_t phase;            /* of the stream to this peer */
@@ -126,9 +128,22 @@ size_t ips_mirror_memory(const struct ips_mirror *m); /* octets taken by ips_mir
 /* ---- for tables ---------------------------------------------------------------- */
 
 uint8_t ips_mirror_shard(const struct ips_flow *f); /* the same on every node */
-uint64_t ips_mirror_digest(const struct ips_session_rec *r); /* of what has to be equal: not of ages, counters */
+uint64_t ips_mirror_digest(const struct ips_session_rec *r); /* not of ages and counters */
 /* One record as it is on the wire, and back. Octets written, read; 0: not a record. */
 size_t ips_mirror_put(uint8_t *out, int op, const struct ips_session_rec *r);
 size_t ips_mirror_get(const uint8_t *in, size_t len, int *op, struct ips_session_rec *r);
+
+/* ---- benchmarks (ips_bench_mirror.c) --------------------------------------------- */
+
+struct ips_mirror_bench {
+  uint64_t sender_ns, receiver_ns; /* processor time of either node's thread */
+  uint64_t network_ns;             /* time of the simulated network, in rounds of a millisecond */
+  uint64_t datagrams, resent, lost, streams, memory; /* of the sender; lost: both ways; memory: octets */
+};
+/* `events` changes, at most `rate` of them a millisecond, over a network that loses so many in a million
+ * and has this round trip; or, with sessions > 0 (and events 0), a snapshot of so many. -1: no memory, or
+ * the standby was not told each of them exactly once. */
+int ips_bench_mirror(struct ips_mirror_bench *out, uint64_t events, uint64_t sessions, uint64_t rate,
+                     uint32_t loss_ppm, uint64_t round_trip_ns);
 
 #endif

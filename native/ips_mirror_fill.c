@@ -1,12 +1,13 @@
 /* ips_mirror_fill.c: changes out of the rings, and records out of scans, into the window's batches.
  *
- * Sets (ips_mirror.h) and scans take turns, and a slice that was copied goes out before any later
- * change: so whatever a scan has seen of a session stands in the stream before each later change of it. A job
- * (snapshot, shards, sums) ends with the set that began after its last copy: then the rings are past its fence.
+ * Sets (ips_mirror.h) and scans take turns, and a slice that was copied goes out before any later change:
+ * so whatever a scan has seen of a session stands in the stream before each later change of it. A job
+ * (snapshot, shards, sums) ends with the set that began after its last copy: then the rings are past its
+ * fence.
  *
- * The first set of a stream lies between two readings of the heads. A deletion before it is not sent; a late change
- * that it made obsolete may stand in this set, so its upserts are not sent either. Deletions in it are: they
- * may stand before changes that come in the next.
+ * The first set of a stream lies between two readings of the heads. A deletion before it is not sent; a
+ * late change that it made obsolete may stand in this set, so its upserts are not sent either. Deletions in
+ * it are: they may stand before changes that come in the next.
  */
 #include "ips_mirror.h"
 
@@ -40,7 +41,8 @@ static uint8_t *room(struct ips_mirror *m, struct ips_mirror_tx *tx, size_t n, u
   return b + tx->fill;
 }
 
-static bool mark(struct ips_mirror *m, struct ips_mirror_tx *tx, uint8_t what, uint8_t which, uint64_t now_ns) {
+static bool mark(struct ips_mirror *m, struct ips_mirror_tx *tx, uint8_t what, uint8_t which,
+                 uint64_t now_ns) {
   uint8_t *at = room(m, tx, 2, now_ns);
   if (!at) return false;
   at[0] = what, at[1] = which;
@@ -72,7 +74,7 @@ static bool drain(struct ips_mirror *m, struct ips_mirror_tx *tx, uint64_t now_n
   for (uint32_t w = 0; w < m->c.workers; w++)
     for (; tx->cursor[w] != tx->target[w]; tx->cursor[w]++) {
       const struct ips_mirror_event *e = ips_ring_at(m, w, tx->cursor[w]);
-      if (tx->is_first_set && e->op == IPS_SESSION_UPSERT) continue; /* the scan sees it, or what became of it */
+      if (tx->is_first_set && e->op == IPS_SESSION_UPSERT) continue; /* the scan sees what became of it */
       if (!record(m, tx, (int)e->op, &e->rec, now_ns)) return false;
       if (e->op == IPS_SESSION_DELETE) tx->marks_due = 2; /* the end of this set, and of the next */
       if (tx->job == IPS_JOB_SUMS) ips_set_bit(tx->dirty, ips_mirror_shard(&e->rec.flow));
@@ -127,7 +129,8 @@ static bool mark_shards(struct ips_mirror *m, struct ips_mirror_tx *tx, uint8_t 
 }
 
 /* One copied record. False: the window is full. */
-static bool take(struct ips_mirror *m, struct ips_mirror_tx *tx, const struct ips_session_rec *r, uint64_t now_ns) {
+static bool take(struct ips_mirror *m, struct ips_mirror_tx *tx, const struct ips_session_rec *r,
+                 uint64_t now_ns) {
   if (tx->job == IPS_JOB_SUMS) {
     tx->sums[ips_mirror_shard(&r->flow)] += ips_mirror_digest(r);
     return true;
@@ -191,7 +194,7 @@ static bool end_job(struct ips_mirror *m, struct ips_mirror_tx *tx, uint64_t now
 void ips_fill(struct ips_mirror *m, struct ips_mirror_tx *tx, uint64_t now_ns) {
   bool has_room = flush_slice(m, tx, now_ns);
   for (unsigned i = 0; has_room && i < SETS_PER_TICK; i++) {
-    bool only_ends = tx->fence_set && !tx->in_set; /* a job that found no room for its end: nothing before it */
+    bool only_ends = tx->fence_set && !tx->in_set; /* a job without room for its end: nothing before it */
     if (!only_ends && (tx->in_set || begin_set(m, tx))) has_room = drain(m, tx, now_ns);
     if (has_room && tx->fence_set) has_room = end_job(m, tx, now_ns);
     else if (has_room && tx->job != IPS_JOB_NONE && !tx->scanned) has_room = scan(m, tx, now_ns);

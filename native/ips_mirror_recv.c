@@ -1,13 +1,15 @@
 /* ips_mirror_recv.c: the stream from an active node: judged, put in order, applied, acknowledged.
  *
  * A datagram is looked through as a whole before its first entry is applied. What is acknowledged has been
- * applied. A stream that cannot go on is refused, by name, until its sender begins a new one; then the snapshot
- * that was open removes nothing.
+ * applied. A stream that cannot go on is refused, by name, until its sender begins a new one; then the
+ * snapshot that was open removes nothing.
  */
 #include "ips_mirror.h"
 #include "ips_seal.h"
 
-static const uint8_t *name_of(const struct ips_mirror *m, uint32_t peer) { return m->peers[peer].seal->c.peer; }
+static const uint8_t *name_of(const struct ips_mirror *m, uint32_t peer) {
+  return m->peers[peer].seal->c.peer;
+}
 
 /* ---- snapshots ------------------------------------------------------------------ */
 
@@ -68,7 +70,8 @@ static bool is_sound(const uint8_t *d, size_t len) {
   return true;
 }
 
-static bool apply_record(struct ips_mirror *m, struct ips_mirror_rx *rx, int op, const struct ips_session_rec *r) {
+static bool apply_record(struct ips_mirror *m, struct ips_mirror_rx *rx, int op,
+                         const struct ips_session_rec *r) {
   if (op == IPS_SESSION_UPSERT && ips_tombs_version(&rx->tombs, &r->flow) > r->version) {
     ips_mcount(m, OBSOLETE);
     return true;
@@ -107,8 +110,9 @@ static void apply_mark(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t 
   unsigned i = at[1];
   switch (at[0]) {
     case IPS_MARK_BEGIN:
-      sink->begin_snapshot(sink->arg, -1, m->origin_peer != peer || m->origin_boot != rx->boot);
-      m->origin_peer = peer, m->origin_boot = rx->boot;
+      sink->begin_snapshot(sink->arg, -1, m->origin_peer != peer || m->origin_boot != rx->boot ||
+                                            m->origin_epoch != rx->epoch);
+      m->origin_peer = peer, m->origin_boot = rx->boot, m->origin_epoch = rx->epoch;
       rx->in_snapshot = true;
       break;
     case IPS_MARK_END:
@@ -130,7 +134,8 @@ static void apply_mark(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t 
 }
 
 /* False: the stream is refused. */
-static bool apply(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t peer, const uint8_t *d, size_t len) {
+static bool apply(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t peer, const uint8_t *d,
+                  size_t len) {
   struct ips_session_rec rec;
   int op = 0;
   for (size_t at = IPS_MIRROR_HEAD, n; at < len; at += n) {
@@ -152,7 +157,8 @@ static uint8_t *held(const struct ips_mirror *m, const struct ips_mirror_rx *rx,
   return rx->bytes + (seq & (m->c.window - 1)) * IPS_MIRROR_PLAIN;
 }
 
-static void take(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t peer, const uint8_t *d, size_t len) {
+static void take(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t peer, const uint8_t *d,
+                 size_t len) {
   uint64_t seq = ips_get64(d + 14), mask = m->c.window - 1;
   rx->ack_due = true;
   if (seq < rx->next || (seq < rx->next + m->c.window && rx->lens[seq & mask])) {
@@ -215,7 +221,7 @@ static void from_active(struct ips_mirror *m, uint32_t peer, const uint8_t *d, s
   struct ips_mirror_rx *rx = &m->peers[peer].rx;
   uint64_t epoch = ips_get64(d + 2), boot = m->peers[peer].seal->peer_boot;
   uint32_t stream = ips_get32(d + 10);
-  bool is_later = !rx->was_fed || boot != rx->boot || (int32_t)(stream - rx->stream) > 0;
+  bool is_later = !rx->was_fed || boot != rx->boot || epoch > rx->epoch || (int32_t)(stream - rx->stream) > 0;
   if (!is_later && stream != rx->stream) {
     ips_mcount(m, STALE_STREAM);
     return;

@@ -1,7 +1,7 @@
 /* ips_mirror_send.c: the stream to one standby: begun, paced, acknowledged, resent, given up.
  *
- * A datagram is sent again when one that was sent at least REORDER transmissions later is acknowledged, or when
- * its time is over. A standby that refuses, restarts, falls silent or is too slow for the rings is not
+ * A datagram is sent again when one that was sent at least REORDER transmissions later is acknowledged, or
+ * when its time is over. A standby that refuses, restarts, falls silent or is too slow for the rings is not
  * ready, holds nothing up any more, and gets a new stream with a snapshot.
  */
 #include "ips_mirror.h"

@@ -26,7 +26,8 @@ void ips_tombs_free(struct ips_mirror_tombs *t) {
 }
 
 /* Where the flow is, or where it would go. */
-static struct ips_mirror_tomb *place(const struct ips_mirror_tombs *t, unsigned which, const struct ips_flow *f) {
+static struct ips_mirror_tomb *place(const struct ips_mirror_tombs *t, unsigned which,
+                                     const struct ips_flow *f) {
   uint32_t i = (uint32_t)ips_flow_hash(f) & t->mask;
   while (t->at[which][i].version && memcmp(&t->at[which][i].flow, f, sizeof *f) != 0) i = (i + 1) & t->mask;
   return &t->at[which][i];

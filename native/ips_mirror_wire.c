@@ -1,7 +1,7 @@
 /* ips_mirror_wire.c: one session record on the wire.
  *
- * what (op | v6 4 | mapped 8 | counters 16 | flags 32) | protocol | realm (2) | ports (2, 2) | addresses (4 or 16
- * each) | version (8); of an upsert also kind | state | age (4) | idle (4), and if so marked: mapped
+ * what (op | v6 4 | mapped 8 | counters 16 | flags 32) | protocol | realm (2) | ports (2, 2) | addresses (4
+ * or 16 each) | version (8); of an upsert also kind | state | age (4) | idle (4), and if so marked: mapped
  * address (4 or 16) and port (2), flags (4), four counters as LEB128. Big-endian; nothing is an index. What
  * has more than one form is refused, so that equal records are equal octets.
  */

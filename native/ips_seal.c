@@ -1,7 +1,8 @@
 /* ips_seal.c: the life of a sealed channel, and its datagrams (contract in ips_seal_api.h).
  *
  * Who opens a stream by a hello-ack speaks first: it repeats its confirm until the peer is heard in that
- * stream. Who is not heard for silence_ns is greeted again; the old stream stays usable meanwhile.
+ * stream, and until then its users' datagrams go by the old one. Who is not heard for silence_ns is
+ * greeted again; the old stream stays usable meanwhile.
  */
 #include "ips_seal.h"
 #include <stdlib.h>
@@ -114,7 +115,7 @@ static int open_sealed(struct ips_seal *s, const uint8_t *d, size_t len, uint64_
   if (!is_old) {
     st->is_heard = true;
     s->heard_ns = now_ns;
-    s->streams[s->now ^ 1].is_open = now_ns - st->opened_ns < s->c.silence_ns && s->streams[s->now ^ 1].is_open;
+    if (now_ns - st->opened_ns >= s->c.silence_ns) s->streams[s->now ^ 1].is_open = false;
   }
   *plain_len = n;
   return d[1] == IPS_SEAL_ALIVE ? IPS_SEAL_KEEPALIVE_ : IPS_SEAL_OK_;
@@ -123,9 +124,10 @@ static int open_sealed(struct ips_seal *s, const uint8_t *d, size_t len, uint64_
 int ips_seal_open(struct ips_seal *s, const uint8_t *d, size_t len, uint64_t now_ns, uint8_t *type,
                   uint8_t *plain, size_t *plain_len) {
   int result;
+  bool is_handshake = len >= IPS_SEAL_OVERHEAD && d[1] >= IPS_SEAL_HELLO && d[1] <= IPS_SEAL_CONFIRM;
   if (len < IPS_SEAL_OVERHEAD) result = IPS_SEAL_SHORT_;
   else if (d[0] != 1 || d[3] != 0) result = IPS_SEAL_FORM_;
-  else if (d[1] >= IPS_SEAL_HELLO && d[1] <= IPS_SEAL_CONFIRM) result = ips_seal_take_hello(s, d, len, now_ns);
+  else if (is_handshake) result = ips_seal_take_hello(s, d, len, now_ns);
   else if (d[1] != IPS_SEAL_ALIVE && d[1] < IPS_SEAL_FIRST_USER) result = IPS_SEAL_TYPE_;
   else result = open_sealed(s, d, len, now_ns, plain, plain_len);
   s->counters[result]++;
@@ -133,9 +135,9 @@ int ips_seal_open(struct ips_seal *s, const uint8_t *d, size_t len, uint64_t now
   return result;
 }
 
-static size_t wrap(struct ips_seal *s, uint8_t type, const uint8_t *plain, size_t n, uint64_t now_ns,
-                   uint8_t *out) {
-  struct ips_seal_stream *st = &s->streams[s->now];
+static size_t wrap(struct ips_seal *s, struct ips_seal_stream *st, uint8_t type, const uint8_t *plain,
+                   size_t n,
+                   uint64_t now_ns, uint8_t *out) {
   if (!st->is_open || n > IPS_SEAL_DATAGRAM - IPS_SEAL_OVERHEAD) return 0;
   uint64_t seq = ++st->sent, seq_be = ips_be64(seq);
   out[0] = 1, out[1] = type, out[2] = st->key_number, out[3] = 0;
@@ -148,7 +150,10 @@ static size_t wrap(struct ips_seal *s, uint8_t type, const uint8_t *plain, size_
 
 size_t ips_seal_wrap(struct ips_seal *s, uint8_t type, const uint8_t *plain, size_t n, uint64_t now_ns,
                      uint8_t *out) {
-  return type < IPS_SEAL_FIRST_USER ? 0 : wrap(s, type, plain, n, now_ns, out);
+  struct ips_seal_stream *st = &s->streams[s->now], *before = &s->streams[s->now ^ 1];
+  bool peer_may_not_have_it = st->is_first_to_speak && !st->is_heard && before->is_open && s->same_boot;
+  if (peer_may_not_have_it) st = before;
+  return type < IPS_SEAL_FIRST_USER ? 0 : wrap(s, st, type, plain, n, now_ns, out);
 }
 
 /* ---- ticks --------------------------------------------------------------------- */
@@ -170,7 +175,8 @@ size_t ips_seal_tick(struct ips_seal *s, uint64_t now_ns, uint8_t *out) {
   uint64_t again_ns;
   if (st->is_open && st->is_first_to_speak && !st->is_heard && now_ns >= s->confirm_due_ns) {
     s->confirm_due_ns = now_ns + s->c.hello_ns;
-    return ips_seal_hello(s, IPS_SEAL_CONFIRM, key_called(s, st->key_number), st->own_nonce, st->peer_nonce, out);
+    return ips_seal_hello(s, IPS_SEAL_CONFIRM, key_called(s, st->key_number), st->own_nonce, st->peer_nonce,
+                          out);
   }
   if (s->answer.is_due) {
     s->answer.is_due = false;
@@ -181,7 +187,7 @@ size_t ips_seal_tick(struct ips_seal *s, uint64_t now_ns, uint8_t *out) {
     return ips_seal_hello(s, IPS_SEAL_HELLO, 0, s->nonce, NULL, out);
   }
   if (st->is_open && now_ns - s->spoke_ns >= s->c.silence_ns / 4)
-    return wrap(s, IPS_SEAL_ALIVE, NULL, 0, now_ns, out);
+    return wrap(s, st, IPS_SEAL_ALIVE, NULL, 0, now_ns, out);
   return 0;
 }
 
@@ -190,5 +196,6 @@ void ips_seal_info(const struct ips_seal *s, uint64_t now_ns, struct ips_seal_in
   *out = (struct ips_seal_info){
     .open = st->is_open, .alive = st->is_open && now_ns - s->heard_ns < s->c.silence_ns,
     .version = st->version, .key_number = st->key_number, .mismatch = s->mismatch,
-    .unknown_items = s->unknown_items, .peer_boot = s->peer_boot, .opened = s->opened, .heard_ns = s->heard_ns};
+    .unknown_items = s->unknown_items, .peer_boot = s->peer_boot, .opened = s->opened,
+      .heard_ns = s->heard_ns};
 }

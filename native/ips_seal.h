@@ -50,13 +50,14 @@ struct ips_seal {
   uint64_t answers_ns;    /* when answers_left was last raised */
   uint64_t hello_due_ns, confirm_due_ns, spoke_ns, heard_ns;
   uint64_t peer_boot, opened;
+  bool same_boot;         /* the two last streams are with the same process */
   uint16_t mismatch, unknown_items;
   uint64_t counters[IPS_SEAL_N_RESULTS];
 };
 
 /* ips_seal_hello.c. Writes one into out; its length. */
-size_t ips_seal_hello(struct ips_seal *s, uint8_t type, unsigned key, const uint8_t *nonce, const uint8_t *echo,
-                      uint8_t *out);
+size_t ips_seal_hello(struct ips_seal *s, uint8_t type, unsigned key, const uint8_t *nonce,
+                      const uint8_t *echo, uint8_t *out);
 /* A number of ips_seal.def. */
 int ips_seal_take_hello(struct ips_seal *s, const uint8_t *d, size_t len, uint64_t now_ns);
 
@@ -65,11 +66,11 @@ struct ips_seal_cipher *ips_seal_cipher_new(void);
 void ips_seal_cipher_free(struct ips_seal_cipher *c);
 bool ips_seal_encrypt(struct ips_seal_cipher *c, const uint8_t *head, uint64_t sequence, const uint8_t *plain,
                       size_t n, uint8_t *out); /* out: n octets and the tag */
-bool ips_seal_decrypt(struct ips_seal_cipher *c, const uint8_t *head, uint64_t sequence, const uint8_t *sealed,
-                      size_t n, uint8_t *out); /* n: without the tag */
+bool ips_seal_decrypt(struct ips_seal_cipher *c, const uint8_t *head, uint64_t sequence,
+                      const uint8_t *sealed, size_t n, uint8_t *out); /* n: without the tag */
 struct ips_seal_keys *ips_seal_keys_new(const uint8_t *pair_key);
 void ips_seal_keys_free(struct ips_seal_keys *k);
-const uint8_t *ips_seal_keys_check(const struct ips_seal_keys *k); /* tells pair keys apart, tells nothing else */
+const uint8_t *ips_seal_keys_check(const struct ips_seal_keys *k); /* tells them apart */
 bool ips_seal_mac(struct ips_seal_keys *k, const uint8_t *bytes, size_t n, uint8_t out[IPS_SEAL_MAC]);
 bool ips_seal_equal(const uint8_t *a, const uint8_t *b, size_t n); /* in constant time */
 /* Keys of both directions and the number of the stream with these nonces. */

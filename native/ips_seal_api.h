@@ -1,9 +1,9 @@
 /* ips_seal_api.h: the authenticated datagram channel between two nodes, as its users see it.
  *
- * hello, hello-ack, confirm: each side's fresh nonce has to come back before anything of the peer counts, so a
- * recorded handshake does nothing to a node that has just started. Keys per direction = HKDF(pair key,
- * both nonces, both ids); every datagram after that is AES-256-GCM with its sequence number as nonce.
- * No socket, clock or source of randomness: datagrams go in and come out, `now_ns` is CLOCK_BOOTTIME, random
+ * hello, hello-ack, confirm: each side's fresh nonce has to come back before anything of the peer counts,
+ * so a recorded handshake does nothing to a node that has just started. Keys per direction = HKDF(pair key,
+ * both nonces, both ids); every datagram after that is AES-256-GCM with its sequence number as nonce. No
+ * socket, clock or source of randomness: datagrams go in and come out, `now_ns` is CLOCK_BOOTTIME, random
  * octets come by a callback. One thread. All memory is taken by ips_seal_new; what is not authentic changes
  * nothing but a counter.
  *
@@ -49,22 +49,23 @@ struct ips_seal_config {
 typedef void (*ips_random_fn)(void *arg, uint8_t *out, size_t n);
 
 struct ips_seal;
-struct ips_seal *ips_seal_new(const struct ips_seal_config *c, ips_random_fn random, void *arg); /* NULL: no
-                                                                              memory or a value out of range */
+/* NULL: no memory, or a value out of range. */
+struct ips_seal *ips_seal_new(const struct ips_seal_config *c, ips_random_fn random, void *arg);
 void ips_seal_free(struct ips_seal *s);
-/* Other keys; the stream that is open stays, and is replaced by one under the first key. -1: none or twice. */
+/* Other keys; the stream that is open stays, and is replaced by one under the first key. -1: none or twice.
+ * */
 int ips_seal_set_keys(struct ips_seal *s, const uint8_t (*keys)[32], const uint8_t *numbers, uint8_t n);
 
-/* One datagram. IPS_SEAL_OK: *type and *plain_len are set and `plain` (room for len octets) holds the content.
- * Else: a number of ips_seal.def, counted. What has to be answered comes out of ips_seal_tick. */
+/* One datagram. IPS_SEAL_OK: *type and *plain_len are set and `plain` (room for len octets) holds the
+ * content. Else: a number of ips_seal.def, counted. What has to be answered comes out of ips_seal_tick. */
 int ips_seal_open(struct ips_seal *s, const uint8_t *datagram, size_t len, uint64_t now_ns, uint8_t *type,
                   uint8_t *plain, size_t *plain_len);
 /* Seals n octets as a datagram in out (room for n + IPS_SEAL_OVERHEAD). Its length; 0: no stream is open, the
  * type is none for users, or too long. */
 size_t ips_seal_wrap(struct ips_seal *s, uint8_t type, const uint8_t *plain, size_t n, uint64_t now_ns,
                      uint8_t *out);
-/* The next handshake datagram or sign of life that is due, into out (room for IPS_SEAL_DATAGRAM); to be called
- * until it returns 0. */
+/* The next handshake datagram or sign of life that is due, into out (room for IPS_SEAL_DATAGRAM); to be
+ * called until it returns 0. */
 size_t ips_seal_tick(struct ips_seal *s, uint64_t now_ns, uint8_t *out);
 
 struct ips_seal_info {

@@ -56,8 +56,8 @@ bool ips_seal_encrypt(struct ips_seal_cipher *c, const uint8_t *head, uint64_t s
          EVP_CIPHER_CTX_ctrl(c->ctx, EVP_CTRL_AEAD_GET_TAG, IPS_SEAL_TAG, out + n) == 1;
 }
 
-bool ips_seal_decrypt(struct ips_seal_cipher *c, const uint8_t *head, uint64_t sequence, const uint8_t *sealed,
-                      size_t n, uint8_t *out) {
+bool ips_seal_decrypt(struct ips_seal_cipher *c, const uint8_t *head, uint64_t sequence,
+                      const uint8_t *sealed, size_t n, uint8_t *out) {
   uint8_t nonce[12], tag[IPS_SEAL_TAG];
   int done = 0;
   nonce_of(c, sequence, nonce);
@@ -132,8 +132,8 @@ bool ips_seal_mac(struct ips_seal_keys *k, const uint8_t *bytes, size_t n, uint8
 bool ips_seal_equal(const uint8_t *a, const uint8_t *b, size_t n) { return CRYPTO_memcmp(a, b, n) == 0; }
 
 /* from -> to; the nonces are the salt, the lower id's first: both sides get the same. */
-static bool derive_cipher(struct ips_seal_keys *k, const uint8_t *salt, const uint8_t *from, const uint8_t *to,
-                          bool encrypts, struct ips_seal_cipher *c) {
+static bool derive_cipher(struct ips_seal_keys *k, const uint8_t *salt, const uint8_t *from,
+                          const uint8_t *to, bool encrypts, struct ips_seal_cipher *c) {
   uint8_t info[1 + 2 * IPS_SEAL_ID] = {'d'}, key[IPS_SEAL_KEY + 4];
   memcpy(info + 1, from, IPS_SEAL_ID);
   memcpy(info + 1 + IPS_SEAL_ID, to, IPS_SEAL_ID);

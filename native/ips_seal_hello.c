@@ -1,18 +1,18 @@
 /* ips_seal_hello.c: the three handshake messages of the sealed channel.
  *
- * One layout for all three: form 1 | type | key number | 0 | key check (8) | newest, oldest version | items |
- * 0 | sender's id (16) | receiver's id (16) | boot id (8) | nonce (16) | echoed nonce (16) | items of name (16)
- * and digest (8) | whatever a later version adds | HMAC (32). A hello (echo 0) is answered by a hello-ack and
- * changes nothing; a hello-ack or confirm counts only if it echoes the nonce that waits here for exactly one
- * stream. Nothing is read before the HMAC was compared but what chooses the key.
+ * One layout for all three: form 1 | type | key number | 0 | key check (8) | newest, oldest version | items
+ * | 0 | sender's id (16) | receiver's id (16) | boot id (8) | nonce (16) | echoed nonce (16) | items of
+ * name (16) and digest (8) | whatever a later version adds | HMAC (32). A hello (echo 0) is answered by a
+ * hello-ack and changes nothing; a hello-ack or confirm counts only if it echoes the nonce that waits here
+ * for exactly one stream. Nothing is read before the HMAC was compared but what chooses the key.
  */
 #include "ips_seal.h"
 
-enum { CHECK = 4, NEWEST = 12, OLDEST = 13, N_ITEMS = 14, FROM = 16, TO = 32, BOOT = 48, NONCE = 56, ECHO = 72,
-       ITEMS = 88, ITEM = IPS_SEAL_NAME + 8, MOST_ITEMS = 32 };
+enum { CHECK = 4, NEWEST = 12, OLDEST = 13, N_ITEMS = 14, FROM = 16, TO = 32, BOOT = 48, NONCE = 56,
+       ECHO = 72, ITEMS = 88, ITEM = IPS_SEAL_NAME + 8, MOST_ITEMS = 32 };
 
-size_t ips_seal_hello(struct ips_seal *s, uint8_t type, unsigned key, const uint8_t *nonce, const uint8_t *echo,
-                      uint8_t *out) {
+size_t ips_seal_hello(struct ips_seal *s, uint8_t type, unsigned key, const uint8_t *nonce,
+                      const uint8_t *echo, uint8_t *out) {
   const struct ips_seal_config *c = &s->c;
   memset(out, 0, ITEMS);
   out[0] = 1, out[1] = type, out[2] = c->key_numbers[key];
@@ -67,7 +67,9 @@ static int open_stream(struct ips_seal *s, const uint8_t *d, unsigned key, uint6
   st->is_heard = d[1] == IPS_SEAL_CONFIRM;
   s->now ^= 1;
   s->opened++;
-  s->peer_boot = ips_be64(ips_ld64(d + BOOT));
+  uint64_t boot = ips_be64(ips_ld64(d + BOOT));
+  s->same_boot = boot == s->peer_boot;
+  s->peer_boot = boot;
   s->heard_ns = now_ns;
   s->confirm_due_ns = now_ns;
   s->spoke_ns = 0; /* a sign of life at the next tick: it tells the peer that the stream is open here too */
@@ -79,7 +81,8 @@ static int open_stream(struct ips_seal *s, const uint8_t *d, unsigned key, uint6
 static bool may_answer(struct ips_seal *s, uint64_t now_ns) {
   uint64_t each = s->c.hello_ns / 16 + 1, more = (now_ns - s->answers_ns) / each;
   if (more) {
-    s->answers_left = more >= IPS_SEAL_ANSWERS - s->answers_left ? IPS_SEAL_ANSWERS : s->answers_left + (uint32_t)more;
+    uint32_t missing = IPS_SEAL_ANSWERS - s->answers_left;
+    s->answers_left += more < missing ? (uint32_t)more : missing;
     s->answers_ns = now_ns;
   }
   if (s->answers_left == 0) return false;
@@ -96,7 +99,8 @@ static int judge(struct ips_seal *s, const uint8_t *d, size_t len, unsigned *key
   if (!ips_seal_mac(s->keys[*key], d, len - IPS_SEAL_MAC, mac) ||
       !ips_seal_equal(mac, d + len - IPS_SEAL_MAC, IPS_SEAL_MAC))
     return IPS_SEAL_BAD_MAC_;
-  if (d[N_ITEMS] > MOST_ITEMS || len < ITEMS + d[N_ITEMS] * (size_t)ITEM + IPS_SEAL_MAC) return IPS_SEAL_SHORT_;
+  if (d[N_ITEMS] > MOST_ITEMS || len < ITEMS + d[N_ITEMS] * (size_t)ITEM + IPS_SEAL_MAC)
+    return IPS_SEAL_SHORT_;
   if (memcmp(d + FROM, s->c.peer, IPS_SEAL_ID) != 0) return IPS_SEAL_NOT_PEER_;
   if (memcmp(d + TO, s->c.id, IPS_SEAL_ID) != 0) return IPS_SEAL_NOT_FOR_US_;
   if (d[NEWEST] < d[OLDEST] || d[NEWEST] < s->c.oldest || d[OLDEST] > s->c.version) return IPS_SEAL_VERSION_;

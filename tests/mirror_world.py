@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -73,7 +73,8 @@ class Store:
         self.unconfirmed: dict[int, set[bytes]] = {}  # of each snapshot that is open
         self.applied: list[tuple[int, bytes]] = []
         self.snapshots: list[tuple[int, bool]] = []
-        self._order: list[bytes] = []
+        self._places: dict[bytes, int] = {}  # where a scan finds it: its own as long as it is there
+        self._next_place = 1
         self._doors = (
             ffi.callback(f"size_t(void *, uint64_t *, {REC} *, size_t)", self._scan),
             ffi.callback(f"int(void *, int, {REC} const *)", self._apply),
@@ -92,19 +93,19 @@ class Store:
         ) = self._doors[1:]
 
     def _scan(self, _arg: Any, cursor: Any, out: Any, room: int) -> int:
-        """In the order of keys, a few at a time; the table may change between two calls."""
-        if cursor[0] == 0:
-            self._order = sorted(self.sessions)
+        """A few at a time; the table may change between two calls, and several scans may be under way."""
         self.while_scanning()
-        keys = self._order[cursor[0] : cursor[0] + min(room, self.per_scan)]
-        there = [self.sessions[key] for key in keys if key in self.sessions]
-        for i, rec in enumerate(there):
-            ffi.buffer(out + i)[:] = rec
-        cursor[0] += len(keys)
-        if cursor[0] >= len(self._order):
-            # What came since is found too, or its change is still to come: both are allowed.
-            cursor[0] = 2**64 - 1
-        return len(there)
+        self._places = {key: place for key, place in self._places.items() if key in self.sessions}
+        for key in self.sessions:
+            if key not in self._places:
+                self._places[key] = self._next_place
+                self._next_place += 1
+        left = sorted((place, key) for key, place in self._places.items() if place >= cursor[0])
+        for i, (_, key) in enumerate(left[: min(room, self.per_scan)]):
+            ffi.buffer(out + i)[:] = self.sessions[key]
+        found = min(len(left), room, self.per_scan)
+        cursor[0] = left[found][0] if found < len(left) else 2**64 - 1
+        return found
 
     def _apply(self, _arg: Any, op: int, rec: Any) -> int:
         data = bytes(ffi.buffer(rec, SIZE))
@@ -126,9 +127,7 @@ class Store:
     def _begin(self, _arg: Any, shard: int, is_new_origin: bool) -> None:
         if is_new_origin:
             zero = struct.pack("=Q", 0)
-            self.sessions = {
-                k: v[:VERSION] + zero + v[VERSION + 8 :] for k, v in self.sessions.items()
-            }
+            self.sessions = {k: v[:VERSION] + zero + v[VERSION + 8 :] for k, v in self.sessions.items()}
         self.unconfirmed[shard] = {k for k in self.sessions if shard in (-1, shard_of(k))}
 
     def _end(self, _arg: Any, shard: int, is_complete: bool) -> None:
@@ -145,11 +144,16 @@ class Store:
 
 
 def view(rec: bytes) -> Any:
-    return ffi.cast(f"{REC} const *", ffi.from_buffer(rec))
+    """A copy of its own: a cast would not keep the octets alive."""
+    made = ffi.new(f"{REC} *")
+    ffi.memmove(made, rec, SIZE)
+    return made
 
 
 def shard_of(rec: bytes) -> int:
-    return int(lib.ips_mirror_shard(ffi.cast("struct ips_flow const *", ffi.from_buffer(rec[:FLOW]))))
+    made = ffi.new("struct ips_flow *")
+    ffi.memmove(made, rec, FLOW)
+    return int(lib.ips_mirror_shard(made))
 
 
 @dataclass
@@ -225,8 +229,8 @@ class Node:
     def message(self, peer: str, data: bytes) -> None:
         lib.ips_mirror_message(self.m, self.peers.index(peer), data, len(data), self.world.now)
 
-    def role(self, active: bool, epoch: int) -> None:
-        lib.ips_mirror_set_role(self.m, active, epoch, self.world.now)
+    def role(self, active: bool, epoch: int) -> bool:
+        return bool(lib.ips_mirror_set_role(self.m, active, epoch))
 
     # -- what workers do: the table changes, then its change is pushed, under the session's lock
 
@@ -337,7 +341,7 @@ class World:
             if claim():
                 return
             self.step()
-        words = {name: node.words() if hasattr(node, "words") else "" for name, node in self.nodes.items()}
+        words = {name: counters(node) for name, node in self.nodes.items()}
         raise AssertionError(f"seed {self.seed}: it never held; {words}")
 
 
@@ -346,7 +350,9 @@ def counters(node: Node) -> dict[str, int]:
     return {name: int(stats.counters[i]) for i, name in enumerate(COUNTERS) if stats.counters[i]}
 
 
-def pair(seed: int = 1, faults: Faults | None = None, settings: Settings | None = None) -> tuple[World, Node, Node]:
+def pair(
+    seed: int = 1, faults: Faults | None = None, settings: Settings | None = None
+) -> tuple[World, Node, Node]:
     """An active node `a` in epoch 1 and its standby `b`."""
     w = World(seed, faults)
     a, b = w.add("a", ["b"], settings), w.add("b", ["a"], settings)
@@ -360,7 +366,3 @@ def ready(w: World, a: Node, b: str = "b") -> None:
 
 def same(a: Node, b: Node) -> bool:
     return a.store.sessions == b.store.sessions
-
-
-def seeds(n: int, base: int = 0) -> Iterator[int]:
-    return iter(range(base, base + n))

@@ -1,4 +1,5 @@
-"""bench: how fast this machine translates: the core, its tables, and the embedded engine beside nftables.
+"""bench: how fast this machine translates: the core, its tables, the mirror, and the embedded engine
+beside nftables.
 
 ``run`` returns figures, ``main`` is ``ipshare bench``. Absolute figures belong to one machine; ratios to a
 peer measured in the same run are what ``perf/`` asserts and what two machines can compare.
@@ -13,7 +14,7 @@ from ipshare.bench.result import Progress, Result
 
 __all__ = ["Progress", "Result", "main", "run"]
 
-SELECTIONS = ("core", "tables", "forwarding")
+SELECTIONS = ("core", "tables", "mirror", "forwarding")
 
 
 def run(
@@ -30,7 +31,7 @@ def run(
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """``ipshare bench [core|tables|forwarding ...] [--quick] [--json] [--plot FILE]``; an exit code."""
+    """``ipshare bench [core|tables|mirror|forwarding ...] [--quick] [--json]``; an exit code."""
     from ipshare.bench import command
 
     return command.main(list(arguments))

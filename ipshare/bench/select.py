@@ -39,6 +39,11 @@ def _part(name: str, progress: Progress, *, quick: bool) -> list[Result]:
 
         million, repeats = (100_000, 2) if quick else (programming.MILLION, 3)
         return list(programming.figures(progress, million=million, repeats=repeats))
+    if name == "mirror":
+        from ipshare.bench import mirror
+
+        million, repeats = (100_000, 2) if quick else (mirror.MILLION, mirror.REPEATS)
+        return list(mirror.figures(progress, million=million, repeats=repeats))
     from ipshare.bench import forwarding
 
     if os.geteuid() != 0:

@@ -176,7 +176,47 @@ def image() -> Inputs:
         yield f"{kind}", struct.pack(">H", len(records)) + records + records
 
 
-TARGETS = {f"fuzz_{f.__name__}": f for f in (parse, rewrite, forward, decap, gso, frag, pair, napt, image)}
+def mirror() -> Inputs:
+    """Each kind of step with octets that mean something there, alone and after each other."""
+    flow = struct.pack(">BHHH", 6, 7, 1024, 443)
+    four, six = bytes((10, 0, 0, 1, 198, 51, 100, 1)), bytes(range(32))
+    body = struct.pack(">BBII", 2, 2, 5, 7)
+    upsert = b"\x09" + flow + struct.pack(">Q", 5) + four + body + bytes((192, 0, 2, 1, 0, 80))
+    large = (
+        b"\x3d"
+        + flow
+        + struct.pack(">Q", 9)
+        + six
+        + body
+        + bytes(range(1, 19))
+        + b"\0\0\0\x01"
+        + b"\x85\x01" * 4
+    )
+    delete = b"\x02" + flow + struct.pack(">Q", 6) + four
+    head = struct.pack(">BBQIQ", 1, 0, 1, 1, 2)
+    ack = struct.pack(">BBBBIQHQHH", 3, 1, 0, 1, 1, 1, 4, 1, 2, 1)
+    marks = b"\xf2\0\xf3\x07\xf4\x07\xf1\0"
+    sums = b"\xf5\0" + b"\xff" * 32 + bytes(1024)
+    diverged = b"\x04" + bytes(3) + struct.pack(">I", 1) + b"\xff" * 32
+    sealed = b"\x01\x10\x01\0" + bytes(60)
+    hello = b"\x01\x01\x01\0" + bytes(116)
+    steps = [
+        *((0, d) for d in (head + upsert, head + delete, head + marks, b"\x02" + head[1:], b"\xf0\0")),
+        *((1, d) for d in (ack, diverged)),
+        *((2, d) for d in (upsert, delete, large, marks, sums, upsert + large + delete + marks)),
+        *((3, d) for d in (sealed, hello)),
+        *((5, d) for d in (upsert, large, delete)),
+        *((6, d) for d in (b"\x01\x01", b"\0\x02\x05\x80")),
+        (7, b""),
+    ]
+    packed = [bytes((kind,)) + struct.pack("<H", len(data)) + data for kind, data in steps]
+    tick = b"\x04\0\0"
+    for number, step in enumerate(packed):
+        yield f"{number}", step + tick
+    yield "all", tick.join(packed)
+
+
+TARGETS = {f"fuzz_{f.__name__}": f for f in (parse, rewrite, forward, decap, gso, frag, pair, napt, image, mirror)}
 
 
 if __name__ == "__main__":

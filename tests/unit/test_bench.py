@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ipshare.bench import Result, command, core, flow, machine, packets, paths, plot, run, sites
+from ipshare.bench import Result, command, core, flow, machine, mirror, packets, paths, plot, run, sites
 from ipshare.bench.result import table
 from ipshare.config import load_text
 from ipshare.errors import IpshareError
@@ -63,6 +63,14 @@ def test_table_and_plot_show_every_figure() -> None:
     made = [Result("core.v4.a", 3, "ns/packet"), Result("core.v4.b", 6, "ns/packet", "core.v4.a", 2.0)]
     assert table(made).splitlines()[1].endswith("= 2.00 x core.v4.a")
     assert plot.svg(made, "<machine>").count("<rect") == 3
+
+
+def test_the_mirror_is_measured_to_its_end() -> None:
+    """The loop itself says whether the standby was told each change exactly once."""
+    run_ = mirror.once(30_000, 0, rate=4000, loss_ppm=100_000, round_trip_ns=10_000_000)
+    assert run_.resent > 50 and min(run_.sender_s, run_.receiver_s, run_.network_s) > 0
+    names = [r.name for r in mirror.figures(lambda _line: None, million=5000, repeats=1)]
+    assert len(names) == len(set(names)) == 6 and all(name.startswith("mirror.") for name in names)
 
 
 def test_unknown_part_is_refused() -> None:
