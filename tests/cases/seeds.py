@@ -216,7 +216,8 @@ def mirror() -> Inputs:
     yield "all", tick.join(packed)
 
 
-TARGETS = {f"fuzz_{f.__name__}": f for f in (parse, rewrite, forward, decap, gso, frag, pair, napt, image, mirror)}
+MAKERS = (parse, rewrite, forward, decap, gso, frag, pair, napt, image, mirror)
+TARGETS = {f"fuzz_{maker.__name__}": maker for maker in MAKERS}
 
 
 if __name__ == "__main__":
