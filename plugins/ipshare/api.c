@@ -147,22 +147,33 @@ vl_api_ipshare_info_t_handler (vl_api_ipshare_info_t *mp)
 
 /* ---- tables ---- */
 
+/* The prefixes of the prepared generation live as long as it does: one that is committed without them would take all
+ * traffic away from us. */
+static void
+refresh (ipshare_main_t *im)
+{
+  ipshare_info_refresh (im);
+  if (!im->info.prepared)
+    vec_free (im->diverted_prepared);
+}
+
 static void
 prepare_done (ipshare_job_t *job)
 {
   ipshare_main_t *im = &ipshare_main;
-  vec_free (im->diverted_prepared);
   if (job->generation)
-    im->diverted_prepared = ipshare_diverted_of (job->image);
-  if (vec_len (im->diverted_prepared) > IPSHARE_MAX_DIVERTED)
+    {
+      vec_free (im->diverted_prepared);
+      im->diverted_prepared = ipshare_diverted_of (job->image);
+    }
+  if (job->generation && vec_len (im->diverted_prepared) > IPSHARE_MAX_DIVERTED)
     {
       ips_tables_abort (im->tables);
-      vec_free (im->diverted_prepared);
       job->generation = 0;
       job->status = (struct ips_load_status){ .error = IPS_LOAD_TOO_LARGE, .section = 1, .index = IPSHARE_MAX_DIVERTED };
     }
   int rv = job->error ? VNET_API_ERROR_SYSCALL_ERROR_1 : job->generation ? 0 : VNET_API_ERROR_INVALID_VALUE;
-  ipshare_info_refresh (im);
+  refresh (im);
   vl_api_ipshare_prepare_reply_t *rmp = late_reply (job, VL_API_IPSHARE_PREPARE_REPLY, sizeof *rmp, rv);
   if (!rmp)
     return;
@@ -234,7 +245,7 @@ commit (ipshare_job_t *job)
       switch_to (im, wanted, change_commit, &job->generation, &rv);
     }
   job->took_ns = clock_ns () - began;
-  ipshare_info_refresh (im);
+  refresh (im);
   vl_api_ipshare_commit_reply_t *rmp = late_reply (job, VL_API_IPSHARE_COMMIT_REPLY, sizeof *rmp, rv);
   if (!rmp)
     return;
@@ -266,8 +277,7 @@ rollback (ipshare_job_t *job)
   int rv = im->info.previous ? 0 : VNET_API_ERROR_NO_SUCH_ENTRY;
   if (!rv)
     switch_to (im, im->diverted_before, change_rollback, &job->generation, &rv);
-  vec_free (im->diverted_prepared); /* a rollback discards what was prepared */
-  ipshare_info_refresh (im);
+  refresh (im);
   vl_api_ipshare_rollback_reply_t *rmp = late_reply (job, VL_API_IPSHARE_ROLLBACK_REPLY, sizeof *rmp, rv);
   if (!rmp)
     return;
@@ -300,8 +310,7 @@ vl_api_ipshare_abort_t_handler (vl_api_ipshare_abort_t *mp)
   if (!rv)
     {
       ips_tables_abort (ipshare_main.tables);
-      vec_free (ipshare_main.diverted_prepared);
-      ipshare_info_refresh (&ipshare_main);
+      refresh (&ipshare_main);
     }
   REPLY_MACRO (VL_API_IPSHARE_ABORT_REPLY);
 }
