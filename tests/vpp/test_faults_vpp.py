@@ -422,3 +422,17 @@ def test_no_buffers_left() -> None:
         assert missing > 0
         assert len(sent) + missing == n * len(pieces)
         assert {one[20:] for one in sent} == set(pieces)
+
+
+def test_no_buffers_left_for_what_needs_several() -> None:
+    """What is sent on as a new packet of two buffers: all of it is made, or nothing is kept of it."""
+    end = endpoint("10.0.0.0/24", tunnel=("10.9.9.9", "10.9.9.8"), encap=lib.IPS_ENCAP_IPIP, path_mtu=9200)
+    roles = {"roles": lib.IPS_ROLE_OUTER}
+    image = Image(endpoints=[end], bindings=[binding("203.0.113.0/24")], header=roles).pack()
+    packet, n = build(["ip4", "udp", {"data": 2100}]), 1000
+    with pg_node(buffers=FEW_BUFFERS) as node:
+        node.commit(node.prepare(image))
+        assert len(node.generator.burst([packet])) == 1
+        sent = node.generator.burst([packet] * n)
+        missing = node.client.call("ipshare_counters").no_buffers
+        assert missing > 0 and len(sent) + missing == n
