@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 enum { FREE, QUEUED, DONE };
+#define MOST_BYTES (4ull << 30) /* of a file: 80 million bindings; what is larger is something else */
 
 static struct
 {
@@ -130,11 +131,11 @@ fill (int fd, ipshare_job_t *job)
       job->error = errno;
       return;
     }
-  if (!S_ISREG (st.st_mode) || !(job->image = malloc (st.st_size + 1)))
-    {
-      job->error = S_ISREG (st.st_mode) ? ENOMEM : EINVAL;
-      return;
-    }
+  job->error = !S_ISREG (st.st_mode) ? EINVAL : st.st_size > MOST_BYTES ? EFBIG : 0;
+  if (!job->error && !(job->image = malloc (st.st_size + 1)))
+    job->error = ENOMEM;
+  if (job->error)
+    return;
   while (job->image_bytes < st.st_size)
     {
       ssize_t n = read (fd, (u8 *) job->image + job->image_bytes, st.st_size - job->image_bytes);
@@ -241,6 +242,16 @@ ipshare_job_counter_index (ipshare_job_t *job)
 }
 
 /* ---- main thread ---- */
+
+/* Its number may be another client's in a moment. */
+void
+ipshare_builder_client_gone (u32 client_index)
+{
+  if (builder.job.client_index == client_index)
+    builder.job.client_index = ~0;
+  if (builder.waiting.client_index == client_index)
+    builder.waiting.client_index = ~0;
+}
 
 static void
 finish (void)

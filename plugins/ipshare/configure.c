@@ -50,6 +50,7 @@ static void
 free_threads (ipshare_main_t *im)
 {
   ipshare_thread_t *t;
+  ipshare_taps_free (im);
   vec_foreach (t, im->threads)
     {
       free (t->linear);

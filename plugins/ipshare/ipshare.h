@@ -159,6 +159,7 @@ typedef struct ipshare_job
 } ipshare_job_t;
 
 bool ipshare_builder_busy (void);
+void ipshare_builder_client_gone (u32 client_index); /* nobody is answered */
 void ipshare_process_wake (void); /* there is something for the process that looks after jobs and taps */
 /* False if another job is under way (reclaiming aside) or the thread cannot start: the job is not taken. */
 bool ipshare_builder_submit (ipshare_job_t *job);
@@ -172,6 +173,7 @@ void ipshare_emit (void *thread, struct ips_pkt *p, int kind);
 
 /* taps.c: captures and copies, the main thread's part. */
 bool ipshare_taps_create (ipshare_main_t *im);
+void ipshare_taps_free (ipshare_main_t *im); /* before any was started */
 /* Ends what has to end; true: something is about to. */
 bool ipshare_taps_tick (ipshare_main_t *im);
 

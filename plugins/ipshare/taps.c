@@ -30,6 +30,15 @@ static waiter_t waiters[WAITERS];
 static struct ips_ctl_tap_state ended[IPS_CTL_MAX_TAPS]; /* the last that ended, for who asks too late */
 static u32 n_ended;
 
+static void
+close_events (const struct tap_host *host)
+{
+  if (host->wake_event >= 0)
+    close (host->wake_event);
+  if (host->stop_event >= 0)
+    close (host->stop_event);
+}
+
 bool
 ipshare_taps_create (ipshare_main_t *im)
 {
@@ -40,12 +49,24 @@ ipshare_taps_create (ipshare_main_t *im)
 			   .stop_event = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK),
 			   .device = { "outer", "inner" },
 			   .application = "ipshare VPP plugin" };
-  if (host.n_workers > IPS_CTL_MAX_WORKERS || host.wake_event < 0 || host.stop_event < 0)
-    return false;
-  for (u32 i = 0; i < host.n_workers; i++)
+  bool fits = host.n_workers <= IPS_CTL_MAX_WORKERS && host.wake_event >= 0 && host.stop_event >= 0;
+  for (u32 i = 0; fits && i < host.n_workers; i++)
     at[i] = &im->threads[i].tap;
-  im->taps = taps_create (&host);
+  im->taps = fits ? taps_create (&host) : NULL;
+  if (!im->taps)
+    close_events (&host);
   return im->taps != NULL;
+}
+
+void
+ipshare_taps_free (ipshare_main_t *im)
+{
+  if (!im->taps)
+    return;
+  struct tap_host host = im->taps->host;
+  taps_destroy (im->taps);
+  im->taps = NULL;
+  close_events (&host);
 }
 
 static void
@@ -97,6 +118,7 @@ ipshare_taps_tick (ipshare_main_t *im)
 static clib_error_t *
 client_gone (u32 client_index)
 {
+  ipshare_builder_client_gone (client_index);
   if (ipshare_main.taps)
     taps_client_gone (ipshare_main.taps, client_index);
   for (waiter_t *w = waiters; w < waiters + WAITERS; w++)
