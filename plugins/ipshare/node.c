@@ -125,6 +125,13 @@ resolve (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, c
   return look_up (im, f, b, ip);
 }
 
+/* A DPO that the main thread may change meanwhile, which it does by one store: index and arc of the same one. */
+static_always_inline dpo_id_t
+dpo_now (const dpo_id_t *dpo)
+{
+  return (dpo_id_t){ .as_u64 = __atomic_load_n (&dpo->as_u64, __ATOMIC_RELAXED) };
+}
+
 /* Translated on the lane: straight to the end point's next hop where it has one of this family, else where the
  * delivery table says. */
 static_always_inline u16
@@ -135,11 +142,11 @@ next_of (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, c
   if (via && via < IPSHARE_MAX_NEXT_HOPS)
     {
       const ipshare_next_hop_t *nh = im->next_hops + via;
-      const dpo_id_t *forward = &nh->forward[IPS_OUTER];
-      if (PREDICT_TRUE (nh->used && forward->dpoi_proto == (is4 ? DPO_PROTO_IP4 : DPO_PROTO_IP6)))
+      dpo_id_t forward = dpo_now (&nh->forward[IPS_OUTER]);
+      if (PREDICT_TRUE (nh->used && forward.dpoi_proto == (is4 ? DPO_PROTO_IP4 : DPO_PROTO_IP6)))
 	{
-	  vnet_buffer (b)->ip.adj_index[VLIB_TX] = forward->dpoi_index;
-	  return forward->dpoi_next_node;
+	  vnet_buffer (b)->ip.adj_index[VLIB_TX] = forward.dpoi_index;
+	  return forward.dpoi_next_node;
 	}
     }
   return deliver (im, f, b, g->ip[i], g->ip_len[i], is4);
@@ -158,9 +165,9 @@ follow (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, co
     }
   if (verdict == IPS_HERE && im->delivery_table != im->service_table)
     return resolve (im, f, b, p->data, p->total_len);
-  const dpo_id_t *parent = &pool_elt_at_index (im->dpos, vnet_buffer (b)->ip.adj_index[VLIB_TX])->parent;
-  vnet_buffer (b)->ip.adj_index[VLIB_TX] = parent->dpoi_index;
-  return parent->dpoi_next_node;
+  dpo_id_t parent = dpo_now (&pool_elt_at_index (im->dpos, vnet_buffer (b)->ip.adj_index[VLIB_TX])->parent);
+  vnet_buffer (b)->ip.adj_index[VLIB_TX] = parent.dpoi_index;
+  return parent.dpoi_next_node;
 }
 
 static_always_inline void
@@ -421,6 +428,23 @@ is_for_vpp (vlib_buffer_t *b, bool is4)
   return load_balance_get_bucket_i (load_balance_get (lbi), 0)->dpoi_type == DPO_RECEIVE;
 }
 
+/* On as if we were not there. */
+static uword
+pass_frame (vlib_main_t *vm, vlib_node_runtime_t *node, u32 *from, u32 n)
+{
+  vlib_buffer_t *b[VLIB_FRAME_SIZE];
+  u16 nexts[VLIB_FRAME_SIZE];
+  vlib_get_buffers (vm, from, b, n);
+  for (u32 i = 0; i < n; i++)
+    {
+      u32 next;
+      vnet_feature_next (&next, b[i]);
+      nexts[i] = next;
+    }
+  vlib_buffer_enqueue_to_next (vm, node, from, nexts, n);
+  return n;
+}
+
 static_always_inline uword
 reply_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, ipshare_node_t kind, bool is4)
 {
@@ -429,18 +453,17 @@ reply_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, ip
   u32 *from = vlib_frame_vector_args (frame), n = frame->n_vectors;
   ipshare_frame_t f;
   if (PREDICT_FALSE (!im->configured))
-    {
-      /* The feature is only switched on by API, after ipshare_configure. */
-      vlib_buffer_free (vm, from, n);
-      return n;
-    }
+    return pass_frame (vm, node, from, n);
   begin (im, &f, vm, node, kind);
   vlib_get_buffers (vm, from, b, n);
   for (u32 i = 0; i < n; i++)
     {
       u32 sw_if_index = vnet_buffer (b[i])->sw_if_index[VLIB_RX], next;
-      enum ips_side side = im->reply_side_by_interface[sw_if_index] == 1 + IPS_OUTER ? IPS_OUTER : IPS_INNER;
-      if (is_reply_of_ours (f.t->core, b[i], side, is4 ? 4 : 6) && !is_for_vpp (b[i], is4))
+      /* 0: the operator switched the feature on, not we */
+      u8 set = PREDICT_TRUE (sw_if_index < vec_len (im->reply_side_by_interface)) ?
+		 im->reply_side_by_interface[sw_if_index] : 0;
+      enum ips_side side = set == 1 + IPS_OUTER ? IPS_OUTER : IPS_INNER;
+      if (set && is_reply_of_ours (f.t->core, b[i], side, is4 ? 4 : 6) && !is_for_vpp (b[i], is4))
 	{
 	  one (im, &f, from[i], b[i], side, true);
 	  continue;

@@ -22,7 +22,7 @@ static bool
 to_partial (vlib_buffer_t *b, struct ips_pkt *p, bool tcp)
 {
   u32 l4 = l4_offset (b, p), field = tcp ? 16 : 6, is4 = p->data[0] >> 4 == 4;
-  if (l4 < (is4 ? 20 : 40) || l4 + (tcp ? 20 : 8) > p->len)
+  if (l4 > p->len || l4 < (is4 ? 20 : 40) || l4 + (tcp ? 20 : 8) > p->len)
     return false;
   u32 from = is4 ? 12 : 8, bytes = is4 ? 8 : 32;
   u32 ip_len = is4 ? clib_net_to_host_u16 (ips_ld16 (p->data + 2)) : 40 + clib_net_to_host_u16 (ips_ld16 (p->data + 4));
