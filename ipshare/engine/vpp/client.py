@@ -147,6 +147,9 @@ class Client:
             ) from error
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError, struct.error) as error:
             raise EngineError(f"{name} cannot be sent as asked: {error}") from error  # nothing was sent
+        except BaseException:  # ^C: half a message may have been sent, and would swallow the next one
+            self._drop()
+            raise
 
     def _connect(self) -> None:
         if self._connected:
@@ -214,7 +217,7 @@ class Client:
             if self._plugin:
                 raise EngineError(
                     f"{self._version()} runs without the ipshare plugin",
-                    hint="install ipshare-vpp-plugin and restart VPP; startup.conf must not disable it",
+                    hint="install vpp-plugin-ipshare and restart VPP; startup.conf must not disable it",
                 )
             return f"pid {self._send('control_ping', self.timeout_s, {}).vpe_pid}"
         hello = self._send("ipshare_hello", self.timeout_s, {})

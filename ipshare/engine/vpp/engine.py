@@ -111,7 +111,7 @@ class VppEngine:
             known = self._known_to_be(info)
             base = live if known is not None and known.tables.bindings is plan.actual.bindings else 0
             prepared, expected = self._prepare(plan, base)
-            generation, _ = self.control.commit(prepared)
+            generation = self._commit(prepared)
             self._learn(generation, plan.desired, expected)
             return generation
 
@@ -232,6 +232,17 @@ class VppEngine:
             prepared, _ = self.control.prepare(image)
         is_delta = np.frombuffer(image, HEADER, count=1)[0]["flags"] & lib.IPS_IMAGE_DELTA
         return prepared, None if is_delta else _digest(image)
+
+    def _commit(self, prepared: int) -> int:
+        try:
+            return self.control.commit(prepared)[0]
+        except ApiRefused as error:
+            if error.retval != Retval.NO_SUCH_ENTRY:
+                raise
+            raise Refused(
+                "somebody else loaded tables into this VPP at the same time; what is live is not ours",
+                hint="let one agent or program do that, then apply again",
+            ) from error
 
     def _known_to_be(self, info: dict[str, int]) -> _Known | None:
         """What we know, if VPP still has it: whoever loaded it, and under whatever number."""
