@@ -10,6 +10,7 @@ read.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -24,14 +25,18 @@ from ipshare.engine.failures import EngineGone
 from ipshare.engine.plan import diff
 from ipshare.engine.protocol import Engine
 from ipshare.engine.tables import Tables
+from ipshare.engine.vpp.client import ApiRefused
 from ipshare.engine.vpp.engine import VppEngine
 from ipshare.engine.vpp.find import find
 from ipshare.engine.vpp.launch import start
 from ipshare.engine.vpp.ports_apply import make_tables
 from ipshare.engine.vpp.ports_keep import Ports
+from ipshare.engine.vpp.retval import Retval
 from ipshare.engine.vpp.startup import PLUGINS, Settings
 from ipshare.errors import EngineError, NoPrivilege, NotRunning, Problem
 from ipshare.model import Config, Vpp
+
+log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 10.0
 LINUX_CP = ("linux_cp_plugin.so", "linux_nl_plugin.so")
@@ -130,14 +135,23 @@ class VppDataPath:
         _ours(engine).configure()
 
     def tables(self, engine: Engine, config: Config) -> Tables:
-        """Next hops are told to VPP, and named in the end points' records by the numbers that it answers."""
+        """Next hops are told to VPP, and named in the end points' records by the numbers that it answers.
+
+        VPP has room for a thousand in its life, since a rollback may want any: later ones are looked up."""
         wanted, table = desired(config), vpp_of(config).delivery_table
-        numbers: dict[tuple[str, int], int] = {
-            (endpoint.name, hop.version): _ours(engine).control.add_next_hop(hop, table)
-            for endpoint in config.endpoints
-            for hop in (endpoint.next_hop4, endpoint.next_hop6)
-            if hop is not None
-        }
+        numbers: dict[tuple[str, int], int] = {}
+        for endpoint in config.endpoints:
+            for hop in (endpoint.next_hop4, endpoint.next_hop6):
+                if hop is None:
+                    continue
+                try:
+                    numbers[endpoint.name, hop.version] = _ours(engine).control.add_next_hop(hop, table)
+                except ApiRefused as error:
+                    if error.retval != Retval.LIMIT_EXCEEDED:
+                        raise
+                    log.warning(
+                        "VPP knows too many next hops: %s, of end point %s, is looked up", hop, endpoint.name
+                    )
         return _by_next_hop(wanted, numbers) if numbers else wanted
 
     def stop(self, config: Config, engine: Engine | None) -> str:
@@ -237,9 +251,13 @@ def _by_next_hop(tables: Tables, numbers: Mapping[tuple[str, int], int]) -> Tabl
 
 
 def _end(pid: int) -> None:
-    pidfd = os.pidfd_open(pid)
     try:
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:  # it has just died
+        return
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         if not select.select([pidfd], [], [], STOP_TIMEOUT_S)[0]:
             raise EngineError(f"VPP {pid} does not end", hint=f"kill -9 {pid}")
     finally:

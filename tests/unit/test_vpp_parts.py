@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from ipshare import __version__
+from ipshare.agent.vpp import VppDataPath
 from ipshare.core import lib
 from ipshare.engine.failures import ImageRefused
-from ipshare.engine.vpp import Install, Settings
+from ipshare.engine.vpp import Install, Settings, VppEngine
 from ipshare.engine.vpp import find as finding
 from ipshare.engine.vpp.client import ApiRefused, Client
 from ipshare.engine.vpp.control import Control, made
@@ -20,6 +21,7 @@ from ipshare.engine.vpp.launch import said
 from ipshare.engine.vpp.retval import Retval, text
 from ipshare.engine.vpp.startup import STATS_OWN, startup_conf, statseg_bytes
 from ipshare.errors import EngineError, NoPrivilege, NotRunning
+from tests.vpp_sites import site
 
 MB = 1 << 20
 
@@ -281,3 +283,22 @@ def test_no_plugin() -> None:
     without = {name: crc for name, crc in TABLE.items() if name != "ipshare_hello"}
     with pytest.raises(EngineError, match=r"VPP 26\.06-release runs without the ipshare plugin"):
         client_of(Papi(without, TABLE))._identity()
+
+
+def test_more_next_hops_than_vpp_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others' packets are looked up: no reason to refuse a configuration."""
+    config = site(
+        ('name = "A"\n', 'name = "A"\nnext_hop = ["192.0.2.9"]\n'),
+        ('name = "B"\n', 'name = "B"\nnext_hop = ["192.0.2.1"]\n'),
+    )
+    engine = VppEngine("/nowhere/api", "/nowhere/stats")
+
+    def full(hop: object, table: int) -> int:
+        if str(hop) == "192.0.2.1":
+            raise ApiRefused("", retval=Retval.LIMIT_EXCEEDED)
+        return 7
+
+    monkeypatch.setattr(engine.control, "add_next_hop", full)
+    tables = VppDataPath().tables(engine, config)
+    vias = dict(zip(tables.endpoint_names, tables.endpoints["via"].tolist(), strict=True))
+    assert vias["A"] == 7 and vias["B"] == 0
