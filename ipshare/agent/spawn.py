@@ -48,6 +48,10 @@ def spawn(
         try:
             if _wait_ready(ready, pidfd, timeout_s):
                 return process
+        except BaseException:  # ^C: nobody would know of it
+            process.kill()
+            process.wait()
+            raise
         finally:
             os.close(pidfd)
     if process.poll() is None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ipshare.lab import netns
 
+ROUNDS = 20
 STATE_DIR = Path("/run/ipshare-lab")
 
 
@@ -69,7 +70,7 @@ def remove(prefix: str) -> list[str]:
     except (OSError, ValueError):
         names = [path.name for path in netns.NETNS_DIR.glob(f"{prefix}-*")]
     present = [name for name in names if (netns.NETNS_DIR / name).exists()]
-    _end([pid for name in present for pid in netns.process_ids(name) if pid != os.getpid()])
+    _end_all(present)
     for name in present:
         netns.delete(name)
     _forget_vpps(where)
@@ -86,6 +87,15 @@ def _forget_vpps(where: Path) -> None:
         from ipshare.engine.vpp.startup import Settings
 
         clean(Settings(directory))
+
+
+def _end_all(namespaces: list[str]) -> None:
+    """Who was just about to start another process (an agent its VPP) has ended before the next look."""
+    for _ in range(ROUNDS):
+        pids = [pid for name in namespaces for pid in netns.process_ids(name) if pid != os.getpid()]
+        if not pids:
+            return
+        _end(pids)
 
 
 def _end(pids: list[int]) -> None:

@@ -213,3 +213,24 @@ def test_unknown_link_is_refused_with_the_names():
     with pytest.raises(IpshareError, match="no link r1-A") as refusal:
         internet(LabSpec(mtu={"r1-A": 1400}))
     assert "A-r2" in refusal.value.hint
+
+
+def test_who_is_started_while_the_lab_goes_goes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that is ended may have started its engine since one looked."""
+    late: list[subprocess.Popen[bytes]] = []
+    look = state.netns.process_ids
+
+    def then_one_more(name: str) -> list[int]:
+        found = look(name)
+        if found and not late:
+            late.append(lab.popen("c1", ["sleep", "1000"], start_new_session=True))
+        return found
+
+    with Lab() as lab:
+        lab.popen("c1", ["sleep", "1000"])
+        lab._processes.clear()  # as of a lab whose process was killed
+        monkeypatch.setattr(state.netns, "process_ids", then_one_more)
+        state.remove(lab.prefix)
+        monkeypatch.undo()
+        assert late[0].wait(30) == -signal.SIGKILL
+        lab._processes.clear()
