@@ -6,6 +6,8 @@ with us; and nobody gets another client's answer.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from tests.cases.build import build
 from tests.cases.judge import OUTER
 from tests.table_images import Image, binding
 from tests.vpp.pg_node import PgNode, pg_node, verdict_of
-from tests.vpp.test_faults_vpp import many
+from tests.vpp.test_faults_vpp import MILLION, many
 from tests.vpp.vpp_process import vpp
 
 PACKET = build(["ip4", "udp", {"data": 20}])
@@ -113,31 +115,35 @@ def test_who_is_interrupted_within_a_message_may_go_on() -> None:
         assert client.call("show_version", timeout_s=20).version.startswith("26.")
 
 
-def clients(node: PgNode) -> int:
-    return node.client.cli("show api clients").count("ipshare")
-
-
 def test_an_answer_is_nobody_elses(node: PgNode) -> None:
     """Who leaves while its tables load: VPP gives its number to the next client, but not its answer."""
     file = node.directory / "many"
-    file.write_bytes(many(500_000))
-    before = clients(node)
-    with Client(node.running.settings.api) as leaving:
-        leaving.call("control_ping")
+    file.write_bytes(many(MILLION))
+    with contextlib.ExitStack() as stack:
+        leaving, *others = [stack.enter_context(Client(node.running.settings.api)) for _ in range(5)]
+        for client in (*others, leaving):
+            client.call("control_ping")
+        for client in others:
+            client.close()
         papi = leaving._papi
-        fields = {"client_index": papi.transport.socket_index, "context": 9999, "path": str(file)}
+        index = papi.transport.socket_index
         message = papi.messages["ipshare_prepare"]
         number = papi.transport.get_msg_index(f"ipshare_prepare_{message.crc[2:]}")
-        papi.transport.write(message.pack({"_vl_msg_id": number, **fields}))
-    while clients(node) > before:
-        pass
-    with Client(node.running.settings.api) as following:
-        following.call("control_ping")
+        fields = {"_vl_msg_id": number, "client_index": index, "context": 9999, "path": str(file)}
+        papi.transport.write(message.pack(fields))
+        leaving.close()
+        following = next(client for client in itertools.cycle(others) if has_index(client, index))
         while not following.call("ipshare_info").prepared:
             pass
-        assert following._papi.transport.socket_index == fields["client_index"]
         assert following._papi.message_queue.empty()
     node.client.call("ipshare_abort")
+
+
+def has_index(client: Client, index: int) -> bool:
+    """Whether VPP gave it this number, when it connected just now."""
+    client.close()
+    client.call("control_ping")
+    return bool(client._papi.transport.socket_index == index)
 
 
 def test_a_file_larger_than_any_image(node: PgNode, tmp_path: Path) -> None:
