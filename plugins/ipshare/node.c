@@ -96,6 +96,30 @@ look_up (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, c
 }
 
 /* What lookup nodes do, for one path; several paths are theirs to choose from. */
+static_always_inline dpo_id_t
+way_of (const ipshare_frame_t *f, vlib_buffer_t *b, u32 fib, const load_balance_t *lb)
+{
+  if (PREDICT_TRUE (lb->lb_n_buckets == 1))
+    return *load_balance_get_bucket_i (lb, 0);
+  vnet_buffer (b)->sw_if_index[VLIB_TX] = fib;
+  return (dpo_id_t){ .dpoi_next_node = f->arcs[f->family == 4 ? IPSHARE_TO_IP4_LOOKUP : IPSHARE_TO_IP6_LOOKUP] };
+}
+
+static_always_inline void
+routed (const ipshare_frame_t *f, const load_balance_t *lb, index_t lbi, u32 packets, u32 bytes)
+{
+  if (PREDICT_TRUE (lb->lb_n_buckets == 1))
+    vlib_increment_combined_counter (&load_balance_main.lbm_to_counters, f->vm->thread_index, lbi, packets, bytes);
+}
+
+static_always_inline u16
+go (vlib_buffer_t *b, dpo_id_t way)
+{
+  vnet_buffer (b)->ip.adj_index[VLIB_TX] = way.dpoi_index;
+  vnet_buffer (b)->ip.flow_hash = 0;
+  return way.dpoi_next_node;
+}
+
 static_always_inline u16
 deliver (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const u8 *ip, u32 bytes, bool is4)
 {
@@ -103,16 +127,8 @@ deliver (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, c
   index_t lbi = is4 ? ip4_fib_forwarding_lookup (fib, &((const ip4_header_t *) ip)->dst_address) :
 		      ip6_fib_table_fwding_lookup (fib, &((const ip6_header_t *) ip)->dst_address);
   const load_balance_t *lb = load_balance_get (lbi);
-  if (PREDICT_FALSE (lb->lb_n_buckets != 1))
-    {
-      vnet_buffer (b)->sw_if_index[VLIB_TX] = fib;
-      return f->arcs[is4 ? IPSHARE_TO_IP4_LOOKUP : IPSHARE_TO_IP6_LOOKUP];
-    }
-  const dpo_id_t *dpo = load_balance_get_bucket_i (lb, 0);
-  vnet_buffer (b)->ip.flow_hash = 0;
-  vnet_buffer (b)->ip.adj_index[VLIB_TX] = dpo->dpoi_index;
-  vlib_increment_combined_counter (&load_balance_main.lbm_to_counters, f->vm->thread_index, lbi, 1, bytes);
-  return dpo->dpoi_next_node;
+  routed (f, lb, lbi, 1, bytes);
+  return go (b, way_of (f, b, fib, lb));
 }
 
 /* As deliver() does, for a packet of any family, where this node can. Whatever leaves a node by one way stays in order. */
@@ -125,24 +141,12 @@ resolve (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, c
   return look_up (im, f, b, ip);
 }
 
-/* Translated on the lane: straight to the end point's next hop where it has one of this family, else where the
- * delivery table says. */
-static_always_inline u16
-next_of (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_lane_group *g, u32 i,
-	 enum ips_side side, bool is4)
+/* To the end point's next hop, where it has one of this family; else 0. */
+static_always_inline dpo_id_t
+next_hop (const ipshare_main_t *im, u32 via, bool is4)
 {
-  u32 via = side == IPS_OUTER ? g->via[i] : 0;
-  if (via && via < IPSHARE_MAX_NEXT_HOPS)
-    {
-      const ipshare_next_hop_t *nh = im->next_hops + via;
-      const dpo_id_t *forward = &nh->forward[IPS_OUTER];
-      if (PREDICT_TRUE (nh->used && forward->dpoi_proto == (is4 ? DPO_PROTO_IP4 : DPO_PROTO_IP6)))
-	{
-	  vnet_buffer (b)->ip.adj_index[VLIB_TX] = forward->dpoi_index;
-	  return forward->dpoi_next_node;
-	}
-    }
-  return deliver (im, f, b, g->ip[i], g->ip_len[i], is4);
+  dpo_id_t none = { .as_u64 = 0 };
+  return PREDICT_TRUE (via < IPSHARE_MAX_NEXT_HOPS) ? im->ways[is4 ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6][via] : none;
 }
 
 /* Unchanged, to wherever it would have gone without us. */
@@ -303,24 +307,139 @@ bring (struct ips_lane_group *g, vlib_buffer_t **b, u32 n, bool is4)
     }
 }
 
-/* What the lane took is written and counted. */
+/* The delivery table's load balances for the packets of a group. */
 static_always_inline void
-change (const ipshare_frame_t *f, const struct ips_lane_group *g, vlib_buffer_t **b, u32 n, bool is4, bool all)
+routes4 (u32 fib, const struct ips_lane_group *g, u32 n, index_t *lbi)
 {
   for (u32 i = 0; i < n; i++)
-    if (all || !g->declined[i])
-      {
-	ips_lane_write (g, i, is4 ? 4 : 6);
-	b[i]->current_length = g->ip_len[i];
-	b[i]->flags |= IPSHARE_BUFFER_F;
-      }
-  for (u32 i = 0; i < n; i++)
-    if (all || !g->declined[i])
-      ips_lane_count (f->cells, f->n_cells, g->cell[i], g->len[i]);
+    lbi[i] = ip4_fib_forwarding_lookup (fib, (const ip4_address_t *) (g->new4 + i));
 }
 
-/* As many packets as a group takes, in the order in which they came. Returns how many the lane took. Only now they are
- * looked up: addresses that have just been written cannot be read as fast. */
+static_always_inline bool
+route6 (u64 hi, u64 lo, u64 fib_and_length, index_t *lbi)
+{
+  clib_bihash_kv_24_8_t kv = { .key = { hi, lo, fib_and_length } }, found;
+  if (clib_bihash_search_inline_2_24_8 (&ip6_fib_fwding_table.ip6_hash, &kv, &found))
+    return false;
+  *lbi = found.value;
+  return true;
+}
+
+/* As ip6_fib_table_fwding_lookup does: a hash for each prefix length in use, longest first. But all packets take a length
+ * together, and where their addresses agree in that many bits, one of them asks for all. */
+static_always_inline void
+routes6 (u32 fib, const struct ips_lane_group *g, u32 n, index_t *lbi)
+{
+  const u8 *lengths = ip6_fib_fwding_table.prefix_lengths_in_search_order;
+  u64 differ_hi = 0, differ_lo = 0;
+  u8 left[IPS_LANE_GROUP];
+  for (u32 i = 0; i < n; i++)
+    {
+      differ_hi |= g->new_hi[i] ^ g->new_hi[0];
+      differ_lo |= g->new_lo[i] ^ g->new_lo[0];
+      left[i] = i;
+      lbi[i] = 0;
+    }
+  for (u32 l = 0; l < vec_len (lengths) && n; l++)
+    {
+      const ip6_address_t *mask = ip6_main.fib_masks + lengths[l];
+      u64 of = (u64) fib << 32 | lengths[l];
+      bool all_one = ((differ_hi & mask->as_u64[0]) | (differ_lo & mask->as_u64[1])) == 0, found = false;
+      index_t it = 0;
+      u32 n_left = 0;
+      for (u32 k = 0; k < n; k++)
+	{
+	  u32 i = left[k];
+	  if (!all_one || k == 0)
+	    found = route6 (g->new_hi[i] & mask->as_u64[0], g->new_lo[i] & mask->as_u64[1], of, &it);
+	  if (found)
+	    lbi[i] = it;
+	  else
+	    left[n_left++] = i;
+	}
+      n = n_left;
+    }
+}
+
+/* By the delivery table. Nearly always all have a route in common. */
+static_always_inline void
+look_up_group (const ipshare_main_t *im, const ipshare_frame_t *f, const struct ips_lane_group *g, vlib_buffer_t **b, u32 n,
+	       bool is4, bool all, dpo_id_t *ways)
+{
+  u32 fib = im->delivery_fib[is4 ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6], differ = 0, bytes = 0;
+  index_t lbi[IPS_LANE_GROUP];
+  if (is4)
+    routes4 (fib, g, n, lbi);
+  else
+    routes6 (fib, g, n, lbi);
+  for (u32 i = 0; i < n; i++)
+    {
+      differ |= lbi[i] ^ lbi[0];
+      bytes += g->ip_len[i];
+    }
+  const load_balance_t *first = load_balance_get (lbi[0]);
+  if (PREDICT_TRUE (all && !differ && first->lb_n_buckets == 1))
+    {
+      routed (f, first, lbi[0], n, bytes);
+      for (u32 i = 0; i < n; i++)
+	ways[i] = *load_balance_get_bucket_i (first, 0);
+      return;
+    }
+  for (u32 i = 0; i < n; i++)
+    if (all || !ways[i].as_u64)
+      {
+	const load_balance_t *lb = load_balance_get (lbi[i]);
+	routed (f, lb, lbi[i], 1, g->ip_len[i]);
+	ways[i] = way_of (f, b[i], fib, lb);
+      }
+}
+
+/* Where a group goes that the lane took: straight to the end points' next hops, else by the delivery table. */
+static_always_inline void
+ways_of (const ipshare_main_t *im, const ipshare_frame_t *f, const struct ips_lane_group *g, vlib_buffer_t **b, u32 n,
+	 enum ips_side side, bool is4, dpo_id_t *ways)
+{
+  u32 stacked = 0;
+  for (u32 i = 0; i < n && side == IPS_OUTER; i++)
+    {
+      ways[i] = next_hop (im, g->via[i], is4);
+      stacked += ways[i].as_u64 != 0;
+    }
+  if (stacked < n)
+    look_up_group (im, f, g, b, n, is4, stacked == 0, ways);
+}
+
+/* What the lane took is written and counted. */
+static_always_inline void
+change (const ipshare_frame_t *f, const struct ips_lane_group *g, vlib_buffer_t *b, u32 i, bool is4)
+{
+  ips_lane_write (g, i, is4 ? 4 : 6);
+  b->current_length = g->ip_len[i];
+  b->flags |= IPSHARE_BUFFER_F;
+  ips_lane_count (f->cells, f->n_cells, g->cell[i], g->len[i]);
+}
+
+/* All of a group go on. Looked up is what is about to be written: addresses that have just been written cannot be read as
+ * fast. */
+static_always_inline void
+send_group (const ipshare_main_t *im, ipshare_frame_t *f, const struct ips_lane_group *g, const u32 *from, vlib_buffer_t **b,
+	    u32 n, enum ips_side side, bool is4)
+{
+  dpo_id_t ways[IPS_LANE_GROUP];
+  ways_of (im, f, g, b, n, side, is4, ways);
+  if (PREDICT_FALSE (f->n_send + n > VLIB_FRAME_SIZE))
+    enqueue (f);
+  u16 *nexts = f->nexts + f->n_send;
+  clib_memcpy_fast (f->send + f->n_send, from, n * sizeof *from);
+  f->n_send += n;
+  for (u32 i = 0; i < n; i++)
+    {
+      change (f, g, b[i], i, is4);
+      nexts[i] = go (b[i], ways[i]);
+    }
+}
+
+/* As many packets as a group takes, in the order in which they came. Returns how many the lane took. */
 static_always_inline u32
 translate_group (ipshare_main_t *im, ipshare_frame_t *f, struct ips_lane_net4 *net, const u32 *from,
 		 vlib_buffer_t **b, u32 n, enum ips_side side, bool is4)
@@ -331,24 +450,18 @@ translate_group (ipshare_main_t *im, ipshare_frame_t *f, struct ips_lane_net4 *n
   u32 declined = ips_lane (f->t->core, side, IPS_TRUST_ROUTED, net, &g, n, is4 ? 4 : 6);
   if (PREDICT_TRUE (!declined && !(f->node->flags & VLIB_NODE_FLAG_TRACE)))
     {
-      change (f, &g, b, n, is4, true);
-      if (PREDICT_FALSE (f->n_send + n > VLIB_FRAME_SIZE))
-	enqueue (f);
-      u16 *nexts = f->nexts + f->n_send;
-      clib_memcpy_fast (f->send + f->n_send, from, n * sizeof *from);
-      f->n_send += n;
-      for (u32 i = 0; i < n; i++)
-	nexts[i] = next_of (im, f, b[i], &g, i, side, is4);
+      send_group (im, f, &g, from, b, n, side, is4);
       return n;
     }
-  change (f, &g, b, n, is4, false);
   for (u32 i = 0; i < n; i++)
     if (g.declined[i])
       one (im, f, from[i], b[i], side, false);
     else
       {
 	struct ips_pkt p = { .counter = g.cell[i], .endpoint = g.endpoint[i] };
-	u16 next = next_of (im, f, b[i], &g, i, side, is4);
+	dpo_id_t way = next_hop (im, side == IPS_OUTER ? g.via[i] : 0, is4);
+	change (f, &g, b[i], i, is4);
+	u16 next = way.as_u64 ? go (b[i], way) : deliver (im, f, b[i], g.ip[i], g.ip_len[i], is4);
 	send_to_next (f, from[i], next);
 	trace (f, b[i], &p, IPS_OK, side, next, false);
 	taken++;
