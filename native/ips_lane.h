@@ -135,23 +135,33 @@ IPS_HOT bool ips_lane_aim(const struct ips_root *r, struct ips_lane_net4 *net, u
   return n;
 }
 
-IPS_HOT void ips_lane_slots(const struct ips_root *r, struct ips_lane_net4 *hint, struct ips_lane_group *g, uint32_t n) {
+/* `far`: the cell is known by the address alone, so both lines are asked for before either is waited for. */
+IPS_HOT void ips_lane_slots(const struct ips_worker *w, struct ips_lane_net4 *hint, struct ips_lane_group *g, uint32_t n,
+                            bool far) {
+  static const ips_slot nothing;
+  const ips_slot *slot[IPS_LANE_GROUP];
   struct ips_lane_net4 net = *hint;
   for (uint32_t i = 0; i < n; i++) {
     uint32_t address = ips_be32(g->old4[i]), at = address - net.base;
     if (ips_unlikely(at >= net.size)) {
-      g->slot[i] = 0;
-      if (!ips_lane_aim(r, &net, address)) continue;
+      slot[i] = &nothing;
+      g->cell[i] = IPS_NONE;
+      if (!ips_lane_aim(w->root, &net, address)) continue;
       at = address - net.base;
     }
-    g->slot[i] = net.pages[at / IPS_PAGE_SLOTS][at % IPS_PAGE_SLOTS];
+    slot[i] = net.pages[at / IPS_PAGE_SLOTS] + at % IPS_PAGE_SLOTS;
     g->cell[i] = net.cell + at;
+    if (!far) continue;
+    __builtin_prefetch(slot[i]);
+    if (g->cell[i] < w->n_cells) __builtin_prefetch(w->cells + g->cell[i], 1);
   }
+  for (uint32_t i = 0; i < n; i++) g->slot[i] = *slot[i];
   *hint = net;
 }
 
-IPS_HOT void ips_lane_outer4(struct ips_worker *w, struct ips_lane_net4 *net, struct ips_lane_group *g, uint32_t n) {
-  ips_lane_slots(w->root, net, g, n);
+IPS_HOT void ips_lane_outer4(struct ips_worker *w, struct ips_lane_net4 *net, struct ips_lane_group *g, uint32_t n,
+                             bool far) {
+  ips_lane_slots(w, net, g, n, far);
   for (uint32_t i = 0; i < n; i++) {
     ips_slot slot = g->slot[i];
     uint32_t index = (uint16_t)(slot >> 16), keep = ~0u;
@@ -360,10 +370,10 @@ IPS_HOT uint32_t ips_lane(struct ips_worker *w, enum ips_side side, enum ips_lan
   if (family == 4) ips_lane_check4(g, n, trust >= IPS_TRUST_HEADER, ends);
   else ips_lane_check6(g, n, ends);
   if (side == IPS_INNER) ips_lane_inner(w->root, g, n, family, far);
-  else if (family == 4) ips_lane_outer4(w, net, g, n);
+  else if (family == 4) ips_lane_outer4(w, net, g, n, far);
   else ips_lane_outer6(w, g, n, far);
   if (side == IPS_OUTER) ips_lane_permit(w, g, n, family);
-  for (uint32_t i = 0; i < n && far; i++)
+  for (uint32_t i = 0; i < n && far && !(side == IPS_OUTER && family == 4); i++)
     if (g->cell[i] < w->n_cells) __builtin_prefetch(w->cells + g->cell[i], 1);
   ips_lane_sums(g, n, family);
   for (uint32_t i = 0; i < n; i++) any |= g->declined[i];
