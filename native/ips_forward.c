@@ -206,16 +206,25 @@ static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_
 
 /* ---- the express lane (ips_lane.h) --------------------------------------- */
 
-__attribute__((cold)) void ips_lane_learn(const struct ips_worker *w, struct ips_lane_end *end, uint32_t index) {
+static struct ips_lane_end lane_end_of(const struct ips_worker *w, uint32_t index) {
   const struct ips_endpoint *e = ips_endpoint(w->root, index);
-  *end = (struct ips_lane_end){.endpoint = index, .min_ttl = 2, .via = e ? e->r.via : 0};
-  if (!e || e->r.encap != IPS_ENCAP_NONE || e->r.prefix_len == 0 || e->r.flags & IPS_EP_SELF) return;
-  end->room = ips_path_mtu(&w->shared->paths, &e->r, w->now_ns);
-  end->local4 = ips_be32(ips_ld32(e->r.local));
-  end->local6_hi = ips_be64(ips_ld64(e->r.local));
-  end->local6_lo = ips_be64(ips_ld64(e->r.local + 8));
-  if (e->r.flags & IPS_EP_MSS_CLAMP) end->syn = 2;
-  if (e->r.flags & IPS_EP_TRACE_TUNNEL) end->min_ttl = IPS_TRACE_TTL;
+  struct ips_lane_end end = {.endpoint = index, .min_ttl = 2, .via = e ? e->r.via : 0};
+  if (!e || e->r.encap != IPS_ENCAP_NONE || e->r.prefix_len == 0 || e->r.flags & IPS_EP_SELF) return end;
+  end.room = ips_path_mtu(&w->shared->paths, &e->r, w->now_ns);
+  end.local4 = ips_be32(ips_ld32(e->r.local));
+  end.local6_hi = ips_be64(ips_ld64(e->r.local));
+  end.local6_lo = ips_be64(ips_ld64(e->r.local + 8));
+  if (e->r.flags & IPS_EP_MSS_CLAMP) end.syn = 2;
+  if (e->r.flags & IPS_EP_TRACE_TUNNEL) end.min_ttl = IPS_TRACE_TTL;
+  return end;
+}
+
+__attribute__((cold)) void ips_lane_learn(struct ips_worker *w, uint32_t index) {
+  struct ips_lane_end end = lane_end_of(w, index), *least = &w->lane_least;
+  if (end.room < least->room) least->room = end.room;
+  if (end.min_ttl > least->min_ttl) least->min_ttl = end.min_ttl;
+  least->syn |= end.syn;
+  w->lane_ends[index % IPS_LANE_ENDS] = end;
 }
 
 /* One packet, a group of its own. False: nothing was done. True: translated and counted, verdict OK. */

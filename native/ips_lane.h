@@ -30,7 +30,7 @@ struct ips_lane_group {
   uint32_t cell[IPS_LANE_GROUP], endpoint[IPS_LANE_GROUP];
   uint16_t via[IPS_LANE_GROUP];      /* of the end point's record; outer only */
   /* Between the steps. Addresses: old as in memory; new in host order until they are in the sums. */
-  uint64_t first[IPS_LANE_GROUP], second[IPS_LANE_GROUP];
+  uint32_t head[4][IPS_LANE_GROUP]; /* the first 16 bytes, in words as they lie in memory */
   uint32_t ttl[IPS_LANE_GROUP];
   uint32_t ip_sum[IPS_LANE_GROUP], l4_sum[IPS_LANE_GROUP], sum_at[IPS_LANE_GROUP]; /* at: where L4's is */
   uint32_t old4[IPS_LANE_GROUP], new4[IPS_LANE_GROUP];
@@ -52,11 +52,11 @@ static inline uint32_t ips_lane_odd4(uint32_t byte) { return (byte - 1 >= 223) |
 static inline uint32_t ips_lane_odd6(uint32_t byte) { return (byte == 0) | (byte >= 254); }
 
 /* Cold: what end point `index` allows now. */
-void ips_lane_learn(const struct ips_worker *w, struct ips_lane_end *end, uint32_t index);
+void ips_lane_learn(struct ips_worker *w, uint32_t index);
 
 IPS_HOT const struct ips_lane_end *ips_lane_end(struct ips_worker *w, uint32_t index) {
-  struct ips_lane_end *end = &w->lane_ends[index % IPS_LANE_ENDS];
-  if (ips_unlikely(end->endpoint != index)) ips_lane_learn(w, end, index);
+  const struct ips_lane_end *end = &w->lane_ends[index % IPS_LANE_ENDS];
+  if (ips_unlikely(end->endpoint != index)) ips_lane_learn(w, index);
   return end;
 }
 
@@ -64,8 +64,7 @@ IPS_HOT const struct ips_lane_end *ips_lane_end(struct ips_worker *w, uint32_t i
 
 IPS_HOT void ips_lane_bring(struct ips_lane_group *g, uint32_t i, uint8_t *ip, unsigned family) {
   g->ip[i] = ip;
-  g->first[i] = ips_ld64(ip);
-  g->second[i] = ips_ld64(ip + 8);
+  for (uint32_t k = 0; k < 4; k++) g->head[k][i] = ips_ld32(ip + 4 * k);
   if (family == 4) {
     g->old4[i] = ips_ld32(ip + 16);
   } else {
@@ -76,56 +75,52 @@ IPS_HOT void ips_lane_bring(struct ips_lane_group *g, uint32_t i, uint8_t *ip, u
 
 /* ---- 2: is it ordinary? ---- */
 
+IPS_HOT uint16_t ips_lane_sum4(const uint32_t *head, uint32_t to) {
+  return ips_csum_fold((uint64_t)head[0] + head[1] + head[2] + head[3] + to);
+}
+
 /* `ends`: bit n: a UDP packet to an address that ends in n, modulo 64, is perhaps a tunnel's. */
 IPS_HOT void ips_lane_check4(struct ips_lane_group *g, uint32_t n, bool sum_is_right, uint64_t ends) {
   for (uint32_t i = 0; i < n; i++) {
-    uint64_t first = g->first[i], second = g->second[i];
-    uint32_t ip_len = ips_be16((uint16_t)(first >> 16)), proto = (uint8_t)(second >> 8);
+    uint32_t head[4] = {g->head[0][i], g->head[1][i], g->head[2][i], g->head[3][i]};
+    uint32_t ip_len = (head[0] >> 8 & 0xff00) | head[0] >> 24, ttl = head[2] & 0xff, proto = head[2] >> 8 & 0xff;
     uint32_t udp = proto == IPS_PROTO_UDP, tcp = proto == IPS_PROTO_TCP;
-    uint32_t bad = (first & 0xff3f0000000000ffu) != 0x45; /* version and length; fragments */
+    uint32_t bad = ((head[0] & 0xff) != 0x45) | ((head[1] & 0xff3f0000) != 0);
     bad |= !(udp | tcp);
     bad |= ip_len > g->len[i];
     bad |= ip_len < (udp ? 28u : 40u);
-    bad |= ips_lane_odd4((uint8_t)(second >> 32));
-    if (!sum_is_right) bad |= ips_csum_fold(ips_csum_add(ips_csum_add(first, second), g->old4[i])) != 0xffff;
-    bad |= (uint8_t)second <= 1; /* TTL */
+    bad |= ips_lane_odd4(head[3] & 0xff);
+    if (!sum_is_right) bad |= ips_lane_sum4(head, g->old4[i]) != 0xffff;
+    bad |= ttl <= 1;
     bad |= udp & (uint32_t)(ends >> (g->old4[i] >> 24 & 63));
     g->declined[i] = bad;
     g->ip_len[i] = ip_len;
-    g->ttl[i] = (uint8_t)second;
-    g->ip_sum[i] = (uint16_t)(second >> 16);
+    g->ttl[i] = ttl;
+    g->ip_sum[i] = head[2] >> 16;
     g->sum_at[i] = (bad | udp) ? 26 : 36;
   }
 }
 
 IPS_HOT void ips_lane_check6(struct ips_lane_group *g, uint32_t n, uint64_t ends) {
   for (uint32_t i = 0; i < n; i++) {
-    uint64_t first = g->first[i];
-    uint32_t ip_len = 40u + ips_be16((uint16_t)(first >> 32)), proto = (uint8_t)(first >> 48);
+    uint32_t head[3] = {g->head[0][i], g->head[1][i], g->head[2][i]};
+    uint32_t ip_len = 40 + ((head[1] & 0xff) << 8 | (head[1] >> 8 & 0xff)), ttl = head[1] >> 24, proto = head[1] >> 16 & 0xff;
     uint32_t udp = proto == IPS_PROTO_UDP, tcp = proto == IPS_PROTO_TCP;
-    uint32_t bad = (first & 0xf0) != 0x60;
+    uint32_t bad = (head[0] & 0xf0) != 0x60;
     bad |= !(udp | tcp);
     bad |= ip_len > g->len[i];
     bad |= ip_len < (udp ? 48u : 60u);
-    bad |= ips_lane_odd6((uint8_t)g->second[i]);
-    bad |= (uint32_t)(first >> 56) <= 1; /* hop limit */
+    bad |= ips_lane_odd6(head[2] & 0xff);
+    bad |= ttl <= 1;
     bad |= udp & (uint32_t)(ends >> (g->old_lo[i] >> 56 & 63));
     g->declined[i] = bad;
     g->ip_len[i] = ip_len;
-    g->ttl[i] = (uint8_t)(first >> 56);
+    g->ttl[i] = ttl;
     g->sum_at[i] = (bad | udp) ? 46 : 56;
   }
 }
 
 /* ---- 3: global -> local ---- */
-
-/* May a packet of this kind go to the end point by rewriting alone? A TCP packet's flags lie 3 bytes before its sum. */
-IPS_HOT void ips_lane_permit(struct ips_lane_group *g, uint32_t i, const struct ips_lane_end *end, unsigned family) {
-  uint32_t bad = (g->ip_len[i] > end->room) | (g->ttl[i] < end->min_ttl);
-  if (ips_unlikely(end->syn) && g->sum_at[i] == (family == 4 ? 36 : 56)) bad |= g->ip[i][g->sum_at[i] - 3] & end->syn;
-  g->declined[i] |= bad;
-  g->via[i] = end->via;
-}
 
 IPS_HOT struct ips_key ips_lane_key(const struct ips_lane_group *g, uint32_t i, unsigned family) {
   if (family == 4) return (struct ips_key){(uint64_t)ips_be32(g->old4[i]) << 32, 0};
@@ -142,23 +137,33 @@ IPS_HOT bool ips_lane_aim(const struct ips_root *r, struct ips_lane_net4 *net, u
   return n;
 }
 
-IPS_HOT void ips_lane_slots(const struct ips_root *r, struct ips_lane_net4 *hint, struct ips_lane_group *g, uint32_t n) {
+/* `far`: the cell is known by the address alone, so both lines are asked for before either is waited for. */
+IPS_HOT void ips_lane_slots(const struct ips_worker *w, struct ips_lane_net4 *hint, struct ips_lane_group *g, uint32_t n,
+                            bool far) {
+  static const ips_slot nothing;
+  const ips_slot *slot[IPS_LANE_GROUP];
   struct ips_lane_net4 net = *hint;
   for (uint32_t i = 0; i < n; i++) {
     uint32_t address = ips_be32(g->old4[i]), at = address - net.base;
     if (ips_unlikely(at >= net.size)) {
-      g->slot[i] = 0;
-      if (!ips_lane_aim(r, &net, address)) continue;
+      slot[i] = &nothing;
+      g->cell[i] = IPS_NONE;
+      if (!ips_lane_aim(w->root, &net, address)) continue;
       at = address - net.base;
     }
-    g->slot[i] = net.pages[at / IPS_PAGE_SLOTS][at % IPS_PAGE_SLOTS];
+    slot[i] = net.pages[at / IPS_PAGE_SLOTS] + at % IPS_PAGE_SLOTS;
     g->cell[i] = net.cell + at;
+    if (!far) continue;
+    __builtin_prefetch(slot[i]);
+    if (g->cell[i] < w->n_cells) __builtin_prefetch(w->cells + g->cell[i], 1);
   }
+  for (uint32_t i = 0; i < n; i++) g->slot[i] = *slot[i];
   *hint = net;
 }
 
-IPS_HOT void ips_lane_outer4(struct ips_worker *w, struct ips_lane_net4 *net, struct ips_lane_group *g, uint32_t n) {
-  ips_lane_slots(w->root, net, g, n);
+IPS_HOT void ips_lane_outer4(struct ips_worker *w, struct ips_lane_net4 *net, struct ips_lane_group *g, uint32_t n,
+                             bool far) {
+  ips_lane_slots(w, net, g, n, far);
   for (uint32_t i = 0; i < n; i++) {
     ips_slot slot = g->slot[i];
     uint32_t index = (uint16_t)(slot >> 16), keep = ~0u;
@@ -169,12 +174,13 @@ IPS_HOT void ips_lane_outer4(struct ips_worker *w, struct ips_lane_net4 *net, st
       if (index == IPS_NONE) {
         g->declined[i] = 1;
         g->new4[i] = 0;
+        g->endpoint[i] = IPS_NONE;
         continue;
       }
     }
     const struct ips_lane_end *end = ips_lane_end(w, index);
-    ips_lane_permit(g, i, end, 4);
     g->new4[i] = (uint32_t)(slot >> 32) + (end->local4 & keep);
+    g->via[i] = end->via;
     g->endpoint[i] = index;
   }
 }
@@ -255,10 +261,9 @@ IPS_HOT bool ips_lane_kind(uint32_t kind_and_flags) {
   return kind_and_flags == IPS_KIND_ENDPOINT || kind_and_flags == IPS_KIND_POLICY || kind_and_flags == IPS_KIND_ADDRESS;
 }
 
-IPS_HOT void ips_lane_found(struct ips_lane_group *g, uint32_t i, ips_u128 to, uint32_t cell, uint32_t endpoint) {
-  g->new4[i] = (uint32_t)(to >> 96);
-  g->new_hi[i] = ips_hi(to);
-  g->new_lo[i] = ips_lo(to);
+IPS_HOT void ips_lane_found(struct ips_lane_group *g, uint32_t i, ips_u128 to, uint32_t cell, uint32_t endpoint, unsigned family) {
+  if (family == 4) g->new4[i] = (uint32_t)(to >> 96);
+  else g->new_hi[i] = ips_hi(to), g->new_lo[i] = ips_lo(to);
   g->cell[i] = cell;
   g->endpoint[i] = endpoint;
 }
@@ -277,15 +282,30 @@ IPS_HOT void ips_lane_outer6(struct ips_worker *w, struct ips_lane_group *g, uin
     if (ips_unlikely((v->kind | v->flags << 8) != IPS_KIND_ENDPOINT)) {
       struct ips_hit h;
       bool found = ips_lane_any6(w->root, g->ip[i], &h);
-      ips_lane_found(g, i, found ? ips_ld_address(6, h.address) : 0, h.counter, h.endpoint);
-      if (found) ips_lane_permit(g, i, ips_lane_end(w, h.endpoint), 6);
+      ips_lane_found(g, i, found ? ips_ld_address(6, h.address) : 0, h.counter, h.endpoint, 6);
+      if (found) g->via[i] = ips_lane_end(w, h.endpoint)->via;
       else g->declined[i] = 1;
       continue;
     }
     const struct ips_lane_end *end = ips_lane_end(w, v->target);
-    ips_lane_permit(g, i, end, 6);
+    g->via[i] = end->via;
     ips_u128 host = ips_pair(key.hi & ~t->mask_hi, key.lo & ~t->mask_lo);
-    ips_lane_found(g, i, ips_pair(v->hi, v->lo) + host + ips_pair(end->local6_hi, end->local6_lo), v->cell, v->target);
+    ips_lane_found(g, i, ips_pair(v->hi, v->lo) + host + ips_pair(end->local6_hi, end->local6_lo), v->cell, v->target, 6);
+  }
+}
+
+/* May the packets go to their end points by rewriting alone? Nearly always none is longer than any of these allows; else
+ * each is held against its own. A TCP packet's flags lie 3 bytes before its sum. */
+IPS_HOT void ips_lane_permit(struct ips_worker *w, struct ips_lane_group *g, uint32_t n, unsigned family) {
+  uint32_t room = w->lane_least.room, min_ttl = w->lane_least.min_ttl, bad = w->lane_least.syn;
+  for (uint32_t i = 0; i < n; i++) bad |= (g->ip_len[i] > room) | (g->ttl[i] < min_ttl);
+  if (ips_likely(!bad)) return;
+  for (uint32_t i = 0; i < n; i++) {
+    if (g->declined[i]) continue;
+    const struct ips_lane_end *end = ips_lane_end(w, g->endpoint[i]);
+    bad = (g->ip_len[i] > end->room) | (g->ttl[i] < end->min_ttl);
+    if (end->syn && g->sum_at[i] == (family == 4 ? 36 : 56)) bad |= g->ip[i][g->sum_at[i] - 3] & end->syn;
+    g->declined[i] |= bad;
   }
 }
 
@@ -311,13 +331,13 @@ IPS_HOT void ips_lane_inner(const struct ips_root *r, struct ips_lane_group *g, 
     if (ips_unlikely(!ips_lane_kind(v->kind | (v->flags & IPS_VALUE_FLAGS) << 8))) {
       struct ips_hit h;
       bool found = ips_lane_any_local(r, g->ip[i] + (family == 4 ? 16 : 24), family, &h);
-      ips_lane_found(g, i, found ? ips_ld_address(family, h.address) : 0, h.counter, h.endpoint);
+      ips_lane_found(g, i, found ? ips_ld_address(family, h.address) : 0, h.counter, h.endpoint, family);
       if (!found) g->declined[i] = 1;
       continue;
     }
     ips_u128 host = ips_pair(key.hi & ~t->mask_hi, key.lo & ~t->mask_lo);
     ips_u128 to = ips_pair(v->hi, family == 4 ? 0 : v->lo) + host;
-    ips_lane_found(g, i, to, v->cell + (family == 4 ? (uint32_t)(host >> 96) : 0), v->target);
+    ips_lane_found(g, i, to, v->cell + (family == 4 ? (uint32_t)(host >> 96) : 0), v->target, family);
   }
 }
 
@@ -374,9 +394,10 @@ IPS_HOT uint32_t ips_lane(struct ips_worker *w, enum ips_side side, enum ips_lan
   if (family == 4) ips_lane_check4(g, n, trust >= IPS_TRUST_HEADER, ends);
   else ips_lane_check6(g, n, ends);
   if (side == IPS_INNER) ips_lane_inner(w->root, g, n, family, far);
-  else if (family == 4) ips_lane_outer4(w, net, g, n);
+  else if (family == 4) ips_lane_outer4(w, net, g, n, far);
   else ips_lane_outer6(w, g, n, far);
-  for (uint32_t i = 0; i < n && far; i++)
+  if (side == IPS_OUTER) ips_lane_permit(w, g, n, family);
+  for (uint32_t i = 0; i < n && far && !(side == IPS_OUTER && family == 4); i++)
     if (g->cell[i] < w->n_cells) __builtin_prefetch(w->cells + g->cell[i], 1);
   ips_lane_sums(g, n, family);
   for (uint32_t i = 0; i < n; i++) any |= g->declined[i];

@@ -65,6 +65,7 @@ static void refresh_lane(struct ips_worker *w) {
   if (ips_likely(generation == w->lane_generation && learned == w->lane_learned && w->now_ns - w->lane_since_ns < IPS_LANE_NS))
     return;
   for (unsigned i = 0; i < IPS_LANE_ENDS; i++) w->lane_ends[i].endpoint = IPS_NONE;
+  w->lane_least = (struct ips_lane_end){.room = UINT32_MAX};
   bool open = w->root && is_ordinary(w->root);
   w->lane_open[IPS_OUTER] = open && w->header->roles & IPS_ROLE_OUTER && !(w->header->flags & IPS_IMAGE_ANTISPOOF);
   w->lane_open[IPS_INNER] = open && w->header->roles & IPS_ROLE_INNER;

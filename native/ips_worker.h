@@ -55,6 +55,7 @@ struct ips_worker {
   bool has_lease;           /* read once a frame, before anything is translated */
   bool lane_open[2];        /* by side: this generation lets ordinary packets take the express lane */
   struct ips_lane_end lane_ends[IPS_LANE_ENDS]; /* by end point's number, modulo */
+  struct ips_lane_end lane_least;               /* room, min_ttl, syn: what all of these that were met allow */
   uint64_t lane_generation, lane_since_ns;      /* what they are about, and when they were emptied */
   uint32_t lane_learned;
   enum ips_side side;       /* of the packet in hand */

@@ -199,6 +199,15 @@ ipshare_divert (ipshare_main_t *im, ipshare_diverted_t *before, ipshare_diverted
 
 /* ---- next hops ---- */
 
+/* Workers see the old way or the new one, or that there is none and look up: it is one store. */
+static void
+publish (ipshare_main_t *im, const ipshare_next_hop_t *nh, bool there_is)
+{
+  fib_protocol_t proto = ip46_address_is_ip4 (&nh->address) ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6;
+  u64 way = there_is ? nh->forward[IPS_OUTER].as_u64 : 0;
+  __atomic_store_n (&im->ways[proto][nh - im->next_hops].as_u64, way, __ATOMIC_RELEASE);
+}
+
 static void
 stack (ipshare_next_hop_t *nh)
 {
@@ -214,6 +223,7 @@ stack (ipshare_next_hop_t *nh)
   for (u32 side = 0; side < 2; side++)
     dpo_stack (im->dpo_types[side], is4 ? DPO_PROTO_IP4 : DPO_PROTO_IP6, &nh->forward[side], parent);
   dpo_reset (&via);
+  publish (im, nh, true);
 }
 
 static fib_node_t *
@@ -290,7 +300,8 @@ ipshare_next_hop_del (ipshare_main_t *im, u32 id)
   if (id == 0 || id >= IPSHARE_MAX_NEXT_HOPS || !im->next_hops[id].used)
     return VNET_API_ERROR_NO_SUCH_ENTRY;
   ipshare_next_hop_t *nh = im->next_hops + id;
-  nh->used = 0; /* workers that are about to look see no next hop, and look up */
+  nh->used = 0;
+  publish (im, nh, false);
   fib_entry_untrack (nh->entry, nh->sibling);
   for (u32 side = 0; side < 2; side++)
     dpo_reset (&nh->forward[side]);
@@ -334,4 +345,6 @@ ipshare_fib_init (ipshare_main_t *im)
   im->next_hop_type = fib_node_register_new_type ("ipshare-next-hop", &next_hop_vft);
   pool_init_fixed (im->dpos, IPSHARE_MAX_DPOS);
   vec_validate (im->next_hops, IPSHARE_MAX_NEXT_HOPS - 1);
+  for (u32 family = 0; family < 2; family++)
+    vec_validate (im->ways[family], IPSHARE_MAX_NEXT_HOPS - 1);
 }

@@ -112,6 +112,7 @@ typedef struct
   fib_node_type_t next_hop_type;
   ipshare_dpo_t *dpos;		 /* pool, never grows */
   ipshare_next_hop_t *next_hops; /* index = id; 0 is none */
+  dpo_id_t *ways[2];		 /* by FIB_PROTOCOL_IP4, _IP6: what workers read, by id: the outer node's way there, or 0 */
   ipshare_diverted_t *diverted, *diverted_before, *diverted_prepared;
   u8 *reply_side_by_interface; /* 0: none, else side + 1 */
   struct ips_tables_info info; /* as the last control operation left it */

@@ -10,14 +10,10 @@
  * says what becomes of the buffer. Chained, offloaded and looping packets are for special.c.
  */
 #include <ipshare/ipshare.h>
-#include <vnet/dpo/load_balance.h>
 #include <vnet/feature/feature.h>
-#include <vnet/fib/ip4_fib.h>
-#include <vnet/fib/ip6_fib.h>
-#include <vnet/ip/ip.h>
-#include "../../native/ips_lane.h"
 #include <ipshare/ipshare.api_enum.h>
 #include "special.h"
+#include "ways.h"
 
 STATIC_ASSERT (IPS_OK == 0, "the verdict that nearly all packets get is the first");
 
@@ -51,22 +47,6 @@ format_ipshare_trace (u8 *s, va_list *args)
 extern format_function_t format_ipshare_trace;
 #endif
 
-typedef struct
-{
-  vlib_main_t *vm;
-  vlib_node_runtime_t *node;
-  ipshare_thread_t *t;
-  const u16 *arcs; /* of this node, by ipshare_to_t */
-  struct ips_cell *cells;
-  u32 n_cells;
-  unsigned family; /* whose lookup node's arcs this node shares; 0: none */
-  u32 send[VLIB_FRAME_SIZE], n_send;
-  u16 nexts[VLIB_FRAME_SIZE];
-  u32 done[VLIB_FRAME_SIZE], n_done;
-  u32 n_counted; /* verdicts other than OK and drops, in counts */
-  u16 counts[IPS_N_VERDICTS];
-} ipshare_frame_t;
-
 static_always_inline void
 describe (vlib_buffer_t *b, struct ips_pkt *p)
 {
@@ -84,72 +64,6 @@ put_back (vlib_buffer_t *b, const struct ips_pkt *p)
 {
   b->current_data = p->data - b->data;
   b->current_length = p->len;
-}
-
-/* For a lookup node to look up: the packet as the core left it, of either family. */
-static_always_inline u16
-look_up (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const u8 *ip)
-{
-  bool is6 = ip[0] >> 4 == 6;
-  vnet_buffer (b)->sw_if_index[VLIB_TX] = im->delivery_fib[is6 ? FIB_PROTOCOL_IP6 : FIB_PROTOCOL_IP4];
-  return f->arcs[is6 ? IPSHARE_TO_IP6_LOOKUP : IPSHARE_TO_IP4_LOOKUP];
-}
-
-/* What lookup nodes do, for one path; several paths are theirs to choose from. */
-static_always_inline u16
-deliver (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const u8 *ip, u32 bytes, bool is4)
-{
-  u32 fib = im->delivery_fib[is4 ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6];
-  index_t lbi = is4 ? ip4_fib_forwarding_lookup (fib, &((const ip4_header_t *) ip)->dst_address) :
-		      ip6_fib_table_fwding_lookup (fib, &((const ip6_header_t *) ip)->dst_address);
-  const load_balance_t *lb = load_balance_get (lbi);
-  if (PREDICT_FALSE (lb->lb_n_buckets != 1))
-    {
-      vnet_buffer (b)->sw_if_index[VLIB_TX] = fib;
-      return f->arcs[is4 ? IPSHARE_TO_IP4_LOOKUP : IPSHARE_TO_IP6_LOOKUP];
-    }
-  const dpo_id_t *dpo = load_balance_get_bucket_i (lb, 0);
-  vnet_buffer (b)->ip.flow_hash = 0;
-  vnet_buffer (b)->ip.adj_index[VLIB_TX] = dpo->dpoi_index;
-  vlib_increment_combined_counter (&load_balance_main.lbm_to_counters, f->vm->thread_index, lbi, 1, bytes);
-  return dpo->dpoi_next_node;
-}
-
-/* As deliver() does, for a packet of any family, where this node can. Whatever leaves a node by one way stays in order. */
-static u16
-resolve (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const u8 *ip, u32 bytes)
-{
-  unsigned family = ip[0] >> 4;
-  if (f->family == family)
-    return deliver (im, f, b, ip, bytes, family == 4);
-  return look_up (im, f, b, ip);
-}
-
-/* A DPO that the main thread may change meanwhile, which it does by one store: index and arc of the same one. */
-static_always_inline dpo_id_t
-dpo_now (const dpo_id_t *dpo)
-{
-  return (dpo_id_t){ .as_u64 = __atomic_load_n (&dpo->as_u64, __ATOMIC_RELAXED) };
-}
-
-/* Translated on the lane: straight to the end point's next hop where it has one of this family, else where the
- * delivery table says. */
-static_always_inline u16
-next_of (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_lane_group *g, u32 i,
-	 enum ips_side side, bool is4)
-{
-  u32 via = side == IPS_OUTER ? g->via[i] : 0;
-  if (via && via < IPSHARE_MAX_NEXT_HOPS)
-    {
-      const ipshare_next_hop_t *nh = im->next_hops + via;
-      dpo_id_t forward = dpo_now (&nh->forward[IPS_OUTER]);
-      if (PREDICT_TRUE (nh->used && forward.dpoi_proto == (is4 ? DPO_PROTO_IP4 : DPO_PROTO_IP6)))
-	{
-	  vnet_buffer (b)->ip.adj_index[VLIB_TX] = forward.dpoi_index;
-	  return forward.dpoi_next_node;
-	}
-    }
-  return deliver (im, f, b, g->ip[i], g->ip_len[i], is4);
 }
 
 /* Unchanged, to wherever it would have gone without us. */
@@ -312,22 +226,35 @@ bring (struct ips_lane_group *g, vlib_buffer_t **b, u32 n, bool is4)
 
 /* What the lane took is written and counted. */
 static_always_inline void
-change (const ipshare_frame_t *f, const struct ips_lane_group *g, vlib_buffer_t **b, u32 n, bool is4, bool all)
+change (const ipshare_frame_t *f, const struct ips_lane_group *g, vlib_buffer_t *b, u32 i, bool is4)
 {
-  for (u32 i = 0; i < n; i++)
-    if (all || !g->declined[i])
-      {
-	ips_lane_write (g, i, is4 ? 4 : 6);
-	b[i]->current_length = g->ip_len[i];
-	b[i]->flags |= IPSHARE_BUFFER_F;
-      }
-  for (u32 i = 0; i < n; i++)
-    if (all || !g->declined[i])
-      ips_lane_count (f->cells, f->n_cells, g->cell[i], g->len[i]);
+  ips_lane_write (g, i, is4 ? 4 : 6);
+  b->current_length = g->ip_len[i];
+  b->flags |= IPSHARE_BUFFER_F;
+  ips_lane_count (f->cells, f->n_cells, g->cell[i], g->len[i]);
 }
 
-/* As many packets as a group takes, in the order in which they came. Returns how many the lane took. Only now they are
- * looked up: addresses that have just been written cannot be read as fast. */
+/* All of a group go on. Looked up is what is about to be written: addresses that have just been written cannot be read as
+ * fast. */
+static_always_inline void
+send_group (const ipshare_main_t *im, ipshare_frame_t *f, const struct ips_lane_group *g, const u32 *from, vlib_buffer_t **b,
+	    u32 n, enum ips_side side, bool is4)
+{
+  dpo_id_t ways[IPS_LANE_GROUP];
+  ways_of (im, f, g, b, n, side, is4, ways);
+  if (PREDICT_FALSE (f->n_send + n > VLIB_FRAME_SIZE))
+    enqueue (f);
+  u16 *nexts = f->nexts + f->n_send;
+  clib_memcpy_fast (f->send + f->n_send, from, n * sizeof *from);
+  f->n_send += n;
+  for (u32 i = 0; i < n; i++)
+    {
+      change (f, g, b[i], i, is4);
+      nexts[i] = go (b[i], ways[i]);
+    }
+}
+
+/* As many packets as a group takes, in the order in which they came. Returns how many the lane took. */
 static_always_inline u32
 translate_group (ipshare_main_t *im, ipshare_frame_t *f, struct ips_lane_net4 *net, const u32 *from,
 		 vlib_buffer_t **b, u32 n, enum ips_side side, bool is4)
@@ -338,24 +265,18 @@ translate_group (ipshare_main_t *im, ipshare_frame_t *f, struct ips_lane_net4 *n
   u32 declined = ips_lane (f->t->core, side, IPS_TRUST_ROUTED, net, &g, n, is4 ? 4 : 6);
   if (PREDICT_TRUE (!declined && !(f->node->flags & VLIB_NODE_FLAG_TRACE)))
     {
-      change (f, &g, b, n, is4, true);
-      if (PREDICT_FALSE (f->n_send + n > VLIB_FRAME_SIZE))
-	enqueue (f);
-      u16 *nexts = f->nexts + f->n_send;
-      clib_memcpy_fast (f->send + f->n_send, from, n * sizeof *from);
-      f->n_send += n;
-      for (u32 i = 0; i < n; i++)
-	nexts[i] = next_of (im, f, b[i], &g, i, side, is4);
+      send_group (im, f, &g, from, b, n, side, is4);
       return n;
     }
-  change (f, &g, b, n, is4, false);
   for (u32 i = 0; i < n; i++)
     if (g.declined[i])
       one (im, f, from[i], b[i], side, false);
     else
       {
 	struct ips_pkt p = { .counter = g.cell[i], .endpoint = g.endpoint[i] };
-	u16 next = next_of (im, f, b[i], &g, i, side, is4);
+	dpo_id_t way = next_hop (im, side == IPS_OUTER ? g.via[i] : 0, is4);
+	change (f, &g, b[i], i, is4);
+	u16 next = way.as_u64 ? go (b[i], way) : deliver (im, f, b[i], g.ip[i], g.ip_len[i], is4);
 	send_to_next (f, from[i], next);
 	trace (f, b[i], &p, IPS_OK, side, next, false);
 	taken++;
