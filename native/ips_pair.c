@@ -2,13 +2,15 @@
  *
  * Each input first asks whether this node has been away (`arrive`): a gap above late_ns, a lease that ran
  * out, or the peer's clock that went on while the own one stood still. Whoever was away has heard nothing
- * meanwhile: silence counts from now, and an active node stops until it knows the epoch again. Then the input is
- * noted, and `settle` draws the conclusions: state, reservation on disk, witness, message, lease, announcement.
+ * meanwhile: silence counts from now, and an active node stops until it knows the epoch again. Then the
+ * input is noted, and `settle` draws the conclusions: state, reservation on disk, witness, message, lease,
+ * announcement.
  */
 #include "ips_pair.h"
 
 #define MS 1000000ull
-static const uint64_t announce_after[] = {10 * MS, 90 * MS, 900 * MS, 30000 * MS}; /* 0, 10, 100 ms, 1 s, every 30 s */
+/* 0, 10, 100 ms, 1 s, every 30 s */
+static const uint64_t announce_after[] = {10 * MS, 90 * MS, 900 * MS, 30000 * MS};
 
 struct ips_pair_action *ips_pair_emit(struct ips_pair_actions *out, int kind) {
   if (out->n == IPS_PAIR_ACTIONS) __builtin_trap(); /* settle emits fewer, whatever comes in */
@@ -149,7 +151,9 @@ void ips_pair_witness(struct ips_pair *m, int answer, uint64_t counter, struct i
 /* ---- messages ------------------------------------------------------------------------------------ */
 
 /* What was said to an earlier run of this node tells of the peer, but its echo and its vote are not ours. */
-static bool is_to_me(const struct ips_pair *m, const struct ips_pair_msg *msg) { return msg->to_boot == m->boot; }
+static bool is_to_me(const struct ips_pair *m, const struct ips_pair_msg *msg) {
+  return msg->to_boot == m->boot;
+}
 
 static int refuse(const struct ips_pair *m, const struct ips_pair_msg *msg) {
   if (msg->node != m->cfg.peer) return IPS_PAIR_BAD_NODE;
@@ -160,7 +164,8 @@ static int refuse(const struct ips_pair *m, const struct ips_pair_msg *msg) {
   return IPS_PAIR_BAD_TAKEN;
 }
 
-/* The least (own clock - peer's clock) only falls by what the own clock did not count. Delay makes it rise. */
+/* The least (own clock - peer's clock) only falls by what the own clock did not count. Delay makes it
+ * rise. */
 static void compare_clocks(struct ips_pair *m, const struct ips_pair_msg *msg, struct ips_pair_actions *out) {
   struct ips_pair_peer *p = &m->peer;
   int64_t offset = (int64_t)(m->now_ns - msg->sent_ns);
@@ -175,7 +180,8 @@ static void note_vote(struct ips_pair *m, const struct ips_pair_msg *msg) {
   if (!(msg->flags & IPS_PAIR_VOTE) || !msg->echo_ns || !is_to_me(m, msg)) return;
   uint64_t until = msg->echo_ns + m->cfg.lease_ns, counter = msg->claim;
   if (msg->kind == IPS_PAIR_RESIGN) {
-    bool newest = msg->epoch.node == m->cfg.peer && counter == m->highest.counter && m->highest.node == m->cfg.peer;
+    bool newest = msg->epoch.node == m->cfg.peer && counter == m->highest.counter &&
+        m->highest.node == m->cfg.peer;
     if (!newest || m->state != IPS_PAIR_STANDBY || !ips_pair_claimable(m)) return;
     if (m->promise <= counter) m->promise_until_ns = 0; /* it was for that reign, which has ended */
     counter = m->claim = m->durable;
@@ -210,7 +216,8 @@ static void note_peer(struct ips_pair *m, const struct ips_pair_msg *msg) {
   }
 }
 
-/* A late message of an earlier run must not displace the present one: another run counts when it has answered. */
+/* A late message of an earlier run must not displace the present one: another run counts when it has
+ * answered. */
 static int meet(struct ips_pair *m, const struct ips_pair_msg *msg) {
   if (msg->boot == m->peer.boot) {
     m->other_boot = 0;
@@ -267,8 +274,10 @@ static const char *switchover(struct ips_pair *m) {
 }
 
 static const char *force(struct ips_pair *m) {
-  if (m->state != IPS_PAIR_INITIAL && m->state != IPS_PAIR_STANDBY) return "only a starting or standby node can be forced";
-  if (m->peer.state == IPS_PAIR_ACTIVE && !ips_pair_silent(m)) return "the peer is active: switch over instead";
+  if (m->state != IPS_PAIR_INITIAL && m->state != IPS_PAIR_STANDBY)
+    return "only a starting or standby node can be forced";
+  if (m->peer.state == IPS_PAIR_ACTIVE && !ips_pair_silent(m))
+    return "the peer is active: switch over instead";
   m->forced = m->knows = 1;
   return NULL;
 }

@@ -71,10 +71,12 @@ bool ips_pair_wants_reign(const struct ips_pair *m); /* standby, and only votes 
 bool ips_pair_prefers_me(const struct ips_pair *m);  /* of two that could be active */
 
 /* ips_pair_quorum.c */
-uint64_t ips_pair_vote(struct ips_pair *m); /* for which reign this node votes in its next message; 0: for none */
+/* for which reign this node votes in its next message; 0: for none */
+uint64_t ips_pair_vote(struct ips_pair *m);
 void ips_pair_note_witness(struct ips_pair *m, int answer, uint64_t counter, struct ips_pair_epoch highest,
                            uint64_t asked_ns);
-uint64_t ips_pair_support(const struct ips_pair *m); /* until when peer, witness or operator support the reign */
+/* until when peer, witness or operator support the reign */
+uint64_t ips_pair_support(const struct ips_pair *m);
 void ips_pair_witness_turn(struct ips_pair *m, struct ips_pair_actions *out);
 void ips_pair_revoke(struct ips_pair *m, struct ips_pair_actions *out);
 void ips_pair_extend(struct ips_pair *m, struct ips_pair_actions *out);

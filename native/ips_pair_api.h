@@ -1,9 +1,10 @@
 /* ips_pair_api.h: who of two nodes is active: values in, a short list of actions out.
  *
- * The machine is one plain struct without pointers: copy it to remember it. It knows no clock, socket, thread or
- * disk. The host drains its sockets (ips_pair_message), then calls ips_pair_tick, at least every tick_ns; it
- * carries out the actions in their order. Time is CLOCK_BOOTTIME in ns, the same for all calls and for the workers
- * that compare it with IPS_PAIR_LEASE. Every call costs the same however long the machine has run.
+ * The machine is one plain struct without pointers: copy it to remember it. It knows no clock, socket,
+ * thread or disk. The host drains its sockets (ips_pair_message), then calls ips_pair_tick, at least every
+ * tick_ns; it carries out the actions in their order. Time is CLOCK_BOOTTIME in ns, the same for all calls
+ * and for the workers that compare it with IPS_PAIR_LEASE. Every call costs the same however long the
+ * machine has run.
  *
  * An epoch is one reign: (counter, node). Its counter is on disk before a reign uses it (IPS_PAIR_PERSIST,
  * ips_pair_persisted). Sources: DESIGN.md 9; SYSTEMS.md S2.2, S2.6, S3.2, S3.3, S3.7. Read by cffi too.
@@ -14,7 +15,8 @@
 #include <stddef.h>
 #include <stdbool.h>
 
-enum ips_pair_limits { IPS_PAIR_PATHS = 8, IPS_PAIR_ACTIONS = 24, IPS_PAIR_BYTES = 64, IPS_PAIR_WORKERS = 64 };
+enum ips_pair_limits { IPS_PAIR_PATHS = 8, IPS_PAIR_ACTIONS = 24, IPS_PAIR_BYTES = 64,
+    IPS_PAIR_WORKERS = 64 };
 enum ips_pair_state {
   IPS_PAIR_INITIAL = 1, /* until the access link is up and the peer was heard, or did not speak for hold_ns */
   IPS_PAIR_ACTIVE = 2,  /* has a reign; forwards while its lease runs */
@@ -96,7 +98,8 @@ const char *ips_pair_refusal(int number);  /* a sentence; NULL out of range */
 
 enum ips_pair_action_kind {
   IPS_PAIR_SEND = 1,      /* msg, on each path */
-  IPS_PAIR_LEASE = 2,     /* value: forward_until; a worker that reads a later clock drops (PAIR_NOT_ACTIVE) */
+  /* value: forward_until; a worker that reads a later clock drops (PAIR_NOT_ACTIVE) */
+  IPS_PAIR_LEASE = 2,
   IPS_PAIR_PERSIST = 3,   /* value: a counter to be on disk, then ips_pair_persisted */
   IPS_PAIR_STATE = 4,     /* from, to, reason (ips_pair_reason) */
   IPS_PAIR_ANNOUNCE = 5,  /* gratuitous ARP and unsolicited neighbour advertisements, for each VIP */
@@ -113,7 +116,8 @@ struct ips_pair_actions { uint32_t n, zero; struct ips_pair_action a[IPS_PAIR_AC
 
 enum ips_pair_command {
   IPS_PAIR_SWITCHOVER = 1,  /* active: hand over; standby: ask the active to */
-  IPS_PAIR_FORCE = 2,       /* the operator vouches that the peer forwards nothing: do without epoch file, peer, witness */
+  /* the operator vouches that the peer forwards nothing: do without epoch file, peer, witness */
+  IPS_PAIR_FORCE = 2,
   IPS_PAIR_MAINTENANCE = 3, /* inop until IPS_PAIR_SERVICE */
   IPS_PAIR_SERVICE = 4,
 };
@@ -134,7 +138,8 @@ struct ips_pair {
   struct ips_pair_facts facts;
   struct ips_pair_peer peer;
   uint64_t boot;
-  uint64_t other_boot, other_sent_ns, greeted_ns; /* another run of the peer, asked to prove that it is the present one */
+  /* another run of the peer, asked to prove that it is the present one */
+  uint64_t other_boot, other_sent_ns, greeted_ns;
   uint64_t now_ns;           /* of the latest call */
   uint64_t started_ns, link_ns, resumed_ns, entered_ns; /* start; link came up; pause ended; state entered */
   struct ips_pair_epoch highest;  /* highest reign known */
@@ -173,12 +178,13 @@ const char *ips_pair_order(struct ips_pair *m, int command, uint64_t now_ns, str
 /* ok: `counter` is on disk and the directory is synchronised. */
 void ips_pair_persisted(struct ips_pair *m, uint64_t counter, bool ok, uint64_t now_ns,
                         struct ips_pair_actions *out);
-/* answer: enum ips_pair_answer to the question asked at asked_ns for reign `counter`; highest: what the witness
- * last granted to anyone, counter 0 where it says nothing. */
+/* answer: enum ips_pair_answer to the question asked at asked_ns for reign `counter`; highest: what the
+ * witness last granted to anyone, counter 0 where it says nothing. */
 void ips_pair_witness(struct ips_pair *m, int answer, uint64_t counter, struct ips_pair_epoch highest,
                       uint64_t asked_ns, uint64_t now_ns, struct ips_pair_actions *out);
 
-int ips_pair_gate_at(uint64_t lease, uint64_t now_ns); /* what a worker does: OK or PAIR_NOT_ACTIVE (ips_pair_gate) */
+/* what a worker does: OK or PAIR_NOT_ACTIVE (ips_pair_gate) */
+int ips_pair_gate_at(uint64_t lease, uint64_t now_ns);
 const char *ips_pair_state_name(int state); /* "active"; NULL out of range */
 int ips_pair_reasons(void);
 const char *ips_pair_reason(int reason);    /* a sentence */

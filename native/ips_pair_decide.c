@@ -95,7 +95,8 @@ static bool try_reign(struct ips_pair *m, struct ips_pair_actions *out) {
 static bool from_initial(struct ips_pair *m, struct ips_pair_actions *out) {
   if (!m->facts.link_up || !m->knows) return false;
   uint64_t since = ips_pair_max(ips_pair_max(m->started_ns, m->link_ns), m->resumed_ns);
-  int why = m->peer.echo_ns ? IPS_PAIR_WHY_PEER_HEARD : m->forced ? IPS_PAIR_WHY_ORDERED : IPS_PAIR_WHY_PEER_ABSENT;
+  int why = m->peer.echo_ns ? IPS_PAIR_WHY_PEER_HEARD 
+          : m->forced ? IPS_PAIR_WHY_ORDERED : IPS_PAIR_WHY_PEER_ABSENT;
   if (why == IPS_PAIR_WHY_PEER_ABSENT && m->now_ns - since < m->cfg.hold_ns) return false;
   int no = obstacle(m);
   return enter(m, no ? IPS_PAIR_INOP : IPS_PAIR_STANDBY, no ? no : why, out), true;
@@ -111,7 +112,8 @@ static bool from_standby(struct ips_pair *m, struct ips_pair_actions *out) {
 /* Has the node that was away been told the epoch, or waited for the dead time? */
 static bool is_confirmed(const struct ips_pair *m) {
   if (m->peer.echo_ns >= m->confirm_ns) return true;
-  if (m->cfg.witness) return m->grant == m->reign && m->asked_ns >= m->confirm_ns && m->now_ns < m->grant_until_ns;
+  if (m->cfg.witness)
+    return m->grant == m->reign && m->asked_ns >= m->confirm_ns && m->now_ns < m->grant_until_ns;
   return m->now_ns >= m->confirm_ns && m->now_ns - m->confirm_ns >= m->cfg.dead_ns;
 }
 

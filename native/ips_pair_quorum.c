@@ -1,9 +1,10 @@
 /* ips_pair_quorum.c: votes, the witness's grants, and the lease that they support.
  *
  * Three voters: this node, its peer, and, where there is one, the witness. A reign needs two of them at every
- * instant; any two pairs of voters have one in common, and a vote is given to one node at a time, for a time. The giver
- * counts from later than the taker and longer (clock_ppm): the taker's use ends before the giver's promise.
- * Without a witness, a peer that was silent for the dead time counts as a vote: that is what two nodes can promise.
+ * instant; any two pairs of voters have one in common, and a vote is given to one node at a time, for a
+ * time. The giver counts from later than the taker and longer (clock_ppm): the taker's use ends before the
+ * giver's promise. Without a witness, a peer that was silent for the dead time counts as a vote: that is
+ * what two nodes can promise.
  */
 #include "ips_pair.h"
 
@@ -24,7 +25,8 @@ uint64_t ips_pair_vote(struct ips_pair *m) {
   const struct ips_pair_peer *p = &m->peer;
   uint64_t counter = 0;
   if (m->state == IPS_PAIR_ACTIVE || !p->heard_ns) return 0;
-  bool reigns = p->state == IPS_PAIR_ACTIVE && m->highest.node == m->cfg.peer && p->epoch.node == m->cfg.peer &&
+  bool reigns = p->state == IPS_PAIR_ACTIVE && m->highest.node == m->cfg.peer &&
+                p->epoch.node == m->cfg.peer &&
                 p->epoch.counter == m->highest.counter;
   if (reigns) counter = m->highest.counter;
   else if (ips_pair_resigning(m)) counter = m->highest.counter;
@@ -81,7 +83,7 @@ void ips_pair_note_witness(struct ips_pair *m, int answer, uint64_t counter, str
                            uint64_t asked_ns) {
   if (answer != IPS_PAIR_GRANTED && answer != IPS_PAIR_REFUSED) return;
   bool ours = highest.node == m->cfg.node || highest.node == m->cfg.peer;
-  if (highest.counter <= IPS_PAIR_BOUND && ours && ips_pair_higher(&highest, &m->highest)) {
+  if (highest.counter && highest.counter < IPS_PAIR_BOUND && ours && ips_pair_higher(&highest, &m->highest)) {
     bool own = counter == highest.counter && highest.node == m->cfg.node; /* granted, perhaps not begun */
     if (!own) m->highest = highest;
   }

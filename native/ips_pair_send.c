@@ -1,8 +1,9 @@
 /* ips_pair_send.c: what a node says, and when.
  *
- * One message per call, on every path (two where a new run of the peer is greeted): who is not due but was asked answers. All kinds bear the
- * same facts; a kind only says whether an answer is wanted (QUERY) or that a reign has ended (RESIGN). An active node
- * whose worker stands still says nothing: its peer shall hear the silence.
+ * One message per call, on every path (two where a new run of the peer is greeted): who is not due but was
+ * asked answers. All kinds bear the same facts; a kind only says whether an answer is wanted (QUERY) or that
+ * a reign has ended (RESIGN). An active node whose worker stands still says nothing: its peer shall hear the
+ * silence.
  */
 #include "ips_pair.h"
 
@@ -49,7 +50,8 @@ static void greet(struct ips_pair *m, struct ips_pair_msg *msg) {
   m->stamp_ns = ips_pair_max(m->now_ns, m->stamp_ns + 1);
   if (!m->greeted_ns) m->greeted_ns = m->stamp_ns;
   *msg = (struct ips_pair_msg){
-    .kind = IPS_PAIR_QUERY, .state = m->state, .priority = m->cfg.priority, .node = m->cfg.node, .boot = m->boot,
+    .kind = IPS_PAIR_QUERY, .state = m->state, .priority = m->cfg.priority, .node = m->cfg.node,
+        .boot = m->boot,
     .to_boot = m->other_boot, .sent_ns = m->stamp_ns, .echo_ns = m->other_sent_ns, .epoch = m->highest,
   };
 }
@@ -65,9 +67,8 @@ void ips_pair_speak(struct ips_pair *m, struct ips_pair_actions *out) {
     if (active) m->sent_ns = m->now_ns;
     bool answers_count = active && m->cfg.mode == IPS_PAIR_QUERIES;
     if (due || answers_count) {
-      uint64_t next = m->next_send_ns + m->cfg.interval_ns;
-      m->next_send_ns = next > m->now_ns && !answers_count ? ips_pair_min(next, m->now_ns + m->cfg.interval_ns)
-                                                           : m->now_ns + m->cfg.interval_ns;
+      uint64_t latest = m->now_ns + m->cfg.interval_ns, next = m->next_send_ns + m->cfg.interval_ns;
+      m->next_send_ns = next > m->now_ns && !answers_count ? ips_pair_min(next, latest) : latest;
     }
   }
   m->answer_now = 0;

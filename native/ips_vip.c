@@ -1,7 +1,7 @@
 /* ips_vip.c: answers for virtual addresses (contract in ips_vip.h).
  *
- * A frame passes: Ethernet type -> ARP or IPv6 -> every check of its RFC -> is the target one of ours? -> reply.
- * Nothing is answered to a malformed frame, and nothing is written beyond IPS_VIP_ROOM bytes.
+ * A frame passes: Ethernet type -> ARP or IPv6 -> every check of its RFC -> is the target one of ours? ->
+ * reply. Nothing is answered to a malformed frame, and nothing is written beyond IPS_VIP_ROOM bytes.
  */
 #include "ips_vip.h"
 #include "ips_csum.h"
@@ -14,7 +14,8 @@ static const uint8_t all_nodes[16] = {0xff, 2, [15] = 1};
 
 static bool find(const struct ips_vip *v, uint32_t n, int family, const uint8_t *address, uint32_t *which) {
   for (uint32_t i = 0; i < n; i++)
-    if (v[i].family == family && memcmp(v[i].address, address, family == 4 ? 4 : 16) == 0) return *which = i, true;
+    if (v[i].family == family && memcmp(v[i].address, address, family == 4 ? 4 : 16) == 0)
+      return *which = i, true;
   return false;
 }
 
@@ -26,8 +27,8 @@ static void put_eth(uint8_t *out, const uint8_t *to, const uint8_t *from, uint16
 
 /* ---- ARP ------------------------------------------------------------------------------------------ */
 
-static size_t put_arp(uint8_t *out, const struct ips_vip *v, uint8_t op, const uint8_t *to, const uint8_t *to_mac,
-                      const uint8_t *to_ip) {
+static size_t put_arp(uint8_t *out, const struct ips_vip *v, uint8_t op, const uint8_t *to,
+                      const uint8_t *to_mac, const uint8_t *to_ip) {
   put_eth(out, to, v->mac, 0x0806);
   memcpy(out + 14, arp_head, 6);
   out[20] = 0;
@@ -39,8 +40,8 @@ static size_t put_arp(uint8_t *out, const struct ips_vip *v, uint8_t op, const u
   return IPS_VIP_ARP;
 }
 
-static int answer_arp(const struct ips_vip *v, uint32_t n, const uint8_t *f, size_t len, uint8_t *out, size_t *size,
-                      uint32_t *which) {
+static int answer_arp(const struct ips_vip *v, uint32_t n, const uint8_t *f, size_t len, uint8_t *out,
+                          size_t *size, uint32_t *which) {
   if (len < ETH + ARP_BYTES) return IPS_VIP_SHORT;
   const uint8_t *sender_mac = f + 22, *sender_ip = f + 28, *target = f + 38;
   uint16_t op = ips_be16(ips_ld16(f + 20));
@@ -55,7 +56,8 @@ static int answer_arp(const struct ips_vip *v, uint32_t n, const uint8_t *f, siz
 
 /* ---- neighbour discovery ---------------------------------------------------------------------------- */
 
-static size_t put_na(uint8_t *out, const struct ips_vip *v, const uint8_t *to_mac, const uint8_t *to, uint8_t flags) {
+static size_t put_na(uint8_t *out, const struct ips_vip *v, const uint8_t *to_mac, const uint8_t *to,
+    uint8_t flags) {
   uint8_t *ip = out + ETH, *icmp = ip + IP6;
   memset(out, 0, IPS_VIP_NA);
   put_eth(out, to_mac, v->mac, 0x86dd);
@@ -105,7 +107,8 @@ static int check_nd(const uint8_t *f, size_t len, const uint8_t **mac) {
   return IPS_VIP_ANSWERED;
 }
 
-static int answer_ns(const struct ips_vip *v, const uint8_t *f, const uint8_t *mac, uint8_t *out, size_t *size) {
+static int answer_ns(const struct ips_vip *v, const uint8_t *f, const uint8_t *mac, uint8_t *out,
+    size_t *size) {
   const uint8_t *source = f + ETH + 8, *to = f + ETH + 24;
   static const uint8_t solicited_node[13] = {0xff, 2, [11] = 1, [12] = 0xff};
   uint8_t multicast[6] = {0x33, 0x33, 0, 0, 0, 1};
@@ -118,11 +121,12 @@ static int answer_ns(const struct ips_vip *v, const uint8_t *f, const uint8_t *m
   return IPS_VIP_ANSWERED;
 }
 
-static int answer_nd(const struct ips_vip *v, uint32_t n, const uint8_t *f, size_t len, uint8_t *out, size_t *size,
-                     uint32_t *which) {
+static int answer_nd(const struct ips_vip *v, uint32_t n, const uint8_t *f, size_t len, uint8_t *out,
+                          size_t *size, uint32_t *which) {
   const uint8_t *ip = f + ETH, *icmp = ip + IP6, *mac;
   if (len < ETH + IP6 + 1) return IPS_VIP_SHORT;
-  if (ip[0] >> 4 != 6 || ip[6] != IPS_PROTO_ICMP6 || (icmp[0] != TYPE_NS && icmp[0] != TYPE_NA)) return IPS_VIP_NOT_OURS;
+  if (ip[0] >> 4 != 6 || ip[6] != IPS_PROTO_ICMP6 || (icmp[0] != TYPE_NS && icmp[0] != TYPE_NA))
+    return IPS_VIP_NOT_OURS;
   int bad = check_nd(f, len, &mac);
   if (bad) return bad;
   if (!find(v, n, 6, icmp + 8, which)) return IPS_VIP_NOT_OURS;
@@ -131,8 +135,8 @@ static int answer_nd(const struct ips_vip *v, uint32_t n, const uint8_t *f, size
   return answer_ns(&v[*which], f, mac, out, size);
 }
 
-int ips_vip_answer(const struct ips_vip *vips, uint32_t n, const uint8_t *frame, size_t len, uint8_t *out, size_t *size,
-                   uint32_t *which) {
+int ips_vip_answer(const struct ips_vip *vips, uint32_t n, const uint8_t *frame, size_t len, uint8_t *out,
+                          size_t *size, uint32_t *which) {
   *size = 0;
   *which = IPS_NONE;
   if (len < ETH) return IPS_VIP_SHORT;

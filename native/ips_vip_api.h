@@ -1,4 +1,5 @@
-/* ips_vip_api.h: answers and announcements for virtual addresses, as Python and the hosts see them (ips_vip.h).
+/* ips_vip_api.h: answers and announcements for virtual addresses, as Python and the hosts see them
+ * (ips_vip.h).
  *
  * Read by cffi too. An address is 16 bytes; IPv4 uses the first four.
  */
@@ -9,13 +10,16 @@
 #include <stdbool.h>
 
 enum ips_vip_sizes { IPS_VIP_ARP = 42, IPS_VIP_NA = 86, IPS_VIP_ROOM = 86 }; /* Ethernet pads what it sends */
-struct ips_vip { uint8_t address[16]; uint8_t mac[6]; uint8_t family, router; }; /* router: sets R in advertisements */
+/* router: sets R in advertisements */
+struct ips_vip { uint8_t address[16]; uint8_t mac[6]; uint8_t family, router; };
 
-/* The reply to an ARP request or neighbour solicitation for one of the n VIPs: its length in *size (<= IPS_VIP_ROOM),
- * and the VIP in *which. Returns ANSWERED (0), CONFLICT (someone else announces it; *which is set) or another number. */
-int ips_vip_answer(const struct ips_vip *vips, uint32_t n, const uint8_t *frame, size_t len, uint8_t *out, size_t *size,
-                   uint32_t *which);
-/* Gratuitous ARP request (RFC 5227 3) or unsolicited neighbour advertisement with O set. Returns its length. */
+/* The reply to an ARP request or neighbour solicitation for one of the n VIPs: its length in *size (<=
+ * IPS_VIP_ROOM), and the VIP in *which. Returns ANSWERED (0), CONFLICT (someone else announces it; *which is
+ * set) or another number. */
+int ips_vip_answer(const struct ips_vip *vips, uint32_t n, const uint8_t *frame, size_t len, uint8_t *out,
+                          size_t *size, uint32_t *which);
+/* Gratuitous ARP request (RFC 5227 3) or unsolicited neighbour advertisement with O set. Returns its
+ * length. */
 size_t ips_vip_announce(const struct ips_vip *vip, uint8_t *out);
 int ips_vip_results(void);
 const char *ips_vip_result_name(int result);

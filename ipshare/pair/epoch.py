@@ -1,9 +1,9 @@
 """The epoch file: which counters this node may have used, over restarts and power cuts.
 
-One line: version, node id, counter and a checksum of them. A new value is written aside, synchronised, renamed over
-the old one, and the directory is synchronised: after ``reserve`` returns, the counter is on disk, and at every
-moment before it the file is the old one or the new one. A file that is damaged is an error, never a zero: a node that
-starts over could claim an epoch that its peer has seen.
+One line: version, node id, counter and a checksum of them. A new value is written aside, synchronised,
+renamed over the old one, and the directory is synchronised: after ``reserve`` returns, the counter is on
+disk, and at every moment before it the file is the old one or the new one. A file that is damaged is an
+error, never a zero: a node that starts over could claim an epoch that its peer has seen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class EpochFile:
         self.path, self.node = path, node
 
     def load(self) -> int | None:
-        """The highest counter that may have been used; None where there is no file. Raises ``BadEpochFile``."""
+        """The highest counter that may have been used; None where there is no file. Raises
+        ``BadEpochFile``."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -38,8 +39,8 @@ class EpochFile:
         return self._parse(data)
 
     def reserve(self, counter: int) -> None:
-        """Puts ``counter`` on disk. Raises ``ValueError`` if it is lower than what is there, ``OSError`` if the disk
-        refuses (the old value is still there then)."""
+        """Puts ``counter`` on disk. Raises ``ValueError`` if it is lower than what is there, ``OSError`` if
+        the disk refuses (the old value is still there then)."""
         old = self.load()
         if not 0 < counter <= HIGHEST or (old is not None and counter < old):
             raise ValueError(f"counter {counter} after {old}")
@@ -52,7 +53,7 @@ class EpochFile:
             os.fsync(file)
         finally:
             os.close(file)
-        os.replace(aside, self.path)
+        aside.replace(self.path)
         self._sync_directory()
 
     def _sync_directory(self) -> None:

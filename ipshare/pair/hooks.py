@@ -1,15 +1,15 @@
 """The user's script at each change of state (S2.2): one at a time, in order, bounded, and never in the way.
 
-``changed`` notes a change and returns at once; a thread of its own runs the script. While one run lasts, further
-changes are coalesced: the next run goes from the state that the script was last told to the present one, and
-does not take place if these are the same. A run that takes longer than ``timeout_s`` is killed with everything that it
-started in its session.
+``changed`` notes a change and returns at once; a thread of its own runs the script. While one run lasts,
+further changes are coalesced: the next run goes from the state that the script was last told to the present
+one, and does not take place if these are the same. A run that takes longer than ``timeout_s`` is killed
+with everything that it started in its session.
 
 Environment of the script, beside PATH, HOME, LANG as they are here:
 
-    IPSHARE_OLD_STATE, IPSHARE_NEW_STATE  initial, active, standby or inop; old: what the last run was told as new
-    IPSHARE_REASON                        why, by name (ips_pair_reason.def): PEER_SILENT, LINK_DOWN, ...
-    IPSHARE_NODE, IPSHARE_EPOCH           id of this node; counter of the highest epoch it knows
+    IPSHARE_OLD_STATE, IPSHARE_NEW_STATE  initial, active, standby or inop; old: what the last run was told
+    as new IPSHARE_REASON                        why, by name (ips_pair_reason.def): PEER_SILENT, LINK_DOWN,
+    ... IPSHARE_NODE, IPSHARE_EPOCH           id of this node; counter of the highest epoch it knows
     IPSHARE_COALESCED                     how many changes lay between, that no run was told of
     IPSHARE_SEQUENCE                      1, 2, 3 ... of this process
 """
@@ -39,7 +39,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a run of the script ended. ``status``: exit status, -N for signal N; ``error``: it could not be started."""
+    """How a run of the script ended. ``status``: exit status, -N for signal N; ``error``: it could not be
+    started."""
 
     change: Change
     coalesced: int
@@ -49,7 +50,8 @@ class Run:
 
 
 def merge(told: str, waiting: Sequence[Change]) -> tuple[Change | None, int]:
-    """Of the waiting changes the one to tell, and how many are left out. None: the script knows the state. Pure."""
+    """Of the waiting changes the one to tell, and how many are left out. None: the script knows the state.
+    Pure."""
     if not waiting or waiting[-1].new == told:
         return None, len(waiting)
     last = waiting[-1]
@@ -70,8 +72,9 @@ def environment(change: Change, *, node: int, coalesced: int, sequence: int) -> 
 
 
 class Hooks:
-    """Runs ``command`` (a program and its arguments; no shell) at each change. ``done`` is called after each run, in
-    the hooks' thread. ``close`` lets the present run and the latest change end, each within its time."""
+    """Runs ``command`` (a program and its arguments; no shell) at each change. ``done`` is called after
+    each run, in the hooks' thread. ``close`` lets the present run and the latest change end, each within
+    its time."""
 
     def __init__(
         self,

@@ -77,8 +77,8 @@ def problems(timing: Timing) -> tuple[Broken, ...]:
 
 
 def suggest(interval_s: float, jitter_s: float, *, losses: int = 3, floor_s: float = 0.010) -> Timing:
-    """The shortest times that fit an interval and a measured jitter; ``problems`` of it is empty for intervals of
-    100 us to 2 s and jitters up to 10 s."""
+    """The shortest times that fit an interval and a measured jitter; ``problems`` of it is empty for
+    intervals of 100 us to 2 s and jitters up to 10 s."""
     tick = min(0.001, interval_s / 2)
     lease = 1.5 * (interval_s + jitter_s + tick)
     dead = max(losses * interval_s, floor_s, 3 * jitter_s, 1.01 * lease + 2 * jitter_s)

@@ -1,8 +1,10 @@
-/* fuzz_pair.c: heartbeat records, frames for virtual addresses, and any sequence of inputs to the pair machine.
+/* fuzz_pair.c: heartbeat records, frames for virtual addresses, and any sequence of inputs to the pair
+ * machine.
  *
- * First byte % 3: 0 a record for the decoder, 1 a frame for ips_vip_answer, 2 a list of steps of four bytes (what,
- * how long, two arguments). Claims: what is decoded encodes to the same bytes; an answer fits and is never an
- * answer to itself; the machine never forwards without a reign on disk, and says only what the decoder takes.
+ * First byte % 3: 0 a record for the decoder, 1 a frame for ips_vip_answer, 2 a list of steps of four bytes
+ * (what, how long, two arguments). Claims: what is decoded encodes to the same bytes; an answer fits and is
+ * never an answer to itself; the machine never forwards without a reign on disk, and says only what the
+ * decoder takes.
  */
 #include "../tests/check.h"
 #include "ips_pair.h"
@@ -44,7 +46,8 @@ static void carry_out(struct ips_pair *m, const struct ips_pair_actions *out, ui
     struct ips_pair_msg msg;
     uint8_t bytes[IPS_PAIR_BYTES];
     if (a->kind == IPS_PAIR_PERSIST) *disk = ips_pair_max(*disk, a->value);
-    if (a->kind == IPS_PAIR_LEASE && a->value) CHECK(m->reign && m->reign <= m->durable && m->durable <= *disk);
+    if (a->kind == IPS_PAIR_LEASE && a->value) 
+      CHECK(m->reign && m->reign <= m->durable && m->durable <= *disk);
     if (a->kind != IPS_PAIR_SEND) continue;
     ips_pair_encode(&a->msg, bytes);
     CHECK(ips_pair_decode(bytes, sizeof bytes, &msg) == 0);
@@ -57,8 +60,10 @@ static void carry_out(struct ips_pair *m, const struct ips_pair_actions *out, ui
 static struct ips_pair_msg said(const struct ips_pair *m, const uint8_t *op, uint64_t now) {
   struct ips_pair_msg msg = {
     .kind = (uint8_t)(1 + op[2] % 4), .state = (uint8_t)(1 + op[2] / 4 % 4), .flags = op[3] & 63, .node = 2,
-    .boot = 1 + op[3] % 3, .to_boot = op[2] & 64 ? m->boot : 0, .sent_ns = now + op[3], .claim = m->durable,
-    .echo_ns = op[2] & 128 ? m->stamp_ns : 0, .epoch = {.counter = op[1] % 8u, .node = op[1] % 8u ? 1 + op[1] / 128 : 0},
+    .boot = 1 + op[3] % 3, .to_boot = op[2] & 64 ? m->boot : 0, .sent_ns = now + op[3],
+        .claim = op[3] & 24 ? m->durable : 0,
+    .echo_ns = op[2] & 128 ? m->stamp_ns : 0, .epoch = {.counter = op[1] % 8u,
+        .node = op[1] % 8u ? 1 + op[1] / 128 : 0},
   };
   if (!msg.to_boot) msg.echo_ns = 0;
   return msg;
@@ -67,7 +72,8 @@ static struct ips_pair_msg said(const struct ips_pair *m, const uint8_t *op, uin
 static void machine(const uint8_t *op, size_t n) {
   const uint64_t ms = 1000000;
   struct ips_pair_config cfg = {
-    .node = 1, .peer = 2, .n_paths = 2, .losses = 3, .jitter_times = 1, .tick_ns = ms, .interval_ns = 2 * ms, .dead_ns = 10 * ms,
+    .node = 1, .peer = 2, .n_paths = 2, .losses = 3, .jitter_times = 1, .tick_ns = ms,
+        .interval_ns = 2 * ms, .dead_ns = 10 * ms,
     .lease_ns = 8 * ms, .late_ns = 3 * ms, .stall_ns = 4 * ms, .hold_ns = 20 * ms, .witness_ttl_ns = 20 * ms,
     .witness_ask_ns = 2 * ms, .witness = n % 2, .mode = n / 2 % 2, .preempt = n / 4 % 2, .clock_ppm = 500,
   };
@@ -78,9 +84,11 @@ static void machine(const uint8_t *op, size_t n) {
   ips_pair_start(&m, &cfg, 9, n & 8, 0, now);
   for (; n >= 4; n -= 4, op += 4) {
     now += op[0] & 128 ? op[1] * ms : ms;
-    struct ips_pair_facts facts = {op[2] & 1 ? now : now - 5 * ms, op[2] >> 1 & 1, op[2] >> 2 & 1, op[2] >> 3 & 1, op[2] >> 4 & 1};
+    struct ips_pair_facts facts = {op[2] & 1 ? now : now - 5 * ms, op[2] >> 1 & 1, op[2] >> 2 & 1,
+        op[2] >> 3 & 1, op[2] >> 4 & 1};
     struct ips_pair_epoch highest = {.counter = op[3] % 8u, .node = 1 + op[3] / 8 % 2u};
     struct ips_pair_msg msg = said(&m, op, now);
+    uint8_t bytes[IPS_PAIR_BYTES];
     switch (op[0] % 8) {
       case 0: case 1: ips_pair_tick(&m, now, &out); break;
       case 2: ips_pair_set_facts(&m, &facts, now, &out); break;
@@ -88,7 +96,10 @@ static void machine(const uint8_t *op, size_t n) {
       case 4: ips_pair_order(&m, op[2] % 6, now, &out); break;
       case 5: ips_pair_witness(&m, op[2] % 4, m.durable, highest, now - op[1] * 1000u, now, &out); break;
       case 6: now -= op[2] == 255 ? 50 * ms : 0; ips_pair_tick(&m, now, &out); break;
-      default: ips_pair_message(&m, &msg, now, &out);
+      default:
+        ips_pair_encode(&msg, bytes);
+        if (ips_pair_decode(bytes, sizeof bytes, &msg)) continue;
+        ips_pair_message(&m, &msg, now, &out);
     }
     carry_out(&m, &out, &disk);
   }

@@ -2,10 +2,10 @@
  *
  *   pair_model [DEPTH [FAULTS]]      defaults: 10 1
  *
- * From a cold start and from a settled pair; with and without witness; heartbeats and queries; equal clocks and
- * clocks at both ends of the allowed rate error. A state that was reached before with as many faults left is not
- * explored again (64-bit hashes). Claims after every input: pair_world.h. Claims at each leaf: all faults end, then
- * within an interval at most one forwards, and a little later exactly one, for good.
+ * From a cold start and from a settled pair; with and without witness; heartbeats and queries; equal clocks
+ * and clocks at both ends of the allowed rate error. A state that was reached before with as many faults
+ * left is not explored again (64-bit hashes). Claims after every input: pair_world.h. Claims at each leaf:
+ * all faults end, then within an interval at most one forwards, and a little later exactly one, for good.
  */
 #include "pair_world.h"
 #include <stdio.h>
@@ -40,7 +40,8 @@ static bool is_new(uint64_t h) {
 
 static void stop_if_broken(int at, const char *where) {
   if (!broken) return;
-  fprintf(stderr, "pair_model: does not hold %s: %s\n  witness %d mode %d rates %d %d; events:", where, broken,
+  fprintf(stderr, "pair_model: does not hold %s: %s\n  witness %d mode %d rates %d %d; events:",
+          where, broken,
           setup.witness, setup.mode, setup.rate[0], setup.rate[1]);
   for (int i = 0; i < at; i++) fprintf(stderr, " %s", event_names[path[i]]);
   fprintf(stderr, "\n");
@@ -89,7 +90,8 @@ int main(int argc, char **argv) {
   if (!seen) return 2;
   const int rates[][2] = {{0, 0}, {90000, -90000}, {-90000, 90000}};
   for (int run = 0; run < 24; run++) {
-    struct setup s = {.witness = run & 1, .mode = run >> 1 & 1, .rate = {rates[run / 8][0], rates[run / 8][1]}};
+    struct setup s = {.witness = run & 1, .mode = run >> 1 & 1, 
+                      .rate = {rates[run / 8][0], rates[run / 8][1]}};
     struct world w;
     new_world(&w, &s);
     CHECK(!(ips_pair_check(&w.n[0].m.cfg) | ips_pair_check(&w.n[1].m.cfg)));
@@ -103,7 +105,8 @@ int main(int argc, char **argv) {
     all_leaves += leaves;
   }
   free(seen);
-  printf("pair_model: depth %d, %d faults, %llu states, %llu ends\n", depth, faults, (unsigned long long)total,
+  printf("pair_model: depth %d, %d faults, %llu states, %llu ends\n", depth, faults,
+         (unsigned long long)total,
          (unsigned long long)all_leaves);
   return 0;
 }

@@ -1,8 +1,9 @@
 /* pair_world.h: two pair machines, their disks, the paths between them and a witness, as one plain value.
  *
- * A step is one tick of true time; each node has a clock of its own rate. What may go wrong is a list of events,
- * one of which may happen before a step; most of them are switches. All of it is copied by assignment, so that an
- * exploration can go back. Messages pass through the codec: the machine never says what the decoder refuses.
+ * A step is one tick of true time; each node has a clock of its own rate. What may go wrong is a list of
+ * events, one of which may happen before a step; most of them are switches. All of it is copied by
+ * assignment, so that an exploration can go back. Messages pass through the codec: the machine never says
+ * what the decoder refuses.
  */
 #ifndef PAIR_WORLD_H
 #define PAIR_WORLD_H
@@ -12,9 +13,9 @@
 #define UNIT 1000000ull
 enum { QUEUE = 40, NEVER = 255 };
 
-#define EVENTS(E)                                                                                                   \
-  E(NOTHING) E(CUT_A) E(CUT_B) E(CUT_BOTH) E(LOSE_A) E(LOSE_B) E(DELAY_A) E(DELAY_B) E(PAUSE_A) E(PAUSE_B)          \
-  E(CRASH_A) E(CRASH_B) E(DISK_A) E(DISK_B) E(FORGET_A) E(FORGET_B) E(LINK_A) E(LINK_B) E(STALL_A) E(STALL_B)       \
+#define EVENTS(E) \
+  E(NOTHING) E(CUT_A) E(CUT_B) E(CUT_BOTH) E(LOSE_A) E(LOSE_B) E(DELAY_A) E(DELAY_B) E(PAUSE_A) E(PAUSE_B) \
+  E(CRASH_A) E(CRASH_B) E(DISK_A) E(DISK_B) E(FORGET_A) E(FORGET_B) E(LINK_A) E(LINK_B) E(STALL_A) E(STALL_B) \
   E(SWITCH_A) E(SWITCH_B) E(WITNESS) E(WITNESS_A) E(WITNESS_B)
 enum event {
 #define E(name) EV_##name,
@@ -54,13 +55,15 @@ static const char *broken; /* the first claim that did not hold */
 static uint64_t clock_of(const struct world *w, int i) {
   return (w->now * UNIT / 1000000) * (uint64_t)(1000000 + setup.rate[i]);
 }
-static bool forwards(const struct world *w, int i) { return w->n[i].up && ips_pair_gate(&w->n[i].lease, clock_of(w, i)) == IPS_OK; }
+static bool forwards(const struct world *w, int i) { return w->n[i].up && ips_pair_gate(&w->n[i].lease,
+    clock_of(w, i)) == IPS_OK; }
 
 static struct ips_pair_config config_of(int i) {
   return (struct ips_pair_config){
     .node = (uint32_t)i + 1, .peer = 2 - (uint32_t)i, .clock_ppm = 100000, .n_paths = 2, .mode = setup.mode,
     .witness = setup.witness, .losses = 4, .jitter_times = 1, .tick_ns = UNIT * 9 / 10, .interval_ns = UNIT,
-    .dead_ns = 4 * UNIT, .lease_ns = 3 * UNIT, .late_ns = UNIT * 3 / 2, .stall_ns = 2 * UNIT, .hold_ns = 4 * UNIT,
+    .dead_ns = 4 * UNIT, .lease_ns = 3 * UNIT, .late_ns = UNIT * 3 / 2, .stall_ns = 2 * UNIT,
+        .hold_ns = 4 * UNIT,
     .witness_ttl_ns = 6 * UNIT, .witness_ask_ns = UNIT,
   };
 }
@@ -70,7 +73,8 @@ static void claims(const struct world *w) {
   if (!forwards(w, 0) || !forwards(w, 1)) return;
   CLAIM(!setup.witness);
   CLAIM(w->net_faulted);
-  int lower = ips_pair_higher(&(struct ips_pair_epoch){w->n[0].m.reign, 1, 0}, &(struct ips_pair_epoch){w->n[1].m.reign, 2, 0});
+  int lower = ips_pair_higher(&(struct ips_pair_epoch){w->n[0].m.reign, 1, 0},
+      &(struct ips_pair_epoch){w->n[1].m.reign, 2, 0});
   CLAIM(!w->n[lower].heard_reign || w->n[lower].paused);
 }
 
@@ -133,7 +137,8 @@ static void act(struct world *w, int i, const struct ips_pair_actions *out) {
         break;
       case IPS_PAIR_ASK: ask(w, i, a->value, a->at_ns); break;
       case IPS_PAIR_RELEASE:
-        if (!w->witness_down && !n->witness_cut && w->grant_node == (uint32_t)i + 1 && w->grant_counter == a->value)
+        if (!w->witness_down && !n->witness_cut && w->grant_node == (uint32_t)i + 1 &&
+            w->grant_counter == a->value)
           w->grant_until = 0;
     }
   }

@@ -1,1 +1,2 @@
-"""Small worlds in which the real state machines run: hand-driven time, simulated network, disk and witness."""
+"""Small worlds in which the real state machines run: hand-driven time, simulated network, disk and
+witness."""

@@ -1,8 +1,9 @@
-"""Two nodes of a pair as a world of their own: the machine of native/, simulated clocks, paths, disks, witness.
+"""Two nodes of a pair as a world of their own: the machine of native/, simulated clocks, paths, disks,
+witness.
 
-Nothing happens by itself: ``run`` moves true time on in ticks; each node sees its own clock (rate, frozen). Messages go
-through the codec. ``forwarding`` is the worst case: a node whose lease runs by its own clock may forward, also while
-its pair thread does not run. ``check`` holds what must be true at every instant.
+Nothing happens by itself: ``run`` moves true time on in ticks; each node sees its own clock (rate, frozen).
+Messages go through the codec. ``forwarding`` is the worst case: a node whose lease runs by its own clock
+may forward, also while its pair thread does not run. ``check`` holds what must be true at every instant.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class Node:
     changes: dict[str, int] = field(default_factory=dict)
     rate_ppm: int = 0
     up: bool = False
-    paused: bool = False       # the pair thread does not run; the workers may
-    frozen: int = 0            # nothing runs and the clock stands: how much it has lost
+    paused: bool = False  # the pair thread does not run; the workers may
+    frozen: int = 0  # nothing runs and the clock stands: how much it has lost
     is_frozen: bool = False
     disk_works: bool = True
     lease: int = 0
@@ -201,9 +202,12 @@ ACTIONS: dict[int, Callable[[Node, Any], None]] = {
 
 
 class World:
-    """``cut``: pairs (sender, path) that lose everything. ``deliver(sender, path)``: delay in ns, None: lost."""
+    """``cut``: pairs (sender, path) that lose everything. ``deliver(sender, path)``: delay in ns, None:
+    lost."""
 
-    def __init__(self, start: bool = True, disks: tuple[int | None, int | None] = (0, 0), **changes: int) -> None:
+    def __init__(
+        self, start: bool = True, disks: tuple[int | None, int | None] = (0, 0), **changes: int
+    ) -> None:
         self.now, self.step = 1000 * MS, TICK
         self.cut: set[tuple[int, int]] = set()
         self.deliver: Callable[[int, int], int | None] = lambda sender, path: MS // 4

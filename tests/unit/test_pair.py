@@ -1,4 +1,4 @@
-"""Who is active: the pair machine in scenes with a hand-driven clock. Lines of experience that became tests are named.
+"""Who is active: the pair machine in scenes with a hand-driven clock. Lessons that became tests are named.
 
 Every order of events to a bounded depth: native/tests/pair_model.c. Random schedules: test_pair_random.py.
 """
@@ -180,7 +180,12 @@ def test_whoever_keeps_the_role_after_a_contest_announces_again() -> None:
     w.cut.clear()
     w.run(1200)
     keeper = w.active
-    assert keeper is w.a and [round((t - keeper.announced[-4]) / MS) for t in keeper.announced[-4:]] == [0, 10, 100, 1000]
+    assert keeper is w.a and [round((t - keeper.announced[-4]) / MS) for t in keeper.announced[-4:]] == [
+        0,
+        10,
+        100,
+        1000,
+    ]
     assert count >= 1
 
 
@@ -514,7 +519,14 @@ def test_who_comes_to_the_witness_second_waits() -> None:
 def message(w: World) -> ffi.CData:
     return ffi.new(
         "struct ips_pair_msg *",
-        {"kind": 1, "state": 3, "node": 2, "boot": w.b.m.boot, "to_boot": w.a.m.boot, "sent_ns": w.b.clock() + MS},
+        {
+            "kind": 1,
+            "state": 3,
+            "node": 2,
+            "boot": w.b.m.boot,
+            "to_boot": w.a.m.boot,
+            "sent_ns": w.b.clock() + MS,
+        },
     )
 
 
@@ -554,7 +566,13 @@ def test_a_late_resignation_does_not_start_a_second_reign() -> None:
     w = settled()
     resigned: list[bytes] = []
     send = w.send
-    w.send = lambda sender, data: (resigned.append(data) if data[1] == 4 else None, send(sender, data))  # type: ignore
+
+    def noted(sender: int, data: bytes) -> None:
+        if data[1] == lib.IPS_PAIR_RESIGN:
+            resigned.append(data)
+        send(sender, data)
+
+    w.send = noted  # type: ignore[method-assign]
     w.a.order(lib.IPS_PAIR_SWITCHOVER)
     w.run(30)
     w.b.order(lib.IPS_PAIR_SWITCHOVER)

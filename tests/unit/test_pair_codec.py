@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from ipshare.core import ffi, lib
 
 LAYOUT = struct.Struct(">4BI6QIB3x")
-NAMES = ("version", "kind", "state", "flags", "node", "boot", "to_boot", "sent_ns", "echo_ns", "claim", "counter",
-         "owner", "priority")  # fmt: skip
-GOOD = {"version": 1, "kind": 1, "state": 3, "flags": 0x16, "node": 2, "boot": 7, "to_boot": 9, "sent_ns": 1000,
-        "echo_ns": 900, "claim": 4, "counter": 4, "owner": 1, "priority": 100}  # fmt: skip
+NAMES = ("version", "kind", "state", "flags", "node", "boot", "to_boot", "sent_ns", "echo_ns", "claim",
+         "counter", "owner", "priority")  # fmt: skip
+GOOD = {"version": 1, "kind": 1, "state": 3, "flags": 0x16, "node": 2, "boot": 7, "to_boot": 9,
+        "sent_ns": 1000, "echo_ns": 900, "claim": 4, "counter": 4, "owner": 1, "priority": 100}  # fmt: skip
 
 
 def record(**changes: int) -> bytes:

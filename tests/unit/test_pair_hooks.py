@@ -1,4 +1,5 @@
-"""The script at a change of state, with real scripts (S2.2; LESSONS 25: side by side, out of order, unbounded)."""
+"""The script at a change of state, with real scripts (S2.2; LESSONS 25: side by side, out of order,
+unbounded)."""
 
 from __future__ import annotations
 
@@ -21,16 +22,15 @@ def change(old: str, new: str, epoch: int = 1) -> Change:
 
 
 class Scripted:
-    """A script that writes its environment into ``log``, and waits for a line in ``gate`` where it has one."""
+    """A script that writes its environment into ``log``, and waits for a line in ``gate`` where it has
+    one."""
 
     def __init__(self, directory: Path, body: str, timeout_s: float = 60.0) -> None:
         self.log, self.script = directory / "log", directory / "hook"
         self.script.write_text(f"#!/bin/sh\n{body}\n")
         self.script.chmod(0o755)
         self.runs: queue.Queue[Run] = queue.Queue()
-        self.hooks = Hooks(
-            [str(self.script), str(self.log)], node=7, timeout_s=timeout_s, done=self.runs.put
-        )
+        self.hooks = Hooks([str(self.script), str(self.log)], node=7, timeout_s=timeout_s, done=self.runs.put)
 
     def lines(self) -> list[str]:
         return self.log.read_text().split("\n")[:-1]
@@ -131,7 +131,9 @@ def test_close_tells_the_latest_change(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.sampled_from(STATES), max_size=12), st.lists(st.booleans(), max_size=12))
-def test_whatever_is_coalesced_the_script_ends_with_the_present_state(news: list[str], cuts: list[bool]) -> None:
+def test_whatever_is_coalesced_the_script_ends_with_the_present_state(
+    news: list[str], cuts: list[bool]
+) -> None:
     told, state, waiting, chain = "initial", "initial", list[Change](), list[Change]()
     for number, new in enumerate(news):
         if new != state:

@@ -1,4 +1,5 @@
-"""The pair under random schedules of faults, longer than the model goes; and the model itself with more faults.
+"""The pair under random schedules of faults, longer than the model goes; and the model itself with more
+faults.
 
 An example that fails prints its seed and events. native/tests/pair_model.c has every order to a small depth.
 """
@@ -32,7 +33,9 @@ def crash(node: Node, keep_file: bool = True) -> None:
 
 def one_event(world: World, rng: random.Random) -> str:
     node = rng.choice(world.nodes)
-    what = rng.choice(("cut", "cut", "pause", "crash", "disk", "fact", "stall", "order", "witness", "heal", "none"))
+    what = rng.choice(
+        ("cut", "cut", "pause", "crash", "disk", "fact", "stall", "order", "witness", "heal", "none")
+    )
     if what == "cut":
         toggle(world, node.number, rng.randrange(2))
     elif what == "pause":
@@ -108,7 +111,8 @@ def test_random_schedules(seed: int, witness: bool, mode: int, preempt: int) -> 
 
 @pytest.mark.parametrize("depth_and_faults", (os.environ.get("IPSHARE_PAIR_MODEL", "7 2"),))
 def test_every_order_of_two_events(depth_and_faults: str) -> None:
-    """Not sanitized, so it goes deeper than test_native.py; IPSHARE_PAIR_MODEL="10 2" or "7 3" takes minutes."""
+    """Not sanitized, so it goes deeper than test_native.py; IPSHARE_PAIR_MODEL="10 2" or "7 3" takes
+    minutes."""
     program = sanitized.build("build/tests/pair_model") / "tests" / "pair_model"
     done = sanitized.run(program, *depth_and_faults.split(), timeout_s=3600)
     assert done.returncode == 0, done.stderr

@@ -46,7 +46,8 @@ def test_every_rule_has_a_hint_and_is_known_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "rule"), (({"peer": 1}, 1), ({"peer": 0}, 1), ({"mode": 2}, 3), ({"witness": 2}, 3), ({"preempt": 2}, 3))
+    ("changes", "rule"),
+    (({"peer": 1}, 1), ({"peer": 0}, 1), ({"mode": 2}, 3), ({"witness": 2}, 3), ({"preempt": 2}, 3)),
 )
 def test_ids_and_switches(changes: dict[str, int], rule: int) -> None:
     assert lib.ips_pair_check(config(1, **changes)) == 1 << rule

@@ -1,4 +1,5 @@
-"""Answers for virtual addresses, against frames that scapy builds and dissects (S2.3; RFC 826, 4861, 5227)."""
+"""Answers for virtual addresses, against frames that scapy builds and dissects (S2.3; RFC 826, 4861,
+5227)."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def request(**arp: Any) -> Packet:
     return Ether(src=fields["hwsrc"], dst="ff:ff:ff:ff:ff:ff") / ARP(**fields)
 
 
-def solicitation(source: str = NEIGHBOUR6, to: str = SOLICITED, target: str = V6, mac: str | None = THEIRS) -> Packet:
+def solicitation(
+    source: str = NEIGHBOUR6, to: str = SOLICITED, target: str = V6, mac: str | None = THEIRS
+) -> Packet:
     frame = Ether(src=THEIRS, dst="33:33:ff:00:00:01") / IPv6(src=source, dst=to, hlim=255)
     frame /= ICMPv6ND_NS(tgt=target)
     return frame / ICMPv6NDOptSrcLLAddr(lladdr=mac) if mac else frame
@@ -186,7 +189,9 @@ def test_neighbour_discovery_that_gets_no_answer(frame: Packet, result: str) -> 
 
 def test_unknown_options_are_passed_over() -> None:
     """A nonce (RFC 7527) before the address."""
-    frame = solicitation(mac=None) / Raw(b"\x0e\x01" + bytes(6) + b"\x01\x01" + bytes.fromhex(THEIRS.replace(":", "")))
+    frame = solicitation(mac=None) / Raw(
+        b"\x0e\x01" + bytes(6) + b"\x01\x01" + bytes.fromhex(THEIRS.replace(":", ""))
+    )
     assert answer(bytes(frame))[0] == "ANSWERED"
 
 
