@@ -216,7 +216,12 @@ def test_a_wrong_key_is_named_at_both_nodes(nodes: Nodes) -> None:
 
 def test_a_pair_that_leaves_the_configuration_leaves_the_engine(nodes: Nodes) -> None:
     nodes.a.start()
-    until(lambda: nodes.a.pair()["state"] == "active")
+    assert nodes.a.pair()["state"] == "initial", (
+        "it has no epoch yet and hears nobody: only an operator knows"
+    )
+    assert nodes.a.cli("pair", "force").returncode == 2, "not without --yes"
+    forced = nodes.a.cli("pair", "force", "--yes")
+    assert forced.returncode == 0 and "this node is active" in forced.stdout, forced.stderr
     text = nodes.a.file.read_text()
     nodes.a.file.write_text(text[: text.index("[pair]")])
     assert nodes.a.cli("apply").returncode != 0, "apply takes its file as an argument"
