@@ -68,7 +68,7 @@ def test_what_may_differ_is_not(change: tuple[str, str]) -> None:
 @pytest.mark.parametrize("misses", [2, 3, 4, 10, 100])
 @pytest.mark.parametrize("interval_us", [100, 500, 1000, 5000, 7000, 10000, 13000, 14000, 50000, 2000000])
 def test_times_are_refused_where_the_core_refuses_them(interval_us: int, misses: int) -> None:
-    """The engine makes these durations of interval and misses (native/rt/rt_times.c); the core has the claims."""
+    """The engine makes these durations of interval and misses (native/rt/rt_times.c), the core judges."""
     text = GOOD_PAIR.replace('"20ms"', f'"{interval_us}us"\nmisses = {misses}')
     report, interval_s = check_text(text), interval_us / 1e6
     dead_s = max(misses * interval_s, FLOOR_S)
