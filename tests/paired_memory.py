@@ -1,8 +1,8 @@
 """One half of a pair without network: all that an engine can be asked about its pair, moved by hand.
 
 States, reasons and waiting are those of the control socket (IPS_CTL_PAIR_*): ``changes`` goes up at each set
-and each change of state, a wait ends as soon as it differs from what was seen, at a clear, and with the engine. Orders act at
-once; the peer is what the test says it is.
+and each change of state, a wait ends as soon as it differs from what was seen, at a clear, and with the
+engine. Orders act at once; the peer is what the test says it is.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 static unsigned damaged;
-static char directory[] = "/tmp/ipshare-epoch-XXXXXX", path[64];
+static char directory[64], path[80];
 
 static size_t slurp(char *out, size_t room) {
   int fd = open(path, O_RDONLY);
@@ -88,7 +88,9 @@ static void the_thread_writes(void) {
 }
 
 int main(void) {
-  CHECK(mkdtemp(directory));
+  const char *tmp = getenv("TMPDIR");
+  snprintf(directory, sizeof directory, "%s/ipshare-epoch-%d", tmp ? tmp : "/tmp", (int)getpid());
+  CHECK(mkdir(directory, 0700) == 0);
   snprintf(path, sizeof path, "%s/epoch", directory);
   reads_what_was_written();
   tells_damage_from_absence();

@@ -133,7 +133,7 @@ def test_asyncio_does_the_same(world: World) -> None:
 @pytest.mark.parametrize(
     ("blocking", "awaited", "only"),
     [
-        (api.Node, aio.Node, {"engine", "stored", "watching"}),
+        (api.Node, aio.Node, {"engine", "stored", "watching", "following_pair"}),
         (Control, AsyncControl, set()),
         (Engine, AsyncEngine, set()),
     ],

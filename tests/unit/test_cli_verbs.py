@@ -15,6 +15,7 @@ from ipshare.cli import exits
 from ipshare.cli.app import VERBS, cli, run
 from ipshare.errors import Problem
 from tests.agent_world import Routes, World, site_text
+from tests.pair_sites import pair_text
 
 DOCS = Path(__file__).parents[2] / "docs"
 Run = Callable[..., tuple[int, str, str]]
@@ -91,6 +92,70 @@ def test_json_has_the_documented_keys(running: World, ipshare: Run, verb: str, m
     value = json.loads(out)
     for record in value if isinstance(value, list) else [value]:
         assert set(record) == documented_keys()[verb]
+
+
+@pytest.fixture
+def half(world: World) -> World:
+    """The node is half of a pair, active, and its peer is ready."""
+    (world.directory / "site.toml").write_text(site_text(world.directory, more=pair_text(world.directory)))
+    api.Node("site.toml").apply(start_engine=True)
+    assert world.running is not None
+    world.running.move("active", "PEER_ABSENT", peer_state="standby", paths_up=(0,), epoch=3)
+    return world
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("switchover",), ("force", "--yes"), ("maintenance", "on")], ids=str
+)
+def test_pair_json_has_the_documented_keys(half: World, ipshare: Run, words: tuple[str, ...]) -> None:
+    code, out, err = ipshare("pair", *words, "--json")
+    assert (code, err) == (0, "")
+    assert set(json.loads(out)) == documented_keys()["pair status"]
+
+
+def test_pair_status_says_where_the_node_is_and_what_is_wrong(half: World, ipshare: Run) -> None:
+    code, out, _ = ipshare("pair", "status")
+    assert code == 0
+    assert re.search(r"state +active for 0 ms: started; the peer did not speak", out)
+    assert "epoch 3" in out and "D is standby" in out and "1 of 2 up" in out
+    assert "192.168.5.1 on eth1" in out
+    assert "note         D is not heard on path 10.9.1.1:6081 - 10.9.1.2:6081" in out
+
+
+def test_orders_to_a_pair(half: World, ipshare: Run) -> None:
+    assert ipshare("pair", "switchover")[:2] == (0, "this node is standby: handed over to the peer\n")
+    assert half.running is not None
+    half.running.say(peer_state="active")
+    code, _, err = ipshare("pair", "switchover")
+    assert code == exits.REFUSED and "not ready" in err
+    code, _, err = ipshare("pair", "force")
+    assert code == exits.USAGE and "--yes" in err
+    assert ipshare("pair", "force", "--yes")[1].startswith("this node is active")
+    assert ipshare("pair", "maintenance", "on")[1] == "this node is inop: maintenance\n"
+    assert ipshare("pair", "maintenance", "off")[0] == 0
+    half.running.pair_command = lambda order: None  # type: ignore[method-assign]  # taken, and nothing comes of it
+    code, _, err = ipshare("pair", "force", "--yes", "--timeout", "10ms")
+    assert code == exits.FAILURE and "still standby after 0.01 s" in err
+
+
+def test_watching_a_pair_goes_on_until_nobody_would_start_its_engine(half: World, ipshare: Run) -> None:
+    assert half.running is not None
+    half.running.pair_gone()
+    half.kill_engine()
+    code, out, err = ipshare("pair", "status", "--watch", "--json")
+    assert (code, out) == (exits.NOT_RUNNING, "") and "no engine running" in err
+
+
+def test_a_node_of_no_pair_refuses_its_verbs(running: World, ipshare: Run) -> None:
+    for words in (("status",), ("switchover",), ("force", "--yes"), ("maintenance", "off")):
+        code, _, err = ipshare("pair", *words)
+        assert code == exits.REFUSED and "half of no pair" in err, words
+
+
+def test_a_key_is_not_made_twice(world: World, ipshare: Run) -> None:
+    assert ipshare("pair", "key", "k")[0] == 0
+    code, _, err = ipshare("pair", "key", "k")
+    assert code == exits.REFUSED and "never overwritten" in err
 
 
 def test_rollback_json(running: World, ipshare: Run) -> None:

@@ -199,7 +199,8 @@ def test_a_pair_with_one_path_is_warned_of_what_it_cannot_do() -> None:
 def test_a_dead_time_that_no_machine_can_keep_is_lengthened_and_said() -> None:
     report = check_text(GOOD_PAIR.replace('"20ms"', '"100us"'))
     [warning] = report.warnings
-    assert warning.key == "pair.interval" and "3 misses take 0.3 ms: the peer is given 20 ms" in warning.message
+    assert warning.key == "pair.interval"
+    assert "3 misses take 0.3 ms: the peer is given 20 ms" in warning.message
     assert report.config is not None and report.config.pair is not None
     assert report.config.pair.dead_s == 0.02
 

@@ -68,15 +68,15 @@ def test_what_may_differ_is_not(change: tuple[str, str]) -> None:
 @pytest.mark.parametrize("misses", [2, 3, 4, 10, 100])
 @pytest.mark.parametrize("interval_us", [100, 500, 1000, 5000, 7000, 10000, 13000, 14000, 50000, 2000000])
 def test_times_are_refused_where_the_core_refuses_them(interval_us: int, misses: int) -> None:
-    """The engine makes these durations of interval and misses (native/rt/rt_times.c); the core has the claims."""
+    """The engine makes these durations of interval and misses (native/rt/rt_times.c), the core judges."""
     text = GOOD_PAIR.replace('"20ms"', f'"{interval_us}us"\nmisses = {misses}')
     report, interval_s = check_text(text), interval_us / 1e6
     dead_s = max(misses * interval_s, FLOOR_S)
     lease_s = lease_of(dead_s)
     made = Timing(
-        interval_s=interval_s, dead_s=dead_s, lease_s=lease_s, tick_s=min(interval_s / 2, 1e-3), jitter_s=JITTER_S,
-        floor_s=FLOOR_S, late_s=lease_s / 2, stall_s=lease_s, hold_s=max(3 * dead_s, 1.0), preempt_hold_s=10.0,
-        losses=misses, clock_ppm=500,
+        interval_s=interval_s, dead_s=dead_s, lease_s=lease_s, tick_s=min(interval_s / 2, 1e-3),
+        jitter_s=JITTER_S, floor_s=FLOOR_S, late_s=lease_s / 2, stall_s=lease_s, hold_s=max(3 * dead_s, 1.0),
+        preempt_hold_s=10.0, losses=misses, clock_ppm=500,
     )  # fmt: skip
     assert (not report.problems) == (not problems(made)), problems(made)
     if report.config is not None and report.config.pair is not None:

@@ -1,0 +1,243 @@
+"""A redundant pair as its operator has it: two agents from one site file, a client, a VIP (S2.2, S2.3, S2.6).
+
+What the engines do in every case is in test_engine_pair.py; here: file -> agent -> engine -> client and hook.
+Every wait is for an event, bounded by the lab's patience.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipshare.agent.client import AgentClient
+from ipshare.agent.pair import make_key
+from ipshare.agent.spawn import spawn
+from ipshare.lab.netns import NETNS_DIR, inside
+from tests.engine_lab import run
+from tests.pair_lab import VIPS, PairLab, pair_lab, until
+
+SITE = """
+[node]
+name = "{node}"
+endpoint = "A"
+icmp_source = ["10.0.0.{host}", "fd00::{host}"]
+runtime_dir = "{dir}/run"
+state_dir = "{dir}/state"
+[[network]]
+name = "g"
+prefix = "203.0.113.0/24"
+[[endpoint]]
+name = "A"
+local = ["198.18.1.0/24"]
+[[binding]]
+global = "203.0.113.0/24"
+to = "A"
+[pair]
+key_file = "pair.key"
+hook = "{dir}/hook"
+[[pair.node]]
+name = "a"
+paths = ["10.9.0.1:6081", "10.0.0.1:6081"]
+[[pair.node]]
+name = "b"
+paths = ["10.9.0.2:6081", "10.0.0.2:6081"]
+[[pair.vip]]
+address = "10.0.0.100"
+interface = "lan0"
+[[pair.vip]]
+address = "fd00::100"
+interface = "lan0"
+"""
+HOOK = '#!/bin/sh\necho "$IPSHARE_OLD_STATE $IPSHARE_NEW_STATE $IPSHARE_REASON" >>{dir}/hook.log\n'
+IPSHARE = [sys.executable, "-m", "ipshare"]
+
+
+class Node:
+    """One node: its directory, its namespace, its agent."""
+
+    def __init__(self, lab: PairLab, name: str, host: int) -> None:
+        self.lab, self.name, self.dir = lab, name, lab.directory / name
+        self.dir.mkdir()
+        self.file, hook = self.dir / "site.toml", self.dir / "hook"
+        self.file.write_text(SITE.format(node=name, host=host, dir=self.dir))
+        hook.write_text(HOOK.format(dir=self.dir))
+        hook.chmod(0o755)
+        self.prefix = ["nsenter", f"--net={NETNS_DIR / lab.names[name]}"]
+        self.agent: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.agent = spawn(self.file, prefix=self.prefix, log=self.dir / "agent.log")
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [*self.prefix, *IPSHARE, *words, "-c", str(self.file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def status(self) -> dict[str, Any]:
+        with AgentClient(self.dir / "run") as agent:
+            return agent.call("status")
+
+    def pair(self) -> dict[str, Any]:
+        pair: dict[str, Any] = self.status()["pair"] or {"state": "none"}
+        return pair
+
+    def told(self) -> list[str]:
+        log = self.dir / "hook.log"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def kill_engine(self) -> None:
+        os.kill(self.status()["engine_pid"], signal.SIGKILL)
+
+    def stop(self) -> None:
+        if self.agent is not None:
+            self.cli("down")
+            self.agent.kill()
+            self.agent.wait()
+
+
+class Nodes:
+    """Both, with one key."""
+
+    def __init__(self, lab: PairLab) -> None:
+        self.lab, self.a, self.b = lab, Node(lab, "a", 1), Node(lab, "b", 2)
+        make_key(self.a.dir / "pair.key")
+        self.give_key((self.a.dir / "pair.key").read_text())
+
+    def give_key(self, text: str) -> None:
+        """To b."""
+        file = self.b.dir / "pair.key"
+        file.write_text(text)
+        file.chmod(0o600)
+
+    def active(self) -> tuple[Node, Node]:
+        """(the active one, the standby), as soon as it is so."""
+
+        def found() -> tuple[Node, Node] | None:
+            states = (self.a.pair()["state"], self.b.pair()["state"])
+            return {("active", "standby"): (self.a, self.b), ("standby", "active"): (self.b, self.a)}.get(
+                states
+            )
+
+        return until(found)
+
+    def neighbour(self, vip: str) -> str:
+        """The MAC address that the client has for it."""
+        words = run(self.lab.names["client"], f"ip neigh show {vip}").split()
+        return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+    def ask_for(self, vip: str) -> None:
+        """Has the client's kernel resolve it. Nobody answers pings to a VIP: only ARP and ND count."""
+        command = ["ping", "-6" if ":" in vip else "-4", "-c", "1", "-W", "1", vip]
+        client = self.lab.names["client"]
+        inside(client, lambda: subprocess.run(command, capture_output=True, check=False))
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    with pair_lab(tmp_path) as lab:
+        made = Nodes(lab)
+        try:
+            yield made
+        finally:
+            made.a.stop()
+            made.b.stop()
+
+
+def test_a_vip_goes_with_the_active_engine_and_back_by_order(nodes: Nodes) -> None:
+    for node in (nodes.a, nodes.b):
+        node.start()
+    active, standby = nodes.active()
+    for vip in VIPS:
+        nodes.ask_for(vip)
+        until(lambda vip=vip: nodes.neighbour(vip) == nodes.lab.mac(active.name))  # type: ignore[misc]
+    active.kill_engine()
+    until(lambda: standby.pair()["state"] == "active")
+    for vip in VIPS:  # the client was told: it asks nobody
+        until(lambda vip=vip: nodes.neighbour(vip) == nodes.lab.mac(standby.name))  # type: ignore[misc]
+    assert nodes.active() == (standby, active), "the other comes back as standby"
+    for taker, giver in ((active, standby), (standby, active)):
+        asked = giver if taker is active else taker  # either node takes the order
+        done = until(lambda asked=asked: _ordered(asked))  # type: ignore[misc]
+        assert done["state"] == ("standby" if asked is giver else "active")
+        assert nodes.active() == (taker, giver)
+        until(lambda taker=taker: nodes.neighbour(VIPS[0]) == nodes.lab.mac(taker.name))  # type: ignore[misc]
+    until(lambda: standby.told()[-1:] and standby.told()[-1].startswith("standby active"))
+    until(lambda: active.told()[-1:] and active.told()[-1].startswith("active standby HANDED_OVER"))
+    assert any(line.startswith("standby active PEER_SILENT") for line in standby.told())
+    for node in (active, standby):  # nothing is left out: also not that an active engine died
+        words = [line.split() for line in node.told()]
+        assert [new for _, new, _ in words[:-1]] == [old for old, _, _ in words[1:]]
+
+
+def _ordered(node: Node) -> dict[str, Any] | None:
+    """What a switchover says that was taken; None: the peer was not ready yet."""
+    done = node.cli("pair", "switchover", "--json")
+    assert done.returncode in (0, 3), done.stderr
+    state: dict[str, Any] | None = json.loads(done.stdout) if done.returncode == 0 else None
+    return state
+
+
+def test_an_agent_that_dies_changes_nothing_and_its_successor_follows(nodes: Nodes) -> None:
+    for node in (nodes.a, nodes.b):
+        node.start()
+    active, standby = nodes.active()
+    changes = active.pair()["changes"]
+    for node in (active, standby):
+        assert node.agent is not None
+        node.agent.kill()
+        node.agent.wait()
+        node.start()
+    assert nodes.active() == (active, standby)
+    assert active.pair()["changes"] == changes, "the engine was told the same again"
+    done = active.cli("pair", "maintenance", "on")
+    assert done.returncode == 0 and "inop: maintenance" in done.stdout, done.stderr
+    until(lambda: standby.pair()["state"] == "active")
+    until(lambda: active.told()[-1:] and active.told()[-1].endswith("inop MAINTENANCE"))
+    assert active.cli("pair", "maintenance", "off").returncode == 0
+    assert nodes.active() == (standby, active)
+
+
+def test_a_wrong_key_is_named_at_both_nodes(nodes: Nodes) -> None:
+    nodes.give_key("cd" * 32)
+    for node in (nodes.a, nodes.b):
+        node.start()
+    for node in (nodes.a, nodes.b):
+        until(lambda node=node: any("another key" in text for text in node.pair().get("troubles", ())))  # type: ignore[misc]
+        shown = node.cli("pair", "status")
+        assert "sealed with another key" in shown.stdout, shown.stderr
+
+
+def test_a_pair_that_leaves_the_configuration_leaves_the_engine(nodes: Nodes) -> None:
+    nodes.a.start()
+    assert nodes.a.pair()["state"] == "initial", (
+        "it has no epoch yet and hears nobody: only an operator knows"
+    )
+    assert nodes.a.cli("pair", "force").returncode == 2, "not without --yes"
+    forced = nodes.a.cli("pair", "force", "--yes")
+    assert forced.returncode == 0 and "this node is active" in forced.stdout, forced.stderr
+    text = nodes.a.file.read_text()
+    nodes.a.file.write_text(text[: text.index("[pair]")])
+    assert nodes.a.cli("apply").returncode != 0, "apply takes its file as an argument"
+    command = [*nodes.a.prefix, *IPSHARE, "apply", str(nodes.a.file)]
+    subprocess.run(command, capture_output=True, check=True)
+    assert nodes.a.status()["pair"] is None
+    assert nodes.a.cli("pair", "status").returncode == 3
+    nodes.a.file.write_text(text)
+
+
+def test_this_machine_is_looked_at_before_anything_is_changed(nodes: Nodes) -> None:
+    name = nodes.lab.names["a"]
+    run(name, f"ip address add {VIPS[0]}/24 dev lan0")
+    run(name, "ip address del 10.9.0.1/24 dev direct")
+    command = [*nodes.a.prefix, *IPSHARE, "check", "--machine", str(nodes.a.file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "VIP 10.0.0.100 is an address of lan0" in done.stderr and "ip addr del" in done.stderr
+    assert "10.9.0.1, this node's end of a path to b, is no address of this machine" in done.stderr
