@@ -78,7 +78,8 @@ def test_another_station_that_claims_the_address_is_a_conflict(op: int) -> None:
 
 def test_our_own_announcement_that_comes_back_is_not_a_conflict() -> None:
     out = ffi.new("uint8_t[]", lib.IPS_VIP_ROOM)
-    for vip in vips():
+    both = vips()  # owns what its elements point into
+    for vip in both:
         size = lib.ips_vip_announce(ffi.addressof(vip), out)
         assert answer(bytes(ffi.buffer(out, size))) == ("NOT_OURS", b"")
 
@@ -207,7 +208,8 @@ def test_a_frame_that_is_cut_anywhere_is_refused(frame: Packet) -> None:
 def test_announcements() -> None:
     """RFC 5227 3 and RFC 4861 7.2.6."""
     out = ffi.new("uint8_t[]", lib.IPS_VIP_ROOM)
-    four, six = vips()
+    both = vips()  # owns what its elements point into
+    four, six = both
     arp = Ether(bytes(ffi.buffer(out, lib.ips_vip_announce(ffi.addressof(four), out))))
     assert (arp.dst, arp.src) == ("ff:ff:ff:ff:ff:ff", MAC)
     assert (arp[ARP].op, arp[ARP].psrc, arp[ARP].pdst, arp[ARP].hwsrc) == (1, V4, V4, MAC)
