@@ -58,8 +58,8 @@ def test_the_demo_passes(path: str, tmp_path: Path) -> None:
 
 
 def test_a_lab_leaves_nothing() -> None:
-    """Its VPPs outlive their agents by design: the lab ends them. What they map of /dev/shm has no name there, so
-    that one that is killed leaves nothing either."""
+    """Its VPPs outlive their agents by design: the lab ends them. What they map of /dev/shm has no name
+    there, so that one that is killed leaves nothing either."""
 
     def named(prefixes: list[str]) -> list[Path]:
         return [path for prefix in prefixes for path in Path("/dev/shm").glob(f"{prefix}*")]
