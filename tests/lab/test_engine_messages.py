@@ -73,7 +73,13 @@ PAYLOADS = {
     lib.IPS_CTL_TAP_WAIT: record("ips_ctl_tap_id", id=77),
     lib.IPS_CTL_TAP_LIST: b"",
     lib.IPS_CTL_PATH_MTU: record("ips_ctl_path_mtu", endpoint=0, mtu=1400, seconds=1),
+    lib.IPS_CTL_PAIR_SET: record("ips_ctl_pair", interval_ns=10_000_000, misses=3, n_paths=2),
+    lib.IPS_CTL_PAIR_CLEAR: b"",
+    lib.IPS_CTL_PAIR_STATE: b"",
+    lib.IPS_CTL_PAIR_WAIT: record("ips_ctl_pair_seen", changes=1),
+    lib.IPS_CTL_PAIR_COMMAND: record("ips_ctl_pair_command", order=1),
 }
+BEYOND = max(ffi.typeof("enum ips_ctl_op").elements) + 1
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +156,7 @@ def test_foreign_frames(peer: socket.socket) -> None:
     assert ask(peer, request(lib.IPS_CTL_HELLO, magic=1))[0] == lib.IPS_CTL_MALFORMED
     status, sentence = ask(peer, request(lib.IPS_CTL_HELLO, version=VERSION + 1))
     assert status == lib.IPS_CTL_FOREIGN_VERSION and f"version {VERSION}" in sentence
-    for op in (0, lib.IPS_CTL_SHUTDOWN + 1, 0xFFFF):
+    for op in (0, BEYOND, 0xFFFF):
         assert ask(peer, request(op))[0] == lib.IPS_CTL_UNKNOWN_OP
     assert ask(peer, request(lib.IPS_CTL_HELLO) + bytes(lib.IPS_CTL_MAX_MESSAGE))[0] == lib.IPS_CTL_MALFORMED
 
