@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,3 +207,34 @@ def test_made_packets_for_vpp_itself() -> None:
         (found,) = node.generator.pass_([build([{"ip4": {"src": own, "ttl": 1}}, {"udp": {}}])])
         assert verdict_of(found) == "TTL_EXPIRED"
         assert "source lookup miss" not in node.client.cli("show errors")
+
+
+INTERRUPTED = """
+import sys
+from ipshare.engine.vpp import Client
+client = Client(sys.argv[1])
+client.call("show_version")
+transport = client._papi.transport
+whole = transport.read
+def once(**_: object) -> None:
+    transport.read = whole
+    while transport.q.qsize() < int(sys.argv[2]):
+        pass
+    raise KeyboardInterrupt
+transport.read = once
+try:
+    client.dump("sw_interface_dump")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_client_that_is_interrupted_in_a_long_answer_ends(node: PgNode) -> None:
+    """What it did not read is more than a pipe holds: nobody waits for somebody to read it."""
+    details = 600
+    node.client.cli("show version")
+    for _ in range(details):
+        node.client.call("create_loopback")
+    command = [sys.executable, "-c", INTERRUPTED, str(node.client.path), str(details)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "interrupted\n" and done.returncode == 0, done.stderr

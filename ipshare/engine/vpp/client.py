@@ -9,6 +9,7 @@ files of the VPP that is installed here; their CRCs are compared with those of t
 from __future__ import annotations
 
 import contextlib
+import queue
 import select
 import socket as sockets
 import struct
@@ -249,6 +250,17 @@ class Client:
             transport.socket.shutdown(sockets.SHUT_RDWR)
         with contextlib.suppress(OSError, AttributeError):
             self._papi.disconnect()
+        _forget_unread(transport)
+
+
+def _forget_unread(transport: Any) -> None:
+    """vpp-papi hands replies over by queues of multiprocessing, whose threads wait for a reader: at the next
+    connection, and at the end of the process. What was not read when a connection ended is nobody's."""
+    for unread in (transport.sque, transport.q):
+        unread.cancel_join_thread()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                unread.get(timeout=0.01)
 
 
 def _probe(path: Path, timeout_s: float) -> None:
