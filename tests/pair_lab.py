@@ -59,7 +59,7 @@ class Half:
         pair = np.zeros(1, PAIR)
         p = pair[0]
         p["key"] = np.frombuffer(key, np.uint8)
-        p["interval_ns"], p["misses"], p["config_digest"] = 10_000_000, 3, digest
+        p["interval_ns"], p["misses"], p["config_digest"] = 50_000_000, 4, digest
         p["node_id"], p["peer_id"], p["n_paths"], p["n_vips"] = self.number, peer, 2, 2
         p["flags"] = lib.IPS_CTL_PAIR_PREFERRED if self.number == 1 else 0
         for name, text in (

@@ -42,6 +42,8 @@ global = "203.0.113.0/24"
 to = "A"
 [pair]
 key_file = "pair.key"
+interval = "50ms"
+misses = 4
 hook = "{dir}/hook"
 [[pair.node]]
 name = "a"
