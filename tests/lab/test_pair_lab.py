@@ -42,8 +42,6 @@ global = "203.0.113.0/24"
 to = "A"
 [pair]
 key_file = "pair.key"
-interval = "50ms"
-misses = 4
 hook = "{dir}/hook"
 [[pair.node]]
 name = "a"
