@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 MAX_LINE = 1 << 16
 MAX_CLIENTS = 32
 IDLE_S = 3600.0
+DRAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Server:
                 line = await asyncio.wait_for(reader.readline(), IDLE_S)
             except ValueError:
                 writer.write(_line(_failure(IpshareError(f"a request is at most {MAX_LINE} bytes long"))))
-                return await writer.drain()
+                return await _end(reader, writer)
             if not line.endswith(b"\n"):
                 return None
             writer.write(_line(await self._answer(caller, line)))
@@ -147,6 +148,14 @@ class Server:
             return _failure(
                 IpshareError(f"{request['verb']} failed unexpectedly", hint="see the agent's log")
             )
+
+
+async def _end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hears the caller out, a second at most: closed earlier, the answer would be lost with what is unread."""
+    writer.write_eof()
+    async with asyncio.timeout(DRAIN_S):
+        while await reader.read(MAX_LINE):
+            pass
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -148,14 +148,22 @@ def test_a_client_stays_at_one_end_point_whatever_it_sends(shared: Lab) -> None:
 
 
 def test_icmp_errors_reach_the_right_server_behind_a_shared_address(shared: Lab) -> None:
-    """The servers' packets are too long for the client's link: its router's error comes to the Global IP."""
+    """The servers' packets are too long for the way to the client: its router's error comes to the Global IP.
+
+    Narrow is the router's route, not its device: a device that is smaller than its peer silently drops what the
+    client sends, too."""
     seen = set()
     for client, router in (("c1", "r1"), ("c2", "r1"), ("c3", "r2")):
-        shared.run(router, ["ip", "link", "set", client, "mtu", str(SMALL)])
         for family in FAMILIES:
+            own = str(shared.address(client, family))
+            narrow = ["ip", f"-{family}", "route", "add", own, "dev", client, "mtu", "lock", str(SMALL)]
+            shared.run(router, narrow)
             address = str(global_ip("a1", family))
             report = start(shared, client, Tcp(address, connections=3, bytes=200_000, timeout_s=20)).result()
             assert report.is_clean, (client, family, report)
+            for server in report.servers:
+                route = shared.run(server, ["ip", f"-{family}", "route", "get", own])
+                assert f"mtu {SMALL}" in route, (client, server, route)
             seen |= report.servers.keys()
     assert seen == {"a1", "b1"}
 
