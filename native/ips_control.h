@@ -44,6 +44,14 @@ enum ips_ctl_op {            /* payload of the request -> payload of the reply [
   IPS_CTL_PAIR_STATE = 19,   /* - -> ips_ctl_pair_state */
   IPS_CTL_PAIR_WAIT = 20,    /* ips_ctl_pair_seen -> ips_ctl_pair_state, as soon as its changes differ */
   IPS_CTL_PAIR_COMMAND = 21, /* ips_ctl_pair_command -> -; taken, or REFUSED; what comes of it is in the state */
+  /* ips_control_flows.h: */
+  IPS_CTL_FLOWS_SET = 22,    /* ips_ctl_flows -> - */
+  IPS_CTL_FLOWS_STATE = 23,  /* - -> ips_ctl_flows_state */
+  IPS_CTL_SESSIONS_DUMP = 24, /* ips_ctl_session_filter -> ips_ctl_sessions + fd of ips_session_rec[] */
+  IPS_CTL_SESSIONS_CLOSE = 25, /* ips_ctl_session_filter -> ips_ctl_closed */
+  IPS_CTL_NAT_ADDRESSES = 26, /* - -> - + fd of ips_napt_address[] */
+  IPS_CTL_MIRROR_SET = 27,   /* ips_ctl_mirror -> -; again with the same content: nothing */
+  IPS_CTL_MIRROR_CLEAR = 28, /* - -> - */
 };
 
 enum ips_ctl_status {
