@@ -89,11 +89,6 @@ class Sessions:
     udp_inbound_refreshes: bool
     timeouts: SessionTimeouts
 
-    @property
-    def memory_bytes(self) -> int:
-        """About what the engine takes when it gets the table: all of it, at once."""
-        return (self.capacity + self.half_open) * SESSION_BYTES
-
 
 @dataclass(frozen=True, slots=True)
 class Nat:
@@ -131,6 +126,12 @@ class Mirror:
     ring: int  # changes per worker; 0: the engine's default
     window: int  # datagrams under way; 0: the engine's default
     digest_s: float  # between two comparisons of all sessions; 0: never
+
+
+def memory_bytes(sessions: Sessions, nats: Iterable[Nat]) -> int:
+    """About what an engine takes as soon as it is told: all of it, at once."""
+    flows = sessions.capacity + sessions.half_open
+    return flows * SESSION_BYTES + sum(nat.addresses for nat in nats) * ADDRESS_BYTES
 
 
 def nat_digest(nats: Iterable[Nat]) -> int:
