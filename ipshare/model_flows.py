@@ -49,13 +49,12 @@ class AddressRange:
     @property
     def prefixes(self) -> Iterator[IPv4Network | IPv6Network]:
         """The fewest prefixes that cover it."""
-        yield from summarize_address_range(self.first, self.last)  # type: ignore[type-var]
+        yield from summarize_address_range(self.first, self.last)
 
     def overlaps(self, prefix: IPv4Network | IPv6Network) -> bool:
         """Whether it shares an address with ``prefix``; False across families."""
         return prefix.version == self.first.version and (
-            int(prefix.network_address) <= int(self.last)
-            and int(self.first) <= int(prefix.broadcast_address)
+            int(prefix.network_address) <= int(self.last) and int(self.first) <= int(prefix.broadcast_address)
         )
 
     def __str__(self) -> str:

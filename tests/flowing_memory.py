@@ -1,8 +1,8 @@
 """Sessions, NAT pools and mirror without packets: all that an engine can be asked about them, filled by hand.
 
-Rules are those of the control socket (native/ips_control_flows.h): sizes are those of the first FLOWS_SET, the same
-again is nothing, sessions of an address that is in no pool any more end, a filter matches where all that is given
-holds. ``tracked`` is the test's hand on the table, ``flows_say`` on the numbers.
+Rules are those of the control socket (native/ips_control_flows.h): sizes are those of the first FLOWS_SET,
+the same again is nothing, sessions of an address that is in no pool any more end, a filter matches where all
+that is given holds. ``tracked`` is the test's hand on the table, ``flows_say`` on the numbers.
 """
 
 from __future__ import annotations
@@ -36,11 +36,31 @@ NOBODY = MirrorPeer(
     phase="off", is_ready=False, refusal="not", feeds_us=False, is_complete=False, lag_events=0, lag_ns=0,
     under_way=0, round_trip_ns=0, heard_ns=0,
 )  # fmt: skip
-STATS = (
-    "sessions half_open mappings tombstones capacity half_open_capacity mapping_capacity standby bytes opened "
-    "promoted ended expired full half_open_full source_limit ports_exhausted applied stale conflicts apply_full "
-    "apply_bad tombstones_lost"
-).split()
+STATS = [
+    "sessions",
+    "half_open",
+    "mappings",
+    "tombstones",
+    "capacity",
+    "half_open_capacity",
+    "mapping_capacity",
+    "standby",
+    "bytes",
+    "opened",
+    "promoted",
+    "ended",
+    "expired",
+    "full",
+    "half_open_full",
+    "source_limit",
+    "ports_exhausted",
+    "applied",
+    "stale",
+    "conflicts",
+    "apply_full",
+    "apply_bad",
+    "tombstones_lost",
+]
 EMPTY = FlowsState(
     now_ns=NOW_NS, has_flows=False, has_mirror=False, is_ready=False, is_active=False, epoch=0, addresses=0,
     sessions=dict.fromkeys(STATS, 0), counters={counter.name: 0 for counter in MIRROR_COUNTERS},

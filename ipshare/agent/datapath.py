@@ -99,7 +99,14 @@ class EmbeddedDataPath:
                     os.close(pidfd)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
-        for name in ("engine.sock", "engine.sock.lock", "engine.log", "copies.json", "pair.json", "flows.json"):
+        for name in (
+            "engine.sock",
+            "engine.sock.lock",
+            "engine.log",
+            "copies.json",
+            "pair.json",
+            "flows.json",
+        ):
             (config.node.runtime_dir / name).unlink(missing_ok=True)
         return "engine ended" if engine is not None else ""
 

@@ -1,8 +1,8 @@
 """flows: session table, NAT pools and mirror of the engine brought in line with the configuration.
 
-The engine keeps sessions whatever becomes of the agent; it gets what the file says, again at every pass, and sees itself
-that nothing changed. What it was told last is in runtime_dir/flows.json: an engine that has a table keeps its
-sizes, also when the configuration wants none any more.
+The engine keeps sessions whatever becomes of the agent; it gets what the file says, again at every pass, and
+sees itself that nothing changed. What it was told last is in runtime_dir/flows.json: an engine that has a
+table keeps its sizes, also when the configuration wants none any more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from pathlib import Path
 
 from ipshare.agent.codec import decode, encode
 from ipshare.agent.pair import read_key
-from ipshare.engine.flows import Flowing, FlowsSettings, FlowsState, MirrorSettings, encode_flows, encode_mirror
+from ipshare.engine.flows import (
+    Flowing,
+    FlowsSettings,
+    FlowsState,
+    MirrorSettings,
+    encode_flows,
+    encode_mirror,
+)
 from ipshare.engine.protocol import Engine
 from ipshare.errors import Problem, Refused
 from ipshare.model import Config, Sessions
@@ -48,7 +55,9 @@ def align(engine: Engine, config: Config, file: Path) -> bool:
     if not isinstance(engine, Flowing):
         if not wants_flows(config):
             return False
-        raise Refused(f"engine {engine.info().kind} tracks no connections", hint="leave [[nat]] and track out")
+        raise Refused(
+            f"engine {engine.info().kind} tracks no connections", hint="leave [[nat]] and track out"
+        )
     state = engine.flows_state()
     told = _told(file, engine.info().boot_id)
     now = ToldFlows(told.boot_id)
@@ -74,8 +83,8 @@ def align(engine: Engine, config: Config, file: Path) -> bool:
 
 
 def flows_settings(config: Config, had: Sessions | None) -> FlowsSettings | None:
-    """What the engine shall have; None: nothing, and it has nothing. A table that nobody wants any more stays,
-    with its sizes and without pools: its memory goes with the engine."""
+    """What the engine shall have; None: nothing, and it has nothing. A table that nobody wants any more
+    stays, with its sizes and without pools: its memory goes with the engine."""
     sessions = config.sessions or had
     return FlowsSettings(sessions, config.nats) if sessions is not None else None
 
@@ -98,7 +107,9 @@ def memory_short(config: Config) -> Problem | None:
     need, have = memory_bytes(config.sessions, config.nats), _available_bytes()
     if have is None or need <= have * SPARE:
         return None
-    text = f"the session table needs about {need >> 20:,} MiB, and this machine has {have >> 20:,} MiB to give"
+    text = (
+        f"the session table needs about {need >> 20:,} MiB, and this machine has {have >> 20:,} MiB to give"
+    )
     return Problem("this machine", 0, 0, "", text, "lower capacity in [sessions]: a session takes 158 bytes")
 
 

@@ -68,7 +68,10 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
         replies=tuple(dict.fromkeys(_replies(config, facts, prefixes))),
         pools=tuple(prefix for nat in config.nats for pool in nat.pools for prefix in pool.prefixes),
         insides=tuple(
-            Inside(prefix, device) for nat in config.nats for prefix in nat.inside for device in nat.interfaces
+            Inside(prefix, device)
+            for nat in config.nats
+            for prefix in nat.inside
+            for device in nat.interfaces
         ),
         untracked=prefixes if endpoint and not distribution else (),
         notrack=facts.conntrack,

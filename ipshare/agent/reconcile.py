@@ -1,5 +1,5 @@
-"""reconcile: one node's configuration made real, and kept real: engine, pair, sessions, tables, copies, routes, in
-that order: a half of a pair must not translate before it knows that it is one.
+"""reconcile: one node's configuration made real, and kept real: engine, pair, sessions, tables, copies,
+routes, in that order: a half of a pair must not translate before it knows that it is one.
 
 Everything blocking, in one thread at a time, and no clock but the injected one (and the bound of a wait).
 Each step looks at what is there first, so a pass that was interrupted anywhere (or a second agent after a
@@ -71,7 +71,8 @@ class DataPath(Protocol):
         change."""
 
     def flows(self, engine: Engine, config: Config) -> bool:
-        """Brings session table, NAT pools and mirror in line with the configuration; True: that was a change."""
+        """Brings session table, NAT pools and mirror in line with the configuration; True: that was a
+        change."""
 
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         """The path to end point record ``endpoint`` carries ``mtu`` bytes; 0: as configured."""

@@ -1,4 +1,5 @@
-"""Site without mistakes -> the model of tracked connections: sessions, NATs, this node's side of the mirror. Pure."""
+"""Site without mistakes -> the model of tracked connections: sessions, NATs, this node's side of the mirror.
+Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Checks of `[sessions]`, `[mirror]` and `track`: an engine that can, times and sizes that fit, a pair to mirror to.
+"""Checks of `[sessions]`, `[mirror]` and `track`: an engine that can, times and sizes that fit, a pair to
+mirror to.
 
 NAT has a module of its own, check_nat. What takes the machine to see (memory, devices, addresses) is found
 by the agent before it starts. Pure.
@@ -115,7 +116,9 @@ def commit(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
         dead_s = max(site.pair.misses * site.pair.interval, FLOOR_S)
         if wait_s >= dead_s:
             message = f"commit_timeout ({wait_s * 1e3:g} ms) is not below the pair's dead time"
-            hint = f"less than {dead_s * 1e3:g} ms: a standby that died must not hold first packets for longer"
+            hint = (
+                f"less than {dead_s * 1e3:g} ms: a standby that died must not hold first packets for longer"
+            )
             yield Finding(path, message, hint)
 
 

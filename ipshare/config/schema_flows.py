@@ -39,7 +39,8 @@ class SourceBits(Table):
 
 class Sessions(Table):
     """The table of tracked connections. Its memory is taken when the engine gets it: 158 bytes for each of
-    `capacity` and `half_open`. Only `timeouts` and `udp_inbound_refreshes` can change under a running engine."""
+    `capacity` and `half_open`. Only `timeouts` and `udp_inbound_refreshes` can change under a running
+    engine."""
 
     capacity: int = Field(
         default=65536,
@@ -51,7 +52,7 @@ class Sessions(Table):
         default=8192,
         ge=1,
         le=1 << 28,
-        description="Connections beside them that nobody has answered yet: all that a flood of SYNs can fill.",
+        description="Connections beside them that nobody has answered yet: all that a SYN flood can fill.",
     )
     half_open_per_source: int = Field(
         default=1024, ge=1, le=1 << 28, description="Of these, how many one source may have."
@@ -82,8 +83,8 @@ class Sessions(Table):
 
 
 class Nat(Table):
-    """A port-translating NAT: sources of `inside` become addresses of `addresses`. At both nodes of a pair the
-    same tables in the same order."""
+    """A port-translating NAT: sources of `inside` become addresses of `addresses`. At both nodes of a pair
+    the same tables in the same order."""
 
     name: Name = Field(description="Name, for people and `ipshare nat`.")
     inside: list[Prefix] = Field(description="Prefixes, IPv4 and IPv6, whose sources are translated.")
@@ -109,7 +110,7 @@ class Mirror(Table):
 
     port: Port | None = Field(
         default=None,
-        description="UDP port at the ends of the pair's paths, at both nodes. Default: that of the path, plus 1.",
+        description="UDP port at the ends of the pair's paths, at both nodes. Default: the path's, plus 1.",
     )
     commit: Literal["acked", "async"] = Field(
         default="acked",

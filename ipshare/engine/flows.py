@@ -1,8 +1,8 @@
 """flows: what an engine is told about tracked connections, and what it says of them (SYSTEMS.md S2.7, S3).
 
 Session table, NAT pools and mirror live in the engine; here are only the records of the control socket, as
-values. Sessions come as one NumPy array of ``SESSION`` records, never as an object each. Names of states, kinds,
-phases and counters are the core's own (ipshare.core.flows).
+values. Sessions come as one NumPy array of ``SESSION`` records, never as an object each. Names of states,
+kinds, phases and counters are the core's own (ipshare.core.flows).
 """
 
 from __future__ import annotations
@@ -206,13 +206,13 @@ def decode_state(record: Any) -> FlowsState:
 
 def _peer(peer: Any) -> MirrorPeer:
     phase, refusal = int(peer["phase"]), int(peer["refusal"])
-    flags = {name: bool(peer[name]) for name in ("is_ready", "feeds_us", "is_complete")}
-    numbers = ("lag_events", "lag_ns", "under_way", "round_trip_ns", "heard_ns")
+    values: dict[str, Any] = {name: bool(peer[name]) for name in ("is_ready", "feeds_us", "is_complete")}
+    for name in ("lag_events", "lag_ns", "under_way", "round_trip_ns", "heard_ns"):
+        values[name] = int(peer[name])
     return MirrorPeer(
         phase=MIRROR_PHASES.get(phase, f"phase {phase}"),
         refusal=MIRROR_REFUSALS.get(refusal, f"refusal {refusal}"),
-        **flags,
-        **{name: int(peer[name]) for name in numbers},
+        **values,
     )
 
 

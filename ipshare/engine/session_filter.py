@@ -1,7 +1,7 @@
 """session_filter: which sessions are wanted, as words and as the record of the control socket.
 
-What is None does not matter; what is given has to hold. Addresses are prefixes; the same value as JSON goes to the agent,
-which closes sessions on behalf of its callers. Pure.
+What is None does not matter; what is given has to hold. Addresses are prefixes; the same value as JSON goes
+to the agent, which closes sessions on behalf of its callers. Pure.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class BadFilter(IpshareError):
 
 @dataclass(frozen=True, slots=True)
 class SessionFilter:
-    """``src``: whose side opened it (of NAT: the inside); ``mapped``: the public address of NAT. ``realm``: the
-    number of a NAT. ``limit`` 0: all."""
+    """``src``: whose side opened it (of NAT: the inside); ``mapped``: the public address of NAT. ``realm``:
+    the number of a NAT. ``limit`` 0: all."""
 
     src: Prefix | None = None
     dst: Prefix | None = None

@@ -1,11 +1,13 @@
-"""The recipe of NAT: what comes from inside, by a device towards the inside, goes into the engine (S3.1, S3.5).
+"""The recipe of NAT: what comes from inside, by a device towards the inside, goes into the engine (S3.1,
+S3.5).
 
     p+3   from INSIDE iif DEVICE lookup nat_table
 
-In that table: what is for the inside itself, for a local network, or for no router at all (multicast, link-local) is
-thrown back to the rules that follow; the rest, pool addresses too (hairpinning), goes into the inner device. While
-the engine is away it goes nowhere: untranslated it must not leave. Pool addresses are routed into the outer device by
-the service table. The node's own packets, a pair's too, come in by no device and meet none of this. Pure.
+In that table: what is for the inside itself, for a local network, or for no router at all (multicast,
+link-local) is thrown back to the rules that follow; the rest, pool addresses too (hairpinning), goes into
+the inner device. While the engine is away it goes nowhere: untranslated it must not leave. Pool addresses
+are routed into the outer device by the service table. The node's own packets, a pair's too, come in by no
+device and meet none of this. Pure.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ class Inside:
 def nat_routes(
     table: int, insides: Iterable[Inside], local: Iterable[Prefix], device: str, metrics: tuple[int, int]
 ) -> Iterator[Action]:
-    """The routes of the NAT's table, into `device`. local: more destinations that stay as they are. metrics: of
-    routes into our devices, and of what answers while the engine is away."""
+    """The routes of the NAT's table, into `device`. local: more destinations that stay as they are. metrics:
+    of routes into our devices, and of what answers while the engine is away."""
     own = {inside.source for inside in insides}
     for family in sorted({prefix.version for prefix in own}):
         stays = [p for p in {*own, *local, *STAYS} if p.version == family]

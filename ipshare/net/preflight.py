@@ -109,7 +109,11 @@ def _reverse_path(spec: NodeNet, kernel: Kernel) -> Iterator[Problem]:
 
 def _occupied(spec: NodeNet, kernel: Kernel) -> Iterator[Problem]:
     for family in families(spec):
-        for table, word in ((spec.service_table, "service"), (spec.reply_table, "reply"), (spec.nat_table, "nat")):
+        for table, word in (
+            (spec.service_table, "service"),
+            (spec.reply_table, "reply"),
+            (spec.nat_table, "nat"),
+        ):
             foreign = [r["prefix"] for r in kernel.routes(family, table) if r["protocol"] != PROTOCOL]
             if foreign:
                 yield _problem(

@@ -1,4 +1,5 @@
-"""flows: what the embedded engine does of ``ipshare.engine.flows.Flowing``: operations of ips_control_flows.h.
+"""flows: what the embedded engine does of ``ipshare.engine.flows.Flowing``: operations of
+ips_control_flows.h.
 
 Bulk data comes as a sealed memfd, which is mapped: no session becomes a Python object, none is copied.
 """
@@ -64,7 +65,9 @@ class EmbeddedFlows:
             return self.control.call(op, payload)
         except ControlError as error:
             if error.status == lib.IPS_CTL_REFUSED:
-                raise Refused(error.message, hint="see [sessions] and [mirror] in the configuration") from error
+                raise Refused(
+                    error.message, hint="see [sessions] and [mirror] in the configuration"
+                ) from error
             raise
 
 
