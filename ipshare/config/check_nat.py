@@ -47,7 +47,8 @@ def insides(site: Site, nat: schema.Nat) -> Iterator[Finding]:
             else:
                 hint = "write the prefixes that are inside, and no more"
                 yield Finding(path, f"{prefix} makes everything inside", hint)
-        elif prefix in seen:
+            continue
+        if prefix in seen:
             message = f"{prefix} is inside of the NAT at {site.where(seen[prefix])} already"
             yield Finding(path, message, LEAVE_ONE)
         for network in readable(site.network, "prefix"):
@@ -103,7 +104,7 @@ def _claimed(site: Site, path: KeyPath, pool: AddressRange) -> Iterator[Finding]
 
 def _claims(site: Site) -> Iterator[tuple[Prefix, str, str]]:
     for nat in readable(site.nat, "inside"):
-        for prefix in nat.inside:
+        for prefix in (prefix for prefix in nat.inside if prefix.prefixlen):
             hint = "what is inside is translated, what is in a pool is what it becomes"
             yield prefix, f"inside {prefix} ({site.where(nat)})", hint
     for network in readable(site.network, "prefix"):

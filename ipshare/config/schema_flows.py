@@ -78,7 +78,9 @@ class Sessions(Table):
         "inside.",
     )
     timeouts: SessionTimeouts = Field(
-        default=SessionTimeouts(), description="When sessions end without a packet."
+        default=SessionTimeouts(),
+        json_schema_extra={"default": {}},
+        description="When sessions end without a packet.",
     )
 
 
