@@ -59,6 +59,7 @@ def _peer(peer: MirrorPeer, name: str, now_ns: int) -> dict[str, Any]:
         "lag_ms": peer.lag_ns / 1e6,
         "under_way": peer.under_way,
         "round_trip_ms": peer.round_trip_ns / 1e6,
+        "notes": list(peer.notes),
         "silent_s": max(0, now_ns - peer.heard_ns) / 1e9 if peer.heard_ns else None,
     }
 
@@ -68,21 +69,22 @@ def mirror_troubles(state: FlowsState, config: Config) -> list[str]:
     if config.mirror is None or config.pair is None or not state.has_mirror:
         return []
     peer, name = state.peers[0], config.pair.peer
-    if not state.is_active:
-        if peer.feeds_us and peer.is_complete:
-            return []
-        return [f"this node has not all sessions of {name}: a takeover now would break connections"]
-    if peer.is_ready:
+    if peer.is_ready if state.is_active else peer.feeds_us and peer.is_complete:
         return []
+    breaks = ": a takeover now would break connections"
+    if "wrong_key" in peer.notes:
+        return [f"what comes from {name} is sealed with another key{breaks}"]
+    if "mismatch" in peer.notes:
+        return [f"{name} has other [[nat]] tables and gets no sessions: apply the same file at both nodes"]
+    if "heard" not in peer.notes:
+        return [f"{name} is not heard on any path of the mirror{breaks}"]
+    if not state.is_active:
+        return [f"this node has not all sessions of {name}{breaks}"]
     if peer.phase == "waiting":
         return [f"{name} refused the mirror's stream ({peer.refusal}); it is tried again"]
     if peer.phase == "off":
-        differs = state.counters["CONFIG_DIFFERS"]
-        hint = (
-            f", and had other [[nat]] tables {differs} times: apply the same at both nodes" if differs else ""
-        )
-        return [f"{name} gets no sessions{hint}: a takeover now would break connections"]
-    return [f"{name} is being brought up to date: a takeover now would break connections"]
+        return [f"{name} gets no sessions{breaks}"]
+    return [f"{name} is being brought up to date{breaks}"]
 
 
 def mirror_lines(state: FlowsState, config: Config) -> list[str]:
