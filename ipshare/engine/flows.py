@@ -216,7 +216,7 @@ def _peer(peer: Any, notes: int) -> MirrorPeer:
     return MirrorPeer(
         phase=MIRROR_PHASES.get(phase, f"phase {phase}"),
         refusal=MIRROR_REFUSALS.get(refusal, f"refusal {refusal}"),
-        notes=tuple(name for bit, name in MIRROR_NOTES.items() if notes & bit),
+        notes=tuple(name for bit, name in sorted(MIRROR_NOTES.items()) if notes & bit),
         **values,
     )
 

@@ -23,14 +23,14 @@ SEVERAL = {
 
 
 def mirror_report(state: FlowsState, config: Config) -> dict[str, Any]:
-    """JSON values. ``config`` has a mirror and a pair. ``uncommitted``: first packets that did not wait to
+    """JSON values. ``ready``: the standby could take over. ``config`` has a mirror and a pair. ``uncommitted``: first packets that did not wait to
     the end; ``gaps``, ``resyncs``, ``conflicts``, ``digest_mismatches``: since the engine began."""
     assert config.mirror is not None and config.pair is not None, "a node that mirrors"
     counters, peer = state.counters, state.peers[0]
     return {
         "node": config.pair.node,
         "role": "active" if state.is_active else "standby",
-        "ready": state.is_ready,
+        "ready": is_safe(state),
         "epoch": state.epoch,
         "commit": config.mirror.commit.value,
         "sessions": state.sessions["sessions"],
@@ -45,6 +45,12 @@ def mirror_report(state: FlowsState, config: Config) -> dict[str, Any]:
         "counters": dict(counters),
         "troubles": mirror_troubles(state, config),
     }
+
+
+def is_safe(state: FlowsState) -> bool:
+    """Whether a takeover now would break no committed connection. Of the active node's own readiness an engine
+    says nothing but that it is active."""
+    return state.peers[0].is_ready if state.is_active else state.is_ready
 
 
 def _peer(peer: MirrorPeer, name: str, now_ns: int) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def mirror_troubles(state: FlowsState, config: Config) -> list[str]:
     if config.mirror is None or config.pair is None or not state.has_mirror:
         return []
     peer, name = state.peers[0], config.pair.peer
-    if peer.is_ready if state.is_active else peer.feeds_us and peer.is_complete:
+    if is_safe(state):
         return []
     breaks = ": a takeover now would break connections"
     if "wrong_key" in peer.notes:
@@ -114,7 +120,7 @@ def mirror_line(state: FlowsState, config: Config) -> str:
     """One moment, for ``mirror status --watch``."""
     peer = state.peers[0]
     role = "active" if state.is_active else "standby"
-    ready = "ready" if (peer.is_ready if state.is_active else peer.is_complete) else "not ready"
+    ready = "ready" if is_safe(state) else "not ready"
     return (
         f"{role}, {peer.phase if state.is_active else 'fed' if peer.feeds_us else 'not fed'}, {ready}, "
         f"lag {peer.lag_events} changes {peer.lag_ns / 1e6:.1f} ms, "

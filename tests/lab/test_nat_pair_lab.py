@@ -33,9 +33,20 @@ SITE = """
 [node]
 name = "{node}"
 icmp_source = ["192.0.2.{host}", "2001:db8:ff::{host}"]
+endpoint = "A"
 outside = ["wan0"]
 runtime_dir = "{dir}/run"
 state_dir = "{dir}/state"
+[[network]]
+name = "g"
+prefix = "203.0.113.0/24"
+[[endpoint]]
+name = "A"
+local = ["198.18.1.0/24"]
+[[binding]]
+global = "203.0.113.0/24"
+to = "A"
+track = "always"
 [pair]
 key_file = "pair.key"
 [[pair.node]]
@@ -95,6 +106,7 @@ class NatLab(PairLab):
         ):
             for family, vip, prefix in zip((4, 6), vips, to, strict=True):
                 run(self.names[node], f"ip -{family} route add {prefix} via {vip}")
+        run(self.names["server"], "ip route add 198.18.1.0/24 via 192.0.2.100")
 
 
 class Gateway:
@@ -266,6 +278,24 @@ def test_what_the_operator_sees_and_does(net: Net, tmp_path: Path) -> None:
     until(lambda: active.asked("sessions", "--src", "fd00::/64")["matched"] == 0)
     until(lambda: standby.asked("sessions", "--src", "fd00::/64")["matched"] == 0)
     talk(connections[:1], b"the other one goes on")
+
+
+def test_what_is_only_followed_is_counted_honestly_and_mirrored_too(net: Net) -> None:
+    active, standby = net.both()
+    sender = net._socket("server", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sender.bind(("192.0.2.9", 5555))
+
+    def followed() -> dict[str, Any] | None:
+        sender.sendto(b"to a device", ("198.18.1.7", 9000))  # the second one makes it a session
+        found: dict[str, Any] = active.asked("sessions", "--kind", "track")
+        return found if found["matched"] else None
+
+    found = until(followed)
+    [row] = found["sessions"]
+    assert (row["src"], row["src_port"], row["dst_port"], row["one_sided"]) == ("192.0.2.9", 5555, 9000, True)
+    assert (found["exact"], found["one_sided"]) == (False, 1)
+    assert "at most 1 session (1 active in 60 s)" in active.cli("sessions").stdout
+    until(lambda: standby.asked("sessions", "--kind", "track")["matched"] == 1)
 
 
 def test_what_is_inside_stays_inside_and_everything_is_undone(net: Net) -> None:
