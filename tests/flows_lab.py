@@ -91,16 +91,17 @@ class NatNode:
         p = pair[0]
         p["key"] = np.frombuffer(key, np.uint8)
         p["interval_ns"], p["misses"], p["config_digest"] = 50_000_000, 4, 1
-        p["node_id"], p["peer_id"], p["n_paths"] = self.number, peer, 1
+        p["node_id"], p["peer_id"], p["n_paths"] = self.number, peer, 2
         p["flags"] = lib.IPS_CTL_PAIR_PREFERRED if self.number == 1 else 0
         for name, text in (("node", f"n{self.number}"), ("peer", f"n{peer}"),
                            ("epoch_file", str(self.lab.directory / f"{self.number}.epoch"))):  # fmt: skip
             p[name] = np.frombuffer(text.encode().ljust(len(p[name]), b"\0"), p[name].dtype)
         self._path(p["paths"][0], peer, 6081)
+        self._path(p["paths"][1], peer, 6081, "10.0.1")
         self.set(lib.IPS_CTL_PAIR_SET, pair)
 
-    def _path(self, path: Any, peer: int, port: int) -> None:
-        path["local"], path["remote"] = _packed(f"10.9.0.{self.number}"), _packed(f"10.9.0.{peer}")
+    def _path(self, path: Any, peer: int, port: int, net: str = "10.9.0") -> None:
+        path["local"], path["remote"] = _packed(f"{net}.{self.number}"), _packed(f"{net}.{peer}")
         path["local_port"] = path["remote_port"] = port
         path["family"] = 4
 
