@@ -25,8 +25,9 @@ SEVERAL = {
 def mirror_report(state: FlowsState, config: Config) -> dict[str, Any]:
     """JSON values. ``ready``: the standby could take over. ``config`` has a mirror and a pair.
     ``uncommitted``: first packets that did not wait to the end; ``gaps``, ``resyncs``, ``conflicts``,
-    ``digest_mismatches``: since the engine began.""" assert config.mirror is not None and config.pair is not
-    None, "a node that mirrors" counters, peer = state.counters, state.peers[0]
+    ``digest_mismatches``: since the engine began."""
+    assert config.mirror is not None and config.pair is not None, "a node that mirrors"
+    counters, peer = state.counters, state.peers[0]
     return {
         "node": config.pair.node,
         "role": "active" if state.is_active else "standby",
