@@ -334,9 +334,15 @@ def test_public_addresses_on_the_uplinks_own_link_are_vips(tmp_path: Path) -> No
         talk(connections, b"hello")
         assert until(lambda: ordered(active))["state"] == "standby"
         talk(connections, b"after the switchover")
-        mac = run(net.lab.names[standby.name], "cat /sys/class/net/wan0/address").strip()
-        known = [line for line in run(server, "ip neigh show dev wan0").splitlines() if "198.51.100." in line]
-        assert known and all(mac in line for line in known)
+        words = run(net.lab.names[standby.name], "ip -o link show wan0").split()
+        mac = words[words.index("link/ether") + 1]
+
+        def told() -> bool:
+            found = run(server, "ip neigh show dev wan0").splitlines()
+            known = [line for line in found if "198.51.100." in line]
+            return bool(known) and all(mac in line for line in known)
+
+        until(told)  # whoever answered for them before
 
 
 def test_a_pool_address_on_an_interface_is_refused_before_anything_is_changed(net: Net) -> None:
