@@ -26,9 +26,7 @@ from ipshare.lab import netns
 from ipshare.lab.netns import inside
 from tests.engine_lab import SYSCTLS, _packed, load, run
 
-FLOWS, FLOWS_STATE, MIRROR = (
-    dtype(f"struct ips_ctl_{name}") for name in ("flows", "flows_state", "mirror")
-)
+FLOWS, FLOWS_STATE, MIRROR = (dtype(f"struct ips_ctl_{name}") for name in ("flows", "flows_state", "mirror"))
 PAIR, PAIR_STATE = dtype("struct ips_ctl_pair"), dtype("struct ips_ctl_pair_state")
 FILTER, SESSION, FOUND, CLOSED = (
     dtype(f"struct {name}")
