@@ -1,4 +1,4 @@
-"""Bindings whose flows are followed: what is seen of them, and that nothing they do to the table stops a packet."""
+"""Bindings whose flows are followed: what is seen of them; nothing that the table says stops a packet."""
 
 from __future__ import annotations
 
