@@ -1,4 +1,4 @@
-"""Two engines as a pair with a mirror: what the standby knows, and what becomes of connections when it takes over."""
+"""Two engines as a pair with a mirror: what the standby knows, what becomes of connections when it takes over."""
 
 from __future__ import annotations
 
@@ -91,10 +91,11 @@ def speak(ends: Ends) -> None:
 
 def table(node: NatNode) -> dict[bytes, tuple[Any, ...]]:
     """All that has to be equal at both nodes."""
+    names = ("mapped_port", "kind", "state", "flags", "version")
     return {
-        r["flow"].tobytes(): (r["mapped"].tobytes(), *(int(r[k]) for k in ("mapped_port", "kind", "state", "flags", "version")))
+        r["flow"].tobytes(): (r["mapped"].tobytes(), *(int(r[name]) for name in names))
         for r in node.sessions()
-    }  # fmt: skip
+    }
 
 
 def notes(node: NatNode, wanted: int) -> int:
@@ -108,7 +109,7 @@ def closed(ends: Ends) -> None:
 
 
 def test_connections_outlive_the_node_that_was_killed(lab: Nat) -> None:
-    """Each first packet waited for the standby; the one that was killed comes back as a standby, under load."""
+    """Each first packet waited for the standby; who was killed comes back as a standby, under load."""
     active, standby = start(lab, commit_acked=1, commit_us=2_000_000)
     ends = connections(lab, 20)
     speak(ends)

@@ -1,4 +1,4 @@
-"""The engine under sanitizers passes the tests of real traffic, of the packet cases and of NAT and mirror, without a finding."""
+"""The engine under sanitizers passes the tests of traffic, packet cases, NAT and mirror, without a finding."""
 
 from __future__ import annotations
 
