@@ -119,8 +119,8 @@ class AsyncControl:
     async def pair_command(self, order: Order) -> None:
         await _run(self.sync.pair_command, order)
 
-    async def call(self, op: int, payload: bytes = b"") -> Reply:
-        return await _run(self.sync.call, op, payload)
+    async def call(self, op: int, payload: bytes = b"", *, timeout_s: float | None = None) -> Reply:
+        return await _run(self.sync.call, op, payload, timeout_s=timeout_s)
 
     async def shutdown(self) -> None:
         await _run(self.sync.shutdown)

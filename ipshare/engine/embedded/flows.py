@@ -20,6 +20,8 @@ from ipshare.errors import Refused
 
 FOUND = dtype("struct ips_ctl_sessions")
 CLOSED = dtype("struct ips_ctl_closed")
+LONG_S = 120.0
+"""Memory for ten million sessions, or all of them: seconds."""
 LATER = "ipshare down, then start the agent again"
 
 
@@ -30,7 +32,7 @@ class EmbeddedFlows:
 
     def set_flows(self, settings: flows.FlowsSettings) -> None:
         try:
-            self.control.call(lib.IPS_CTL_FLOWS_SET, flows.encode_flows(settings))
+            self.control.call(lib.IPS_CTL_FLOWS_SET, flows.encode_flows(settings), timeout_s=LONG_S)
         except ControlError as error:
             raise _refused(error) from error
 
@@ -43,13 +45,13 @@ class EmbeddedFlows:
             raise
 
     def sessions(self, wanted: SessionFilter) -> flows.SessionDump:
-        reply = self._ask(lib.IPS_CTL_SESSIONS_DUMP, wanted.encode())
+        reply = self._ask(lib.IPS_CTL_SESSIONS_DUMP, wanted.encode(), LONG_S)
         found = reply.one(FOUND)
         numbers = {name: int(found[name]) for name in ("now_ns", "matched", "scanned")}
         return flows.SessionDump(_records(reply, flows.SESSION), **numbers)
 
     def close_sessions(self, wanted: SessionFilter) -> int:
-        return int(self._ask(lib.IPS_CTL_SESSIONS_CLOSE, wanted.encode()).one(CLOSED)["closed"])
+        return int(self._ask(lib.IPS_CTL_SESSIONS_CLOSE, wanted.encode(), LONG_S).one(CLOSED)["closed"])
 
     def nat_addresses(self) -> Records:
         return _records(self._ask(lib.IPS_CTL_NAT_ADDRESSES), flows.NAT_ADDRESS)
@@ -60,9 +62,9 @@ class EmbeddedFlows:
     def clear_mirror(self) -> None:
         self._ask(lib.IPS_CTL_MIRROR_CLEAR)
 
-    def _ask(self, op: int, payload: bytes = b"") -> Reply:
+    def _ask(self, op: int, payload: bytes = b"", timeout_s: float | None = None) -> Reply:
         try:
-            return self.control.call(op, payload)
+            return self.control.call(op, payload, timeout_s=timeout_s)
         except ControlError as error:
             if error.status == lib.IPS_CTL_REFUSED:
                 raise Refused(
