@@ -288,6 +288,31 @@ def test_what_the_operator_sees_and_does(net: Net, tmp_path: Path) -> None:
     talk(connections[:1], b"the other one goes on")
 
 
+def test_pools_change_under_traffic_sizes_do_not_and_a_difference_is_named(net: Net) -> None:
+    active, standby = net.both()
+    connections = net.connect()
+    talk(connections, b"hello")
+    text = active.file.read_text()
+
+    def applied(node: Gateway, text: str) -> subprocess.CompletedProcess[str]:
+        node.file.write_text(text)
+        command = [*node.prefix, *IPSHARE, "apply", str(node.file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    refused = applied(active, text.replace("capacity = 4096", "capacity = 8192"))
+    assert refused.returncode == 3 and "restart the engine to change them" in refused.stderr
+    talk(connections, b"nothing happened")
+    wider = ("198.51.100.8/30", "198.51.100.8/29")
+    done = applied(active, text.replace(*wider))
+    assert done.returncode == 0 and "~ nat office: pools 198.51.100.8-198.51.100.11" in done.stdout
+    talk(connections, b"more addresses")
+    assert active.asked("nat")["nats"][0]["count"] == 12
+    until(lambda: "other [[nat]] tables" in active.cli("mirror", "status").stdout)
+    assert applied(standby, standby.file.read_text().replace(*wider)).returncode == 0
+    assert net.both() == (active, standby)
+    talk(connections, b"still there")
+
+
 def test_what_is_only_followed_is_counted_honestly_and_mirrored_too(net: Net) -> None:
     active, standby = net.both()
     sender = net._socket("server", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
