@@ -1,4 +1,4 @@
-"""Two engines as a pair with a mirror: what the standby knows, what becomes of connections when it takes over."""
+"""A pair of engines with a mirror: what the standby knows, and what outlives the active node."""
 
 from __future__ import annotations
 

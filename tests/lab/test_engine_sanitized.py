@@ -1,4 +1,4 @@
-"""The engine under sanitizers passes the tests of traffic, packet cases, NAT and mirror, without a finding."""
+"""The engine under sanitizers passes tests of traffic, cases, NAT and mirror without a finding."""
 
 from __future__ import annotations
 
