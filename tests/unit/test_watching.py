@@ -29,7 +29,7 @@ def world(tmp_path) -> World:
 @pytest.fixture
 def kept(world: World) -> Iterator[None]:
     """An agent is there: who asks at its socket is let in."""
-    (world.directory / "run").mkdir()
+    (world.directory / "run").mkdir(exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
         agent.bind(str(world.directory / "run" / "agent.sock"))
         agent.listen()
