@@ -182,10 +182,10 @@ struct ips_ctl_pair_path {
   uint16_t local_port, remote_port;
   uint8_t family, reserved[3];
 };
-/* An address that the active node answers for on a Linux interface; it is configured nowhere. */
+/* An address that the active node answers for on an interface, of Linux or of VPP; it is configured nowhere. */
 struct ips_ctl_pair_vip {
   uint8_t address[16];
-  char interface[16];
+  char interface[64];
   uint8_t family, reserved[7];
 };
 struct ips_ctl_pair {

@@ -18,6 +18,7 @@ struct rt *rt_create(const struct rt_host *host) {
   struct rt *rt = calloc(1, sizeof *rt);
   if (!rt) return NULL;
   rt->host = *host;
+  if (!rt->host.links) rt->host.links = &rt_links_of_linux;
   rt->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   rt->answered = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   pthread_mutex_init(&rt->published_lock, NULL);
@@ -71,7 +72,7 @@ static void place_vips(struct rt *rt) {
     if (link == rt->n_links) {
       struct rt_link *l = &rt->links[rt->n_links++];
       *l = (struct rt_link){.fd = -1};
-      memcpy(l->name, v->interface, sizeof l->name);
+      snprintf(l->name, sizeof l->name, "%s", v->interface);
     }
     rt->vips[i] = (struct rt_vip){link, *v};
   }
@@ -104,7 +105,7 @@ static int begin(struct rt *rt, const char **sentence) {
                                                              : "the epoch file cannot be read");
   while (!boot) random_octets(NULL, (uint8_t *)&boot, sizeof boot);
   rt->seal = open_channel(rt, boot);
-  rt->link_events = rt_link_events();
+  rt->link_events = rt->host.links->events(rt->host.links_arg);
   if (!rt->seal || rt->link_events < 0 || rt_epoch_start(&rt->epoch, rt->set.epoch_file))
     return refuse(sentence, IPS_CTL_SYSTEM, "out of memory or descriptors");
   atomic_store(&rt->epoch.on_disk, counter);
@@ -137,7 +138,7 @@ static void end(struct rt *rt) {
   rt_epoch_stop(&rt->epoch);
   for (uint32_t i = 0; i < IPS_CTL_PAIR_PATHS; i++)
     if (rt->path[i] >= 0) close(rt->path[i]);
-  for (uint32_t i = 0; i < rt->n_links; i++) rt_link_close(&rt->links[i]);
+  for (uint32_t i = 0; i < rt->n_links; i++) rt->host.links->close(&rt->links[i]);
   if (rt->link_events >= 0) close(rt->link_events);
   ips_seal_free(rt->seal);
   rt->seal = NULL;

@@ -29,6 +29,8 @@ struct rt_host {
   void *arg;
   uint32_t n_workers;
   int wake_event;             /* eventfd to the control side: the state changed */
+  const struct rt_links *links; /* who has the interfaces of VIPs; NULL: Linux */
+  void *links_arg;
 };
 
 enum { RT_LINKS = IPS_CTL_PAIR_VIPS, RT_SEAL_ITEM = 0 };

@@ -50,11 +50,15 @@ static void open_paths(struct rt *rt, uint64_t now) {
   }
 }
 
+static ssize_t receive(struct rt *rt, uint32_t link, uint8_t frame[RT_FRAME]) {
+  return rt->host.links->receive(rt->host.links_arg, &rt->links[link], frame, RT_FRAME);
+}
+
 static void read_links(struct rt *rt) {
   uint8_t frame[RT_FRAME];
   for (uint32_t i = 0; i < rt->n_links; i++) {
     ssize_t n;
-    for (int k = 0; rt->links[i].fd >= 0 && k < FRAMES && (n = rt_link_receive(&rt->links[i], frame, sizeof frame)) >= 0; k++)
+    for (int k = 0; rt->links[i].fd >= 0 && k < FRAMES && (n = receive(rt, i, frame)) >= 0; k++)
       rt_vip_answer(rt, i, frame, (size_t)n);
   }
 }
@@ -65,7 +69,7 @@ static void refresh_links(struct rt *rt) {
     unsigned n = 0;
     for (uint32_t v = 0; v < rt->set.n_vips; v++)
       if (rt->vips[v].link == i && rt->vips[v].rec.family == 6) memcpy(solicited[n++], rt->vips[v].rec.address + 13, 3);
-    rt_link_refresh(&rt->links[i], (const uint8_t (*)[3])solicited, n);
+    rt->host.links->refresh(rt->host.links_arg, &rt->links[i], (const uint8_t (*)[3])solicited, n);
   }
 }
 
@@ -181,7 +185,7 @@ void *rt_thread(void *arg) {
     for (uint32_t i = 0; i < 2; i++)
       if (fds[i].revents && read(fds[i].fd, &events, sizeof events) < 0) continue;
     if (fds[2].revents) {
-      rt_link_drain_events(rt->link_events);
+      rt->host.links->drain_events(rt->link_events);
       refresh_links(rt);
     }
   }

@@ -20,10 +20,14 @@ static struct ips_vip vip_of(const struct rt *rt, uint32_t i) {
   return out;
 }
 
+static void send_on(struct rt *rt, uint32_t link, const uint8_t *frame, size_t n) {
+  rt->host.links->send(rt->host.links_arg, &rt->links[link], frame, n);
+}
+
 static void announce(struct rt *rt, uint32_t i) {
   uint8_t frame[IPS_VIP_ROOM];
   struct ips_vip v = vip_of(rt, i);
-  rt_link_send(&rt->links[rt->vips[i].link], frame, ips_vip_announce(&v, frame));
+  send_on(rt, rt->vips[i].link, frame, ips_vip_announce(&v, frame));
   rt->state.announcements++;
 }
 
@@ -41,7 +45,7 @@ void rt_vip_answer(struct rt *rt, uint32_t link, const uint8_t *frame, size_t n)
   int result = ips_vip_answer(here, n_here, frame, n, out, &size, &which);
   if (result == IPS_VIP_NOT_OURS || !has_lease(rt)) return;
   if (result == IPS_VIP_ANSWERED) {
-    rt_link_send(&rt->links[link], out, size);
+    send_on(rt, link, out, size);
     rt->state.vip_answers++;
     return;
   }
