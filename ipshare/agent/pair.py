@@ -51,8 +51,9 @@ def align(engine: Engine, config: Config, told: Told | None) -> tuple[Told | Non
     return now, not had or told not in (None, now)
 
 
-def preflight(pair: Pair) -> list[Problem]:
-    """What keeps this node from being its half: key file, hook, addresses."""
+def preflight(pair: Pair, *, has_ports: bool = True, has_paths: bool = True) -> list[Problem]:
+    """What keeps this node from being its half: key file, hook, addresses. ``has_ports`` False: the interfaces
+    of VIPs are VPP's; ``has_paths`` False: so are the ends of paths, in a network namespace that is not ours."""
     from ipshare.net.pair import pair_problems
 
     found = []
@@ -63,7 +64,7 @@ def preflight(pair: Pair) -> list[Problem]:
     if pair.hook is not None and not (pair.hook.is_file() and os.access(pair.hook, os.X_OK)):
         text = f"the pair's hook {pair.hook} is no program that can be run"
         found.append(Problem("this machine", 0, 0, "", text, "put it there, and chmod 0755 it"))
-    return found + pair_problems(pair)
+    return found + (pair_problems(pair, has_ports=has_ports) if has_paths else [])
 
 
 def read_key(path: Path) -> bytes:

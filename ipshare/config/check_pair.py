@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ipshare.config import schema
+from ipshare.config.check_vpp import known_port
 from ipshare.config.checks import Check, Finding, is_vpp
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import readable
 from ipshare.config.site import Site
-from ipshare.config.units import bad_scope
+from ipshare.config.units import Invalid, bad_scope, device
 from ipshare.model import Address, contains, host_prefix
 from ipshare.model_pair import FLOOR_S, JITTER_S, lease_of
 
@@ -23,22 +24,6 @@ ONE_PATH = (
     "one path between the nodes: when it fails, each takes the other for dead, and both are active as long "
     "as it is cut"
 )
-
-
-def engine(site: Site, pair: schema.Pair) -> Iterator[Finding]:
-    if is_vpp(site):
-        message = "a pair runs on the embedded engine only: the VPP plugin has no part in it yet"
-        yield Finding(pair._path, message, 'write kind = "embedded" in [engine], or leave [pair] out')
-
-
-def _embedded(check: Check) -> Check:
-    """Nothing more is said of a pair that the engine cannot have."""
-
-    def checked(site: Site, pair: schema.Pair) -> Iterator[Finding]:
-        if not is_vpp(site):
-            yield from check(site, pair)
-
-    return checked
 
 
 def times(site: Site, pair: schema.Pair) -> Iterator[Finding]:
@@ -173,13 +158,36 @@ def vip_no_source(site: Site, pair: schema.Pair) -> Iterator[Finding]:
             yield Finding(path, message, "use an address of this node's own as icmp_source")
 
 
+def vip_ports(site: Site, pair: schema.Pair) -> Iterator[Finding]:
+    """On VPP: an interface that the file names, on which VPP itself has not that address."""
+    if not is_vpp(site):
+        return
+    have = {
+        address.ip: port for port in readable(site.interface, "addresses") for address in port.addresses
+    }
+    for index, vip in enumerate(pair.vip):
+        path = (*pair._path, "vip", index)
+        yield from known_port(site, (*path, "interface"), vip.interface)
+        if vip.address in have:
+            message = f"VIP {vip.address} is an address of VPP's interface ({site.where(have[vip.address])})"
+            hint = "VPP would answer for it, active or not: give the interface an address of its own"
+            yield Finding((*path, "address"), message, hint)
+
+
 def vip_devices(site: Site, pair: schema.Pair) -> Iterator[Finding]:
+    """On the embedded engine: a device of Linux, and none of the engine's own."""
+    if is_vpp(site):
+        return
     ours = {
         getattr(site.engine, key): key
         for key in ("outer_device", "inner_device")
         if key not in site.engine._broken
     }
     for index, vip in enumerate(pair.vip):
+        try:
+            device(vip.interface)
+        except Invalid as error:
+            yield Finding((*pair._path, "vip", index, "interface"), error.message, error.hint)
         if vip.interface in ours:
             message = f"{vip.interface!r} is the engine's own {ours[vip.interface]}: nobody asks there"
             path = (*pair._path, "vip", index, "interface")
@@ -187,8 +195,5 @@ def vip_devices(site: Site, pair: schema.Pair) -> Iterator[Finding]:
 
 
 CHECKS: dict[str, list[Check]] = {
-    "pair": [
-        engine,
-        *map(_embedded, (times, hook, two_nodes, paths, vips, vip_no_end, vip_no_source, vip_devices)),
-    ],
+    "pair": [times, hook, two_nodes, paths, vips, vip_no_end, vip_no_source, vip_ports, vip_devices],
 }

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ipshare.config.values import Address, Device, Duration, Name, PathEnd, Table
+from ipshare.config.values import Address, Duration, Name, PathEnd, PortName, Table
 
 
 class PairNode(Table):
@@ -26,7 +26,9 @@ class Vip(Table):
     """A private VIP: an address on the access subnet that the active node answers for."""
 
     address: Address = Field(description="The address. It is configured on no interface of either node.")
-    interface: Device = Field(description="Linux interface on the access subnet, named alike at both nodes.")
+    interface: PortName = Field(
+        description="Interface on the access subnet: of Linux, or the name of an `[[interface]]` of VPP."
+    )
 
 
 class Pair(Table):
