@@ -1,7 +1,7 @@
 """A redundant pair as its operator has it: two agents from one site file, a client, a VIP (S2.2, S2.3, S2.6).
 
 What the engines do in every case is in test_engine_pair.py; here: file -> agent -> engine -> client and hook.
-Every wait is for an event, bounded by the lab's patience.
+Every wait is for an event, bounded by the lab's patience. All of it runs on VPP as well: tests/vpp/test_pair_lab_vpp.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ipshare.agent.pair import make_key
 from ipshare.agent.spawn import spawn
 from ipshare.lab.netns import NETNS_DIR, inside
 from tests.engine_lab import run
-from tests.pair_lab import VIPS, PairLab, pair_lab, until
+from tests.pair_lab import VIPS, Half, PairLab, pair_lab, until
 
 SITE = """
 [node]
@@ -43,18 +43,36 @@ to = "A"
 [pair]
 key_file = "pair.key"
 hook = "{dir}/hook"
+{times}
 [[pair.node]]
 name = "a"
-paths = ["10.9.0.1:6081", "10.0.0.1:6081"]
+paths = ["10.9.0.1:6081", "{second}.1:6081"]
 [[pair.node]]
 name = "b"
-paths = ["10.9.0.2:6081", "10.0.0.2:6081"]
+paths = ["10.9.0.2:6081", "{second}.2:6081"]
 [[pair.vip]]
 address = "10.0.0.100"
-interface = "lan0"
+interface = "{port}"
 [[pair.vip]]
 address = "fd00::100"
-interface = "lan0"
+interface = "{port}"
+"""
+ON_VPP = """
+[engine]
+kind = "vpp"
+counter_cells = 4096
+[vpp]
+managed = true
+heap_size = "256MiB"
+buffers = 8192
+poll_sleep = "100us"
+[[interface]]
+name = "host-lan0"
+host = "lan0"
+mac = "{mac}"
+addresses = ["10.0.0.{host}/24", "fd00::{host}/64"]
+[probe]
+mtu = false
 """
 HOOK = '#!/bin/sh\necho "$IPSHARE_OLD_STATE $IPSHARE_NEW_STATE $IPSHARE_REASON" >>{dir}/hook.log\n'
 IPSHARE = [sys.executable, "-m", "ipshare"]
@@ -67,11 +85,22 @@ class Node:
         self.lab, self.name, self.dir = lab, name, lab.directory / name
         self.dir.mkdir()
         self.file, hook = self.dir / "site.toml", self.dir / "hook"
-        self.file.write_text(SITE.format(node=name, host=host, dir=self.dir))
+        self.file.write_text(self.site(host))
         hook.write_text(HOOK.format(dir=self.dir))
         hook.chmod(0o755)
         self.prefix = ["nsenter", f"--net={NETNS_DIR / lab.names[name]}"]
         self.agent: subprocess.Popen[bytes] | None = None
+
+    def site(self, host: int) -> str:
+        """The pair is the last part of it."""
+        kind = self.lab.kind
+        second, times = ("10.8.0", 'interval = "50ms"\nmisses = 4') if kind.owns_lan else ("10.0.0", "")
+        text = SITE.format(
+            node=self.name, host=host, dir=self.dir, second=second, times=times, port=kind.interface
+        )
+        if not kind.owns_lan:
+            return text
+        return text.replace("[pair]", ON_VPP.format(mac=self.lab.mac(self.name), host=host) + "[pair]", 1)
 
     def start(self) -> None:
         self.agent = spawn(self.file, prefix=self.prefix, log=self.dir / "agent.log")
@@ -140,8 +169,13 @@ class Nodes:
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    with pair_lab(tmp_path) as lab:
+def kind() -> type[Half]:
+    return Half
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, kind: type[Half]) -> Iterator[Nodes]:
+    with pair_lab(tmp_path, kind) as lab:
         made = Nodes(lab)
         try:
             yield made

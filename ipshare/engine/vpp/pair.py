@@ -17,7 +17,7 @@ from ipshare.engine import pairing
 from ipshare.engine.failures import EngineGone, EngineSilent
 from ipshare.engine.vpp.client import ApiRefused, Client
 from ipshare.engine.vpp.retval import Retval
-from ipshare.errors import EngineError, Refused
+from ipshare.errors import EngineError, IpshareError, Refused
 
 FOR_EVER_S = 10 * 365 * 86400.0
 BUSY_S = 0.005
@@ -123,7 +123,7 @@ class PairWait:
         self._client.close()
 
 
-def refused(error: PairRefused) -> EngineError:
+def refused(error: PairRefused) -> IpshareError:
     """What an operator's order meets is no fault of the engine's."""
     if error.status in (lib.IPS_CTL_NO_PAIR, lib.IPS_CTL_REFUSED):
         return Refused(error.message, hint="see `ipshare pair status`")
