@@ -52,8 +52,8 @@ def align(engine: Engine, config: Config, told: Told | None) -> tuple[Told | Non
 
 
 def preflight(pair: Pair, *, has_ports: bool = True, has_paths: bool = True) -> list[Problem]:
-    """What keeps this node from being its half: key file, hook, addresses. ``has_ports`` False: the interfaces
-    of VIPs are VPP's; ``has_paths`` False: so are the ends of paths, in a network namespace that is not ours."""
+    """What keeps this node from being its half: key file, hook, addresses. ``has_ports`` False: VPP has the
+    interfaces of VIPs; ``has_paths`` False: the ends of paths are in a network namespace that is not ours."""
     from ipshare.net.pair import pair_problems
 
     found = []

@@ -1,7 +1,8 @@
 """A redundant pair as its operator has it: two agents from one site file, a client, a VIP (S2.2, S2.3, S2.6).
 
 What the engines do in every case is in test_engine_pair.py; here: file -> agent -> engine -> client and hook.
-Every wait is for an event, bounded by the lab's patience. All of it runs on VPP as well: tests/vpp/test_pair_lab_vpp.py.
+Every wait is for an event, bounded by the lab's patience. tests/vpp/test_pair_lab_vpp.py runs all of it on
+VPP as well.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A half of a pair that is a VPP with our plugin: the device on the LAN is VPP's, with the MAC address that it had.
+"""A half of a pair that is a VPP with our plugin: VPP has the device on the LAN, with its MAC address.
 
-VPP is 10.0.0.1 or .2 and fd00::1 or ::2 there. The ends of the pair's paths are addresses of the kernel in VPP's
-network namespace, on links of their own.
+VPP is 10.0.0.1 or .2 and fd00::1 or ::2 there. The ends of the pair's paths are addresses of the kernel in
+VPP's network namespace, on links of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A redundant pair of two VPPs as its operator has it: the tests of tests/lab/test_pair_lab.py as they are."""
+"""A redundant pair of two VPPs as its operator has it: tests/lab/test_pair_lab.py as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is VPP's alone about a redundant pair: its workers, its interfaces, its own answers to neighbours, its API."""
+"""What is VPP's alone about a redundant pair: workers, interfaces, its own answers to neighbours, its API."""
 
 from __future__ import annotations
 
@@ -87,8 +87,7 @@ def test_a_hung_thread_of_the_pair_ends_the_reign(lab: PairLab) -> None:
 
 
 def test_a_stopped_vpp_forwards_nothing_of_what_waited(lab: PairLab) -> None:
-    """Packets that came while it was stopped for several dead times are dropped by name when it goes on: counted
-    at the receiver."""
+    """What came while it was stopped for several dead times is dropped by name: counted at the receiver."""
     client = lab.names["client"]
     active, standby = lab.start()
     run(client, "ip address add 203.0.113.9/32 dev lo")
@@ -97,7 +96,7 @@ def test_a_stopped_vpp_forwards_nothing_of_what_waited(lab: PairLab) -> None:
     for half in (active, standby):
         assert isinstance(half, VppHalf)
         half.vppd.client.cli("ip route add 203.0.113.0/24 via 10.0.0.9 host-lan0")
-        run(client, f"ip neigh add 10.0.0.{half.number} lladdr {lab.mac(half.node)} dev lan0 nud permanent")
+        run(client, f"ip neigh replace 10.0.0.{half.number} lladdr {lab.mac(half.node)} dev lan0 nud permanent")
     with _receiver(client) as receive:
         _route_by(client, active.number)
         until(lambda: _sent(client, 1) and receive())

@@ -26,6 +26,8 @@ from ipshare.engine.vpp.retval import Retval, text
 from ipshare.errors import EngineError
 
 DEFAULT_TIMEOUT_S = 10.0
+FOR_EVER_S = 2e6
+"""23 days: poll(2) counts milliseconds in 31 bits, and vpp-papi waits by it."""
 NAME = "ipshare"
 SHOWN = 3
 

@@ -15,11 +15,10 @@ import numpy as np
 from ipshare.core import lib
 from ipshare.engine import pairing
 from ipshare.engine.failures import EngineGone, EngineSilent
-from ipshare.engine.vpp.client import ApiRefused, Client
+from ipshare.engine.vpp.client import FOR_EVER_S, ApiRefused, Client
 from ipshare.engine.vpp.retval import Retval
 from ipshare.errors import EngineError, IpshareError, Refused
 
-FOR_EVER_S = 10 * 365 * 86400.0
 BUSY_S = 0.005
 NO_PAIR = "this node is no half of a pair"
 
