@@ -1,8 +1,8 @@
 """Two halves of a redundant pair for tests of the engine: a, b and a client on one LAN; links from a to b.
 
 The LAN is a bridge in a namespace of its own, 10.0.0.0/24 and fd00::/64: client .9, a .1, b .2; the VIPs are
-.100 and ::100. Path 0 of the pair is the direct link; path 1 the LAN or, where an engine takes the LAN from the
-kernel (tests/vpp/pair_vpp.py), a second direct link. Every wait is for an event, bounded by PATIENCE_S.
+.100 and ::100. Path 0 of the pair is the direct link; path 1 the LAN or, where an engine takes the LAN from
+the kernel (tests/vpp/pair_vpp.py), a second direct link. Every wait is for an event, bounded by PATIENCE_S.
 """
 
 from __future__ import annotations

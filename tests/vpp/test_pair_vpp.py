@@ -21,7 +21,7 @@ from ipshare.engine.vpp.retval import Retval
 from ipshare.lab import userns
 from ipshare.lab.netns import inside
 from tests.engine_lab import run
-from tests.lab.test_engine_pair import ACTIVE, INOP, STANDBY, neighbour, ordered, verdict
+from tests.lab.test_engine_pair import ACTIVE, INOP, STANDBY, ask_for, neighbour, ordered, verdict
 from tests.pair_lab import PATIENCE_S, VIPS, PairLab, pair_lab, until
 from tests.vpp.pair_vpp import VppHalf
 
@@ -96,7 +96,10 @@ def test_a_stopped_vpp_forwards_nothing_of_what_waited(lab: PairLab) -> None:
     for half in (active, standby):
         assert isinstance(half, VppHalf)
         half.vppd.client.cli("ip route add 203.0.113.0/24 via 10.0.0.9 host-lan0")
-        run(client, f"ip neigh replace 10.0.0.{half.number} lladdr {lab.mac(half.node)} dev lan0 nud permanent")
+        run(
+            client,
+            f"ip neigh replace 10.0.0.{half.number} lladdr {lab.mac(half.node)} dev lan0 nud permanent",
+        )
     with _receiver(client) as receive:
         _route_by(client, active.number)
         until(lambda: _sent(client, 1) and receive())
@@ -178,7 +181,9 @@ def test_vpp_itself_answers_for_no_vip(lab: PairLab) -> None:
     half.vppd.client.cli("set interface proxy-arp host-lan0 enable")
     until(lambda: neighbour(lab, VIPS[0]) == lab.mac("a"))
     half.join()
-    until(lambda: neighbour(lab, VIPS[0]) == "")
+    run(lab.names["client"], f"ip neighbor flush to {VIPS[0]}")
+    inside(lab.names["client"], lambda: ask_for(VIPS[0]))
+    until(lambda: "FAILED" in run(lab.names["client"], f"ip neighbor show to {VIPS[0]}"))
     assert "questions about a VIP" in half.vppd.client.cli("show errors")
     assert not half.is_in(ACTIVE)
     half.clear()
