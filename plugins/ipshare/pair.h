@@ -11,7 +11,7 @@
 #define __included_ipshare_pair_h__
 
 #include <ipshare/ipshare.h>
-#include "ring.h"
+#include "../../native/rt/rt_ring.h"
 
 typedef struct
 {
@@ -24,7 +24,7 @@ typedef struct
   {
     u8 address[16], family;
   } vips[IPS_CTL_PAIR_VIPS];
-  ipshare_ring_t in;
+  struct rt_ring in;
 } ipshare_port_t;
 
 #define IPSHARE_PORT_UP 1
@@ -34,7 +34,7 @@ typedef struct
   u32 n;
   bool adopted;		  /* by a real-time thread */
   int changed;		  /* eventfd to it: look at the interfaces */
-  ipshare_ring_t out;	  /* tag: number of the port */
+  struct rt_ring out;	  /* tag: number of the port */
   ipshare_port_t at[IPS_CTL_PAIR_VIPS];
 } ipshare_ports_t;
 

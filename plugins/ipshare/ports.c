@@ -24,7 +24,7 @@ port_named (ipshare_ports_t *ports, const char *name)
   strncpy (port->name, name, sizeof port->name - 1);
   port->sw_if_index = ~0;
   port->frames = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
-  ipshare_ring_init (&port->in);
+  rt_ring_init (&port->in);
   return port;
 }
 
@@ -36,7 +36,7 @@ ipshare_ports_new (const struct ips_ctl_pair *p)
   if (!ports)
     return NULL;
   ports->changed = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
-  ipshare_ring_init (&ports->out);
+  rt_ring_init (&ports->out);
   whole = ports->changed >= 0;
   for (u32 i = 0; i < p->n_vips && i < IPS_CTL_PAIR_VIPS; i++)
     {
@@ -169,7 +169,7 @@ ipshare_ports_gone (u32 sw_if_index)
 
 /* The frame behind the header that this interface wants, tags included. False: no buffer, no such header. */
 static bool
-send_one (vlib_main_t *vm, u32 sw_if_index, const ipshare_place_t *p)
+send_one (vlib_main_t *vm, u32 sw_if_index, const struct rt_place *p)
 {
   vnet_main_t *vnm = vnet_get_main ();
   bool is_arp = p->bytes[12] == 0x08 && p->bytes[13] == 0x06;
@@ -200,14 +200,14 @@ send_one (vlib_main_t *vm, u32 sw_if_index, const ipshare_place_t *p)
 void
 ipshare_ports_send (vlib_main_t *vm, ipshare_ports_t *ports)
 {
-  ipshare_place_t *p;
+  struct rt_place *p;
   const _Atomic u64 *until = &ips_tables_shared (ipshare_main.tables)->forward_until;
-  while (ports && (p = ipshare_ring_take (&ports->out)))
+  while (ports && (p = rt_ring_take (&ports->out)))
     {
       const ipshare_port_t *port = ports->at + p->tag;
       if (ipshare_now_ns () < atomic_load (until) && vnet_sw_interface_is_valid (vnet_get_main (), port->sw_if_index))
 	send_one (vm, port->sw_if_index, p);
-      ipshare_ring_give_back (&ports->out, p);
+      rt_ring_give_back (&ports->out, p);
     }
 }
 
@@ -261,18 +261,18 @@ static ssize_t
 receive (CLIB_UNUSED (void *arg), struct rt_link *l, u8 *out, size_t room)
 {
   ipshare_port_t *port = port_of (l);
-  ipshare_place_t *p = port ? ipshare_ring_take (&port->in) : NULL;
+  struct rt_place *p = port ? rt_ring_take (&port->in) : NULL;
   if (!p)
     {
       if (port)
 	drain (port->frames);
-      p = port ? ipshare_ring_take (&port->in) : NULL; /* put between the look and the draining */
+      p = port ? rt_ring_take (&port->in) : NULL; /* put between the look and the draining */
     }
   if (!p)
     return -1;
   size_t n = clib_min (p->n, room);
   memcpy (out, p->bytes, n);
-  ipshare_ring_give_back (&port->in, p);
+  rt_ring_give_back (&port->in, p);
   return n;
 }
 
@@ -281,13 +281,13 @@ send_frame (CLIB_UNUSED (void *arg), const struct rt_link *l, const u8 *frame, s
 {
   ipshare_ports_t *ports = ipshare_pair.live;
   ipshare_port_t *port = port_of (l);
-  ipshare_place_t *p = port && n <= IPSHARE_RING_BYTES ? ipshare_ring_claim (&ports->out) : NULL;
+  struct rt_place *p = port && n <= RT_RING_BYTES ? rt_ring_claim (&ports->out) : NULL;
   if (!p)
     return; /* announced again */
   p->tag = port - ports->at;
   p->n = n;
   memcpy (p->bytes, frame, n);
-  ipshare_ring_hand_over (p);
+  rt_ring_hand_over (p);
   rt_signal (ipshare_pair.woken);
 }
 

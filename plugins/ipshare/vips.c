@@ -71,7 +71,7 @@ static bool
 put (ipshare_port_t *port, vlib_buffer_t *b, u16 type, u32 n)
 {
   const ethernet_header_t *eth = ethernet_buffer_get_header (b);
-  ipshare_place_t *p = n + sizeof *eth <= IPSHARE_RING_BYTES ? ipshare_ring_claim (&port->in) : NULL;
+  struct rt_place *p = n + sizeof *eth <= RT_RING_BYTES ? rt_ring_claim (&port->in) : NULL;
   if (!p)
     return false;
   ethernet_header_t *to = (ethernet_header_t *) p->bytes;
@@ -79,7 +79,7 @@ put (ipshare_port_t *port, vlib_buffer_t *b, u16 type, u32 n)
   to->type = clib_host_to_net_u16 (type);
   clib_memcpy (to + 1, vlib_buffer_get_current (b), n);
   p->n = sizeof *eth + n;
-  ipshare_ring_hand_over (p);
+  rt_ring_hand_over (p);
   rt_signal (port->frames);
   return true;
 }
