@@ -20,6 +20,7 @@ from ipshare.model_pair import Pair as Pair
 from ipshare.model_pair import PairMode as PairMode
 from ipshare.model_pair import PairPath as PairPath
 from ipshare.model_pair import Vip as Vip
+from ipshare.model_pair import Witness as Witness
 
 if TYPE_CHECKING:
     import numpy as np

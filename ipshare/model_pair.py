@@ -51,6 +51,25 @@ class Vip:
 
 
 @dataclass(frozen=True, slots=True)
+class Witness:
+    """A third voter, asked over UDP: a third machine, or a process beside the engine that asks etcd."""
+
+    kind: str  # "node" or "etcd"
+    address: IPv4Address | IPv6Address
+    port: int
+    key_file: Path
+    ttl_s: float  # how long a grant lasts
+    endpoints: tuple[str, ...] = ()  # of etcd
+    prefix: str = ""  # of the keys in etcd
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    cert_key_file: Path | None = None
+
+    def __str__(self) -> str:
+        return _joined(self.address, self.port)
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """This node's half of a pair. Ids are 1 and 2, in the order of the file; node 1 is the preferred one."""
 
@@ -65,6 +84,7 @@ class Pair:
     hook: Path | None  # called at every change of state
     paths: tuple[PairPath, ...]
     vips: tuple[Vip, ...]
+    witness: Witness | None = None
 
     @property
     def peer_id(self) -> int:
@@ -92,8 +112,12 @@ class Pair:
         in_order = ends if self.is_preferred else [(theirs, ours) for ours, theirs in ends]
         names = (self.node, self.peer) if self.is_preferred else (self.peer, self.node)
         vips = sorted(str(vip.address) for vip in self.vips)
-        said = repr((names, in_order, vips, self.interval_s, self.misses, self.mode.value, self.preempt))
-        return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
+        said: tuple[object, ...] = (
+            names, in_order, vips, self.interval_s, self.misses, self.mode.value, self.preempt,
+        )  # fmt: skip
+        if self.witness is not None:
+            said += ((self.witness.kind, self.witness.ttl_s, self.witness.prefix),)
+        return int.from_bytes(hashlib.blake2b(repr(said).encode(), digest_size=8).digest(), "big")
 
 
 def _joined(address: IPv4Address | IPv6Address, port: int) -> str:

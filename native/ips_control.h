@@ -188,6 +188,14 @@ struct ips_ctl_pair_vip {
   char interface[16];
   uint8_t family, reserved[7];
 };
+/* A third voter (ips_witness_api.h), asked over UDP in a sealed channel of its own. */
+struct ips_ctl_pair_witness {
+  uint8_t key[32];                /* shared by both nodes and the witness, secret */
+  uint64_t ttl_ns;                /* how long a grant lasts */
+  uint8_t address[16];
+  uint16_t port;
+  uint8_t family, reserved[5];    /* 0: there is none */
+};
 struct ips_ctl_pair {
   uint8_t key[32];                /* shared by both nodes, secret */
   uint64_t interval_ns;           /* between two heartbeats: 100 us .. 2 s */
@@ -201,6 +209,7 @@ struct ips_ctl_pair {
   char epoch_file[256];           /* absolute path, on a disk that outlives a reboot */
   struct ips_ctl_pair_path paths[4];
   struct ips_ctl_pair_vip vips[16];
+  struct ips_ctl_pair_witness witness;
 };
 struct ips_ctl_pair_seen { uint64_t changes; };
 enum ips_ctl_pair_order {
@@ -220,6 +229,7 @@ struct ips_ctl_pair_state {
   uint64_t refused;               /* not authenticated, replayed, malformed, of another version */
   uint64_t jitter_ns;             /* lateness of the real-time thread, 99th percentile or worse */
   uint64_t vip_answers, vip_refused, announcements;
+  uint64_t granted_until_ns;      /* the witness supports this node's reign until then; 0: it never did */
   uint32_t state, old_state;      /* enum ips_pair_state: initial, active, standby, inop */
   uint32_t reason;                /* enum ips_pair_reason of the last change */
   uint32_t epoch_node;            /* node id of that epoch */
@@ -232,6 +242,7 @@ enum ips_ctl_pair_note {
   IPS_CTL_PAIR_REALTIME = 1,      /* the thread has real-time priority */
   IPS_CTL_PAIR_WRONG_KEY = 2,     /* datagrams come from the peer's address that another key sealed */
   IPS_CTL_PAIR_MISMATCH = 4,      /* the peer's config_digest differs */
+  IPS_CTL_PAIR_NO_WITNESS = 16,   /* it is not heard: not reached, not there, or with another key */
   IPS_CTL_PAIR_NO_EPOCH_FILE = 8, /* it could not be read or written: this node does not become active */
 };
 

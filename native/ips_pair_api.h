@@ -32,7 +32,7 @@ enum ips_pair_mode {
 struct ips_pair_config {
   uint32_t node, peer;       /* ids, not 0; of equal counters the higher node's epoch is the higher */
   uint32_t clock_ppm;        /* bound of each clock's rate error */
-  uint8_t n_paths;           /* 2 .. IPS_PAIR_PATHS ways to the peer */
+  uint8_t n_paths;           /* 1 .. IPS_PAIR_PATHS ways to the peer; two are the least that makes sense */
   uint8_t mode;              /* enum ips_pair_mode */
   uint8_t witness;           /* 1: active needs the word of the peer or of the witness */
   uint8_t preempt;           /* 1: the higher priority takes over again, when its mirror is up to date */

@@ -12,6 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,9 @@ from tests.engine_lab import INNER, _packed, load, run
 PAIR, STATE = dtype("struct ips_ctl_pair"), dtype("struct ips_ctl_pair_state")
 SEEN, COMMAND = dtype("struct ips_ctl_pair_seen"), dtype("struct ips_ctl_pair_command")
 PATIENCE_S = 60.0
+WITNESS_KEY = b"w" * 32
+LAN = "10.0.0.7"
+"""The LAN's own address: no cut between the nodes keeps them from it."""
 VIPS = ("10.0.0.100", "fd00::100")
 T = TypeVar("T")
 _serial = itertools.count()
@@ -37,6 +41,15 @@ def until(question: Callable[[], T | None]) -> T:
     while not (answer := question()):
         assert time.monotonic() < end, f"still not: {question}"
     return answer
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The witness that an engine asks."""
+
+    address: str
+    port: int
+    ttl_s: float
 
 
 class Half:
@@ -54,7 +67,9 @@ class Half:
         for device in ("ips-out", "ips-in"):
             run(self.name, f"ip link set {device} up")
 
-    def record(self, *, key: bytes = b"k" * 32, digest: int = 1, **values: int) -> Any:
+    def record(
+        self, *, key: bytes = b"k" * 32, digest: int = 1, witness: Asked | None = None, **values: int
+    ) -> Any:
         peer = 3 - self.number
         pair = np.zeros(1, PAIR)
         p = pair[0]
@@ -75,6 +90,10 @@ class Half:
         for vip, address in zip(p["vips"], VIPS, strict=False):
             vip["address"], vip["family"] = _packed(address), 6 if ":" in address else 4
             vip["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), vip["interface"].dtype)
+        if witness is not None:
+            row = p["witness"]
+            row["key"], row["address"] = np.frombuffer(WITNESS_KEY, np.uint8), _packed(witness.address)
+            row["port"], row["ttl_ns"], row["family"] = witness.port, round(witness.ttl_s * 1e9), 4
         for name, value in values.items():
             p[name] = value
         return pair
@@ -136,6 +155,7 @@ class PairLab:
             run(name, "sysctl -qw net.ipv6.conf.default.accept_dad=0")
         run(self.names["lan"], "ip link add br0 type bridge mcast_snooping 0")
         run(self.names["lan"], "ip link set br0 up")
+        run(self.names["lan"], f"ip address add {LAN}/24 dev br0")
         for node, host in (("client", 9), ("a", 1), ("b", 2)):
             name = self.names[node]
             run(name, f"ip link add lan0 type veth peer name to-{node} netns {self.names['lan']}")
@@ -158,6 +178,14 @@ class PairLab:
             half.start()
             half.join(**values)
         return self.one_active()
+
+    def cut(self, on: bool = True) -> None:
+        """Every way between the nodes; both go on to reach the LAN itself and the client."""
+        for node in ("a", "b"):
+            run(
+                self.names["lan"], f"ip link set to-{node} type bridge_slave isolated {'on' if on else 'off'}"
+            )
+        run(self.names["a"], f"ip link set direct {'down' if on else 'up'}")
 
     def one_active(self) -> tuple[Half, Half]:
         def found() -> tuple[Half, Half] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ipshare.config import schema
+from ipshare.config.check_witness import witness
 from ipshare.config.checks import Check, Finding, is_vpp
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import readable
@@ -96,7 +97,7 @@ def paths(site: Site, pair: schema.Pair) -> Iterator[Finding]:
     if len(set(counts)) > 1:
         message = f"{pair.node[0].name!r} has {counts[0]} paths and {pair.node[1].name!r} {counts[1]}"
         yield Finding(at(1), message, "write both ends of each path, in the same order at both nodes")
-    elif counts[0] == 1:
+    elif counts[0] == 1 and pair.witness is None and "witness" not in pair._broken:
         yield Finding(at(0), ONE_PATH, "add a second path over another link", is_warning=True)
     seen: dict[tuple[Address, int], str] = {}
     for number, node in enumerate(pair.node):
@@ -189,6 +190,8 @@ def vip_devices(site: Site, pair: schema.Pair) -> Iterator[Finding]:
 CHECKS: dict[str, list[Check]] = {
     "pair": [
         engine,
-        *map(_embedded, (times, hook, two_nodes, paths, vips, vip_no_end, vip_no_source, vip_devices)),
+        *map(
+            _embedded, (times, hook, two_nodes, paths, vips, vip_no_end, vip_no_source, vip_devices, witness)
+        ),
     ],
 }

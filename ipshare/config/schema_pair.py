@@ -5,11 +5,16 @@ As in schema: one model per table, judged alone; what ties them together is in i
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from ipshare.config.values import Address, Device, Duration, Name, PathEnd, Table
+
+
+def _without_default(spec: dict[str, Any]) -> None:
+    """A table that may be missing as a whole: there is no default to show."""
+    del spec["default"]
 
 
 class PairNode(Table):
@@ -27,6 +32,43 @@ class Vip(Table):
 
     address: Address = Field(description="The address. It is configured on no interface of either node.")
     interface: Device = Field(description="Linux interface on the access subnet, named alike at both nodes.")
+
+
+class PairWitness(Table):
+    """A third voter: with it at most one node forwards, whatever is cut between the two."""
+
+    kind: Literal["node", "etcd"] = Field(
+        description="`node`: `ipshare witness node` on a third machine. `etcd`: `ipshare witness etcd` "
+        "beside each node, which asks a cluster of etcd 3.4 or newer."
+    )
+    address: PathEnd = Field(
+        description="UDP address and port of the witness; with `etcd` where it listens at both nodes, as "
+        "`127.0.0.1:6082`."
+    )
+    key_file: str = Field(
+        min_length=1,
+        description="File with the key that both nodes and the witness share, as that of the pair, and "
+        "another one. Relative to this file.",
+    )
+    ttl: Duration = Field(
+        default=2.0,
+        json_schema_extra={"default": "2s"},
+        description="How long a grant lasts: 50ms to 10s, with `etcd` 2s or more whole seconds. A takeover "
+        "waits for the rest of it.",
+    )
+    endpoints: list[str] = Field(default=[], description="URLs of the etcd cluster's members.")
+    prefix: str = Field(
+        default="/ipshare/pair",
+        pattern=r"^[!-~]{1,200}$",
+        description="Beginning of the names of this pair's keys in etcd.",
+    )
+    ca_file: str | None = Field(
+        default=None, min_length=1, description="Certificates that vouch for etcd. Default: the system's."
+    )
+    cert_file: str | None = Field(
+        default=None, min_length=1, description="This node's certificate, where etcd wants one."
+    )
+    cert_key_file: str | None = Field(default=None, min_length=1, description="Its key.")
 
 
 class Pair(Table):
@@ -60,3 +102,6 @@ class Pair(Table):
     )
     node: list[PairNode] = Field(description="The two nodes.")
     vip: list[Vip] = Field(default=[], description="Private VIPs, at most 16.")
+    witness: PairWitness = Field(  # type: ignore[assignment]
+        default=None, json_schema_extra=_without_default, description="A third voter."
+    )

@@ -15,7 +15,7 @@ import numpy as np
 from ipshare.core import dtype, lib
 from ipshare.core.pair import PAIR_NOTES, PAIR_REASONS, PAIR_STATES
 from ipshare.errors import EngineError
-from ipshare.model import Address, Pair, PairMode, packed
+from ipshare.model import Address, Pair, PairMode, Witness, packed
 
 PAIR = dtype("struct ips_ctl_pair")
 PAIR_SEEN = dtype("struct ips_ctl_pair_seen")
@@ -39,6 +39,7 @@ class PairSettings:
     pair: Pair
     key: bytes
     epoch_file: Path
+    witness_key: bytes = b""
 
     def __repr__(self) -> str:
         """The key stays out of logs and tracebacks."""
@@ -76,6 +77,7 @@ class PairState:
     vip_answers: int
     vip_refused: int
     announcements: int
+    granted_until_ns: int = 0
 
     @property
     def forwards(self) -> bool:
@@ -143,10 +145,20 @@ def encode(settings: PairSettings) -> bytes:
         row["local"], row["remote"] = _raw(path.local), _raw(path.remote)
         row["local_port"], row["remote_port"] = path.local_port, path.remote_port
         row["family"] = path.local.version
+    if pair.witness is not None:
+        _put_witness(record["witness"], pair.witness, settings.witness_key)
     for row, vip in zip(record["vips"], pair.vips, strict=False):
         row["address"], row["family"] = _raw(vip.address), vip.address.version
         _put(row, "interface", vip.interface)
     return records.tobytes()
+
+
+def _put_witness(record: Any, witness: Witness, key: bytes) -> None:
+    if len(key) != KEY_BYTES:
+        raise EngineError(f"a witness's key has {KEY_BYTES} bytes, not {len(key)}")
+    record["key"] = np.frombuffer(key, np.uint8)
+    record["ttl_ns"], record["port"] = round(witness.ttl_s * 1e9), witness.port
+    record["address"], record["family"] = _raw(witness.address), witness.address.version
 
 
 def decode(record: Any) -> PairState:

@@ -56,6 +56,8 @@ static int check(const struct ips_ctl_pair *p, struct ips_pair_config *times, co
   for (uint32_t i = 0; i < p->n_vips; i++)
     if ((p->vips[i].family != 4 && p->vips[i].family != 6) || !is_text(p->vips[i].interface, sizeof p->vips[i].interface))
       return refuse(sentence, bad, "a VIP needs an address and an interface");
+  if (p->witness.family && ((p->witness.family != 4 && p->witness.family != 6) || !p->witness.port || p->witness.ttl_ns < 50000000))
+    return refuse(sentence, bad, "the witness needs an address, a port, and grants of 50 ms or more");
   rt_times(p, times);
   uint64_t broken = ips_pair_check(times);
   return broken ? refuse(sentence, bad, ips_pair_rule(__builtin_ctzll(broken))) : IPS_CTL_OK;
@@ -105,7 +107,8 @@ static int begin(struct rt *rt, const char **sentence) {
   while (!boot) random_octets(NULL, (uint8_t *)&boot, sizeof boot);
   rt->seal = open_channel(rt, boot);
   rt->link_events = rt_link_events();
-  if (!rt->seal || rt->link_events < 0 || rt_epoch_start(&rt->epoch, rt->set.epoch_file))
+  bool has_witness = rt_witness_start(&rt->witness, &rt->set, boot, random_octets);
+  if (!rt->seal || !has_witness || rt->link_events < 0 || rt_epoch_start(&rt->epoch, rt->set.epoch_file))
     return refuse(sentence, IPS_CTL_SYSTEM, "out of memory or descriptors");
   atomic_store(&rt->epoch.on_disk, counter);
   uint64_t now = rt_now_ns();
@@ -139,6 +142,7 @@ static void end(struct rt *rt) {
     if (rt->path[i] >= 0) close(rt->path[i]);
   for (uint32_t i = 0; i < rt->n_links; i++) rt_link_close(&rt->links[i]);
   if (rt->link_events >= 0) close(rt->link_events);
+  rt_witness_stop(&rt->witness);
   ips_seal_free(rt->seal);
   rt->seal = NULL;
 }
@@ -153,6 +157,7 @@ int rt_pair_set(struct rt *rt, const struct ips_ctl_pair *p, const char **senten
   rt->set = *p;
   rt->times = times;
   rt->state = (struct ips_ctl_pair_state){.changes = changes + 1};
+  rt->witness = (struct rt_witness){.fd = -1};
   rt->link_events = rt->epoch.wake = rt->epoch.done = -1;
   for (uint32_t i = 0; i < IPS_CTL_PAIR_PATHS; i++)
     rt->path[i] = -1, rt->path_retry_ns[i] = rt->path_heard_ns[i] = 0;

@@ -2,6 +2,7 @@
  * come in is read out first, so that a tick after a pause judges by the newest that is known. */
 #define _GNU_SOURCE
 #include "../ips_seal.h"
+#include "../ips_witness_api.h"
 #include "rt.h"
 #include "rt_path.h"
 #include <errno.h>
@@ -93,6 +94,14 @@ static void look_at_disk(struct rt *rt, uint64_t now) {
   rt_carry_out(rt, now);
 }
 
+static void hear_witness(struct rt *rt) {
+  struct ips_witness_msg m;
+  for (uint64_t now; rt_witness_hear(&rt->witness, &m, now = rt_now_ns());) {
+    ips_pair_witness(&rt->machine, m.answer, m.counter, m.highest, m.asked_ns, now, &rt->actions);
+    rt_carry_out(rt, now);
+  }
+}
+
 static void take_order(struct rt *rt, uint64_t now) {
   uint64_t order = atomic_exchange(&rt->order, 0);
   if (!order) return;
@@ -107,10 +116,10 @@ static void take_order(struct rt *rt, uint64_t now) {
 static void note_channel(struct rt *rt, uint64_t now) {
   struct ips_seal_info info;
   ips_seal_info(rt->seal, now, &info);
-  uint32_t flags = rt->state.flags & ~(uint32_t)(IPS_CTL_PAIR_WRONG_KEY | IPS_CTL_PAIR_MISMATCH);
+  uint32_t flags = rt->state.flags & ~(uint32_t)(IPS_CTL_PAIR_WRONG_KEY | IPS_CTL_PAIR_MISMATCH | IPS_CTL_PAIR_NO_WITNESS);
   if (!info.alive && ips_seal_counter(rt->seal, IPS_SEAL_WRONG_KEY_)) flags |= IPS_CTL_PAIR_WRONG_KEY;
   if (info.open && info.mismatch) flags |= IPS_CTL_PAIR_MISMATCH;
-  rt->state.flags = flags;
+  rt->state.flags = flags | rt_witness_notes(&rt->witness, now);
 }
 
 /* Who looks holds the lock for a copy's time; if it is taken, the next tick publishes. */
@@ -122,6 +131,7 @@ static void publish(struct rt *rt, uint64_t now) {
   s->epoch_node = m->highest.node;
   s->forward_until_ns = m->forward_until_ns;
   s->jitter_ns = m->late_max_ns;
+  s->granted_until_ns = m->grant_until_ns;
   s->peer_state = m->peer.state;
   s->paths_up = 0;
   for (uint32_t i = 0; i < rt->set.n_paths; i++)
@@ -136,6 +146,7 @@ static void publish(struct rt *rt, uint64_t now) {
 
 static void turn(struct rt *rt) {
   read_paths(rt);
+  hear_witness(rt);
   read_links(rt);
   uint64_t now = rt_now_ns();
   look_at_disk(rt, now);
@@ -145,6 +156,7 @@ static void turn(struct rt *rt) {
   rt_carry_out(rt, now);
   open_paths(rt, now);
   rt_say_due(rt, now);
+  rt_witness_tick(&rt->witness, &rt->set.witness, now);
   note_channel(rt, now);
   publish(rt, now);
 }
@@ -162,6 +174,7 @@ static uint32_t fill_polls(const struct rt *rt, struct pollfd *fds) {
   fds[n++] = (struct pollfd){.fd = rt->kick, .events = POLLIN};
   fds[n++] = (struct pollfd){.fd = rt->epoch.done, .events = POLLIN};
   fds[n++] = (struct pollfd){.fd = rt->link_events, .events = POLLIN};
+  fds[n++] = (struct pollfd){.fd = rt->witness.fd, .events = POLLIN};
   for (uint32_t i = 0; i < rt->set.n_paths; i++) fds[n++] = (struct pollfd){.fd = rt->path[i], .events = POLLIN};
   for (uint32_t i = 0; i < rt->n_links; i++) fds[n++] = (struct pollfd){.fd = rt->links[i].fd, .events = POLLIN};
   return n;
@@ -169,7 +182,7 @@ static uint32_t fill_polls(const struct rt *rt, struct pollfd *fds) {
 
 void *rt_thread(void *arg) {
   struct rt *rt = arg;
-  struct pollfd fds[3 + IPS_CTL_PAIR_PATHS + RT_LINKS];
+  struct pollfd fds[4 + IPS_CTL_PAIR_PATHS + RT_LINKS];
   struct timespec tick = {.tv_nsec = (long)rt->times.tick_ns};
   if (be_punctual()) rt->state.flags |= IPS_CTL_PAIR_REALTIME;
   refresh_links(rt);

@@ -119,14 +119,11 @@ def test_a_path_may_be_cut(lab: PairLab) -> None:
 def test_all_paths_cut_and_healed(lab: PairLab) -> None:
     """Promises (b) and (c): both may be active while nothing connects them; a heal leaves one."""
     active, standby = lab.start()
-    for node in ("a", "b"):
-        run(lab.names["lan"], f"ip link set to-{node} type bridge_slave isolated on")
-    run(lab.names["a"], "ip link set direct down")
+    lab.cut()
     until(lambda: standby.is_in(ACTIVE))
     assert active.is_in(ACTIVE)
     highest = int(standby.state()["epoch"])
-    for node in ("a", "b"):
-        run(lab.names["lan"], f"ip link set to-{node} type bridge_slave isolated off")
+    lab.cut(False)
     assert lab.one_active() == (standby, active)
     assert int(standby.state()["epoch"]) >= highest
 

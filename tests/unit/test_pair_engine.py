@@ -131,7 +131,9 @@ def test_every_field_of_the_state_is_read() -> None:
 def test_names_are_the_cores_own() -> None:
     assert PAIR_STATES == {1: "initial", 2: "active", 3: "standby", 4: "inop"}
     assert PAIR_REASONS[0].name == "NONE" and all(reason.text for reason in PAIR_REASONS)
-    assert set(PAIR_NOTES.values()) == {"realtime", "wrong_key", "mismatch", "no_epoch_file"}
+    assert set(PAIR_NOTES.values()) == {
+        "realtime", "wrong_key", "mismatch", "no_epoch_file", "no_witness",
+    }  # fmt: skip
     newer = np.frombuffer(record(state=9, reason=250), pairing.PAIR_STATE)[0]
     state = pairing.decode(newer)
     assert (state.state, state.peer_state, state.reason) == ("state 9", "unknown", "REASON_250")

@@ -1,0 +1,35 @@
+"""Mistakes in the tables of a pair beside its nodes and VIPs: witness. (old text, new text, key, message)
+
+Each is made alone in GOOD_PAIR, before its first [[pair.node]].
+"""
+
+from __future__ import annotations
+
+from tests.cases.config_mistakes import Mistake
+
+FIRST = '[[pair.node]]\nname = "n1"'
+AT = 'address = "10.9.0.3:6082"\nkey_file = "w"\n'
+ETCD = f'{AT}endpoints = ["https://e"]\n'
+
+
+def _before(table: str, text: str, key: str, *words: str) -> Mistake:
+    return Mistake(FIRST, f"{table}\n{text}\n{FIRST}", key, *words)
+
+
+WITNESS = [
+    _before("[pair.witness]", f"kind = {kind}\n{keys}", f"pair.witness{key}", text)
+    for kind, keys, key, text in [
+        ('"node"', 'key_file = "w"', "", "key 'address' is missing"),
+        ('"zk" #!', AT, ".kind", "not one of node, etcd"),
+        ('"node"', 'address = "127.0.0.1:1" #!\nkey_file = "w"', ".address", "127.0.0.1 is loopback"),
+        ('"node"', AT.replace('"w"', '"pair.key" #!'), ".key_file", "could speak for either node"),
+        ('"node"', f'{AT}ttl = "20s" #!', ".ttl", "not between 50ms and 10s"),
+        ('"node"', f'{AT}ttl = "50ms" #!', ".ttl", "shorter than the dead time"),
+        ('"etcd"', f'{ETCD}ttl = "2500ms" #!', ".ttl", "whole seconds"),
+        ('"etcd"', AT, "", "needs endpoints"),
+        ('"etcd"', f'{AT}endpoints = ["e:1"] #!', ".endpoints[0]", "no URL of an etcd"),
+        ('"node"', f'{AT}endpoints = ["http://e"] #!', ".endpoints", 'is for kind = "etcd"'),
+        ('"etcd"', f'{ETCD}cert_file = "c"', "", "cert_file and cert_key_file go together"),
+    ]
+]
+ALONE = [*WITNESS]
