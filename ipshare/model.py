@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipshare.model_pair import Criterion as Criterion
 from ipshare.model_pair import Pair as Pair
 from ipshare.model_pair import PairMode as PairMode
 from ipshare.model_pair import PairPath as PairPath

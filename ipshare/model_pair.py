@@ -70,6 +70,20 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
+class Criterion:
+    """What an active node should reach (S2.6). ``kind``: link, neighbour or echo; a link has no address."""
+
+    kind: str
+    interface: str
+    address: IPv4Address | IPv6Address | None
+    interval_s: float
+    misses: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.interface}" + (f" {self.address}" if self.address else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """This node's half of a pair. Ids are 1 and 2, in the order of the file; node 1 is the preferred one."""
 
@@ -85,6 +99,8 @@ class Pair:
     paths: tuple[PairPath, ...]
     vips: tuple[Vip, ...]
     witness: Witness | None = None
+    criteria: tuple[Criterion, ...] = ()
+    criteria_needed: int = 0
 
     @property
     def peer_id(self) -> int:

@@ -170,7 +170,7 @@ struct ips_ctl_path_mtu { uint32_t endpoint, mtu, seconds, reserved; };
 
 /* ---- a redundant pair: native/rt/ runs it (SYSTEMS.md S2.2, S2.3, S2.6, S3.2) ---- */
 
-enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16 };
+enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16, IPS_CTL_PAIR_CRITERIA = 16 };
 enum ips_ctl_pair_flags {
   IPS_CTL_PAIR_QUERY = 1,    /* the standby asks; else the active sends heartbeats by itself */
   IPS_CTL_PAIR_PREEMPT = 2,  /* the preferred node becomes active again when it can */
@@ -196,6 +196,19 @@ struct ips_ctl_pair_witness {
   uint16_t port;
   uint8_t family, reserved[5];    /* 0: there is none */
 };
+enum ips_ctl_pair_criterion_kind {
+  IPS_CTL_PAIR_LINK = 1,      /* the interface is up, with carrier */
+  IPS_CTL_PAIR_NEIGHBOUR = 2, /* the address answers ARP or neighbour solicitations there */
+  IPS_CTL_PAIR_ECHO = 3,      /* the address answers ICMP echo by that interface */
+};
+/* What an active node should reach (S2.6). */
+struct ips_ctl_pair_criterion {
+  uint64_t interval_ns;           /* between two questions, or looks: 10 ms .. 60 s */
+  uint32_t misses;                /* questions without an answer in a row: not met */
+  uint8_t address[16];
+  char interface[16];
+  uint8_t family, kind, reserved[2];
+};
 struct ips_ctl_pair {
   uint8_t key[32];                /* shared by both nodes, secret */
   uint64_t interval_ns;           /* between two heartbeats: 100 us .. 2 s */
@@ -210,6 +223,8 @@ struct ips_ctl_pair {
   struct ips_ctl_pair_path paths[4];
   struct ips_ctl_pair_vip vips[16];
   struct ips_ctl_pair_witness witness;
+  uint32_t n_criteria, criteria_needed; /* of them have to be met */
+  struct ips_ctl_pair_criterion criteria[16];
 };
 struct ips_ctl_pair_seen { uint64_t changes; };
 enum ips_ctl_pair_order {
@@ -237,6 +252,8 @@ struct ips_ctl_pair_state {
   uint32_t paths_up;              /* bit i: the peer was heard on path i within the dead time */
   uint32_t links_down;            /* bit i: the interface of VIP i is down or gone */
   uint32_t flags;                 /* enum ips_ctl_pair_note */
+  uint32_t criteria_failed;       /* bit i: criterion i is not met */
+  uint32_t reserved;
 };
 enum ips_ctl_pair_note {
   IPS_CTL_PAIR_REALTIME = 1,      /* the thread has real-time priority */

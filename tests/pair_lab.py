@@ -68,7 +68,13 @@ class Half:
             run(self.name, f"ip link set {device} up")
 
     def record(
-        self, *, key: bytes = b"k" * 32, digest: int = 1, witness: Asked | None = None, **values: int
+        self,
+        *,
+        key: bytes = b"k" * 32,
+        digest: int = 1,
+        witness: Asked | None = None,
+        gateways: tuple[str, ...] = (),
+        **values: int,
     ) -> Any:
         peer = 3 - self.number
         pair = np.zeros(1, PAIR)
@@ -90,6 +96,14 @@ class Half:
         for vip, address in zip(p["vips"], VIPS, strict=False):
             vip["address"], vip["family"] = _packed(address), 6 if ":" in address else 4
             vip["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), vip["interface"].dtype)
+        p["n_criteria"] = p["criteria_needed"] = len(gateways)
+        for row, gateway in zip(p["criteria"], gateways, strict=False):
+            kind, _, address = gateway.partition(" ")
+            row["kind"] = getattr(lib, f"IPS_CTL_PAIR_{kind}")
+            row["interval_ns"], row["misses"] = 20_000_000, 5
+            row["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), row["interface"].dtype)
+            if address:
+                row["address"], row["family"] = _packed(address), 6 if ":" in address else 4
         if witness is not None:
             row = p["witness"]
             row["key"], row["address"] = np.frombuffer(WITNESS_KEY, np.uint8), _packed(witness.address)

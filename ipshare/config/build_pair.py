@@ -29,6 +29,11 @@ def pair(site: Site, wanted: schema.Pair) -> model.Pair:
             model.PairPath(*ours, *theirs) for ours, theirs in zip(here.paths, there.paths, strict=True)
         ),
         vips=tuple(model.Vip(vip.address, vip.interface) for vip in wanted.vip),
+        criteria=tuple(
+            model.Criterion(one.kind, one.interface, one.address, one.interval, one.misses)
+            for one in wanted.criterion
+        ),
+        criteria_needed=wanted.criteria_needed or len(wanted.criterion),
         witness=_witness(wanted.witness, folder) if wanted.witness is not None else None,
     )
 

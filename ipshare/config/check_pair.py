@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ipshare.config import schema
+from ipshare.config.check_criteria import criteria
 from ipshare.config.check_witness import witness
 from ipshare.config.checks import Check, Finding, is_vpp
 from ipshare.config.keys import KeyPath
@@ -191,7 +192,8 @@ CHECKS: dict[str, list[Check]] = {
     "pair": [
         engine,
         *map(
-            _embedded, (times, hook, two_nodes, paths, vips, vip_no_end, vip_no_source, vip_devices, witness)
+            _embedded,
+            (times, hook, two_nodes, paths, vips, vip_no_end, vip_no_source, vip_devices, witness, criteria),
         ),
     ],
 }

@@ -71,6 +71,25 @@ class PairWitness(Table):
     cert_key_file: str | None = Field(default=None, min_length=1, description="Its key.")
 
 
+class Criterion(Table):
+    """What an active node should reach. One that does not hands over to a peer that does."""
+
+    kind: Literal["link", "neighbour", "echo"] = Field(
+        description="`link`: the interface is up. `neighbour`: the address answers ARP or neighbour "
+        "solicitations there. `echo`: it answers ICMP echo."
+    )
+    interface: Device = Field(description="Linux interface, named alike at both nodes.")
+    address: Address | None = Field(default=None, description="The gateway; not for `link`.")
+    interval: Duration = Field(
+        default=0.5,
+        json_schema_extra={"default": "500ms"},
+        description="Time between two questions or looks, 10ms to 60s.",
+    )
+    misses: int = Field(
+        default=3, ge=1, le=100, description="Questions without an answer in a row: it is not met."
+    )
+
+
 class Pair(Table):
     """A redundant pair: of two nodes one is active. Both read this table; `[node].name` picks the half."""
 
@@ -102,6 +121,12 @@ class Pair(Table):
     )
     node: list[PairNode] = Field(description="The two nodes.")
     vip: list[Vip] = Field(default=[], description="Private VIPs, at most 16.")
+    criterion: list[Criterion] = Field(
+        default=[], description="What an active node should reach, 16 at most."
+    )
+    criteria_needed: int | None = Field(
+        default=None, ge=1, description="How many of the criteria have to be met. Default: all."
+    )
     witness: PairWitness = Field(  # type: ignore[assignment]
         default=None, json_schema_extra=_without_default, description="A third voter."
     )

@@ -35,6 +35,10 @@ def report(state: PairState, pair: Pair) -> dict[str, Any]:
             {"address": str(vip.address), "interface": vip.interface, "link": number not in state.links_down}
             for number, vip in enumerate(pair.vips)
         ],
+        "criteria": [
+            {"criterion": str(criterion), "met": number not in state.criteria_failed}
+            for number, criterion in enumerate(pair.criteria)
+        ],
         "witness": None
         if pair.witness is None
         else {
@@ -64,6 +68,7 @@ def troubles(state: PairState, pair: Pair) -> list[str]:
         if pair.witness is not None:
             bad_end = "one more failure, and the witness decides"
         found += [f"{pair.peer} is not heard on path {path}: {bad_end}" for path in down]
+    found += [f"not met: {pair.criteria[number]}" for number in state.criteria_failed]
     if "no_witness" in state.notes:
         found.append(_witness_trouble(pair))
     for number, vip in enumerate(pair.vips):

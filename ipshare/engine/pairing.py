@@ -78,6 +78,7 @@ class PairState:
     vip_refused: int
     announcements: int
     granted_until_ns: int = 0
+    criteria_failed: tuple[int, ...] = ()
 
     @property
     def forwards(self) -> bool:
@@ -126,7 +127,7 @@ def encode(settings: PairSettings) -> bytes:
     record = records[0]
     if len(settings.key) != KEY_BYTES:
         raise EngineError(f"a pair's key has {KEY_BYTES} bytes, not {len(settings.key)}")
-    for name, have in (("paths", pair.paths), ("vips", pair.vips)):
+    for name, have in (("paths", pair.paths), ("vips", pair.vips), ("criteria", pair.criteria)):
         if len(have) > len(record[name]):
             raise EngineError(f"a pair has at most {len(record[name])} {name}, not {len(have)}")
     record["key"] = np.frombuffer(settings.key, np.uint8)
@@ -145,6 +146,13 @@ def encode(settings: PairSettings) -> bytes:
         row["local"], row["remote"] = _raw(path.local), _raw(path.remote)
         row["local_port"], row["remote_port"] = path.local_port, path.remote_port
         row["family"] = path.local.version
+    record["n_criteria"], record["criteria_needed"] = len(pair.criteria), pair.criteria_needed
+    for row, criterion in zip(record["criteria"], pair.criteria, strict=False):
+        row["kind"] = getattr(lib, f"IPS_CTL_PAIR_{criterion.kind.upper()}")
+        row["interval_ns"], row["misses"] = round(criterion.interval_s * 1e9), criterion.misses
+        if criterion.address is not None:
+            row["address"], row["family"] = _raw(criterion.address), criterion.address.version
+        _put(row, "interface", criterion.interface)
     if pair.witness is not None:
         _put_witness(record["witness"], pair.witness, settings.witness_key)
     for row, vip in zip(record["vips"], pair.vips, strict=False):
@@ -166,7 +174,7 @@ def decode(record: Any) -> PairState:
     reason = int(record["reason"])
     known = PAIR_REASONS[reason] if reason < len(PAIR_REASONS) else None
     names = {name: _state(int(record[name])) for name in ("state", "old_state", "peer_state")}
-    masks = {name: _bits(int(record[name])) for name in ("paths_up", "links_down")}
+    masks = {name: _bits(int(record[name])) for name in ("paths_up", "links_down", "criteria_failed")}
     said: dict[str, Any] = {
         **names,
         **masks,
@@ -175,7 +183,7 @@ def decode(record: Any) -> PairState:
         "notes": tuple(name for bit, name in PAIR_NOTES.items() if int(record["flags"]) & bit),
     }
     numbers: dict[str, Any] = {
-        name: int(record[name]) for name in PAIR_STATE.names or () if name not in {*said, "flags"}
+        name: int(record[name]) for name in PAIR_STATE.names or () if name not in {*said, "flags", "reserved"}
     }
     return PairState(**said, **numbers)
 

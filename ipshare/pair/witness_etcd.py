@@ -7,7 +7,8 @@ Both nodes' processes ask the same cluster; each holds nothing itself, so one th
 without a word. A grant is taken, and extended, by a new lease and one transaction that fails if either key
 was changed meanwhile: the cluster agrees on each of them. (To keep a lease alive is not agreed on: a leader
 that is cut off would still say yes.) etcd counts a lease from later than the node counts its grant: nobody
-else gets the key while the node may use it. Without etcd nothing is granted; the pair goes on while its nodes hear each other.
+else gets the key while the node may use it. Without etcd nothing is granted; the pair goes on while its nodes
+hear each other.
 """
 
 from __future__ import annotations

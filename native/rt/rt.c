@@ -58,6 +58,15 @@ static int check(const struct ips_ctl_pair *p, struct ips_pair_config *times, co
       return refuse(sentence, bad, "a VIP needs an address and an interface");
   if (p->witness.family && ((p->witness.family != 4 && p->witness.family != 6) || !p->witness.port || p->witness.ttl_ns < 50000000))
     return refuse(sentence, bad, "the witness needs an address, a port, and grants of 50 ms or more");
+  if (p->n_criteria > IPS_CTL_PAIR_CRITERIA || p->criteria_needed > p->n_criteria)
+    return refuse(sentence, bad, "more criteria than a pair can have, or more needed than there are");
+  for (uint32_t i = 0; i < p->n_criteria; i++) {
+    const struct ips_ctl_pair_criterion *k = &p->criteria[i];
+    bool is_kind = k->kind >= IPS_CTL_PAIR_LINK && k->kind <= IPS_CTL_PAIR_ECHO;
+    bool has_address = k->kind == IPS_CTL_PAIR_LINK || k->family == 4 || k->family == 6;
+    if (!is_kind || !has_address || !k->misses || k->interval_ns < 10000000 || !is_text(k->interface, sizeof k->interface))
+      return refuse(sentence, bad, "a criterion needs a kind, an interface, an address and times");
+  }
   rt_times(p, times);
   uint64_t broken = ips_pair_check(times);
   return broken ? refuse(sentence, bad, ips_pair_rule(__builtin_ctzll(broken))) : IPS_CTL_OK;
@@ -143,6 +152,7 @@ static void end(struct rt *rt) {
   for (uint32_t i = 0; i < rt->n_links; i++) rt_link_close(&rt->links[i]);
   if (rt->link_events >= 0) close(rt->link_events);
   rt_witness_stop(&rt->witness);
+  rt_reach_stop(&rt->reach);
   ips_seal_free(rt->seal);
   rt->seal = NULL;
 }
@@ -158,6 +168,7 @@ int rt_pair_set(struct rt *rt, const struct ips_ctl_pair *p, const char **senten
   rt->times = times;
   rt->state = (struct ips_ctl_pair_state){.changes = changes + 1};
   rt->witness = (struct rt_witness){.fd = -1};
+  rt_reach_start(&rt->reach);
   rt->link_events = rt->epoch.wake = rt->epoch.done = -1;
   for (uint32_t i = 0; i < IPS_CTL_PAIR_PATHS; i++)
     rt->path[i] = -1, rt->path_retry_ns[i] = rt->path_heard_ns[i] = 0;

@@ -16,6 +16,7 @@
 #include "../ips_table.h"
 #include "rt_epoch.h"
 #include "rt_link.h"
+#include "rt_reach.h"
 #include "rt_witness.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -57,6 +58,7 @@ struct rt {
   struct ips_ctl_pair_state state; /* counters and notes; the rest is filled in by publish() */
   struct rt_epoch epoch;
   struct rt_witness witness;
+  struct rt_reach reach;
   uint64_t contested_ns;          /* when somebody else last announced a VIP */
   uint64_t told;                  /* changes that the control side knows of */
   /* Shared. */

@@ -73,9 +73,12 @@ static void refresh_links(struct rt *rt) {
 static void look_at_facts(struct rt *rt, uint64_t now) {
   uint64_t progress[IPS_CTL_MAX_WORKERS];
   rt->host.progress(rt->host.arg, progress);
+  uint32_t failed = rt_reach_turn(&rt->reach, &rt->set, now);
+  uint32_t met = rt->set.n_criteria - (uint32_t)__builtin_popcount(failed);
+  rt->state.criteria_failed = failed;
   struct ips_pair_facts facts = {
     .workers_ns = ips_pair_slowest(&rt->workers, progress, rt->host.n_workers, now),
-    .link_up = 1, .criteria_ok = 1, .loaded = ips_tables_live(rt->host.tables) != NULL, .mirror_ready = 1,
+    .link_up = 1, .criteria_ok = met >= rt->set.criteria_needed, .loaded = ips_tables_live(rt->host.tables) != NULL, .mirror_ready = 1,
   };
   rt->state.links_down = 0;
   for (uint32_t v = 0; v < rt->set.n_vips; v++)

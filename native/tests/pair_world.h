@@ -17,7 +17,7 @@ enum { QUEUE = 40, NEVER = 255 };
 #define EVENTS(E) \
   E(NOTHING) E(CUT_A) E(CUT_B) E(CUT_BOTH) E(LOSE_A) E(LOSE_B) E(DELAY_A) E(DELAY_B) E(PAUSE_A) E(PAUSE_B) \
   E(CRASH_A) E(CRASH_B) E(DISK_A) E(DISK_B) E(FORGET_A) E(FORGET_B) E(LINK_A) E(LINK_B) E(STALL_A) E(STALL_B) \
-  E(SWITCH_A) E(SWITCH_B) E(WITNESS) E(WITNESS_A) E(WITNESS_B) E(RESTART)
+  E(SWITCH_A) E(SWITCH_B) E(CRITERIA_A) E(CRITERIA_B) E(WITNESS) E(WITNESS_A) E(WITNESS_B) E(RESTART)
 enum event {
 #define E(name) EV_##name,
   EVENTS(E)
@@ -37,7 +37,7 @@ struct node {
   uint64_t lease, disk, wanted, last_reign, stalled_at, boot, asked, asked_for;
   struct ips_pair_epoch answered; /* by the witness, under way */
   uint8_t n_queue, up, paused, resumed, cut, lose, delay, disk_stuck, has_disk, stalled, link, witness_cut;
-  uint8_t heard_reign, answer, zero[2]; /* it has processed a message of the peer's present reign */
+  uint8_t heard_reign, answer, cut_off, zero[1]; /* it has processed a message of the peer's present reign */
 };
 struct world {
   uint64_t now;
@@ -142,7 +142,7 @@ static void act(struct world *w, int i, const struct ips_pair_actions *out) {
 
 static void facts(struct world *w, int i, struct ips_pair_actions *out) {
   struct node *n = &w->n[i];
-  struct ips_pair_facts f = {.link_up = n->link, .criteria_ok = 1, .loaded = 1, .mirror_ready = 1};
+  struct ips_pair_facts f = {.link_up = n->link, .criteria_ok = !n->cut_off, .loaded = 1, .mirror_ready = 1};
   f.workers_ns = n->stalled ? n->stalled_at : clock_of(w, i);
   ips_pair_set_facts(&n->m, &f, clock_of(w, i), out);
   act(w, i, out);
@@ -175,6 +175,7 @@ static void one(struct world *w, enum event e, int i) {
     case EV_FORGET_A: n->has_disk = 0; n->disk = 0; w->disk_lost = 1; boot(w, i); break;
     case EV_LINK_A: n->link ^= 1; break;
     case EV_STALL_A: n->stalled ^= 1; n->stalled_at = clock_of(w, i); break;
+    case EV_CRITERIA_A: n->cut_off ^= 1; break;
     case EV_WITNESS_A: n->witness_cut ^= 1; break;
     case EV_SWITCH_A:
       if (!n->up || n->paused) break;
@@ -250,7 +251,7 @@ static void heal(struct world *w) {
   for (int i = 0; i < 2; i++) {
     struct node *n = &w->n[i];
     n->resumed = n->paused;
-    n->cut = n->paused = n->disk_stuck = n->stalled = n->witness_cut = 0;
+    n->cut = n->paused = n->disk_stuck = n->stalled = n->witness_cut = n->cut_off = 0;
     n->link = 1;
     if (!n->up) boot(w, i);
   }

@@ -1,4 +1,4 @@
-"""Mistakes in the tables of a pair beside its nodes and VIPs: witness. (old text, new text, key, message)
+"""Mistakes in the tables of a pair beside its nodes and VIPs.
 
 Each is made alone in GOOD_PAIR, before its first [[pair.node]].
 """
@@ -32,4 +32,39 @@ WITNESS = [
         ('"etcd"', f'{ETCD}cert_file = "c"', "", "cert_file and cert_key_file go together"),
     ]
 ]
-ALONE = [*WITNESS]
+CRITERIA = [
+    _before("[[pair.criterion]]", text, key, message)
+    for text, key, message in [
+        (
+            'kind = "link"\ninterface = "e"\naddress = "10.9.0.9"',
+            "pair.criterion[0]",
+            "a link has no address",
+        ),
+        ('kind = "echo"\ninterface = "e"', "pair.criterion[0]", "whom does this echo ask?"),
+        ('kind = "arp" #!\ninterface = "e"', "pair.criterion[0].kind", "not one of link, neighbour, echo"),
+        (
+            'kind = "echo"\ninterface = "e"\naddress = "10.9.0.1" #!',
+            "pair.criterion[0].address",
+            "an address of the pair itself",
+        ),
+        (
+            'kind = "echo"\ninterface = "e"\naddress = "224.0.0.1" #!',
+            "pair.criterion[0].address",
+            "is multicast",
+        ),
+        (
+            'kind = "link"\ninterface = "e"\ninterval = "1ms" #!',
+            "pair.criterion[0].interval",
+            "not between 10ms and 60s",
+        ),
+    ]
+]
+CRITERIA.append(
+    Mistake(
+        "[pair]\n",
+        "[pair]\ncriteria_needed = 1 #!\n",
+        "pair.criteria_needed",
+        "1 criteria are needed, and there are 0",
+    )
+)
+ALONE = [*WITNESS, *CRITERIA]

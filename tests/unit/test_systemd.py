@@ -13,9 +13,7 @@ import pytest
 from ipshare.cli.app import cli
 
 UNIT = Path(__file__).parents[2] / "appliance/systemd/ipshare-agent@.service"
-WITNESSES = [
-    UNIT.with_name(name) for name in ("ipshare-witness@.service", "ipshare-witness-etcd@.service")
-]
+WITNESSES = [UNIT.with_name(name) for name in ("ipshare-witness@.service", "ipshare-witness-etcd@.service")]
 TYPES_OF_252 = {"simple", "exec", "forking", "oneshot", "dbus", "notify", "idle"}
 """systemd.service(5) of Debian 12."""
 
