@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 FLOOR_S, JITTER_S, CLOCK_ERROR = 0.020, 0.004, 0.001
@@ -84,6 +84,14 @@ class Criterion:
 
 
 @dataclass(frozen=True, slots=True)
+class PublicPrefix:
+    """On-link public addresses that the active node answers for and announces (S3.9)."""
+
+    prefix: IPv4Network | IPv6Network
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """This node's half of a pair. Ids are 1 and 2, in the order of the file; node 1 is the preferred one."""
 
@@ -101,6 +109,7 @@ class Pair:
     witness: Witness | None = None
     criteria: tuple[Criterion, ...] = ()
     criteria_needed: int = 0
+    publics: tuple[PublicPrefix, ...] = ()
 
     @property
     def peer_id(self) -> int:
@@ -131,6 +140,8 @@ class Pair:
         said: tuple[object, ...] = (
             names, in_order, vips, self.interval_s, self.misses, self.mode.value, self.preempt,
         )  # fmt: skip
+        if self.publics:
+            said += (sorted(str(public.prefix) for public in self.publics),)
         if self.witness is not None:
             said += ((self.witness.kind, self.witness.ttl_s, self.witness.prefix),)
         return int.from_bytes(hashlib.blake2b(repr(said).encode(), digest_size=8).digest(), "big")

@@ -170,7 +170,7 @@ struct ips_ctl_path_mtu { uint32_t endpoint, mtu, seconds, reserved; };
 
 /* ---- a redundant pair: native/rt/ runs it (SYSTEMS.md S2.2, S2.3, S2.6, S3.2) ---- */
 
-enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16, IPS_CTL_PAIR_CRITERIA = 16 };
+enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16, IPS_CTL_PAIR_CRITERIA = 16, IPS_CTL_PAIR_PUBLICS = 32 };
 enum ips_ctl_pair_flags {
   IPS_CTL_PAIR_QUERY = 1,    /* the standby asks; else the active sends heartbeats by itself */
   IPS_CTL_PAIR_PREEMPT = 2,  /* the preferred node becomes active again when it can */
@@ -209,6 +209,12 @@ struct ips_ctl_pair_criterion {
   char interface[16];
   uint8_t family, kind, reserved[2];
 };
+/* On-link addresses that the active node answers for and announces, all of a prefix: 65,536 at most. */
+struct ips_ctl_pair_public {
+  uint8_t address[16];
+  char interface[16];
+  uint8_t family, prefix_len, reserved[6];
+};
 struct ips_ctl_pair {
   uint8_t key[32];                /* shared by both nodes, secret */
   uint64_t interval_ns;           /* between two heartbeats: 100 us .. 2 s */
@@ -225,6 +231,8 @@ struct ips_ctl_pair {
   struct ips_ctl_pair_witness witness;
   uint32_t n_criteria, criteria_needed; /* of them have to be met */
   struct ips_ctl_pair_criterion criteria[16];
+  uint32_t n_publics, reserved2;
+  struct ips_ctl_pair_public publics[32];
 };
 struct ips_ctl_pair_seen { uint64_t changes; };
 enum ips_ctl_pair_order {
@@ -253,7 +261,7 @@ struct ips_ctl_pair_state {
   uint32_t links_down;            /* bit i: the interface of VIP i is down or gone */
   uint32_t flags;                 /* enum ips_ctl_pair_note */
   uint32_t criteria_failed;       /* bit i: criterion i is not met */
-  uint32_t reserved;
+  uint32_t publics_down;          /* bit i: the interface of public prefix i is down or gone */
 };
 enum ips_ctl_pair_note {
   IPS_CTL_PAIR_REALTIME = 1,      /* the thread has real-time priority */

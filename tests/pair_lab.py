@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,6 +75,7 @@ class Half:
         digest: int = 1,
         witness: Asked | None = None,
         gateways: tuple[str, ...] = (),
+        publics: tuple[str, ...] = (),
         **values: int,
     ) -> Any:
         peer = 3 - self.number
@@ -104,6 +106,12 @@ class Half:
             row["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), row["interface"].dtype)
             if address:
                 row["address"], row["family"] = _packed(address), 6 if ":" in address else 4
+        p["n_publics"] = len(publics)
+        for row, text in zip(p["publics"], publics, strict=False):
+            prefix = ip_network(text)
+            row["address"], row["prefix_len"] = _packed(str(prefix.network_address)), prefix.prefixlen
+            row["family"] = prefix.version
+            row["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), row["interface"].dtype)
         if witness is not None:
             row = p["witness"]
             row["key"], row["address"] = np.frombuffer(WITNESS_KEY, np.uint8), _packed(witness.address)

@@ -34,6 +34,7 @@ def pair(site: Site, wanted: schema.Pair) -> model.Pair:
             for one in wanted.criterion
         ),
         criteria_needed=wanted.criteria_needed or len(wanted.criterion),
+        publics=tuple(model.PublicPrefix(one.prefix, one.interface) for one in wanted.public),
         witness=_witness(wanted.witness, folder) if wanted.witness is not None else None,
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ipshare.config import schema
 from ipshare.config.check_criteria import criteria
+from ipshare.config.check_public import publics
 from ipshare.config.check_witness import witness
 from ipshare.config.checks import Check, Finding, is_vpp
 from ipshare.config.keys import KeyPath
@@ -193,7 +194,19 @@ CHECKS: dict[str, list[Check]] = {
         engine,
         *map(
             _embedded,
-            (times, hook, two_nodes, paths, vips, vip_no_end, vip_no_source, vip_devices, witness, criteria),
+            (
+                times,
+                hook,
+                two_nodes,
+                paths,
+                vips,
+                vip_no_end,
+                vip_no_source,
+                vip_devices,
+                witness,
+                criteria,
+                publics,
+            ),
         ),
     ],
 }

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ipshare.config.values import Address, Device, Duration, Name, PathEnd, Table
+from ipshare.config.values import Address, Device, Duration, Name, PathEnd, Prefix, Table
 
 
 def _without_default(spec: dict[str, Any]) -> None:
@@ -71,6 +71,15 @@ class PairWitness(Table):
     cert_key_file: str | None = Field(default=None, min_length=1, description="Its key.")
 
 
+class Public(Table):
+    """Public addresses that are on-link upstream: the active node answers for all and announces them."""
+
+    prefix: Prefix = Field(
+        description="Every address of it, 65,536 at most. Not the router's, nor one that a node has itself."
+    )
+    interface: Device = Field(description="Linux interface towards the router, named alike at both nodes.")
+
+
 class Criterion(Table):
     """What an active node should reach. One that does not hands over to a peer that does."""
 
@@ -121,6 +130,7 @@ class Pair(Table):
     )
     node: list[PairNode] = Field(description="The two nodes.")
     vip: list[Vip] = Field(default=[], description="Private VIPs, at most 16.")
+    public: list[Public] = Field(default=[], description="On-link public addresses, at most 32 prefixes.")
     criterion: list[Criterion] = Field(
         default=[], description="What an active node should reach, 16 at most."
     )

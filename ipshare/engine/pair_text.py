@@ -39,6 +39,10 @@ def report(state: PairState, pair: Pair) -> dict[str, Any]:
             {"criterion": str(criterion), "met": number not in state.criteria_failed}
             for number, criterion in enumerate(pair.criteria)
         ],
+        "public": [
+            {"prefix": str(one.prefix), "interface": one.interface, "link": number not in state.publics_down}
+            for number, one in enumerate(pair.publics)
+        ],
         "witness": None
         if pair.witness is None
         else {
@@ -68,6 +72,9 @@ def troubles(state: PairState, pair: Pair) -> list[str]:
         if pair.witness is not None:
             bad_end = "one more failure, and the witness decides"
         found += [f"{pair.peer} is not heard on path {path}: {bad_end}" for path in down]
+    for number in state.publics_down:
+        public = pair.publics[number]
+        found.append(f"{public.interface}, the interface of {public.prefix}, is down or gone")
     found += [f"not met: {pair.criteria[number]}" for number in state.criteria_failed]
     if "no_witness" in state.notes:
         found.append(_witness_trouble(pair))

@@ -79,6 +79,7 @@ class PairState:
     announcements: int
     granted_until_ns: int = 0
     criteria_failed: tuple[int, ...] = ()
+    publics_down: tuple[int, ...] = ()
 
     @property
     def forwards(self) -> bool:
@@ -127,7 +128,12 @@ def encode(settings: PairSettings) -> bytes:
     record = records[0]
     if len(settings.key) != KEY_BYTES:
         raise EngineError(f"a pair's key has {KEY_BYTES} bytes, not {len(settings.key)}")
-    for name, have in (("paths", pair.paths), ("vips", pair.vips), ("criteria", pair.criteria)):
+    for name, have in (
+        ("paths", pair.paths),
+        ("vips", pair.vips),
+        ("criteria", pair.criteria),
+        ("publics", pair.publics),
+    ):
         if len(have) > len(record[name]):
             raise EngineError(f"a pair has at most {len(record[name])} {name}, not {len(have)}")
     record["key"] = np.frombuffer(settings.key, np.uint8)
@@ -153,6 +159,11 @@ def encode(settings: PairSettings) -> bytes:
         if criterion.address is not None:
             row["address"], row["family"] = _raw(criterion.address), criterion.address.version
         _put(row, "interface", criterion.interface)
+    record["n_publics"] = len(pair.publics)
+    for row, public in zip(record["publics"], pair.publics, strict=False):
+        row["address"], row["family"] = _raw(public.prefix.network_address), public.prefix.version
+        row["prefix_len"] = public.prefix.prefixlen
+        _put(row, "interface", public.interface)
     if pair.witness is not None:
         _put_witness(record["witness"], pair.witness, settings.witness_key)
     for row, vip in zip(record["vips"], pair.vips, strict=False):
@@ -174,7 +185,10 @@ def decode(record: Any) -> PairState:
     reason = int(record["reason"])
     known = PAIR_REASONS[reason] if reason < len(PAIR_REASONS) else None
     names = {name: _state(int(record[name])) for name in ("state", "old_state", "peer_state")}
-    masks = {name: _bits(int(record[name])) for name in ("paths_up", "links_down", "criteria_failed")}
+    masks = {
+        name: _bits(int(record[name]))
+        for name in ("paths_up", "links_down", "criteria_failed", "publics_down")
+    }
     said: dict[str, Any] = {
         **names,
         **masks,
@@ -183,7 +197,7 @@ def decode(record: Any) -> PairState:
         "notes": tuple(name for bit, name in PAIR_NOTES.items() if int(record["flags"]) & bit),
     }
     numbers: dict[str, Any] = {
-        name: int(record[name]) for name in PAIR_STATE.names or () if name not in {*said, "flags", "reserved"}
+        name: int(record[name]) for name in PAIR_STATE.names or () if name not in {*said, "flags"}
     }
     return PairState(**said, **numbers)
 

@@ -60,6 +60,14 @@ static int check(const struct ips_ctl_pair *p, struct ips_pair_config *times, co
     return refuse(sentence, bad, "the witness needs an address, a port, and grants of 50 ms or more");
   if (p->n_criteria > IPS_CTL_PAIR_CRITERIA || p->criteria_needed > p->n_criteria)
     return refuse(sentence, bad, "more criteria than a pair can have, or more needed than there are");
+  if (p->n_publics > IPS_CTL_PAIR_PUBLICS) return refuse(sentence, bad, "more public prefixes than a pair can have");
+  for (uint32_t i = 0; i < p->n_publics; i++) {
+    const struct ips_ctl_pair_public *u = &p->publics[i];
+    bool fits = (u->family == 4 && u->prefix_len >= 16 && u->prefix_len <= 32) ||
+                (u->family == 6 && u->prefix_len >= 112 && u->prefix_len <= 128);
+    if (!fits || !is_text(u->interface, sizeof u->interface))
+      return refuse(sentence, bad, "a public prefix needs an interface, and has at most 65,536 addresses");
+  }
   for (uint32_t i = 0; i < p->n_criteria; i++) {
     const struct ips_ctl_pair_criterion *k = &p->criteria[i];
     bool is_kind = k->kind >= IPS_CTL_PAIR_LINK && k->kind <= IPS_CTL_PAIR_ECHO;
@@ -72,20 +80,22 @@ static int check(const struct ips_ctl_pair *p, struct ips_pair_config *times, co
   return broken ? refuse(sentence, bad, ips_pair_rule(__builtin_ctzll(broken))) : IPS_CTL_OK;
 }
 
-/* VIPs on one interface share its socket. */
+static uint32_t link_of(struct rt *rt, const char *interface) {
+  for (uint32_t i = 0; i < rt->n_links; i++)
+    if (strcmp(rt->links[i].name, interface) == 0) return i;
+  struct rt_link *l = &rt->links[rt->n_links];
+  *l = (struct rt_link){.fd = -1};
+  memcpy(l->name, interface, sizeof l->name);
+  return rt->n_links++;
+}
+
+/* What is on one interface shares its socket. */
 static void place_vips(struct rt *rt) {
   rt->n_links = 0;
-  for (uint32_t i = 0; i < rt->set.n_vips; i++) {
-    const struct ips_ctl_pair_vip *v = &rt->set.vips[i];
-    uint32_t link = 0;
-    while (link < rt->n_links && strcmp(rt->links[link].name, v->interface)) link++;
-    if (link == rt->n_links) {
-      struct rt_link *l = &rt->links[rt->n_links++];
-      *l = (struct rt_link){.fd = -1};
-      memcpy(l->name, v->interface, sizeof l->name);
-    }
-    rt->vips[i] = (struct rt_vip){link, *v};
-  }
+  rt->walk = (struct rt_walk){.runs = false};
+  for (uint32_t i = 0; i < rt->set.n_vips; i++)
+    rt->vips[i] = (struct rt_vip){link_of(rt, rt->set.vips[i].interface), rt->set.vips[i]};
+  for (uint32_t i = 0; i < rt->set.n_publics; i++) rt->public_link[i] = link_of(rt, rt->set.publics[i].interface);
 }
 
 static void random_octets(void *arg, uint8_t *out, size_t n) {

@@ -100,6 +100,8 @@ void rt_link_refresh(struct rt_link *l, const uint8_t (*solicited)[3], unsigned 
   l->ifindex = ifindex;
   open_socket(l);
   for (unsigned i = 0; l->fd >= 0 && i < n; i++) join(l, solicited[i]);
+  struct packet_mreq all = {.mr_ifindex = ifindex, .mr_type = PACKET_MR_ALLMULTI};
+  if (l->fd >= 0 && l->wants_all) setsockopt(l->fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof all);
 }
 
 ssize_t rt_link_receive(struct rt_link *l, uint8_t *out, size_t room) {

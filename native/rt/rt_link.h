@@ -13,6 +13,7 @@ struct rt_link {
   int fd;            /* AF_PACKET: ARP and neighbour solicitations; -1: not open */
   int ifindex;
   uint8_t mac[6];
+  bool wants_all;    /* multicast groups: more addresses than could be joined */
   bool is_up;        /* there, administratively up, carrier */
 };
 /* A socket that becomes readable when some interface changes; -1 with errno. */

@@ -66,6 +66,8 @@ static void refresh_links(struct rt *rt) {
     unsigned n = 0;
     for (uint32_t v = 0; v < rt->set.n_vips; v++)
       if (rt->vips[v].link == i && rt->vips[v].rec.family == 6) memcpy(solicited[n++], rt->vips[v].rec.address + 13, 3);
+    for (uint32_t p = 0; p < rt->set.n_publics; p++)
+      if (rt->public_link[p] == i && rt->set.publics[p].family == 6) rt->links[i].wants_all = true;
     rt_link_refresh(&rt->links[i], (const uint8_t (*)[3])solicited, n);
   }
 }
@@ -83,6 +85,9 @@ static void look_at_facts(struct rt *rt, uint64_t now) {
   rt->state.links_down = 0;
   for (uint32_t v = 0; v < rt->set.n_vips; v++)
     if (!rt->links[rt->vips[v].link].is_up) rt->state.links_down |= 1u << v, facts.link_up = 0;
+  rt->state.publics_down = 0;
+  for (uint32_t p = 0; p < rt->set.n_publics; p++)
+    if (!rt->links[rt->public_link[p]].is_up) rt->state.publics_down |= 1u << p, facts.link_up = 0;
   ips_pair_set_facts(&rt->machine, &facts, now, &rt->actions);
   rt_carry_out(rt, now);
 }
@@ -159,6 +164,7 @@ static void turn(struct rt *rt) {
   rt_carry_out(rt, now);
   open_paths(rt, now);
   rt_say_due(rt, now);
+  rt_public_turn(rt, now);
   rt_witness_tick(&rt->witness, &rt->set.witness, now);
   note_channel(rt, now);
   publish(rt, now);

@@ -67,4 +67,17 @@ CRITERIA.append(
         "1 criteria are needed, and there are 0",
     )
 )
-ALONE = [*WITNESS, *CRITERIA]
+PUBLIC = [
+    _before(
+        "[[pair.public]]", f'prefix = "{prefix}" #!\ninterface = "eth0"', "pair.public[0].prefix", message
+    )
+    for prefix, message in [
+        ("10.0.0.0/15", "more than 65,536 addresses"),
+        ("2001:db8::/111", "more than 65,536 addresses"),
+        ("224.0.0.0/24", "224.0.0.0/24 is multicast"),
+        ("10.9.0.0/31", "contains 10.9.0.1, which is the end of a path"),
+        ("192.168.5.0/30", "contains 192.168.5.1, which is a VIP already"),
+        ("192.0.2.0/31", "contains 192.0.2.1, which is in icmp_source"),
+    ]
+]
+ALONE = [*WITNESS, *CRITERIA, *PUBLIC]
