@@ -92,6 +92,19 @@ class PublicPrefix:
 
 
 @dataclass(frozen=True, slots=True)
+class PairRoute:
+    """A route of the private network that leads to the active node (S3.3); seen from this one."""
+
+    kind: str  # "linux" or "command"
+    prefix: IPv4Network | IPv6Network
+    via: IPv4Address | IPv6Address  # this node
+    interface: str | None = None
+    namespace: str | None = None
+    table: int | None = None
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """This node's half of a pair. Ids are 1 and 2, in the order of the file; node 1 is the preferred one."""
 
@@ -110,6 +123,7 @@ class Pair:
     criteria: tuple[Criterion, ...] = ()
     criteria_needed: int = 0
     publics: tuple[PublicPrefix, ...] = ()
+    routes: tuple[PairRoute, ...] = ()
 
     @property
     def peer_id(self) -> int:

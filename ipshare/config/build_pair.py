@@ -35,6 +35,18 @@ def pair(site: Site, wanted: schema.Pair) -> model.Pair:
         ),
         criteria_needed=wanted.criteria_needed or len(wanted.criterion),
         publics=tuple(model.PublicPrefix(one.prefix, one.interface) for one in wanted.public),
+        routes=tuple(
+            model.PairRoute(
+                one.kind,
+                one.prefix,
+                one.via[mine],
+                one.interface,
+                one.namespace,
+                one.table,
+                tuple(one.command),
+            )
+            for one in wanted.route
+        ),
         witness=_witness(wanted.witness, folder) if wanted.witness is not None else None,
     )
 

@@ -1,4 +1,4 @@
-"""Checks of `[[pair.public]]`: prefixes that can be announced, no address that somebody has for good. Pure."""
+"""Checks of `[[pair.public]]`: prefixes that can be announced, no address that somebody keeps. Pure."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ipshare.config.values import Address, Device, Duration, Name, PathEnd, Prefix, Table
+from ipshare.config.values import Address, Device, Duration, Name, PathEnd, Prefix, RoutingTable, Table
 
 
 def _without_default(spec: dict[str, Any]) -> None:
@@ -80,6 +80,23 @@ class Public(Table):
     interface: Device = Field(description="Linux interface towards the router, named alike at both nodes.")
 
 
+class PairRoute(Table):
+    """A route of the private network that a node points to itself when it has become active."""
+
+    kind: Literal["linux", "command"] = Field(
+        description="`linux`: `ip route replace` on this machine. `command`: a program of yours "
+        "(docs/pair.md)."
+    )
+    prefix: Prefix = Field(description="`0.0.0.0/0` or `::/0` for the default route.")
+    via: list[Address] = Field(description="The two nodes' addresses there, in the order of `[[pair.node]]`.")
+    interface: Device | None = Field(default=None, description="`linux`: interface of the next hop.")
+    namespace: str | None = Field(
+        default=None, pattern=r"^[^/\s]{1,255}$", description="`linux`: named network namespace (ip-netns)."
+    )
+    table: RoutingTable | None = Field(default=None, description="`linux`: routing table. Default: main.")
+    command: list[str] = Field(default=[], description="`command`: program (absolute path) and arguments.")
+
+
 class Criterion(Table):
     """What an active node should reach. One that does not hands over to a peer that does."""
 
@@ -131,6 +148,7 @@ class Pair(Table):
     node: list[PairNode] = Field(description="The two nodes.")
     vip: list[Vip] = Field(default=[], description="Private VIPs, at most 16.")
     public: list[Public] = Field(default=[], description="On-link public addresses, at most 32 prefixes.")
+    route: list[PairRoute] = Field(default=[], description="Routes that lead to the active node.")
     criterion: list[Criterion] = Field(
         default=[], description="What an active node should reach, 16 at most."
     )

@@ -80,4 +80,18 @@ PUBLIC = [
         ("192.0.2.0/31", "contains 192.0.2.1, which is in icmp_source"),
     ]
 ]
-ALONE = [*WITNESS, *CRITERIA, *PUBLIC]
+BOTH = 'via = ["10.9.0.1", "10.9.0.2"]'
+ROUTES = [
+    _before(
+        "[[pair.route]]", f'kind = "{kind}"\nprefix = "0.0.0.0/0"\n{keys}', f"pair.route[0]{key}", message
+    )
+    for kind, keys, key, message in [
+        ("linux", 'via = ["10.9.0.1"] #!', ".via", "1 next hops"),
+        ("linux", 'via = ["10.9.0.1", "fd00::2"] #!', ".via", "needs next hops of IPv4"),
+        ("linux", 'via = ["10.9.0.1", "10.9.0.1"] #!', ".via", "both next hops are the same"),
+        ("linux", f'{BOTH}\ncommand = ["/x"] #!', ".command", 'is for kind = "command"'),
+        ("command", BOTH, "", "needs an absolute path"),
+        ("command", f'{BOTH}\ncommand = ["/x"]\ntable = 7 #!', ".table", 'is for kind = "linux"'),
+    ]
+]
+ALONE = [*WITNESS, *CRITERIA, *PUBLIC, *ROUTES]
