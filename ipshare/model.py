@@ -16,10 +16,14 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipshare.model_pair import Criterion as Criterion
 from ipshare.model_pair import Pair as Pair
 from ipshare.model_pair import PairMode as PairMode
 from ipshare.model_pair import PairPath as PairPath
+from ipshare.model_pair import PairRoute as PairRoute
+from ipshare.model_pair import PublicPrefix as PublicPrefix
 from ipshare.model_pair import Vip as Vip
+from ipshare.model_pair import Witness as Witness
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,6 +12,8 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +32,9 @@ COMMAND = dtype("struct ips_ctl_pair_command")
 PATIENCE_S = 60.0
 REFUSED: tuple[type[EngineError], ...] = (ControlError, PairRefused)
 """What an engine says no with; ``status`` is one of enum ips_ctl_status."""
+WITNESS_KEY = b"w" * 32
+LAN = "10.0.0.7"
+"""The LAN's own address: no cut between the nodes keeps them from it."""
 VIPS = ("10.0.0.100", "fd00::100")
 T = TypeVar("T")
 _serial = itertools.count()
@@ -41,6 +46,15 @@ def until(question: Callable[[], T | None]) -> T:
     while not (answer := question()):
         assert time.monotonic() < end, f"still not: {question}"
     return answer
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The witness that an engine asks."""
+
+    address: str
+    port: int
+    ttl_s: float
 
 
 class Half:
@@ -62,7 +76,16 @@ class Half:
         for device in ("ips-out", "ips-in"):
             run(self.name, f"ip link set {device} up")
 
-    def record(self, *, key: bytes = b"k" * 32, digest: int = 1, **values: int) -> Any:
+    def record(
+        self,
+        *,
+        key: bytes = b"k" * 32,
+        digest: int = 1,
+        witness: Asked | None = None,
+        gateways: tuple[str, ...] = (),
+        publics: tuple[str, ...] = (),
+        **values: int,
+    ) -> Any:
         peer = 3 - self.number
         pair = np.zeros(1, PAIR)
         p = pair[0]
@@ -85,6 +108,24 @@ class Half:
             vip["address"], vip["family"] = _packed(address), 6 if ":" in address else 4
             field = vip["interface"]
             vip["interface"] = np.frombuffer(self.interface.encode().ljust(len(field), b"\0"), field.dtype)
+        p["n_criteria"] = p["criteria_needed"] = len(gateways)
+        for row, gateway in zip(p["criteria"], gateways, strict=False):
+            kind, _, address = gateway.partition(" ")
+            row["kind"] = getattr(lib, f"IPS_CTL_PAIR_{kind}")
+            row["interval_ns"], row["misses"] = 20_000_000, 5
+            row["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), row["interface"].dtype)
+            if address:
+                row["address"], row["family"] = _packed(address), 6 if ":" in address else 4
+        p["n_publics"] = len(publics)
+        for row, text in zip(p["publics"], publics, strict=False):
+            prefix = ip_network(text)
+            row["address"], row["prefix_len"] = _packed(str(prefix.network_address)), prefix.prefixlen
+            row["family"] = prefix.version
+            row["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), row["interface"].dtype)
+        if witness is not None:
+            row = p["witness"]
+            row["key"], row["address"] = np.frombuffer(WITNESS_KEY, np.uint8), _packed(witness.address)
+            row["port"], row["ttl_ns"], row["family"] = witness.port, round(witness.ttl_s * 1e9), 4
         for name, value in values.items():
             p[name] = value
         return pair
@@ -181,6 +222,7 @@ class PairLab:
             run(name, "sysctl -qw net.ipv6.conf.default.accept_dad=0")
         run(self.names["lan"], "ip link add br0 type bridge mcast_snooping 0")
         run(self.names["lan"], "ip link set br0 up")
+        run(self.names["lan"], f"ip address add {LAN}/24 dev br0")
         for node, host in (("client", 9), ("a", 1), ("b", 2)):
             name = self.names[node]
             run(name, f"ip link add lan0 type veth peer name to-{node} netns {self.names['lan']}")
@@ -202,14 +244,6 @@ class PairLab:
             run(self.names[node], f"ip address add {subnet}.{host}/24 dev {device}")
             run(self.names[node], f"ip link set {device} up")
 
-    def part(self, apart: bool) -> None:
-        """Cuts every path between the two nodes, or heals them; the client reaches both."""
-        switch = ("on", "off")[not apart], ("down", "up")[not apart]
-        for node in ("a", "b"):
-            run(self.names["lan"], f"ip link set to-{node} type bridge_slave isolated {switch[0]}")
-        for device in ("direct", "second") if self.kind.owns_lan else ("direct",):
-            run(self.names["a"], f"ip link set {device} {switch[1]}")
-
     def mac(self, node: str) -> str:
         words = run(self.names[node], "ip -o link show lan0").split()
         return words[words.index("link/ether") + 1]
@@ -220,6 +254,15 @@ class PairLab:
             half.start()
             half.join(**values)
         return self.one_active()
+
+    def cut(self, on: bool = True) -> None:
+        """Every way between the nodes; both go on to reach the LAN itself and the client."""
+        for node in ("a", "b"):
+            run(
+                self.names["lan"], f"ip link set to-{node} type bridge_slave isolated {'on' if on else 'off'}"
+            )
+        for device in ("direct", "second") if self.kind.owns_lan else ("direct",):
+            run(self.names["a"], f"ip link set {device} {'down' if on else 'up'}")
 
     def one_active(self) -> tuple[Half, Half]:
         def found() -> tuple[Half, Half] | None:

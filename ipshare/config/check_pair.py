@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ipshare.config import schema
+from ipshare.config.check_criteria import criteria
+from ipshare.config.check_pair_routes import routes
+from ipshare.config.check_public import publics
 from ipshare.config.check_vpp import known_port
+from ipshare.config.check_witness import witness
 from ipshare.config.checks import Check, Finding, is_vpp
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import readable
@@ -81,7 +85,7 @@ def paths(site: Site, pair: schema.Pair) -> Iterator[Finding]:
     if len(set(counts)) > 1:
         message = f"{pair.node[0].name!r} has {counts[0]} paths and {pair.node[1].name!r} {counts[1]}"
         yield Finding(at(1), message, "write both ends of each path, in the same order at both nodes")
-    elif counts[0] == 1:
+    elif counts[0] == 1 and pair.witness is None and "witness" not in pair._broken:
         yield Finding(at(0), ONE_PATH, "add a second path over another link", is_warning=True)
     seen: dict[tuple[Address, int], str] = {}
     for number, node in enumerate(pair.node):
@@ -162,9 +166,7 @@ def vip_ports(site: Site, pair: schema.Pair) -> Iterator[Finding]:
     """On VPP: an interface that the file names, on which VPP itself has not that address."""
     if not is_vpp(site):
         return
-    have = {
-        address.ip: port for port in readable(site.interface, "addresses") for address in port.addresses
-    }
+    have = {address.ip: port for port in readable(site.interface, "addresses") for address in port.addresses}
     for index, vip in enumerate(pair.vip):
         path = (*pair._path, "vip", index)
         yield from known_port(site, (*path, "interface"), vip.interface)
@@ -194,6 +196,31 @@ def vip_devices(site: Site, pair: schema.Pair) -> Iterator[Finding]:
             yield Finding(path, message, "name the interface on the access subnet")
 
 
+def only_linux(site: Site, pair: schema.Pair) -> Iterator[Finding]:
+    """What asks and answers on interfaces of Linux, which VPP's are not."""
+    if not is_vpp(site):
+        return
+    for key in ("public", "criterion"):
+        if getattr(pair, key):
+            message = f"[[pair.{key}]] is for the embedded engine: VPP's plugin takes none yet"
+            yield Finding((*pair._path, key, 0), message, "leave it out")
+
+
 CHECKS: dict[str, list[Check]] = {
-    "pair": [times, hook, two_nodes, paths, vips, vip_no_end, vip_no_source, vip_ports, vip_devices],
+    "pair": [
+        times,
+        hook,
+        two_nodes,
+        paths,
+        vips,
+        vip_no_end,
+        vip_no_source,
+        vip_ports,
+        vip_devices,
+        only_linux,
+        witness,
+        criteria,
+        publics,
+        routes,
+    ],
 }

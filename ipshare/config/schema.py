@@ -12,6 +12,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ipshare.config.schema_pair import Pair as Pair
+from ipshare.config.schema_pair import PairWitness as PairWitness
+from ipshare.config.schema_pair import _without_default
 from ipshare.config.schema_vpp import Bridge as Bridge
 from ipshare.config.schema_vpp import Interface as Interface
 from ipshare.config.schema_vpp import Neighbor as Neighbor
@@ -295,11 +297,6 @@ class Probe(Table):
     mtu: bool = Field(
         default=True, description="Probe path_mtu with DF in both directions, and alarm when it is not met."
     )
-
-
-def _without_default(spec: dict[str, Any]) -> None:
-    """A table that may be missing as a whole: there is no default to show."""
-    del spec["default"]
 
 
 class File(Table):

@@ -104,6 +104,8 @@ static void refresh(void *arg, struct rt_link *l, const uint8_t (*solicited)[3],
   l->ifindex = ifindex;
   open_socket(l);
   for (unsigned i = 0; l->fd >= 0 && i < n; i++) join(l, solicited[i]);
+  struct packet_mreq all = {.mr_ifindex = ifindex, .mr_type = PACKET_MR_ALLMULTI};
+  if (l->fd >= 0 && l->wants_all) setsockopt(l->fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof all);
 }
 
 static ssize_t receive(void *arg, struct rt_link *l, uint8_t *out, size_t room) {

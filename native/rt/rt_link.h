@@ -14,6 +14,7 @@ struct rt_link {
   int fd;            /* readable when frames wait: ARP, neighbour discovery; -1: not open */
   int ifindex;       /* of Linux */
   uint8_t mac[6];
+  bool wants_all;    /* multicast groups: more addresses than could be joined */
   bool is_up;        /* there, administratively up, carrier */
 };
 

@@ -122,11 +122,11 @@ def test_a_path_may_be_cut(lab: PairLab) -> None:
 def test_all_paths_cut_and_healed(lab: PairLab) -> None:
     """Promises (b) and (c): both may be active while nothing connects them; a heal leaves one."""
     active, standby = lab.start()
-    lab.part(True)
+    lab.cut()
     until(lambda: standby.is_in(ACTIVE))
     assert active.is_in(ACTIVE)
     highest = int(standby.state()["epoch"])
-    lab.part(False)
+    lab.cut(False)
     assert lab.one_active() == (standby, active)
     assert int(standby.state()["epoch"]) >= highest
 

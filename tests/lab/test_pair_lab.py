@@ -276,3 +276,40 @@ def test_this_machine_is_looked_at_before_anything_is_changed(nodes: Nodes) -> N
     assert done.returncode == 3
     assert "VIP 10.0.0.100 is an address of lan0" in done.stderr and "ip addr del" in done.stderr
     assert "10.9.0.1, this node's end of a path to b, is no address of this machine" in done.stderr
+
+
+def test_a_route_follows_the_active_node(nodes: Nodes) -> None:
+    """Of another namespace of this machine, by `ip route replace` (S3.3). Query mode: the standby asks."""
+    client = nodes.lab.names["client"]
+    route = (
+        f'[[pair.route]]\nkind = "linux"\nprefix = "0.0.0.0/0"\nvia = ["10.0.0.1", "10.0.0.2"]\n'
+        f'namespace = "{client}"\n'
+    )
+    for node in (nodes.a, nodes.b):
+        text = node.file.read_text().replace('key_file = "pair.key"', 'key_file = "pair.key"\nmode = "query"')
+        node.file.write_text(text + route)
+        node.start()
+    via = {nodes.a: "10.0.0.1", nodes.b: "10.0.0.2"}
+
+    def follows(node: Node) -> bool:
+        return f"via {via[node]} " in run(client, "ip route show default")
+
+    active, standby = nodes.active()
+    until(lambda: follows(active))
+    active.kill_engine()
+    until(lambda: follows(standby))
+    assert nodes.active() == (standby, active)
+    until(lambda: _ordered(standby))
+    until(lambda: follows(active))
+
+
+def test_the_preferred_node_takes_over_again(nodes: Nodes) -> None:
+    """preempt: the first node of the file comes back from maintenance, and is active again by itself."""
+    for node in (nodes.a, nodes.b):
+        text = node.file.read_text().replace('key_file = "pair.key"', 'key_file = "pair.key"\npreempt = true')
+        node.file.write_text(text)
+        node.start()
+    until(lambda: nodes.active() == (nodes.a, nodes.b))
+    nodes.a.kill_engine()
+    until(lambda: nodes.b.pair()["state"] == "active")
+    until(lambda: nodes.a.pair()["state"] == "active" and nodes.b.pair()["state"] == "standby")

@@ -24,9 +24,11 @@ from tests.cases.config_mistakes import (
     WARNINGS,
     Mistake,
 )
+from tests.cases.pair_mistakes import ALONE
 
 FILES = [(GOOD, MISTAKES), (GOOD_VPP, VPP_MISTAKES), (GOOD_PAIR, PAIR_MISTAKES)]
 EVERY = [(good, mistake) for good, mistakes in FILES for mistake in mistakes]
+EVERY += [(GOOD_PAIR, mistake) for mistake in ALONE]
 
 
 def problems_of(text: str) -> list[Problem]:
