@@ -24,10 +24,14 @@ from ipshare.model_flows import Nat as Nat
 from ipshare.model_flows import Sessions as Sessions
 from ipshare.model_flows import SessionTimeouts as SessionTimeouts
 from ipshare.model_flows import Tracking as Tracking
+from ipshare.model_pair import Criterion as Criterion
 from ipshare.model_pair import Pair as Pair
 from ipshare.model_pair import PairMode as PairMode
 from ipshare.model_pair import PairPath as PairPath
+from ipshare.model_pair import PairRoute as PairRoute
+from ipshare.model_pair import PublicPrefix as PublicPrefix
 from ipshare.model_pair import Vip as Vip
+from ipshare.model_pair import Witness as Witness
 
 if TYPE_CHECKING:
     import numpy as np

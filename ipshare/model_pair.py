@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 FLOOR_S, JITTER_S, CLOCK_ERROR = 0.020, 0.004, 0.001
@@ -51,6 +51,60 @@ class Vip:
 
 
 @dataclass(frozen=True, slots=True)
+class Witness:
+    """A third voter, asked over UDP: a third machine, or a process beside the engine that asks etcd."""
+
+    kind: str  # "node" or "etcd"
+    address: IPv4Address | IPv6Address
+    port: int
+    key_file: Path
+    ttl_s: float  # how long a grant lasts
+    endpoints: tuple[str, ...] = ()  # of etcd
+    prefix: str = ""  # of the keys in etcd
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    cert_key_file: Path | None = None
+
+    def __str__(self) -> str:
+        return _joined(self.address, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """What an active node should reach (S2.6). ``kind``: link, neighbour or echo; a link has no address."""
+
+    kind: str
+    interface: str
+    address: IPv4Address | IPv6Address | None
+    interval_s: float
+    misses: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.interface}" + (f" {self.address}" if self.address else "")
+
+
+@dataclass(frozen=True, slots=True)
+class PublicPrefix:
+    """On-link public addresses that the active node answers for and announces (S3.9)."""
+
+    prefix: IPv4Network | IPv6Network
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairRoute:
+    """A route of the private network that leads to the active node (S3.3); seen from this one."""
+
+    kind: str  # "linux" or "command"
+    prefix: IPv4Network | IPv6Network
+    via: IPv4Address | IPv6Address  # this node
+    interface: str | None = None
+    namespace: str | None = None
+    table: int | None = None
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """This node's half of a pair. Ids are 1 and 2, in the order of the file; node 1 is the preferred one."""
 
@@ -65,6 +119,11 @@ class Pair:
     hook: Path | None  # called at every change of state
     paths: tuple[PairPath, ...]
     vips: tuple[Vip, ...]
+    witness: Witness | None = None
+    criteria: tuple[Criterion, ...] = ()
+    criteria_needed: int = 0
+    publics: tuple[PublicPrefix, ...] = ()
+    routes: tuple[PairRoute, ...] = ()
 
     @property
     def peer_id(self) -> int:
@@ -92,8 +151,14 @@ class Pair:
         in_order = ends if self.is_preferred else [(theirs, ours) for ours, theirs in ends]
         names = (self.node, self.peer) if self.is_preferred else (self.peer, self.node)
         vips = sorted(str(vip.address) for vip in self.vips)
-        said = repr((names, in_order, vips, self.interval_s, self.misses, self.mode.value, self.preempt))
-        return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
+        said: tuple[object, ...] = (
+            names, in_order, vips, self.interval_s, self.misses, self.mode.value, self.preempt,
+        )  # fmt: skip
+        if self.publics:
+            said += (sorted(str(public.prefix) for public in self.publics),)
+        if self.witness is not None:
+            said += ((self.witness.kind, self.witness.ttl_s, self.witness.prefix),)
+        return int.from_bytes(hashlib.blake2b(repr(said).encode(), digest_size=8).digest(), "big")
 
 
 def _joined(address: IPv4Address | IPv6Address, port: int) -> str:

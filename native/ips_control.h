@@ -170,7 +170,7 @@ struct ips_ctl_path_mtu { uint32_t endpoint, mtu, seconds, reserved; };
 
 /* ---- a redundant pair: native/rt/ runs it (SYSTEMS.md S2.2, S2.3, S2.6, S3.2) ---- */
 
-enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16 };
+enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16, IPS_CTL_PAIR_CRITERIA = 16, IPS_CTL_PAIR_PUBLICS = 32 };
 enum ips_ctl_pair_flags {
   IPS_CTL_PAIR_QUERY = 1,    /* the standby asks; else the active sends heartbeats by itself */
   IPS_CTL_PAIR_PREEMPT = 2,  /* the preferred node becomes active again when it can */
@@ -182,11 +182,38 @@ struct ips_ctl_pair_path {
   uint16_t local_port, remote_port;
   uint8_t family, reserved[3];
 };
-/* An address that the active node answers for on a Linux interface; it is configured nowhere. */
+/* An address that the active node answers for on an interface, of Linux or of VPP; it is configured nowhere. */
 struct ips_ctl_pair_vip {
   uint8_t address[16];
-  char interface[16];
+  char interface[64];
   uint8_t family, reserved[7];
+};
+/* A third voter (ips_witness_api.h), asked over UDP in a sealed channel of its own. */
+struct ips_ctl_pair_witness {
+  uint8_t key[32];                /* shared by both nodes and the witness, secret */
+  uint64_t ttl_ns;                /* how long a grant lasts */
+  uint8_t address[16];
+  uint16_t port;
+  uint8_t family, reserved[5];    /* 0: there is none */
+};
+enum ips_ctl_pair_criterion_kind {
+  IPS_CTL_PAIR_LINK = 1,      /* the interface is up, with carrier */
+  IPS_CTL_PAIR_NEIGHBOUR = 2, /* the address answers ARP or neighbour solicitations there */
+  IPS_CTL_PAIR_ECHO = 3,      /* the address answers ICMP echo by that interface */
+};
+/* What an active node should reach (S2.6). */
+struct ips_ctl_pair_criterion {
+  uint64_t interval_ns;           /* between two questions, or looks: 10 ms .. 60 s */
+  uint32_t misses;                /* questions without an answer in a row: not met */
+  uint8_t address[16];
+  char interface[16];
+  uint8_t family, kind, reserved[2];
+};
+/* On-link addresses that the active node answers for and announces, all of a prefix: 65,536 at most. */
+struct ips_ctl_pair_public {
+  uint8_t address[16];
+  char interface[16];
+  uint8_t family, prefix_len, reserved[6];
 };
 struct ips_ctl_pair {
   uint8_t key[32];                /* shared by both nodes, secret */
@@ -201,6 +228,11 @@ struct ips_ctl_pair {
   char epoch_file[256];           /* absolute path, on a disk that outlives a reboot */
   struct ips_ctl_pair_path paths[4];
   struct ips_ctl_pair_vip vips[16];
+  struct ips_ctl_pair_witness witness;
+  uint32_t n_criteria, criteria_needed; /* of them have to be met */
+  struct ips_ctl_pair_criterion criteria[16];
+  uint32_t n_publics, reserved2;
+  struct ips_ctl_pair_public publics[32];
 };
 struct ips_ctl_pair_seen { uint64_t changes; };
 enum ips_ctl_pair_order {
@@ -220,6 +252,7 @@ struct ips_ctl_pair_state {
   uint64_t refused;               /* not authenticated, replayed, malformed, of another version */
   uint64_t jitter_ns;             /* lateness of the real-time thread, 99th percentile or worse */
   uint64_t vip_answers, vip_refused, announcements;
+  uint64_t granted_until_ns;      /* the witness supports this node's reign until then; 0: it never did */
   uint32_t state, old_state;      /* enum ips_pair_state: initial, active, standby, inop */
   uint32_t reason;                /* enum ips_pair_reason of the last change */
   uint32_t epoch_node;            /* node id of that epoch */
@@ -227,11 +260,14 @@ struct ips_ctl_pair_state {
   uint32_t paths_up;              /* bit i: the peer was heard on path i within the dead time */
   uint32_t links_down;            /* bit i: the interface of VIP i is down or gone */
   uint32_t flags;                 /* enum ips_ctl_pair_note */
+  uint32_t criteria_failed;       /* bit i: criterion i is not met */
+  uint32_t publics_down;          /* bit i: the interface of public prefix i is down or gone */
 };
 enum ips_ctl_pair_note {
   IPS_CTL_PAIR_REALTIME = 1,      /* the thread has real-time priority */
   IPS_CTL_PAIR_WRONG_KEY = 2,     /* datagrams come from the peer's address that another key sealed */
   IPS_CTL_PAIR_MISMATCH = 4,      /* the peer's config_digest differs */
+  IPS_CTL_PAIR_NO_WITNESS = 16,   /* it is not heard: not reached, not there, or with another key */
   IPS_CTL_PAIR_NO_EPOCH_FILE = 8, /* it could not be read or written: this node does not become active */
 };
 

@@ -32,7 +32,7 @@ enum ips_pair_mode {
 struct ips_pair_config {
   uint32_t node, peer;       /* ids, not 0; of equal counters the higher node's epoch is the higher */
   uint32_t clock_ppm;        /* bound of each clock's rate error */
-  uint8_t n_paths;           /* 2 .. IPS_PAIR_PATHS ways to the peer */
+  uint8_t n_paths;           /* 1 .. IPS_PAIR_PATHS ways to the peer; two are the least that makes sense */
   uint8_t mode;              /* enum ips_pair_mode */
   uint8_t witness;           /* 1: active needs the word of the peer or of the witness */
   uint8_t preempt;           /* 1: the higher priority takes over again, when its mirror is up to date */
@@ -58,7 +58,8 @@ struct ips_pair_config {
 struct ips_pair_facts {
   uint64_t workers_ns;  /* when the slowest worker was last seen to advance (ips_pair_slowest) */
   uint8_t link_up;      /* access link */
-  uint8_t criteria_ok;  /* user-defined reachability (S2.6) */
+  /* User-defined reachability (S2.6). Not met: inop as long as the peer is heard, ready, and meets them. */
+  uint8_t criteria_ok;
   uint8_t loaded;       /* the data path has a generation */
   uint8_t mirror_ready; /* sessions of the peer are here, up to date */
 };
@@ -78,6 +79,7 @@ enum ips_pair_flags {
   IPS_PAIR_CLAIM = 8,    /* asks for the receiver's vote for reign `claim` */
   IPS_PAIR_VOTE = 16,    /* the sender's vote is the receiver's, for reign `claim`, until echo + lease_ns */
   IPS_PAIR_WANT = 32,    /* the standby asks the active to resign */
+  IPS_PAIR_CUT_OFF = 64, /* its reachability criteria are not met */
 };
 struct ips_pair_msg {
   uint8_t kind, state, flags, priority;

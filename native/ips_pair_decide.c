@@ -15,12 +15,19 @@ static void enter(struct ips_pair *m, int state, int reason, struct ips_pair_act
   m->claim = 0;
 }
 
+/* A node that reaches less than it should is worse than one that does, and better than none. */
+static bool peer_is_better(const struct ips_pair *m) {
+  const struct ips_pair_peer *p = &m->peer;
+  if (!p->heard_ns || ips_pair_silent(m) || p->flags & IPS_PAIR_CUT_OFF) return false;
+  return p->state == IPS_PAIR_ACTIVE || (p->state == IPS_PAIR_STANDBY && p->flags & IPS_PAIR_ELIGIBLE);
+}
+
 /* What forbids to be active: a reason, or NONE. A stalled worker counts once nobody forwards any more. */
 static int obstacle(const struct ips_pair *m) {
   if (m->maintenance) return IPS_PAIR_WHY_MAINTENANCE;
   if (!m->facts.link_up) return IPS_PAIR_WHY_LINK_DOWN;
   if (!m->facts.loaded) return IPS_PAIR_WHY_NOT_LOADED;
-  if (!m->facts.criteria_ok) return IPS_PAIR_WHY_CRITERIA;
+  if (!m->facts.criteria_ok && peer_is_better(m)) return IPS_PAIR_WHY_CRITERIA;
   if (ips_pair_stalled(m) && !ips_pair_forwards(m)) return IPS_PAIR_WHY_WORKER_STALLED;
   return IPS_PAIR_WHY_NONE;
 }

@@ -36,6 +36,7 @@ static void compose(struct ips_pair *m, int kind, struct ips_pair_msg *msg) {
   unsigned flags = msg->claim ? IPS_PAIR_VOTE : 0;
   if (ips_pair_forwards(m)) flags |= IPS_PAIR_FORWARDS;
   if (m->facts.mirror_ready) flags |= IPS_PAIR_MIRROR;
+  if (!m->facts.criteria_ok) flags |= IPS_PAIR_CUT_OFF;
   if (m->state == IPS_PAIR_STANDBY && ips_pair_claimable(m)) flags |= IPS_PAIR_ELIGIBLE;
   if (wants_the_role(m)) flags |= IPS_PAIR_WANT;
   if (m->claim && !msg->claim) {

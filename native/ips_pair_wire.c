@@ -8,7 +8,7 @@
  */
 #include "ips_pair.h"
 
-enum { VERSION = 1, ALL_FLAGS = 63 };
+enum { VERSION = 1, ALL_FLAGS = 127 };
 
 static void st32(uint8_t *p, uint32_t v) { ips_st32(p, ips_be32(v)); }
 static void st64(uint8_t *p, uint64_t v) { v = ips_be64(v); memcpy(p, &v, 8); }

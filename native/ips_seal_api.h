@@ -26,7 +26,7 @@ enum ips_seal_const {
 enum ips_seal_type {        /* the second octet */
   IPS_SEAL_HELLO = 1, IPS_SEAL_HELLO_ACK = 2, IPS_SEAL_CONFIRM = 3, IPS_SEAL_ALIVE = 4,
   IPS_SEAL_FIRST_USER = 16, /* from here on: of the channel's users */
-  IPS_SEAL_MIRROR = 16, IPS_SEAL_PAIR = 17,
+  IPS_SEAL_MIRROR = 16, IPS_SEAL_PAIR = 17, IPS_SEAL_WITNESS = 18,
 };
 
 struct ips_seal_item {      /* a configuration item that both nodes should agree about */

@@ -157,6 +157,19 @@ static const char *const results[][2] = {
 #include "ips_vip.def"
 #undef W
 };
+uint32_t ips_vip_addresses(const uint8_t *f, size_t len, uint8_t out[2][16], uint8_t *family) {
+  uint16_t type = len < ETH ? 0 : ips_be16(ips_ld16(f + 12));
+  if (type == 0x0806 && len >= ETH + ARP_BYTES) {
+    memset(out, 0, 32);
+    memcpy(out[0], f + 28, 4);
+    memcpy(out[1], f + 38, 4);
+    return *family = 4, 2;
+  }
+  if (type != 0x86dd || len < ETH + IP6 + NS_BYTES) return 0;
+  memcpy(out[0], f + ETH + IP6 + 8, 16);
+  return *family = 6, 1;
+}
+
 int ips_vip_results(void) { return IPS_N_VIP_RESULTS; }
 const char *ips_vip_result_name(int i) { return i >= 0 && i < IPS_N_VIP_RESULTS ? results[i][0] : NULL; }
 const char *ips_vip_result(int i) { return i >= 0 && i < IPS_N_VIP_RESULTS ? results[i][1] : NULL; }

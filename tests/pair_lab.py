@@ -1,8 +1,8 @@
-"""Two halves of a redundant pair for tests of the engine: a, b and a client on one LAN; a link from a to b.
+"""Two halves of a redundant pair for tests of the engine: a, b and a client on one LAN; links from a to b.
 
 The LAN is a bridge in a namespace of its own, 10.0.0.0/24 and fd00::/64: client .9, a .1, b .2; the VIPs are
-.100 and ::100. Path 0 of the pair is the direct link, path 1 the LAN. Every wait is for an event, bounded by
-PATIENCE_S.
+.100 and ::100. Path 0 of the pair is the direct link; path 1 the LAN or, where an engine takes the LAN from
+the kernel (tests/vpp/pair_vpp.py), a second direct link. Every wait is for an event, bounded by PATIENCE_S.
 """
 
 from __future__ import annotations
@@ -12,20 +12,29 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ipshare.core import dtype, lib
-from ipshare.engine.embedded import Control, launch
+from ipshare.engine.embedded import Control, ControlError, launch
+from ipshare.engine.vpp.pair import PairRefused
+from ipshare.errors import EngineError
 from ipshare.lab import netns
 from ipshare.lab.netns import inside
 from tests.engine_lab import INNER, _packed, load, run
 
 PAIR, STATE = dtype("struct ips_ctl_pair"), dtype("struct ips_ctl_pair_state")
-SEEN, COMMAND = dtype("struct ips_ctl_pair_seen"), dtype("struct ips_ctl_pair_command")
+COMMAND = dtype("struct ips_ctl_pair_command")
 PATIENCE_S = 60.0
+REFUSED: tuple[type[EngineError], ...] = (ControlError, PairRefused)
+"""What an engine says no with; ``status`` is one of enum ips_ctl_status."""
+WITNESS_KEY = b"w" * 32
+LAN = "10.0.0.7"
+"""The LAN's own address: no cut between the nodes keeps them from it."""
 VIPS = ("10.0.0.100", "fd00::100")
 T = TypeVar("T")
 _serial = itertools.count()
@@ -39,8 +48,21 @@ def until(question: Callable[[], T | None]) -> T:
     return answer
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The witness that an engine asks."""
+
+    address: str
+    port: int
+    ttl_s: float
+
+
 class Half:
-    """An engine that is (to be) one half."""
+    """An engine that is (to be) one half: here an embedded one."""
+
+    owns_lan = False
+    """Whether it takes the device on the LAN from the kernel."""
+    interface = "lan0"
 
     def __init__(self, lab: PairLab, name: str, number: int) -> None:
         self.name, self.number = lab.names[name], number
@@ -54,7 +76,16 @@ class Half:
         for device in ("ips-out", "ips-in"):
             run(self.name, f"ip link set {device} up")
 
-    def record(self, *, key: bytes = b"k" * 32, digest: int = 1, **values: int) -> Any:
+    def record(
+        self,
+        *,
+        key: bytes = b"k" * 32,
+        digest: int = 1,
+        witness: Asked | None = None,
+        gateways: tuple[str, ...] = (),
+        publics: tuple[str, ...] = (),
+        **values: int,
+    ) -> Any:
         peer = 3 - self.number
         pair = np.zeros(1, PAIR)
         p = pair[0]
@@ -68,26 +99,74 @@ class Half:
             ("epoch_file", str(self.epoch_file)),
         ):
             p[name] = np.frombuffer(text.encode().ljust(len(p[name]), b"\0"), p[name].dtype)
-        for path, subnet in zip(p["paths"], ("10.9.0", "10.0.0"), strict=False):
+        second = "10.8.0" if self.owns_lan else "10.0.0"
+        for path, subnet in zip(p["paths"], ("10.9.0", second), strict=False):
             path["local"], path["remote"] = _packed(f"{subnet}.{self.number}"), _packed(f"{subnet}.{peer}")
             path["local_port"] = path["remote_port"] = 6081
             path["family"] = 4
         for vip, address in zip(p["vips"], VIPS, strict=False):
             vip["address"], vip["family"] = _packed(address), 6 if ":" in address else 4
-            vip["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), vip["interface"].dtype)
+            field = vip["interface"]
+            vip["interface"] = np.frombuffer(self.interface.encode().ljust(len(field), b"\0"), field.dtype)
+        p["n_criteria"] = p["criteria_needed"] = len(gateways)
+        for row, gateway in zip(p["criteria"], gateways, strict=False):
+            kind, _, address = gateway.partition(" ")
+            row["kind"] = getattr(lib, f"IPS_CTL_PAIR_{kind}")
+            row["interval_ns"], row["misses"] = 20_000_000, 5
+            row["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), row["interface"].dtype)
+            if address:
+                row["address"], row["family"] = _packed(address), 6 if ":" in address else 4
+        p["n_publics"] = len(publics)
+        for row, text in zip(p["publics"], publics, strict=False):
+            prefix = ip_network(text)
+            row["address"], row["prefix_len"] = _packed(str(prefix.network_address)), prefix.prefixlen
+            row["family"] = prefix.version
+            row["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), row["interface"].dtype)
+        if witness is not None:
+            row = p["witness"]
+            row["key"], row["address"] = np.frombuffer(WITNESS_KEY, np.uint8), _packed(witness.address)
+            row["port"], row["ttl_ns"], row["family"] = witness.port, round(witness.ttl_s * 1e9), 4
         for name, value in values.items():
             p[name] = value
         return pair
 
     def join(self, **values: Any) -> None:
-        self.control._call(lib.IPS_CTL_PAIR_SET, self.record(**values).tobytes())
+        self.set(self.record(**values))
+        self.load()
+
+    def is_in(self, *states: int) -> bool:
+        return int(self.state()["state"]) in states
+
+    # ---- what every engine does in its own way -------------------------------
+
+    def set(self, record: Any) -> None:
+        self.control._call(lib.IPS_CTL_PAIR_SET, record.tobytes())
+
+    def load(self) -> None:
         load(self.control, INNER)
+
+    def clear(self) -> None:
+        self.control._call(lib.IPS_CTL_PAIR_CLEAR)
 
     def state(self) -> Any:
         return self.control._call(lib.IPS_CTL_PAIR_STATE).one(STATE)
 
-    def is_in(self, *states: int) -> bool:
-        return int(self.state()["state"]) in states
+    def verdict(self, words: bytes) -> str:
+        """On an inner packet."""
+        return self.control.why(words, "inner").verdict.name
+
+    def wait(self, seen: int) -> str:
+        """On a connection of its own: the name of the state after the next change."""
+        with self.control.watch_pair() as waiting:
+            return waiting.wait(seen, PATIENCE_S).state
+
+    def signal(self, number: int) -> None:
+        assert self.engine is not None
+        self.engine.process.send_signal(number)
+
+    def link(self, up: bool) -> None:
+        """Its interface on the LAN."""
+        run(self.name, f"ip link set lan0 {'up' if up else 'down'}")
 
     def order(self, order: int, argument: int = 0) -> None:
         record = np.zeros(1, COMMAND)
@@ -99,6 +178,12 @@ class Half:
         self.engine.process.kill()
         self.engine.process.wait()
 
+    def again(self) -> None:
+        """After its death: another one."""
+        self.control.close()
+        self.control = Control(self.socket)
+        self.start()
+
     def stop(self) -> None:
         self.control.close()
         if self.engine is not None and self.engine.is_alive():
@@ -108,7 +193,8 @@ class Half:
 class PairLab:
     """Namespaces and links; engines are started on demand and end with the lab."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, kind: type[Half] = Half) -> None:
+        self.kind = kind
         tag = f"{os.getpid()}x{next(_serial)}"
         self.names = {node: f"pair-{node}-{tag}" for node in ("lan", "client", "a", "b")}
         self.directory = directory
@@ -120,7 +206,7 @@ class PairLab:
         except BaseException:
             self._end.close()
             raise
-        self.a, self.b = Half(self, "a", 1), Half(self, "b", 2)
+        self.a, self.b = self.kind(self, "a", 1), self.kind(self, "b", 2)
         for half in (self.a, self.b):
             self._end.callback(half.stop)
         return self
@@ -136,17 +222,27 @@ class PairLab:
             run(name, "sysctl -qw net.ipv6.conf.default.accept_dad=0")
         run(self.names["lan"], "ip link add br0 type bridge mcast_snooping 0")
         run(self.names["lan"], "ip link set br0 up")
+        run(self.names["lan"], f"ip address add {LAN}/24 dev br0")
         for node, host in (("client", 9), ("a", 1), ("b", 2)):
             name = self.names[node]
             run(name, f"ip link add lan0 type veth peer name to-{node} netns {self.names['lan']}")
             run(self.names["lan"], f"ip link set to-{node} master br0 up")
+            if self.kind.owns_lan and node != "client":
+                run(name, "sysctl -qw net.ipv6.conf.lan0.disable_ipv6=1")
+                run(name, "ip link set lan0 arp off up")
+                continue
             run(name, f"ip address add 10.0.0.{host}/24 dev lan0")
             run(name, f"ip address add fd00::{host}/64 dev lan0 nodad")
             run(name, "ip link set lan0 up")
-        run(self.names["a"], f"ip link add direct type veth peer name direct netns {self.names['b']}")
+        self._direct("direct", "10.9.0")
+        if self.kind.owns_lan:
+            self._direct("second", "10.8.0")
+
+    def _direct(self, device: str, subnet: str) -> None:
+        run(self.names["a"], f"ip link add {device} type veth peer name {device} netns {self.names['b']}")
         for node, host in (("a", 1), ("b", 2)):
-            run(self.names[node], f"ip address add 10.9.0.{host}/24 dev direct")
-            run(self.names[node], "ip link set direct up")
+            run(self.names[node], f"ip address add {subnet}.{host}/24 dev {device}")
+            run(self.names[node], f"ip link set {device} up")
 
     def mac(self, node: str) -> str:
         words = run(self.names[node], "ip -o link show lan0").split()
@@ -158,6 +254,15 @@ class PairLab:
             half.start()
             half.join(**values)
         return self.one_active()
+
+    def cut(self, on: bool = True) -> None:
+        """Every way between the nodes; both go on to reach the LAN itself and the client."""
+        for node in ("a", "b"):
+            run(
+                self.names["lan"], f"ip link set to-{node} type bridge_slave isolated {'on' if on else 'off'}"
+            )
+        for device in ("direct", "second") if self.kind.owns_lan else ("direct",):
+            run(self.names["a"], f"ip link set {device} {'down' if on else 'up'}")
 
     def one_active(self) -> tuple[Half, Half]:
         def found() -> tuple[Half, Half] | None:
@@ -172,6 +277,6 @@ class PairLab:
 
 
 @contextlib.contextmanager
-def pair_lab(directory: Path) -> Iterator[PairLab]:
-    with PairLab(directory) as lab:
+def pair_lab(directory: Path, kind: type[Half] = Half) -> Iterator[PairLab]:
+    with PairLab(directory, kind) as lab:
         yield lab

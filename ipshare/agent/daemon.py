@@ -28,6 +28,7 @@ from ipshare.agent.client import socket_path
 from ipshare.agent.confirm import remaining_s
 from ipshare.agent.guard import EngineGuard
 from ipshare.agent.pair_hooks import PairHooks
+from ipshare.agent.pair_routes import PairRoutes
 from ipshare.agent.pair_watch import PairChange, PairWatch
 from ipshare.agent.prober import Prober
 from ipshare.agent.reconcile import Done, Reconciler
@@ -87,6 +88,7 @@ class Daemon:
         self.guard = EngineGuard(self._engine_ended)
         self.pair = PairWatch(config.node.runtime_dir / "pair.json", self._pair_changed)
         self.hooks = PairHooks(self._hook_ended)
+        self.routes = PairRoutes(lambda trouble: self._note("pair routes", trouble))
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="work")
@@ -130,6 +132,7 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self.guard.close()
+            await self.routes.close()
             await self.hooks.close()
             self._worker.shutdown()
 
@@ -319,6 +322,7 @@ class Daemon:
         )
         config = self.node.config or self.wanted
         if config.pair is not None:
+            self.routes.look(config.pair, change.new, change.epoch)
             self.hooks.changed(config.pair, change)
         self._spawn(self._look_at_pair())
 
@@ -330,6 +334,8 @@ class Daemon:
         state = await self._work(self.node.pair_state)
         pair = self.node.config.pair if self.node.config is not None else None
         self._note("pair", "; ".join(troubles(state, pair)) if state is not None and pair is not None else "")
+        if state is not None and pair is not None:  # an agent that was started again points them again
+            self.routes.look(pair, state.state, state.epoch)
         info = await self._work(self.node.engine_info)
         if info is not None:
             self._follow_pair(info.boot_id)

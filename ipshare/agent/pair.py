@@ -24,7 +24,8 @@ Told = tuple[str, PairSettings]
 
 def settings_of(config: Config, pair: Pair) -> PairSettings:
     """What the engine gets. Raises Refused or NoPrivilege where the key file is not as it should be."""
-    return PairSettings(pair, read_key(pair.key_file), epoch_file(config))
+    witness_key = read_key(pair.witness.key_file) if pair.witness is not None else b""
+    return PairSettings(pair, read_key(pair.key_file), epoch_file(config), witness_key)
 
 
 def epoch_file(config: Config) -> Path:
@@ -51,19 +52,21 @@ def align(engine: Engine, config: Config, told: Told | None) -> tuple[Told | Non
     return now, not had or told not in (None, now)
 
 
-def preflight(pair: Pair) -> list[Problem]:
-    """What keeps this node from being its half: key file, hook, addresses."""
+def preflight(pair: Pair, *, has_ports: bool = True, has_paths: bool = True) -> list[Problem]:
+    """What keeps this node from being its half: key file, hook, addresses. ``has_ports`` False: VPP has the
+    interfaces of VIPs; ``has_paths`` False: the ends of paths are in a network namespace that is not ours."""
     from ipshare.net.pair import pair_problems
 
     found = []
-    try:
-        read_key(pair.key_file)
-    except IpshareError as error:
-        found.append(Problem("this machine", 0, 0, "", error.message, error.hint))
+    for file in (pair.key_file, *([pair.witness.key_file] if pair.witness is not None else [])):
+        try:
+            read_key(file)
+        except IpshareError as error:
+            found.append(Problem("this machine", 0, 0, "", error.message, error.hint))
     if pair.hook is not None and not (pair.hook.is_file() and os.access(pair.hook, os.X_OK)):
         text = f"the pair's hook {pair.hook} is no program that can be run"
         found.append(Problem("this machine", 0, 0, "", text, "put it there, and chmod 0755 it"))
-    return found + pair_problems(pair)
+    return found + (pair_problems(pair, has_ports=has_ports) if has_paths else [])
 
 
 def read_key(path: Path) -> bytes:

@@ -19,6 +19,8 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from ipshare.agent.pair import Told
+from ipshare.agent.pair import align as align_pair
 from ipshare.core import lib
 from ipshare.engine.desired import desired
 from ipshare.engine.failures import EngineGone
@@ -95,6 +97,9 @@ def settings(config: Config) -> Settings:
 class VppDataPath:
     """FD.io VPP with our plugin."""
 
+    def __init__(self) -> None:
+        self._pair: Told | None = None
+
     def attach(self, config: Config) -> VppEngine | None:
         vpp = vpp_of(config)
         try:
@@ -162,9 +167,8 @@ class VppDataPath:
                 if managed:
                     _end(engine.info().pid)
                     done = "engine ended"
-                elif plan := diff(engine.read(), Tables()):
-                    engine.apply(plan)
-                    done = "tables taken out of VPP, which goes on"
+                else:
+                    done = _taken_out(_ours(engine))
         if managed:
             _remove(settings(config))
             (config.node.runtime_dir / JOURNAL).unlink(missing_ok=True)
@@ -176,7 +180,8 @@ class VppDataPath:
         return align(_ours(engine), config, config.node.runtime_dir / "copies.json")
 
     def pair(self, engine: Engine, config: Config) -> bool:
-        return False  # a configuration with VPP has none
+        self._pair, changed = align_pair(engine, config, self._pair)
+        return changed
 
     def flows(self, engine: Engine, config: Config) -> bool:
         return False  # nor tracks connections
@@ -244,6 +249,18 @@ def _answers(engine: VppEngine) -> None:
 def _ours(engine: Engine) -> VppEngine:
     assert isinstance(engine, VppEngine), "this data path makes no other"
     return engine
+
+
+def _taken_out(engine: VppEngine) -> str:
+    """Tables first: a half of a pair that knows no pair any more would translate."""
+    done = []
+    if plan := diff(engine.read(), Tables()):
+        engine.apply(plan)
+        done.append("tables")
+    if engine.pair_state() is not None:
+        engine.clear_pair()
+        done.append("the pair")
+    return f"{' and '.join(done)} taken out of VPP, which goes on" if done else ""
 
 
 def _by_next_hop(tables: Tables, numbers: Mapping[tuple[str, int], int]) -> Tables:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from ipshare.agent.pair import preflight as pair_preflight
 from ipshare.agent.vpp import no_vpp, settings, vpp_of
 from ipshare.engine.vpp.engine import VppEngine
 from ipshare.engine.vpp.find import PLUGIN, find
@@ -25,14 +26,30 @@ def preflight(config: Config, engine: VppEngine | None) -> list[Problem]:
     may be about to start, and a service manager tries again."""
     vpp = vpp_of(config)
     if engine is not None:
-        return list(_running(config, vpp, engine))
+        return [*_running(config, vpp, engine), *_pair(config, engine)]
     if not vpp.managed:
         raise no_vpp(vpp)
-    return [*_installed(config), *_devices(vpp)]
+    return [*_installed(config), *_devices(vpp), *_pair(config, None)]
 
 
 def _problem(message: str, hint: str) -> Problem:
     return Problem("this machine", 0, 0, "", message, hint)
+
+
+def _pair(config: Config, engine: VppEngine | None) -> list[Problem]:
+    """The ends of the pair's paths are the kernel's, where VPP runs; VIPs are on interfaces of VPP."""
+    if config.pair is None:
+        return []
+    here = engine is None or _is_here(engine.info().pid)
+    return pair_preflight(config.pair, has_ports=False, has_paths=here)
+
+
+def _is_here(pid: int) -> bool:
+    """Whether that process sees the same network as we; False where we may not look."""
+    try:
+        return Path(f"/proc/{pid}/ns/net").stat().st_ino == Path("/proc/self/ns/net").stat().st_ino
+    except OSError:
+        return False
 
 
 def _installed(config: Config) -> Iterator[Problem]:

@@ -33,6 +33,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Running": {
         "agent": ("node", "Run this node's agent."),
         "down": ("node", "End this node: agent, engine, routes."),
+        "witness": ("witness", "A third voter for a pair: run it, on a machine of its own or on etcd."),
         "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),
     },
     "Looking": {

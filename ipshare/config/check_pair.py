@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ipshare.config import schema
+from ipshare.config.check_criteria import criteria
+from ipshare.config.check_pair_routes import routes
+from ipshare.config.check_public import publics
+from ipshare.config.check_vpp import known_port
+from ipshare.config.check_witness import witness
 from ipshare.config.checks import Check, Finding, is_vpp
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import readable
 from ipshare.config.site import Site
-from ipshare.config.units import bad_scope
+from ipshare.config.units import Invalid, bad_scope, device
 from ipshare.model import Address, contains, host_prefix
 from ipshare.model_pair import FLOOR_S, JITTER_S, lease_of
 
@@ -23,22 +28,6 @@ ONE_PATH = (
     "one path between the nodes: when it fails, each takes the other for dead, and both are active as long "
     "as it is cut"
 )
-
-
-def engine(site: Site, pair: schema.Pair) -> Iterator[Finding]:
-    if is_vpp(site):
-        message = "a pair runs on the embedded engine only: the VPP plugin has no part in it yet"
-        yield Finding(pair._path, message, 'write kind = "embedded" in [engine], or leave [pair] out')
-
-
-def _embedded(check: Check) -> Check:
-    """Nothing more is said of a pair that the engine cannot have."""
-
-    def checked(site: Site, pair: schema.Pair) -> Iterator[Finding]:
-        if not is_vpp(site):
-            yield from check(site, pair)
-
-    return checked
 
 
 def times(site: Site, pair: schema.Pair) -> Iterator[Finding]:
@@ -96,7 +85,7 @@ def paths(site: Site, pair: schema.Pair) -> Iterator[Finding]:
     if len(set(counts)) > 1:
         message = f"{pair.node[0].name!r} has {counts[0]} paths and {pair.node[1].name!r} {counts[1]}"
         yield Finding(at(1), message, "write both ends of each path, in the same order at both nodes")
-    elif counts[0] == 1:
+    elif counts[0] == 1 and pair.witness is None and "witness" not in pair._broken:
         yield Finding(at(0), ONE_PATH, "add a second path over another link", is_warning=True)
     seen: dict[tuple[Address, int], str] = {}
     for number, node in enumerate(pair.node):
@@ -173,22 +162,65 @@ def vip_no_source(site: Site, pair: schema.Pair) -> Iterator[Finding]:
             yield Finding(path, message, "use an address of this node's own as icmp_source")
 
 
+def vip_ports(site: Site, pair: schema.Pair) -> Iterator[Finding]:
+    """On VPP: an interface that the file names, on which VPP itself has not that address."""
+    if not is_vpp(site):
+        return
+    have = {address.ip: port for port in readable(site.interface, "addresses") for address in port.addresses}
+    for index, vip in enumerate(pair.vip):
+        path = (*pair._path, "vip", index)
+        yield from known_port(site, (*path, "interface"), vip.interface)
+        if vip.address in have:
+            message = f"VIP {vip.address} is an address of VPP's interface ({site.where(have[vip.address])})"
+            hint = "VPP would answer for it, active or not: give the interface an address of its own"
+            yield Finding((*path, "address"), message, hint)
+
+
 def vip_devices(site: Site, pair: schema.Pair) -> Iterator[Finding]:
+    """On the embedded engine: a device of Linux, and none of the engine's own."""
+    if is_vpp(site):
+        return
     ours = {
         getattr(site.engine, key): key
         for key in ("outer_device", "inner_device")
         if key not in site.engine._broken
     }
     for index, vip in enumerate(pair.vip):
+        try:
+            device(vip.interface)
+        except Invalid as error:
+            yield Finding((*pair._path, "vip", index, "interface"), error.message, error.hint)
         if vip.interface in ours:
             message = f"{vip.interface!r} is the engine's own {ours[vip.interface]}: nobody asks there"
             path = (*pair._path, "vip", index, "interface")
             yield Finding(path, message, "name the interface on the access subnet")
 
 
+def only_linux(site: Site, pair: schema.Pair) -> Iterator[Finding]:
+    """What asks and answers on interfaces of Linux, which VPP's are not."""
+    if not is_vpp(site):
+        return
+    for key in ("public", "criterion"):
+        if getattr(pair, key):
+            message = f"[[pair.{key}]] is for the embedded engine: VPP's plugin takes none yet"
+            yield Finding((*pair._path, key, 0), message, "leave it out")
+
+
 CHECKS: dict[str, list[Check]] = {
     "pair": [
-        engine,
-        *map(_embedded, (times, hook, two_nodes, paths, vips, vip_no_end, vip_no_source, vip_devices)),
+        times,
+        hook,
+        two_nodes,
+        paths,
+        vips,
+        vip_no_end,
+        vip_no_source,
+        vip_ports,
+        vip_devices,
+        only_linux,
+        witness,
+        criteria,
+        publics,
+        routes,
     ],
 }

@@ -16,6 +16,8 @@ from ipshare.config.schema_flows import Mirror as Mirror
 from ipshare.config.schema_flows import Nat as Nat
 from ipshare.config.schema_flows import Sessions as Sessions
 from ipshare.config.schema_pair import Pair as Pair
+from ipshare.config.schema_pair import PairWitness as PairWitness
+from ipshare.config.schema_pair import _without_default
 from ipshare.config.schema_vpp import Bridge as Bridge
 from ipshare.config.schema_vpp import Interface as Interface
 from ipshare.config.schema_vpp import Neighbor as Neighbor
@@ -312,11 +314,6 @@ class Probe(Table):
     mtu: bool = Field(
         default=True, description="Probe path_mtu with DF in both directions, and alarm when it is not met."
     )
-
-
-def _without_default(spec: dict[str, Any]) -> None:
-    """A table that may be missing as a whole: there is no default to show."""
-    del spec["default"]
 
 
 class File(Table):

@@ -35,6 +35,21 @@ def report(state: PairState, pair: Pair) -> dict[str, Any]:
             {"address": str(vip.address), "interface": vip.interface, "link": number not in state.links_down}
             for number, vip in enumerate(pair.vips)
         ],
+        "criteria": [
+            {"criterion": str(criterion), "met": number not in state.criteria_failed}
+            for number, criterion in enumerate(pair.criteria)
+        ],
+        "public": [
+            {"prefix": str(one.prefix), "interface": one.interface, "link": number not in state.publics_down}
+            for number, one in enumerate(pair.publics)
+        ],
+        "witness": None
+        if pair.witness is None
+        else {
+            "address": str(pair.witness),
+            "up": "no_witness" not in state.notes,
+            "grants_s": max(0, state.granted_until_ns - state.now_ns) / 1e9,
+        },
         "realtime": "realtime" in state.notes,
         "troubles": troubles(state, pair),
         **{name: getattr(state, name) for name in COUNTS},
@@ -53,13 +68,27 @@ def troubles(state: PairState, pair: Pair) -> list[str]:
         if "wrong_key" not in state.notes:
             found.append(f"{pair.peer} is not heard on any path")
     else:
-        found += [
-            f"{pair.peer} is not heard on path {path}: one more failure, and both are active" for path in down
-        ]
+        bad_end = "one more failure, and both are active"
+        if pair.witness is not None:
+            bad_end = "one more failure, and the witness decides"
+        found += [f"{pair.peer} is not heard on path {path}: {bad_end}" for path in down]
+    for number in state.publics_down:
+        public = pair.publics[number]
+        found.append(f"{public.interface}, the interface of {public.prefix}, is down or gone")
+    found += [f"not met: {pair.criteria[number]}" for number in state.criteria_failed]
+    if "no_witness" in state.notes:
+        found.append(_witness_trouble(pair))
     for number, vip in enumerate(pair.vips):
         if number in state.links_down:
             found.append(f"{vip.interface}, the interface of VIP {vip.address}, is down or gone")
     return found
+
+
+def _witness_trouble(pair: Pair) -> str:
+    return (
+        f"the witness {pair.witness} is not heard (not reached, not running, or with another key): "
+        "a node that loses its peer as well stops"
+    )
 
 
 _NOTES = {
@@ -78,6 +107,10 @@ def lines(state: PairState, pair: Pair) -> list[str]:
         f"{'forwards':12} {'yes' if state.forwards else 'no'}, epoch {state.epoch}",
         f"{'peer':12} {pair.peer} is {state.peer_state}, {heard}, paths {up}",
     ]
+    if pair.witness is not None:
+        up = "not heard" if "no_witness" in state.notes else "heard"
+        grants = ", supports this node" if state.granted_until_ns > state.now_ns else ""
+        text.append(f"{'witness':12} {pair.witness}, {up}{grants}")
     if pair.vips:
         text.append(f"{'VIPs':12} {', '.join(f'{vip.address} on {vip.interface}' for vip in pair.vips)}")
     return text

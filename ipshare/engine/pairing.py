@@ -15,7 +15,7 @@ import numpy as np
 from ipshare.core import dtype, lib
 from ipshare.core.pair import PAIR_NOTES, PAIR_REASONS, PAIR_STATES
 from ipshare.errors import EngineError
-from ipshare.model import Address, Pair, PairMode, packed
+from ipshare.model import Address, Pair, PairMode, Witness, packed
 
 PAIR = dtype("struct ips_ctl_pair")
 PAIR_SEEN = dtype("struct ips_ctl_pair_seen")
@@ -39,6 +39,7 @@ class PairSettings:
     pair: Pair
     key: bytes
     epoch_file: Path
+    witness_key: bytes = b""
 
     def __repr__(self) -> str:
         """The key stays out of logs and tracebacks."""
@@ -76,6 +77,9 @@ class PairState:
     vip_answers: int
     vip_refused: int
     announcements: int
+    granted_until_ns: int = 0
+    criteria_failed: tuple[int, ...] = ()
+    publics_down: tuple[int, ...] = ()
 
     @property
     def forwards(self) -> bool:
@@ -124,7 +128,12 @@ def encode(settings: PairSettings) -> bytes:
     record = records[0]
     if len(settings.key) != KEY_BYTES:
         raise EngineError(f"a pair's key has {KEY_BYTES} bytes, not {len(settings.key)}")
-    for name, have in (("paths", pair.paths), ("vips", pair.vips)):
+    for name, have in (
+        ("paths", pair.paths),
+        ("vips", pair.vips),
+        ("criteria", pair.criteria),
+        ("publics", pair.publics),
+    ):
         if len(have) > len(record[name]):
             raise EngineError(f"a pair has at most {len(record[name])} {name}, not {len(have)}")
     record["key"] = np.frombuffer(settings.key, np.uint8)
@@ -143,10 +152,32 @@ def encode(settings: PairSettings) -> bytes:
         row["local"], row["remote"] = _raw(path.local), _raw(path.remote)
         row["local_port"], row["remote_port"] = path.local_port, path.remote_port
         row["family"] = path.local.version
+    record["n_criteria"], record["criteria_needed"] = len(pair.criteria), pair.criteria_needed
+    for row, criterion in zip(record["criteria"], pair.criteria, strict=False):
+        row["kind"] = getattr(lib, f"IPS_CTL_PAIR_{criterion.kind.upper()}")
+        row["interval_ns"], row["misses"] = round(criterion.interval_s * 1e9), criterion.misses
+        if criterion.address is not None:
+            row["address"], row["family"] = _raw(criterion.address), criterion.address.version
+        _put(row, "interface", criterion.interface)
+    record["n_publics"] = len(pair.publics)
+    for row, public in zip(record["publics"], pair.publics, strict=False):
+        row["address"], row["family"] = _raw(public.prefix.network_address), public.prefix.version
+        row["prefix_len"] = public.prefix.prefixlen
+        _put(row, "interface", public.interface)
+    if pair.witness is not None:
+        _put_witness(record["witness"], pair.witness, settings.witness_key)
     for row, vip in zip(record["vips"], pair.vips, strict=False):
         row["address"], row["family"] = _raw(vip.address), vip.address.version
         _put(row, "interface", vip.interface)
     return records.tobytes()
+
+
+def _put_witness(record: Any, witness: Witness, key: bytes) -> None:
+    if len(key) != KEY_BYTES:
+        raise EngineError(f"a witness's key has {KEY_BYTES} bytes, not {len(key)}")
+    record["key"] = np.frombuffer(key, np.uint8)
+    record["ttl_ns"], record["port"] = round(witness.ttl_s * 1e9), witness.port
+    record["address"], record["family"] = _raw(witness.address), witness.address.version
 
 
 def decode(record: Any) -> PairState:
@@ -154,7 +185,10 @@ def decode(record: Any) -> PairState:
     reason = int(record["reason"])
     known = PAIR_REASONS[reason] if reason < len(PAIR_REASONS) else None
     names = {name: _state(int(record[name])) for name in ("state", "old_state", "peer_state")}
-    masks = {name: _bits(int(record[name])) for name in ("paths_up", "links_down")}
+    masks = {
+        name: _bits(int(record[name]))
+        for name in ("paths_up", "links_down", "criteria_failed", "publics_down")
+    }
     said: dict[str, Any] = {
         **names,
         **masks,

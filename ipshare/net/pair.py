@@ -14,8 +14,10 @@ from ipshare.model import Pair
 from ipshare.net.kernel import Kernel
 
 
-def pair_problems(pair: Pair, kernel: Kernel | None = None) -> list[Problem]:
-    """All obstacles at once; an empty list: go ahead. Raises NetError where netlink is closed to us."""
+def pair_problems(pair: Pair, kernel: Kernel | None = None, *, has_ports: bool = True) -> list[Problem]:
+    """All obstacles at once; an empty list: go ahead. Raises NetError where netlink is closed to us.
+
+    ``has_ports`` False: the interfaces that VIPs are on are not this machine's but VPP's."""
     with kernel or Kernel() as door:
         links = door.links()
         have = {ip_interface(text).ip: index for index, text in door.addresses()}
@@ -29,7 +31,7 @@ def pair_problems(pair: Pair, kernel: Kernel | None = None) -> list[Problem]:
                     "correct `paths` of this node in [[pair.node]], or give the machine that address",
                 )
         for vip in pair.vips:
-            if vip.interface not in links:
+            if has_ports and vip.interface not in links:
                 yield _problem(
                     f"there is no interface {vip.interface} for VIP {vip.address}",
                     "correct `interface` in [[pair.vip]], or make it before the agent starts",

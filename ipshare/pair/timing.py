@@ -41,7 +41,7 @@ class Timing:
 HINTS = {
     "RANGE": "give every duration as a number of seconds between 0 and 3600",
     "NODES": "give the two nodes different ids",
-    "PATHS": "add a second path to the peer, over another cable or switch",
+    "PATHS": "one path at least; two, over different cables and switches, are the least that makes sense",
     "SWITCHES": "mode is heartbeats or queries; witness and preempt are true or false",
     "CLOCK": "a clock that is wrong by more than 10 % is broken",
     "INTERVAL": "choose an interval between 0.0001 and 2 s",

@@ -18,6 +18,7 @@ struct rt *rt_create(const struct rt_host *host) {
   struct rt *rt = calloc(1, sizeof *rt);
   if (!rt) return NULL;
   rt->host = *host;
+  if (!rt->host.links) rt->host.links = &rt_links_of_linux;
   rt->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   rt->answered = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   pthread_mutex_init(&rt->published_lock, NULL);
@@ -56,25 +57,46 @@ static int check(const struct ips_ctl_pair *p, struct ips_pair_config *times, co
   for (uint32_t i = 0; i < p->n_vips; i++)
     if ((p->vips[i].family != 4 && p->vips[i].family != 6) || !is_text(p->vips[i].interface, sizeof p->vips[i].interface))
       return refuse(sentence, bad, "a VIP needs an address and an interface");
+  if (p->witness.family && ((p->witness.family != 4 && p->witness.family != 6) || !p->witness.port || p->witness.ttl_ns < 50000000))
+    return refuse(sentence, bad, "the witness needs an address, a port, and grants of 50 ms or more");
+  if (p->n_criteria > IPS_CTL_PAIR_CRITERIA || p->criteria_needed > p->n_criteria)
+    return refuse(sentence, bad, "more criteria than a pair can have, or more needed than there are");
+  if (p->n_publics > IPS_CTL_PAIR_PUBLICS) return refuse(sentence, bad, "more public prefixes than a pair can have");
+  for (uint32_t i = 0; i < p->n_publics; i++) {
+    const struct ips_ctl_pair_public *u = &p->publics[i];
+    bool fits = (u->family == 4 && u->prefix_len >= 16 && u->prefix_len <= 32) ||
+                (u->family == 6 && u->prefix_len >= 112 && u->prefix_len <= 128);
+    if (!fits || !is_text(u->interface, sizeof u->interface))
+      return refuse(sentence, bad, "a public prefix needs an interface, and has at most 65,536 addresses");
+  }
+  for (uint32_t i = 0; i < p->n_criteria; i++) {
+    const struct ips_ctl_pair_criterion *k = &p->criteria[i];
+    bool is_kind = k->kind >= IPS_CTL_PAIR_LINK && k->kind <= IPS_CTL_PAIR_ECHO;
+    bool has_address = k->kind == IPS_CTL_PAIR_LINK || k->family == 4 || k->family == 6;
+    if (!is_kind || !has_address || !k->misses || k->interval_ns < 10000000 || !is_text(k->interface, sizeof k->interface))
+      return refuse(sentence, bad, "a criterion needs a kind, an interface, an address and times");
+  }
   rt_times(p, times);
   uint64_t broken = ips_pair_check(times);
   return broken ? refuse(sentence, bad, ips_pair_rule(__builtin_ctzll(broken))) : IPS_CTL_OK;
 }
 
-/* VIPs on one interface share its socket. */
+static uint32_t link_of(struct rt *rt, const char *interface) {
+  for (uint32_t i = 0; i < rt->n_links; i++)
+    if (strcmp(rt->links[i].name, interface) == 0) return i;
+  struct rt_link *l = &rt->links[rt->n_links];
+  *l = (struct rt_link){.fd = -1};
+  snprintf(l->name, sizeof l->name, "%s", interface);
+  return rt->n_links++;
+}
+
+/* What is on one interface shares its socket. */
 static void place_vips(struct rt *rt) {
   rt->n_links = 0;
-  for (uint32_t i = 0; i < rt->set.n_vips; i++) {
-    const struct ips_ctl_pair_vip *v = &rt->set.vips[i];
-    uint32_t link = 0;
-    while (link < rt->n_links && strcmp(rt->links[link].name, v->interface)) link++;
-    if (link == rt->n_links) {
-      struct rt_link *l = &rt->links[rt->n_links++];
-      *l = (struct rt_link){.fd = -1};
-      memcpy(l->name, v->interface, sizeof l->name);
-    }
-    rt->vips[i] = (struct rt_vip){link, *v};
-  }
+  rt->walk = (struct rt_walk){.runs = false};
+  for (uint32_t i = 0; i < rt->set.n_vips; i++)
+    rt->vips[i] = (struct rt_vip){link_of(rt, rt->set.vips[i].interface), rt->set.vips[i]};
+  for (uint32_t i = 0; i < rt->set.n_publics; i++) rt->public_link[i] = link_of(rt, rt->set.publics[i].interface);
 }
 
 static void random_octets(void *arg, uint8_t *out, size_t n) {
@@ -104,8 +126,9 @@ static int begin(struct rt *rt, const char **sentence) {
                                                              : "the epoch file cannot be read");
   while (!boot) random_octets(NULL, (uint8_t *)&boot, sizeof boot);
   rt->seal = open_channel(rt, boot);
-  rt->link_events = rt_link_events();
-  if (!rt->seal || rt->link_events < 0 || rt_epoch_start(&rt->epoch, rt->set.epoch_file))
+  rt->link_events = rt->host.links->events(rt->host.links_arg);
+  bool has_witness = rt_witness_start(&rt->witness, &rt->set, boot, random_octets);
+  if (!rt->seal || !has_witness || rt->link_events < 0 || rt_epoch_start(&rt->epoch, rt->set.epoch_file))
     return refuse(sentence, IPS_CTL_SYSTEM, "out of memory or descriptors");
   atomic_store(&rt->epoch.on_disk, counter);
   uint64_t now = rt_now_ns();
@@ -140,8 +163,10 @@ static void end(struct rt *rt) {
   rt_epoch_stop(&rt->epoch);
   for (uint32_t i = 0; i < IPS_CTL_PAIR_PATHS; i++)
     if (rt->path[i] >= 0) close(rt->path[i]);
-  for (uint32_t i = 0; i < rt->n_links; i++) rt_link_close(&rt->links[i]);
+  for (uint32_t i = 0; i < rt->n_links; i++) rt->host.links->close(&rt->links[i]);
   if (rt->link_events >= 0) close(rt->link_events);
+  rt_witness_stop(&rt->witness);
+  rt_reach_stop(&rt->reach);
   ips_seal_free(rt->seal);
   rt->seal = NULL;
 }
@@ -149,6 +174,8 @@ static void end(struct rt *rt) {
 int rt_pair_set(struct rt *rt, const struct ips_ctl_pair *p, const char **sentence) {
   struct ips_pair_config times;
   if (rt->is_set && memcmp(&rt->set, p, sizeof *p) == 0) return IPS_CTL_OK;
+  if (rt->host.links != &rt_links_of_linux && (p->n_publics || p->n_criteria))
+    return refuse(sentence, IPS_CTL_BAD_ARGUMENT, "this engine takes neither public prefixes nor criteria");
   int status = check(p, &times, sentence);
   if (status != IPS_CTL_OK) return status;
   uint64_t changes = rt->state.changes;
@@ -156,6 +183,8 @@ int rt_pair_set(struct rt *rt, const struct ips_ctl_pair *p, const char **senten
   rt->set = *p;
   rt->times = times;
   rt->state = (struct ips_ctl_pair_state){.changes = changes + 1};
+  rt->witness = (struct rt_witness){.fd = -1};
+  rt_reach_start(&rt->reach);
   rt->link_events = rt->epoch.wake = rt->epoch.done = -1;
   for (uint32_t i = 0; i < IPS_CTL_PAIR_PATHS; i++)
     rt->path[i] = -1, rt->path_retry_ns[i] = rt->path_heard_ns[i] = 0;

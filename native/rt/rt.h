@@ -14,8 +14,11 @@
 #include "../ips_pair_api.h"
 #include "../ips_seal_api.h"
 #include "../ips_table.h"
+#include "../ips_vip_api.h"
 #include "rt_epoch.h"
 #include "rt_link.h"
+#include "rt_reach.h"
+#include "rt_witness.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -34,10 +37,14 @@ struct rt_host {
   void (*role)(void *flows, bool is_active, uint64_t epoch);
   bool (*mirror_ready)(void *flows); /* the active node's sessions are here */
   void *flows;
+  const struct rt_links *links; /* who has the interfaces of VIPs; NULL: Linux */
+  void *links_arg;
 };
 
-enum { RT_LINKS = IPS_CTL_PAIR_VIPS, RT_SEAL_ITEM = 0 };
+enum { RT_LINKS = IPS_CTL_PAIR_VIPS + IPS_CTL_PAIR_PUBLICS, RT_SEAL_ITEM = 0 };
 
+/* Where the announcement of all public addresses is; one that is wanted meanwhile follows. */
+struct rt_walk { uint32_t prefix, address; uint64_t next_ns; bool runs, again; };
 struct rt_vip { uint32_t link; struct ips_ctl_pair_vip rec; };
 
 struct rt {
@@ -48,6 +55,8 @@ struct rt {
   struct ips_ctl_pair set;
   struct ips_pair_config times;
   struct rt_vip vips[IPS_CTL_PAIR_VIPS];
+  uint32_t public_link[IPS_CTL_PAIR_PUBLICS];
+  struct rt_walk walk;
   uint32_t n_links;
   /* The thread's own. */
   struct rt_link links[RT_LINKS];
@@ -61,6 +70,8 @@ struct rt {
   struct ips_pair_actions actions;
   struct ips_ctl_pair_state state; /* counters and notes; the rest is filled in by publish() */
   struct rt_epoch epoch;
+  struct rt_witness witness;
+  struct rt_reach reach;
   uint64_t contested_ns;          /* when somebody else last announced a VIP */
   uint64_t told;                  /* changes that the control side knows of */
   uint64_t told_role;             /* epoch << 1 | active */
@@ -92,6 +103,12 @@ void rt_say_due(struct rt *rt, uint64_t now_ns); /* handshakes of the sealed cha
 /* rt_vip.c */
 void rt_vip_announce(struct rt *rt);
 void rt_vip_answer(struct rt *rt, uint32_t link, const uint8_t *frame, size_t n);
+/* rt_public.c */
+void rt_public_announce(struct rt *rt);               /* all of them, from now on, paced */
+void rt_public_turn(struct rt *rt, uint64_t now_ns);  /* the next few */
+/* Public addresses on that link that the frame is about, as VIPs: how many, at most 2. */
+uint32_t rt_public_find(const struct rt *rt, uint32_t link, const uint8_t *frame, size_t n, struct ips_vip *out);
+void rt_public_say(struct rt *rt, uint32_t link, const struct ips_vip *v);
 /* rt_times.c: durations from what a configuration says. */
 void rt_times(const struct ips_ctl_pair *p, struct ips_pair_config *out);
 

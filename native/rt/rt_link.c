@@ -1,4 +1,4 @@
-/* rt_link.c: interfaces by AF_PACKET and ioctl; their changes by rtnetlink, whose messages only say "look again".
+/* rt_link.c: Linux interfaces by AF_PACKET and ioctl; their changes by rtnetlink, whose messages only say "look again".
  *
  * The kernel's filter lets through what a VIP's holder has to answer or to know: ARP, and ICMPv6 types 135 and 136 right
  * behind the IPv6 header (RFC 4861 7.1.1 allows no extension header that we would have to follow: hop limit 255, and
@@ -35,7 +35,8 @@ static const struct sock_filter NEIGHBOURS[] = {
   BPF_STMT(BPF_RET | BPF_K, 0),
 };
 
-int rt_link_events(void) {
+static int open_events(void *arg) {
+  (void)arg;
   struct sockaddr_nl name = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
   int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
   if (fd >= 0 && bind(fd, (struct sockaddr *)&name, sizeof name) == 0) return fd;
@@ -43,13 +44,13 @@ int rt_link_events(void) {
   return -1;
 }
 
-void rt_link_drain_events(int fd) {
+static void drain_events(int fd) {
   char ignored[8192];
   for (int i = 0; i < 64; i++)
     if (recv(fd, ignored, sizeof ignored, MSG_DONTWAIT) < 0 && errno != ENOBUFS) return;
 }
 
-void rt_link_close(struct rt_link *l) {
+static void close_link(struct rt_link *l) {
   if (l->fd >= 0) close(l->fd);
   l->fd = -1;
   l->ifindex = 0;
@@ -77,10 +78,12 @@ static void join(const struct rt_link *l, const uint8_t last[3]) {
 /* False: there is no interface of that name. */
 static bool ask(struct rt_link *l, int *ifindex) {
   struct ifreq r;
+  l->is_up = false;
+  if (strlen(l->name) >= sizeof r.ifr_name) return false;
   int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return false;
   memset(&r, 0, sizeof r);
-  memcpy(r.ifr_name, l->name, sizeof l->name);
+  memcpy(r.ifr_name, l->name, sizeof r.ifr_name);
   bool there = ioctl(fd, SIOCGIFINDEX, &r) == 0;
   *ifindex = r.ifr_ifindex;
   if (there && ioctl(fd, SIOCGIFHWADDR, &r) == 0) memcpy(l->mac, r.ifr_hwaddr.sa_data, 6);
@@ -89,20 +92,24 @@ static bool ask(struct rt_link *l, int *ifindex) {
   return there;
 }
 
-void rt_link_refresh(struct rt_link *l, const uint8_t (*solicited)[3], unsigned n) {
+static void refresh(void *arg, struct rt_link *l, const uint8_t (*solicited)[3], unsigned n) {
+  (void)arg;
   int ifindex = 0;
   if (!ask(l, &ifindex)) {
-    rt_link_close(l);
+    close_link(l);
     return;
   }
   if (l->fd >= 0 && l->ifindex == ifindex) return;
-  rt_link_close(l);
+  close_link(l);
   l->ifindex = ifindex;
   open_socket(l);
   for (unsigned i = 0; l->fd >= 0 && i < n; i++) join(l, solicited[i]);
+  struct packet_mreq all = {.mr_ifindex = ifindex, .mr_type = PACKET_MR_ALLMULTI};
+  if (l->fd >= 0 && l->wants_all) setsockopt(l->fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof all);
 }
 
-ssize_t rt_link_receive(struct rt_link *l, uint8_t *out, size_t room) {
+static ssize_t receive(void *arg, struct rt_link *l, uint8_t *out, size_t room) {
+  (void)arg;
   struct sockaddr_ll from;
   for (int i = 0; i < 64; i++) {
     socklen_t bytes = sizeof from;
@@ -114,6 +121,12 @@ ssize_t rt_link_receive(struct rt_link *l, uint8_t *out, size_t room) {
   return -1;
 }
 
-void rt_link_send(const struct rt_link *l, const uint8_t *frame, size_t n) {
+static void send_frame(void *arg, const struct rt_link *l, const uint8_t *frame, size_t n) {
+  (void)arg;
   if (l->fd >= 0 && send(l->fd, frame, n, MSG_DONTWAIT) < 0) { /* a link that is down; announced again when it is up */ }
 }
+
+const struct rt_links rt_links_of_linux = {
+  .events = open_events, .drain_events = drain_events, .refresh = refresh, .close = close_link, .receive = receive,
+  .send = send_frame,
+};

@@ -42,8 +42,13 @@ void rt_carry_out(struct rt *rt, uint64_t now_ns) {
       case IPS_PAIR_LEASE: ips_tables_set_lease(rt->host.tables, a->value); break;
       case IPS_PAIR_PERSIST: rt_epoch_want(&rt->epoch, a->value); break;
       case IPS_PAIR_STATE: changed(rt, a, now_ns); break;
-      case IPS_PAIR_ANNOUNCE: rt_vip_announce(rt); break;
-      default: break; /* without a witness none is asked */
+      case IPS_PAIR_ANNOUNCE:
+        rt_vip_announce(rt);
+        rt_public_announce(rt);
+        break;
+      case IPS_PAIR_ASK:
+      case IPS_PAIR_RELEASE: rt_witness_say(&rt->witness, a, rt->set.witness.ttl_ns, now_ns); break;
+      default: break;
     }
   }
   rt->actions.n = 0;

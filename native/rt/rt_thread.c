@@ -2,6 +2,7 @@
  * come in is read out first, so that a tick after a pause judges by the newest that is known. */
 #define _GNU_SOURCE
 #include "../ips_seal.h"
+#include "../ips_witness_api.h"
 #include "rt.h"
 #include "rt_path.h"
 #include <errno.h>
@@ -50,11 +51,15 @@ static void open_paths(struct rt *rt, uint64_t now) {
   }
 }
 
+static ssize_t receive(struct rt *rt, uint32_t link, uint8_t frame[RT_FRAME]) {
+  return rt->host.links->receive(rt->host.links_arg, &rt->links[link], frame, RT_FRAME);
+}
+
 static void read_links(struct rt *rt) {
   uint8_t frame[RT_FRAME];
   for (uint32_t i = 0; i < rt->n_links; i++) {
     ssize_t n;
-    for (int k = 0; rt->links[i].fd >= 0 && k < FRAMES && (n = rt_link_receive(&rt->links[i], frame, sizeof frame)) >= 0; k++)
+    for (int k = 0; rt->links[i].fd >= 0 && k < FRAMES && (n = receive(rt, i, frame)) >= 0; k++)
       rt_vip_answer(rt, i, frame, (size_t)n);
   }
 }
@@ -65,20 +70,30 @@ static void refresh_links(struct rt *rt) {
     unsigned n = 0;
     for (uint32_t v = 0; v < rt->set.n_vips; v++)
       if (rt->vips[v].link == i && rt->vips[v].rec.family == 6) memcpy(solicited[n++], rt->vips[v].rec.address + 13, 3);
-    rt_link_refresh(&rt->links[i], (const uint8_t (*)[3])solicited, n);
+    for (uint32_t p = 0; p < rt->set.n_publics; p++)
+      if (rt->public_link[p] == i && rt->set.publics[p].family == 6) rt->links[i].wants_all = true;
+    rt->host.links->refresh(rt->host.links_arg, &rt->links[i], (const uint8_t (*)[3])solicited, n);
   }
 }
 
 static void look_at_facts(struct rt *rt, uint64_t now) {
   uint64_t progress[IPS_CTL_MAX_WORKERS];
   rt->host.progress(rt->host.arg, progress);
+  uint32_t failed = rt_reach_turn(&rt->reach, &rt->set, now);
+  uint32_t met = rt->set.n_criteria - (uint32_t)__builtin_popcount(failed);
+  rt->state.criteria_failed = failed;
   struct ips_pair_facts facts = {
     .workers_ns = ips_pair_slowest(&rt->workers, progress, rt->host.n_workers, now),
-    .link_up = 1, .criteria_ok = 1, .loaded = ips_tables_live(rt->host.tables) != NULL, .mirror_ready = !rt->host.mirror_ready || rt->host.mirror_ready(rt->host.flows),
+    .link_up = 1, .criteria_ok = met >= rt->set.criteria_needed,
+    .loaded = ips_tables_live(rt->host.tables) != NULL,
+    .mirror_ready = !rt->host.mirror_ready || rt->host.mirror_ready(rt->host.flows),
   };
   rt->state.links_down = 0;
   for (uint32_t v = 0; v < rt->set.n_vips; v++)
     if (!rt->links[rt->vips[v].link].is_up) rt->state.links_down |= 1u << v, facts.link_up = 0;
+  rt->state.publics_down = 0;
+  for (uint32_t p = 0; p < rt->set.n_publics; p++)
+    if (!rt->links[rt->public_link[p]].is_up) rt->state.publics_down |= 1u << p, facts.link_up = 0;
   ips_pair_set_facts(&rt->machine, &facts, now, &rt->actions);
   rt_carry_out(rt, now);
 }
@@ -91,6 +106,14 @@ static void look_at_disk(struct rt *rt, uint64_t now) {
   rt->state.flags = ok ? rt->state.flags & ~(uint32_t)IPS_CTL_PAIR_NO_EPOCH_FILE : rt->state.flags | IPS_CTL_PAIR_NO_EPOCH_FILE;
   ips_pair_persisted(&rt->machine, rt->machine.persisting, ok, now, &rt->actions);
   rt_carry_out(rt, now);
+}
+
+static void hear_witness(struct rt *rt) {
+  struct ips_witness_msg m;
+  for (uint64_t now; rt_witness_hear(&rt->witness, &m, now = rt_now_ns());) {
+    ips_pair_witness(&rt->machine, m.answer, m.counter, m.highest, m.asked_ns, now, &rt->actions);
+    rt_carry_out(rt, now);
+  }
 }
 
 static void take_order(struct rt *rt, uint64_t now) {
@@ -107,10 +130,10 @@ static void take_order(struct rt *rt, uint64_t now) {
 static void note_channel(struct rt *rt, uint64_t now) {
   struct ips_seal_info info;
   ips_seal_info(rt->seal, now, &info);
-  uint32_t flags = rt->state.flags & ~(uint32_t)(IPS_CTL_PAIR_WRONG_KEY | IPS_CTL_PAIR_MISMATCH);
+  uint32_t flags = rt->state.flags & ~(uint32_t)(IPS_CTL_PAIR_WRONG_KEY | IPS_CTL_PAIR_MISMATCH | IPS_CTL_PAIR_NO_WITNESS);
   if (!info.alive && ips_seal_counter(rt->seal, IPS_SEAL_WRONG_KEY_)) flags |= IPS_CTL_PAIR_WRONG_KEY;
   if (info.open && info.mismatch) flags |= IPS_CTL_PAIR_MISMATCH;
-  rt->state.flags = flags;
+  rt->state.flags = flags | rt_witness_notes(&rt->witness, now);
 }
 
 /* Who looks holds the lock for a copy's time; if it is taken, the next tick publishes. */
@@ -122,6 +145,7 @@ static void publish(struct rt *rt, uint64_t now) {
   s->epoch_node = m->highest.node;
   s->forward_until_ns = m->forward_until_ns;
   s->jitter_ns = m->late_max_ns;
+  s->granted_until_ns = m->grant_until_ns;
   s->peer_state = m->peer.state;
   s->paths_up = 0;
   for (uint32_t i = 0; i < rt->set.n_paths; i++)
@@ -136,6 +160,7 @@ static void publish(struct rt *rt, uint64_t now) {
 
 static void turn(struct rt *rt) {
   read_paths(rt);
+  hear_witness(rt);
   read_links(rt);
   uint64_t now = rt_now_ns();
   look_at_disk(rt, now);
@@ -145,6 +170,8 @@ static void turn(struct rt *rt) {
   rt_carry_out(rt, now);
   open_paths(rt, now);
   rt_say_due(rt, now);
+  rt_public_turn(rt, now);
+  rt_witness_tick(&rt->witness, &rt->set.witness, now);
   note_channel(rt, now);
   publish(rt, now);
 }
@@ -162,6 +189,7 @@ static uint32_t fill_polls(const struct rt *rt, struct pollfd *fds) {
   fds[n++] = (struct pollfd){.fd = rt->kick, .events = POLLIN};
   fds[n++] = (struct pollfd){.fd = rt->epoch.done, .events = POLLIN};
   fds[n++] = (struct pollfd){.fd = rt->link_events, .events = POLLIN};
+  fds[n++] = (struct pollfd){.fd = rt->witness.fd, .events = POLLIN};
   for (uint32_t i = 0; i < rt->set.n_paths; i++) fds[n++] = (struct pollfd){.fd = rt->path[i], .events = POLLIN};
   for (uint32_t i = 0; i < rt->n_links; i++) fds[n++] = (struct pollfd){.fd = rt->links[i].fd, .events = POLLIN};
   return n;
@@ -169,7 +197,7 @@ static uint32_t fill_polls(const struct rt *rt, struct pollfd *fds) {
 
 void *rt_thread(void *arg) {
   struct rt *rt = arg;
-  struct pollfd fds[3 + IPS_CTL_PAIR_PATHS + RT_LINKS];
+  struct pollfd fds[4 + IPS_CTL_PAIR_PATHS + RT_LINKS];
   struct timespec tick = {.tv_nsec = (long)rt->times.tick_ns};
   if (be_punctual()) rt->state.flags |= IPS_CTL_PAIR_REALTIME;
   refresh_links(rt);
@@ -181,7 +209,7 @@ void *rt_thread(void *arg) {
     for (uint32_t i = 0; i < 2; i++)
       if (fds[i].revents && read(fds[i].fd, &events, sizeof events) < 0) continue;
     if (fds[2].revents) {
-      rt_link_drain_events(rt->link_events);
+      rt->host.links->drain_events(rt->link_events);
       refresh_links(rt);
     }
   }

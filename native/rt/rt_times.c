@@ -24,4 +24,8 @@ void rt_times(const struct ips_ctl_pair *p, struct ips_pair_config *out) {
   out->stall_ns = out->lease_ns;
   out->hold_ns = 3 * out->dead_ns > 1000 * MS ? 3 * out->dead_ns : 1000 * MS;
   out->preempt_hold_ns = 10000 * MS;
+  if (!p->witness.family) return;
+  out->witness = 1;
+  out->witness_ttl_ns = p->witness.ttl_ns;
+  out->witness_ask_ns = p->witness.ttl_ns / 5;
 }

@@ -20,10 +20,14 @@ static struct ips_vip vip_of(const struct rt *rt, uint32_t i) {
   return out;
 }
 
+static void send_on(struct rt *rt, uint32_t link, const uint8_t *frame, size_t n) {
+  rt->host.links->send(rt->host.links_arg, &rt->links[link], frame, n);
+}
+
 static void announce(struct rt *rt, uint32_t i) {
   uint8_t frame[IPS_VIP_ROOM];
   struct ips_vip v = vip_of(rt, i);
-  rt_link_send(&rt->links[rt->vips[i].link], frame, ips_vip_announce(&v, frame));
+  send_on(rt, rt->vips[i].link, frame, ips_vip_announce(&v, frame));
   rt->state.announcements++;
 }
 
@@ -33,20 +37,23 @@ void rt_vip_announce(struct rt *rt) {
 
 void rt_vip_answer(struct rt *rt, uint32_t link, const uint8_t *frame, size_t n) {
   uint8_t out[IPS_VIP_ROOM];
-  struct ips_vip here[IPS_CTL_PAIR_VIPS];
+  struct ips_vip here[IPS_CTL_PAIR_VIPS + 2];
   uint32_t number[IPS_CTL_PAIR_VIPS], n_here = 0, which;
   size_t size;
   for (uint32_t i = 0; i < rt->set.n_vips; i++)
     if (rt->vips[i].link == link) here[n_here] = vip_of(rt, i), number[n_here++] = i;
+  uint32_t n_vips = n_here;
+  n_here += rt_public_find(rt, link, frame, n, here + n_here);
   int result = ips_vip_answer(here, n_here, frame, n, out, &size, &which);
   if (result == IPS_VIP_NOT_OURS || !has_lease(rt)) return;
   if (result == IPS_VIP_ANSWERED) {
-    rt_link_send(&rt->links[link], out, size);
+    send_on(rt, link, out, size);
     rt->state.vip_answers++;
     return;
   }
   rt->state.vip_refused++;
   if (result != IPS_VIP_CONFLICT || rt_now_ns() - rt->contested_ns < CONTEST_NS) return;
   rt->contested_ns = rt_now_ns();
-  announce(rt, number[which]);
+  if (which < n_vips) announce(rt, number[which]);
+  else rt_public_say(rt, link, &here[which]);
 }

@@ -8,6 +8,7 @@
 #ifndef PAIR_WORLD_H
 #define PAIR_WORLD_H
 #include "ips_pair.h"
+#include "ips_witness_api.h"
 #include "check.h"
 
 #define UNIT 1000000ull
@@ -16,7 +17,7 @@ enum { QUEUE = 40, NEVER = 255 };
 #define EVENTS(E) \
   E(NOTHING) E(CUT_A) E(CUT_B) E(CUT_BOTH) E(LOSE_A) E(LOSE_B) E(DELAY_A) E(DELAY_B) E(PAUSE_A) E(PAUSE_B) \
   E(CRASH_A) E(CRASH_B) E(DISK_A) E(DISK_B) E(FORGET_A) E(FORGET_B) E(LINK_A) E(LINK_B) E(STALL_A) E(STALL_B) \
-  E(SWITCH_A) E(SWITCH_B) E(WITNESS) E(WITNESS_A) E(WITNESS_B)
+  E(SWITCH_A) E(SWITCH_B) E(CRITERIA_A) E(CRITERIA_B) E(WITNESS) E(WITNESS_A) E(WITNESS_B) E(RESTART)
 enum event {
 #define E(name) EV_##name,
   EVENTS(E)
@@ -36,14 +37,13 @@ struct node {
   uint64_t lease, disk, wanted, last_reign, stalled_at, boot, asked, asked_for;
   struct ips_pair_epoch answered; /* by the witness, under way */
   uint8_t n_queue, up, paused, resumed, cut, lose, delay, disk_stuck, has_disk, stalled, link, witness_cut;
-  uint8_t heard_reign, answer, zero[2]; /* it has processed a message of the peer's present reign */
+  uint8_t heard_reign, answer, cut_off, zero[1]; /* it has processed a message of the peer's present reign */
 };
 struct world {
   uint64_t now;
   struct node n[2];
-  uint64_t grant_until, grant_counter;
-  uint32_t grant_node;
-  uint8_t witness_down, net_faulted, disk_lost, zero[1];
+  struct ips_witness witness;
+  uint8_t witness_down, net_faulted, disk_lost, zero[5];
 };
 struct setup { bool witness; uint8_t mode; int rate[2]; };
 
@@ -103,16 +103,9 @@ static void ask(struct world *w, int i, uint64_t counter, uint64_t asked) {
   struct node *n = &w->n[i];
   uint32_t id = (uint32_t)i + 1;
   if (w->witness_down || n->witness_cut) return;
-  bool renews = w->grant_node == id && w->grant_counter == counter;
-  bool free = w->grant_until <= w->now || w->grant_node == id;
-  n->answer = IPS_PAIR_REFUSED;
-  if (counter && free && (counter > w->grant_counter || renews)) {
-    w->grant_node = id;
-    w->grant_counter = counter;
-    w->grant_until = w->now + 6;
-    n->answer = IPS_PAIR_GRANTED;
-  }
-  n->answered = (struct ips_pair_epoch){.counter = w->grant_counter, .node = w->grant_node};
+  struct ips_witness_msg m = {.kind = IPS_WITNESS_ASK, .counter = counter, .asked_ns = asked, .ttl_ns = 6 * UNIT};
+  n->answer = (uint8_t)ips_witness_judge(&w->witness, id, &m, w->now * UNIT);
+  n->answered = w->witness.granted;
   n->asked = asked;
   n->asked_for = counter;
 }
@@ -137,9 +130,10 @@ static void act(struct world *w, int i, const struct ips_pair_actions *out) {
         break;
       case IPS_PAIR_ASK: ask(w, i, a->value, a->at_ns); break;
       case IPS_PAIR_RELEASE:
-        if (!w->witness_down && !n->witness_cut && w->grant_node == (uint32_t)i + 1 &&
-            w->grant_counter == a->value)
-          w->grant_until = 0;
+        if (!w->witness_down && !n->witness_cut) {
+          struct ips_witness_msg m = {.kind = IPS_WITNESS_RELEASE, .counter = a->value, .asked_ns = clock_of(w, i)};
+          ips_witness_release(&w->witness, (uint32_t)i + 1, &m, w->now * UNIT);
+        }
     }
   }
   n->m.late_max_ns = n->m.pauses = n->m.contests = 0; /* only counted */
@@ -148,7 +142,7 @@ static void act(struct world *w, int i, const struct ips_pair_actions *out) {
 
 static void facts(struct world *w, int i, struct ips_pair_actions *out) {
   struct node *n = &w->n[i];
-  struct ips_pair_facts f = {.link_up = n->link, .criteria_ok = 1, .loaded = 1, .mirror_ready = 1};
+  struct ips_pair_facts f = {.link_up = n->link, .criteria_ok = !n->cut_off, .loaded = 1, .mirror_ready = 1};
   f.workers_ns = n->stalled ? n->stalled_at : clock_of(w, i);
   ips_pair_set_facts(&n->m, &f, clock_of(w, i), out);
   act(w, i, out);
@@ -181,6 +175,7 @@ static void one(struct world *w, enum event e, int i) {
     case EV_FORGET_A: n->has_disk = 0; n->disk = 0; w->disk_lost = 1; boot(w, i); break;
     case EV_LINK_A: n->link ^= 1; break;
     case EV_STALL_A: n->stalled ^= 1; n->stalled_at = clock_of(w, i); break;
+    case EV_CRITERIA_A: n->cut_off ^= 1; break;
     case EV_WITNESS_A: n->witness_cut ^= 1; break;
     case EV_SWITCH_A:
       if (!n->up || n->paused) break;
@@ -195,6 +190,7 @@ static void happen(struct world *w, enum event e) {
   if (e == EV_NOTHING) return;
   if (e == EV_CUT_BOTH) one(w, EV_CUT_A, 0), one(w, EV_CUT_A, 1);
   else if (e == EV_WITNESS) w->witness_down ^= 1;
+  else if (e == EV_RESTART) ips_witness_start(&w->witness, w->witness.granted, 6 * UNIT, 6 * UNIT, w->now * UNIT);
   else if (e > EV_CUT_BOTH && e < EV_WITNESS) one(w, e - (e - EV_LOSE_A) % 2, (e - EV_LOSE_A) % 2);
   else if (e > EV_WITNESS) one(w, EV_WITNESS_A, e - EV_WITNESS_A);
   else one(w, EV_CUT_A, e - EV_CUT_A);
@@ -255,7 +251,7 @@ static void heal(struct world *w) {
   for (int i = 0; i < 2; i++) {
     struct node *n = &w->n[i];
     n->resumed = n->paused;
-    n->cut = n->paused = n->disk_stuck = n->stalled = n->witness_cut = 0;
+    n->cut = n->paused = n->disk_stuck = n->stalled = n->witness_cut = n->cut_off = 0;
     n->link = 1;
     if (!n->up) boot(w, i);
   }
@@ -265,6 +261,7 @@ static void new_world(struct world *w, const struct setup *s) {
   memset(w, 0, sizeof *w);
   setup = *s;
   w->now = 100;
+  w->witness.longest_ns = 6 * UNIT; /* it has run for long, and granted nothing yet */
   for (int i = 0; i < 2; i++) {
     w->n[i].link = w->n[i].has_disk = 1;
     boot(w, i);

@@ -1,86 +1,10 @@
-/* api.c: the binary API (ipshare.api.in), message by message.
- *
- * Handlers run on the main thread. What takes long is a job of the builder's, and its message is answered
- * when the job is done; commit and rollback are immediate, but wait their turn behind a reclaim.
+/* api.c: the binary API (ipshare.api.in): who runs, counters, packets, next hops; and the list of all messages. Handlers
+ * run on the main thread. Those about tables, taps and the pair have files of their own.
  */
-#include <ipshare/ipshare.h>
-#include <vlibapi/api.h>
-#include <vlibmemory/api.h>
+#include "api.h"
 #include <vnet/format_fns.h>
 #include <vnet/ip/ip_types_api.h>
-#include <time.h>
 #include <unistd.h>
-
-#include <ipshare/ipshare.api_enum.h>
-#include <ipshare/ipshare.api_types.h>
-
-#define REPLY_MSG_ID_BASE ipshare_main.msg_id_base
-#include <vlibapi/api_helper_macros.h>
-
-#define be16(v) clib_host_to_net_u16 (v)
-#define be32(v) clib_host_to_net_u32 (v)
-#define be64(v) clib_host_to_net_u64 (v)
-
-static u64
-clock_ns (void)
-{
-  struct timespec now;
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  return (u64) now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-/* The answer to a message whose handler returned long ago. NULL: the client is gone. */
-static void *
-late_reply (const ipshare_job_t *job, u16 id, u32 size, int rv)
-{
-  if (!vl_api_client_index_to_registration (job->client_index))
-    return NULL;
-  vl_api_ipshare_abort_reply_t *rmp = vl_msg_api_alloc_zero (size); /* the fields that all replies begin with */
-  rmp->_vl_msg_id = be16 (id + REPLY_MSG_ID_BASE);
-  rmp->context = job->context;
-  rmp->retval = be32 (rv);
-  return rmp;
-}
-
-static void
-send_late (const ipshare_job_t *job, void *rmp)
-{
-  vl_api_registration_t *rp = vl_api_client_index_to_registration (job->client_index);
-  if (rp)
-    vl_api_send_msg (rp, rmp);
-  else
-    vl_msg_api_free (rmp);
-}
-
-void
-ipshare_info_refresh (ipshare_main_t *im)
-{
-  ips_tables_info (im->tables, &im->info);
-  im->cells_used = ips_tables_counter_cells (im->tables);
-}
-
-static void
-path_of (char to[256], const u8 *from)
-{
-  memcpy (to, from, 256);
-  to[255] = 0;
-}
-
-#define JOB(mp, do_work, when_done)                                                                                   \
-  (ipshare_job_t) { .work = do_work, .done = when_done, .client_index = (mp)->client_index, .context = (mp)->context }
-
-/* rv of a message that needs the tables and the builder. */
-static int
-ready (void)
-{
-  return ipshare_main.configured ? 0 : VNET_API_ERROR_INIT_FAILED;
-}
-
-static int
-submit (ipshare_job_t job)
-{
-  return ipshare_builder_submit (&job) ? 0 : VNET_API_ERROR_BUSY;
-}
 
 /* ---- who, and how set up ---- */
 
@@ -145,229 +69,7 @@ vl_api_ipshare_info_t_handler (vl_api_ipshare_info_t *mp)
 		}));
 }
 
-/* ---- tables ---- */
-
-/* The prefixes of the prepared generation live as long as it does: one that is committed without them would take all
- * traffic away from us. */
-static void
-refresh (ipshare_main_t *im)
-{
-  ipshare_info_refresh (im);
-  if (!im->info.prepared)
-    vec_free (im->diverted_prepared);
-}
-
-static void
-prepare_done (ipshare_job_t *job)
-{
-  ipshare_main_t *im = &ipshare_main;
-  if (job->generation)
-    {
-      vec_free (im->diverted_prepared);
-      im->diverted_prepared = ipshare_diverted_of (job->image);
-    }
-  if (job->generation && vec_len (im->diverted_prepared) > IPSHARE_MAX_DIVERTED)
-    {
-      ips_tables_abort (im->tables);
-      job->generation = 0;
-      job->status = (struct ips_load_status){ .error = IPS_LOAD_TOO_LARGE, .section = 1, .index = IPSHARE_MAX_DIVERTED };
-    }
-  int rv = job->error ? VNET_API_ERROR_SYSCALL_ERROR_1 : job->generation ? 0 : VNET_API_ERROR_INVALID_VALUE;
-  refresh (im);
-  vl_api_ipshare_prepare_reply_t *rmp = late_reply (job, VL_API_IPSHARE_PREPARE_REPLY, sizeof *rmp, rv);
-  if (!rmp)
-    return;
-  rmp->generation = be64 (job->generation);
-  rmp->error = be32 (job->error ? job->error : job->status.error);
-  rmp->section = be32 (job->status.section);
-  rmp->index = be32 (job->status.index);
-  rmp->took_ns = be64 (job->took_ns);
-  send_late (job, rmp);
-}
-
-static void
-vl_api_ipshare_prepare_t_handler (vl_api_ipshare_prepare_t *mp)
-{
-  vl_api_ipshare_prepare_reply_t *rmp;
-  ipshare_job_t job = JOB (mp, ipshare_job_prepare, prepare_done);
-  path_of (job.path, mp->path);
-  int rv = ready ();
-  if (!rv)
-    rv = submit (job);
-  if (rv)
-    REPLY_MACRO (VL_API_IPSHARE_PREPARE_REPLY);
-}
-
-/* What was live becomes what was before. New prefixes come after the tables that know them, old ones go first. */
-static void
-switch_to (ipshare_main_t *im, ipshare_diverted_t *wanted, int (*change) (u64 *generation), u64 *generation, int *rv)
-{
-  ipshare_divert (im, im->diverted, wanted, true);
-  *rv = change (generation);
-  if (*rv)
-    {
-      ipshare_divert (im, wanted, im->diverted, false);
-      return;
-    }
-  ipshare_divert (im, im->diverted, wanted, false);
-  ipshare_diverted_t *old = im->diverted_before;
-  im->diverted_before = im->diverted;
-  im->diverted = wanted;
-  if (old != wanted)
-    vec_free (old);
-}
-
-static int
-change_commit (u64 *generation)
-{
-  return ips_tables_commit (ipshare_main.tables, *generation) ? VNET_API_ERROR_NO_SUCH_ENTRY : 0;
-}
-
-static int
-change_rollback (u64 *generation)
-{
-  *generation = ips_tables_rollback (ipshare_main.tables);
-  return *generation ? 0 : VNET_API_ERROR_NO_SUCH_ENTRY;
-}
-
-static void
-commit (ipshare_job_t *job)
-{
-  ipshare_main_t *im = &ipshare_main;
-  u64 began = clock_ns ();
-  int rv = 0;
-  if (job->generation != im->info.prepared || !job->generation)
-    rv = job->generation && job->generation == im->info.generation ? 0 : VNET_API_ERROR_NO_SUCH_ENTRY;
-  else
-    {
-      ipshare_diverted_t *wanted = im->diverted_prepared;
-      im->diverted_prepared = NULL;
-      switch_to (im, wanted, change_commit, &job->generation, &rv);
-    }
-  job->took_ns = clock_ns () - began;
-  refresh (im);
-  vl_api_ipshare_commit_reply_t *rmp = late_reply (job, VL_API_IPSHARE_COMMIT_REPLY, sizeof *rmp, rv);
-  if (!rmp)
-    return;
-  rmp->generation = be64 (im->info.generation);
-  rmp->took_ns = be64 (job->took_ns);
-  send_late (job, rmp);
-}
-
-static void
-vl_api_ipshare_commit_t_handler (vl_api_ipshare_commit_t *mp)
-{
-  vl_api_ipshare_commit_reply_t *rmp;
-  ipshare_job_t job = JOB (mp, ipshare_job_nothing, commit);
-  job.generation = be64 (mp->generation);
-  int rv = ready ();
-  if (!rv && !ipshare_builder_busy ())
-    commit (&job);
-  else if (!rv)
-    rv = submit (job);
-  if (rv)
-    REPLY_MACRO (VL_API_IPSHARE_COMMIT_REPLY);
-}
-
-static void
-rollback (ipshare_job_t *job)
-{
-  ipshare_main_t *im = &ipshare_main;
-  u64 began = clock_ns ();
-  int rv = im->info.previous ? 0 : VNET_API_ERROR_NO_SUCH_ENTRY;
-  if (!rv)
-    switch_to (im, im->diverted_before, change_rollback, &job->generation, &rv);
-  refresh (im);
-  vl_api_ipshare_rollback_reply_t *rmp = late_reply (job, VL_API_IPSHARE_ROLLBACK_REPLY, sizeof *rmp, rv);
-  if (!rmp)
-    return;
-  rmp->generation = be64 (job->generation);
-  rmp->took_ns = be64 (clock_ns () - began);
-  send_late (job, rmp);
-}
-
-static void
-vl_api_ipshare_rollback_t_handler (vl_api_ipshare_rollback_t *mp)
-{
-  vl_api_ipshare_rollback_reply_t *rmp;
-  ipshare_job_t job = JOB (mp, ipshare_job_nothing, rollback);
-  int rv = ready ();
-  if (!rv && !ipshare_builder_busy ())
-    rollback (&job);
-  else if (!rv)
-    rv = submit (job);
-  if (rv)
-    REPLY_MACRO (VL_API_IPSHARE_ROLLBACK_REPLY);
-}
-
-static void
-vl_api_ipshare_abort_t_handler (vl_api_ipshare_abort_t *mp)
-{
-  vl_api_ipshare_abort_reply_t *rmp;
-  int rv = ready ();
-  if (!rv && ipshare_builder_busy ())
-    rv = VNET_API_ERROR_BUSY;
-  if (!rv)
-    {
-      ips_tables_abort (ipshare_main.tables);
-      refresh (&ipshare_main);
-    }
-  REPLY_MACRO (VL_API_IPSHARE_ABORT_REPLY);
-}
-
-static void
-read_done (ipshare_job_t *job)
-{
-  int rv = job->error ? VNET_API_ERROR_SYSCALL_ERROR_1 : job->bytes ? 0 : VNET_API_ERROR_NO_SUCH_ENTRY;
-  vl_api_ipshare_read_reply_t *rmp = late_reply (job, VL_API_IPSHARE_READ_REPLY, sizeof *rmp, rv);
-  if (!rmp)
-    return;
-  rmp->error = be32 (job->error);
-  rmp->generation = be64 (job->generation);
-  rmp->bytes = be64 (job->bytes);
-  send_late (job, rmp);
-}
-
-static void
-vl_api_ipshare_read_t_handler (vl_api_ipshare_read_t *mp)
-{
-  vl_api_ipshare_read_reply_t *rmp;
-  ipshare_job_t job = JOB (mp, ipshare_job_dump, read_done);
-  path_of (job.path, mp->path);
-  int rv = ready ();
-  if (!rv)
-    rv = submit (job);
-  if (rv)
-    REPLY_MACRO (VL_API_IPSHARE_READ_REPLY);
-}
-
 /* ---- counters ---- */
-
-static void
-counter_index_done (ipshare_job_t *job)
-{
-  vl_api_ipshare_counter_index_reply_t *rmp = late_reply (job, VL_API_IPSHARE_COUNTER_INDEX_REPLY, sizeof *rmp,
-							   job->error ? VNET_API_ERROR_SYSCALL_ERROR_1 : 0);
-  if (!rmp)
-    return;
-  rmp->error = be32 (job->error);
-  rmp->n = be32 (job->n);
-  send_late (job, rmp);
-}
-
-static void
-vl_api_ipshare_counter_index_t_handler (vl_api_ipshare_counter_index_t *mp)
-{
-  vl_api_ipshare_counter_index_reply_t *rmp;
-  ipshare_job_t job = JOB (mp, ipshare_job_counter_index, counter_index_done);
-  path_of (job.path, mp->records);
-  path_of (job.out, mp->out);
-  int rv = ready ();
-  if (!rv)
-    rv = submit (job);
-  if (rv)
-    REPLY_MACRO (VL_API_IPSHARE_COUNTER_INDEX_REPLY);
-}
 
 static void
 vl_api_ipshare_counters_t_handler (vl_api_ipshare_counters_t *mp)
@@ -443,7 +145,7 @@ vl_api_ipshare_path_mtu_t_handler (vl_api_ipshare_path_mtu_t *mp)
   if (!rv && !e)
     rv = VNET_API_ERROR_NO_SUCH_ENTRY;
   if (e && !ips_path_learn (&ips_tables_shared (im->tables)->paths, ips_path_key (&e->r), be32 (mp->mtu),
-			    ipshare_now_ns (vlib_get_main ()) + (u64) be32 (mp->seconds) * 1000000000))
+			    ipshare_now_ns () + (u64) be32 (mp->seconds) * 1000000000))
     rv = VNET_API_ERROR_LIMIT_EXCEEDED;
   REPLY_MACRO (VL_API_IPSHARE_PATH_MTU_REPLY);
 }
@@ -547,6 +249,21 @@ vl_api_ipshare_next_hop_del_t_handler (vl_api_ipshare_next_hop_del_t *mp)
   REPLY_MACRO (VL_API_IPSHARE_NEXT_HOP_DEL_REPLY);
 }
 
+/* api_tables.c */
+void vl_api_ipshare_prepare_t_handler (vl_api_ipshare_prepare_t *mp);
+void vl_api_ipshare_commit_t_handler (vl_api_ipshare_commit_t *mp);
+void vl_api_ipshare_rollback_t_handler (vl_api_ipshare_rollback_t *mp);
+void vl_api_ipshare_abort_t_handler (vl_api_ipshare_abort_t *mp);
+void vl_api_ipshare_read_t_handler (vl_api_ipshare_read_t *mp);
+void vl_api_ipshare_counter_index_t_handler (vl_api_ipshare_counter_index_t *mp);
+
+/* api_pair.c */
+void vl_api_ipshare_pair_set_t_handler (vl_api_ipshare_pair_set_t *mp);
+void vl_api_ipshare_pair_clear_t_handler (vl_api_ipshare_pair_clear_t *mp);
+void vl_api_ipshare_pair_command_t_handler (vl_api_ipshare_pair_command_t *mp);
+void vl_api_ipshare_pair_state_t_handler (vl_api_ipshare_pair_state_t *mp);
+void vl_api_ipshare_pair_wait_t_handler (vl_api_ipshare_pair_wait_t *mp);
+
 /* taps.c */
 void vl_api_ipshare_tap_start_t_handler (vl_api_ipshare_tap_start_t *mp);
 void vl_api_ipshare_tap_end_t_handler (vl_api_ipshare_tap_end_t *mp);
@@ -561,6 +278,8 @@ static const u16 barrier_free[] = {
   VL_API_IPSHARE_COUNTERS, VL_API_IPSHARE_DROPS_DUMP,	 VL_API_IPSHARE_PATH_MTU, VL_API_IPSHARE_WHY,
   VL_API_IPSHARE_NEXT_HOP_ADD, VL_API_IPSHARE_NEXT_HOP_DEL, VL_API_IPSHARE_REPLY_INTERFACE_DUMP,
   VL_API_IPSHARE_TAP_START, VL_API_IPSHARE_TAP_END, VL_API_IPSHARE_TAP_DUMP,
+  VL_API_IPSHARE_PAIR_SET, VL_API_IPSHARE_PAIR_CLEAR,	 VL_API_IPSHARE_PAIR_COMMAND, VL_API_IPSHARE_PAIR_STATE,
+  VL_API_IPSHARE_PAIR_WAIT,
 };
 
 clib_error_t *

@@ -1,9 +1,10 @@
-/* builder.c: tables are read, validated and built beside VPP's threads.
+/* builder.c: what takes long, or waits, is done beside VPP's threads: tables are read, validated and built in one lane,
+ * and the pair is set, cleared and told in another, which waits for no tables.
  *
- * A plain pthread waits for one job at a time and uses only the core and libc: VPP's heap, vectors and clock belong to
- * VPP's threads. A process node looks every 200 us whether the job at hand is done, because a busy main
+ * A lane's plain pthread waits for one job at a time and uses only the core and libc: VPP's heap, vectors and clock belong
+ * to VPP's threads. A process node looks every 200 us whether the job at hand is done, because a busy main
  * thread polls file descriptors only once in a thousand loops, and finishes it on the main thread. In the idle
- * time between jobs the builder frees generations that no worker can see any more.
+ * time between jobs the lane of tables frees generations that no worker can see any more.
  */
 #define _GNU_SOURCE
 #include <ipshare/ipshare.h>
@@ -19,8 +20,9 @@
 enum { FREE, QUEUED, DONE };
 #define MOST_BYTES (4ull << 30) /* of a file: 80 million bindings; what is larger is something else */
 
-static struct
+typedef struct
 {
+  const char *name;
   pthread_t thread;
   bool started;
   pthread_mutex_t mutex;
@@ -28,7 +30,13 @@ static struct
   ipshare_job_t job, waiting; /* waiting: taken while only a reclaim was under way */
   bool has_waiting;
   int state; /* atomic */
-} builder = { .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER };
+} lane_t;
+
+#define LANE(thread_name) { .name = thread_name, .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER }
+static lane_t lanes[IPSHARE_N_LANES] = {
+  [IPSHARE_LANE_TABLES] = LANE ("ipshare-build"),
+  [IPSHARE_LANE_PAIR] = LANE ("ipshare-pair"),
+};
 
 static u64
 clock_ns (void)
@@ -39,42 +47,55 @@ clock_ns (void)
 }
 
 static void *
-run (CLIB_UNUSED (void *arg))
+run (void *arg)
 {
-  pthread_mutex_lock (&builder.mutex);
+  lane_t *lane = arg;
+  pthread_mutex_lock (&lane->mutex);
   for (;;)
     {
-      while (__atomic_load_n (&builder.state, __ATOMIC_ACQUIRE) != QUEUED)
-	pthread_cond_wait (&builder.wake, &builder.mutex);
+      while (__atomic_load_n (&lane->state, __ATOMIC_ACQUIRE) != QUEUED)
+	pthread_cond_wait (&lane->wake, &lane->mutex);
       u64 began = clock_ns ();
-      builder.job.work (&builder.job);
-      builder.job.took_ns = clock_ns () - began;
-      __atomic_store_n (&builder.state, DONE, __ATOMIC_RELEASE);
+      lane->job.work (&lane->job);
+      lane->job.took_ns = clock_ns () - began;
+      __atomic_store_n (&lane->state, DONE, __ATOMIC_RELEASE);
     }
   return NULL;
 }
 
 static bool
-start (void)
+start (lane_t *lane)
 {
   sigset_t all, before;
-  if (builder.started)
+  if (lane->started)
     return true;
   sigfillset (&all); /* VPP's signals are the main thread's */
   pthread_sigmask (SIG_SETMASK, &all, &before);
-  builder.started = pthread_create (&builder.thread, NULL, run, NULL) == 0;
+  lane->started = pthread_create (&lane->thread, NULL, run, lane) == 0;
   pthread_sigmask (SIG_SETMASK, &before, NULL);
-  if (builder.started)
-    pthread_setname_np (builder.thread, "ipshare-build");
-  return builder.started;
+  if (lane->started)
+    pthread_setname_np (lane->thread, lane->name);
+  return lane->started;
 }
 
 static vlib_node_registration_t ipshare_builder_process;
 
+static bool
+is_busy (const lane_t *lane)
+{
+  return __atomic_load_n (&lane->state, __ATOMIC_ACQUIRE) != FREE;
+}
+
 bool
 ipshare_builder_busy (void)
 {
-  return __atomic_load_n (&builder.state, __ATOMIC_ACQUIRE) != FREE;
+  return is_busy (lanes + IPSHARE_LANE_TABLES);
+}
+
+bool
+ipshare_pair_busy (void)
+{
+  return is_busy (lanes + IPSHARE_LANE_PAIR);
 }
 
 static void
@@ -86,21 +107,22 @@ reclaim (CLIB_UNUSED (ipshare_job_t *job))
 static bool
 submit (const ipshare_job_t *job)
 {
-  if (!start ())
+  lane_t *lane = lanes + job->lane;
+  if (!start (lane))
     return false;
-  if (ipshare_builder_busy ())
+  if (is_busy (lane))
     {
-      if (builder.job.work != reclaim || builder.has_waiting)
+      if (lane->job.work != reclaim || lane->has_waiting)
 	return false;
-      builder.waiting = *job;
-      builder.has_waiting = true;
+      lane->waiting = *job;
+      lane->has_waiting = true;
       return true;
     }
-  pthread_mutex_lock (&builder.mutex);
-  builder.job = *job;
-  __atomic_store_n (&builder.state, QUEUED, __ATOMIC_RELEASE);
-  pthread_cond_signal (&builder.wake);
-  pthread_mutex_unlock (&builder.mutex);
+  pthread_mutex_lock (&lane->mutex);
+  lane->job = *job;
+  __atomic_store_n (&lane->state, QUEUED, __ATOMIC_RELEASE);
+  pthread_cond_signal (&lane->wake);
+  pthread_mutex_unlock (&lane->mutex);
   return true;
 }
 
@@ -247,24 +269,29 @@ ipshare_job_counter_index (ipshare_job_t *job)
 void
 ipshare_builder_client_gone (u32 client_index)
 {
-  if (builder.job.client_index == client_index)
-    builder.job.client_index = ~0;
-  if (builder.waiting.client_index == client_index)
-    builder.waiting.client_index = ~0;
+  for (lane_t *lane = lanes; lane < lanes + IPSHARE_N_LANES; lane++)
+    {
+      if (lane->job.client_index == client_index)
+	lane->job.client_index = ~0;
+      if (lane->waiting.client_index == client_index)
+	lane->waiting.client_index = ~0;
+    }
 }
 
 static void
-finish (void)
+finish (lane_t *lane)
 {
-  ipshare_job_t job = builder.job;
+  ipshare_job_t job = lane->job;
+  if (__atomic_load_n (&lane->state, __ATOMIC_ACQUIRE) != DONE)
+    return;
   if (job.done)
     job.done (&job);
   free (job.image);
-  __atomic_store_n (&builder.state, FREE, __ATOMIC_RELEASE);
-  if (builder.has_waiting)
+  __atomic_store_n (&lane->state, FREE, __ATOMIC_RELEASE);
+  if (lane->has_waiting)
     {
-      builder.has_waiting = false;
-      submit (&builder.waiting);
+      lane->has_waiting = false;
+      submit (&lane->waiting);
     }
 }
 
@@ -275,10 +302,11 @@ process (vlib_main_t *vm, CLIB_UNUSED (vlib_node_runtime_t *node), CLIB_UNUSED (
   bool tap_ends = false;
   for (;;)
     {
-      vlib_process_wait_for_event_or_clock (vm, ipshare_builder_busy () ? 200e-6 : tap_ends ? 1e-3 : 1.0);
+      bool busy = ipshare_builder_busy () || ipshare_pair_busy ();
+      vlib_process_wait_for_event_or_clock (vm, busy ? 200e-6 : tap_ends ? 1e-3 : 1.0);
       vlib_process_get_events (vm, NULL);
-      if (__atomic_load_n (&builder.state, __ATOMIC_ACQUIRE) == DONE)
-	finish ();
+      for (lane_t *lane = lanes; lane < lanes + IPSHARE_N_LANES; lane++)
+	finish (lane);
       tap_ends = ipshare_main.configured && ipshare_taps_tick (&ipshare_main);
       if (ipshare_main.configured && !ipshare_builder_busy () && vlib_time_now (vm) > last_reclaim + 0.9)
 	{

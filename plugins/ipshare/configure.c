@@ -3,7 +3,7 @@
  * Runs once, under the worker barrier, while no packet comes to us. The plugin alone, loaded but not configured,
  * costs nothing.
  */
-#include <ipshare/ipshare.h>
+#include "pair.h"
 #include <vnet/fib/fib_table.h>
 #include <vnet/api_errno.h>
 
@@ -105,6 +105,11 @@ ipshare_configure (ipshare_main_t *im, u32 service, u32 delivery, u32 cells, u32
     {
       free_threads (im);
       return rv;
+    }
+  if (!ipshare_pair_create (im))
+    {
+      free_threads (im);
+      return VNET_API_ERROR_UNSPECIFIED;
     }
   im->counter_cells = cells;
   lock_tables (im);

@@ -20,6 +20,7 @@
 #include <vnet/ip/format.h>
 
 #include "../../native/ips_worker.h"
+#include "../../native/rt/rt.h"
 #include "../../native/tap/tap.h"
 
 #define IPSHARE_VERSION	   "0.1.0"
@@ -105,6 +106,7 @@ typedef struct
   ipshare_thread_t *threads; /* by thread index */
   struct ips_worker *why;
   struct taps *taps;
+  struct rt *rt; /* this node's half of a pair: pair.c */
   vlib_combined_counter_main_t cells;
   fib_source_t fib_source;
   dpo_type_t dpo_types[2]; /* by enum ips_side */
@@ -144,12 +146,19 @@ int ipshare_reply_interface (ipshare_main_t *im, u32 sw_if_index, u8 side, bool 
 /* options.c: takes packets with IPv4 options back from the punt path. */
 void ipshare_options_enable (void);
 
-/* builder.c: jobs for the thread beside VPP's own. One at a time; done() runs on the main thread. */
+/* builder.c: jobs for the threads beside VPP's own. One at a time in each lane; done() runs on the main thread. */
+enum
+{
+  IPSHARE_LANE_TABLES,
+  IPSHARE_LANE_PAIR,
+  IPSHARE_N_LANES,
+};
 typedef struct ipshare_job
 {
   void (*work) (struct ipshare_job *job); /* builder's thread: the core and libc only, nothing of VPP */
   void (*done) (struct ipshare_job *job); /* main thread */
   u32 client_index, context;
+  u8 lane;
   char path[256], out[256];
   int error; /* errno, or 0 */
   u64 generation, bytes, took_ns;
@@ -157,9 +166,11 @@ typedef struct ipshare_job
   struct ips_load_status status;
   struct ips_image_header *image; /* what was in `path`; freed after done() */
   size_t image_bytes;
+  void *pair;		 /* pair.c's */
 } ipshare_job_t;
 
-bool ipshare_builder_busy (void);
+bool ipshare_builder_busy (void); /* with tables */
+bool ipshare_pair_busy (void);
 void ipshare_builder_client_gone (u32 client_index); /* nobody is answered */
 void ipshare_process_wake (void); /* there is something for the process that looks after jobs and taps */
 /* False if another job is under way (reclaiming aside) or the thread cannot start: the job is not taken. */
@@ -199,10 +210,11 @@ ipshare_core (ipshare_thread_t *t, struct ips_pkt *p, enum ips_side side)
   return verdict;
 }
 
+/* The core's time, a pair's lease above all, is CLOCK_BOOTTIME (decision 0035). */
 static_always_inline u64
-ipshare_now_ns (vlib_main_t *vm)
+ipshare_now_ns (void)
 {
-  return (u64) (vlib_time_now (vm) * 1e9);
+  return rt_now_ns ();
 }
 
 #endif

@@ -197,7 +197,7 @@ begin (ipshare_main_t *im, ipshare_frame_t *f, vlib_main_t *vm, vlib_node_runtim
   f->n_send = f->n_done = f->n_counted = 0;
   clib_memset (f->counts, 0, sizeof f->counts);
   tap_begin (&f->t->tap, IPS_OUTER); /* the side is set for each packet */
-  ips_worker_begin (f->t->core, ipshare_now_ns (vm));
+  ips_worker_begin (f->t->core, ipshare_now_ns ());
 }
 
 static_always_inline void

@@ -5,7 +5,7 @@
  * Messages are handled here and by the process that looks after taps (builder.c), both on the main thread.
  */
 #define _GNU_SOURCE
-#include <ipshare/ipshare.h>
+#include "pair.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/eventfd.h>
@@ -119,6 +119,7 @@ static clib_error_t *
 client_gone (u32 client_index)
 {
   ipshare_builder_client_gone (client_index);
+  ipshare_pair_client_gone (client_index);
   if (ipshare_main.taps)
     taps_client_gone (ipshare_main.taps, client_index);
   for (waiter_t *w = waiters; w < waiters + WAITERS; w++)

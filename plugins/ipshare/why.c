@@ -37,7 +37,7 @@ ipshare_why (ipshare_main_t *im, int side, struct ips_pkt *p, u32 *verdict, u64 
   struct ips_worker *w = im->why;
   collected.data = NULL;
   collected.n = collected.omitted = 0;
-  ips_worker_begin (w, ipshare_now_ns (vlib_get_main ()));
+  ips_worker_begin (w, ipshare_now_ns ());
   *verdict = side == IPS_OUTER ? ips_outer (w, p) : ips_inner (w, p);
   *generation = w->root ? w->root->generation : 0;
   if (ips_dispositions[*verdict] == IPS_SEND)

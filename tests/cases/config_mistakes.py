@@ -723,6 +723,16 @@ interface = "eth1"
 address = "fe80::5"
 interface = "eth1"
 """
+VIPS = GOOD_PAIR[GOOD_PAIR.index("[[pair.vip]]") :]
+ON_VPP = """[engine]
+kind = "vpp"
+[[interface]]
+name = "eth1"
+addresses = ["{}/24"]
+[[pair.vip]]
+address = "192.168.5.1"{}
+interface = "{}"{}
+"""
 PAIR_MISTAKES = [
     M('key_file = "pair.key"\n', "", "pair", "key 'key_file' is missing"),
     M('interval = "20ms"', 'interval = "20us" #!', "pair.interval", "not between 100us and 2s"),
@@ -777,6 +787,13 @@ PAIR_MISTAKES = [
         "pair.vip[16]",
         "17 VIPs: a pair has at most 16",
     ),
-    M("[[endpoint]]", '[engine]\nkind = "vpp"\n[[endpoint]]', "pair", "on the embedded engine only"),
+    M(VIPS, ON_VPP.format("192.168.5.2", "", "eth9", " #!"), "pair.vip[0].interface", "named 'eth9'"),
+    M(VIPS, ON_VPP.format("192.168.5.1", " #!", "eth1", ""), "pair.vip[0].address", "of VPP's interface"),
+    M(
+        VIPS,
+        VIPS.replace("eth1", "TenGigabitEthernet3/0/0", 1).replace('0/0"', '0/0" #!', 1),
+        "pair.vip[0].interface",
+        "Linux allows 1 to 15",
+    ),
 ]
 ONE_PATH = GOOD_PAIR.replace(', "[fd00:9::1]:6081"', "").replace(', "[fd00:9::2]:6081"', "")

@@ -1,4 +1,6 @@
-"""A redundant pair as ipshare-engine runs it: processes, links, disks (S2.2, S2.6, S3.2; LESSONS.md 22-29).
+"""A redundant pair as an engine runs it: processes, links, disks (S2.2, S2.6, S3.2; LESSONS.md 22-29).
+
+Tests for every engine are imported by tests/vpp/test_engine_pair_vpp.py, whose halves are VPPs.
 
 What the machine decides in each case is tested in tests/unit/test_pair*.py; here: that the thread around it
 hears, speaks, holds the lease, writes the epoch, and that the workers obey.
@@ -13,16 +15,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ipshare.core import lib
-from ipshare.engine.embedded import Control, ControlError
+from ipshare.engine.embedded import ControlError
 from ipshare.engine.packet_words import packet
+from ipshare.errors import EngineError
 from ipshare.lab.netns import inside
-from tests.engine_lab import INNER as TABLES
-from tests.engine_lab import load, run
-from tests.pair_lab import PAIR, SEEN, STATE, VIPS, Half, PairLab, pair_lab, until
+from tests.engine_lab import run
+from tests.pair_lab import PAIR, REFUSED, VIPS, Half, PairLab, pair_lab, until
 
 WORDS = packet("udp 198.51.100.1:1 > 198.18.1.9:2")
 ACTIVE, STANDBY, INOP, INITIAL = (
@@ -34,13 +35,18 @@ ACTIVE, STANDBY, INOP, INITIAL = (
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[PairLab]:
-    with pair_lab(tmp_path) as made:
+def kind() -> type[Half]:
+    return Half
+
+
+@pytest.fixture
+def lab(tmp_path: Path, kind: type[Half]) -> Iterator[PairLab]:
+    with pair_lab(tmp_path, kind) as made:
         yield made
 
 
 def verdict(half: Half) -> str:
-    return half.control.why(WORDS, "inner").verdict.name
+    return half.verdict(WORDS)
 
 
 def ordered(half: Half) -> None:
@@ -49,7 +55,7 @@ def ordered(half: Half) -> None:
     def taken() -> bool:
         try:
             half.order(lib.IPS_CTL_PAIR_SWITCHOVER)
-        except ControlError as error:
+        except REFUSED as error:
             assert error.message
             return False
         return True
@@ -84,9 +90,7 @@ def test_a_killed_engine_is_replaced(lab: PairLab) -> None:
         takes_over(standby)
         epochs.append(int(standby.state()["epoch"]))
         assert epoch_on_disk(standby) >= epochs[-1]
-        active.control.close()
-        active.control = Control(active.socket)
-        active.start()
+        active.again()
         active.join()
         active, standby = lab.one_active()
     assert epochs == sorted(set(epochs))
@@ -96,10 +100,9 @@ def test_a_stopped_engine_forwards_nothing_when_it_goes_on(lab: PairLab) -> None
     """Promise (a): before it has heard its peer (LESSONS.md 23)."""
     active, standby = lab.start()
     until(lambda: verdict(active) == "OK")
-    assert active.engine is not None
-    active.engine.process.send_signal(signal.SIGSTOP)
+    active.signal(signal.SIGSTOP)
     until(lambda: standby.is_in(ACTIVE))
-    active.engine.process.send_signal(signal.SIGCONT)
+    active.signal(signal.SIGCONT)
     assert verdict(active) == "PAIR_NOT_ACTIVE"
     until(lambda: active.is_in(STANDBY, INOP))
     assert lab.one_active() == (standby, active)
@@ -119,25 +122,21 @@ def test_a_path_may_be_cut(lab: PairLab) -> None:
 def test_all_paths_cut_and_healed(lab: PairLab) -> None:
     """Promises (b) and (c): both may be active while nothing connects them; a heal leaves one."""
     active, standby = lab.start()
-    for node in ("a", "b"):
-        run(lab.names["lan"], f"ip link set to-{node} type bridge_slave isolated on")
-    run(lab.names["a"], "ip link set direct down")
+    lab.cut()
     until(lambda: standby.is_in(ACTIVE))
     assert active.is_in(ACTIVE)
     highest = int(standby.state()["epoch"])
-    for node in ("a", "b"):
-        run(lab.names["lan"], f"ip link set to-{node} type bridge_slave isolated off")
+    lab.cut(False)
     assert lab.one_active() == (standby, active)
     assert int(standby.state()["epoch"]) >= highest
 
 
 def test_a_link_that_goes_down_hands_over(lab: PairLab) -> None:
     active, standby = lab.start()
-    node = "a" if active is lab.a else "b"
-    run(lab.names[node], "ip link set lan0 down")
+    active.link(False)
     until(lambda: standby.is_in(ACTIVE) and active.is_in(INOP))
     assert int(active.state()["links_down"]) == 3
-    run(lab.names[node], "ip link set lan0 up")
+    active.link(True)
     until(lambda: active.is_in(STANDBY))
 
 
@@ -151,7 +150,7 @@ def test_orders(lab: PairLab) -> None:
     until(lambda: standby.is_in(INOP) and active.is_in(ACTIVE))
     standby.order(lib.IPS_CTL_PAIR_MAINTENANCE, 0)
     until(lambda: standby.is_in(STANDBY))
-    with pytest.raises(ControlError, match="unknown order"):
+    with pytest.raises(REFUSED, match="unknown order"):
         active.order(9)
 
 
@@ -186,11 +185,11 @@ def test_a_damaged_epoch_file(lab: PairLab) -> None:
     """What it said is unknown, not zero: no pair, and nothing is forwarded."""
     lab.a.epoch_file.write_text("ipshare epoch 1 9 0000000000000000\n")
     lab.a.start()
-    with pytest.raises(ControlError, match="damaged"):
+    with pytest.raises(REFUSED, match="damaged"):
         lab.a.join()
-    load(lab.a.control, TABLES)
+    lab.a.load()
     assert verdict(lab.a) == "PAIR_NOT_ACTIVE"
-    lab.a.control._call(lib.IPS_CTL_PAIR_CLEAR)
+    lab.a.clear()
     assert verdict(lab.a) == "OK"
 
 
@@ -219,24 +218,19 @@ def test_rubbish_from_the_peers_address(lab: PairLab) -> None:
 
 def test_who_waits_is_told(lab: PairLab) -> None:
     active, standby = lab.start()
-    seen = np.zeros(1, SEEN)
-    seen[0]["changes"] = standby.state()["changes"]
-    told: list[int] = []
+    seen, told = int(standby.state()["changes"]), []
 
     def wait() -> None:
-        with Control(standby.socket) as control:
-            told.append(
-                int(control._call(lib.IPS_CTL_PAIR_WAIT, seen.tobytes(), timeout_s=60).one(STATE)["state"])
-            )
+        told.append(standby.wait(seen))
 
     waiter = threading.Thread(target=wait)
     waiter.start()
     ordered(active)
     waiter.join(60)
-    assert told and told[0] in (ACTIVE, STANDBY)
-    standby.control._call(lib.IPS_CTL_PAIR_CLEAR)
-    with pytest.raises(ControlError, match="no half of a pair"):
-        standby.state()
+    assert told and told[0] in ("active", "standby")
+    standby.clear()
+    with pytest.raises(EngineError, match="no half of a pair"):
+        standby.wait(0)
     assert verdict(standby) == "OK"
 
 
@@ -257,8 +251,12 @@ def test_what_no_pair_can_be(lab: PairLab, values: dict[str, int], sentence: str
     record = lab.a.record()
     for name, value in values.items():
         record[0][name] = value
-    with pytest.raises(ControlError, match=sentence):
-        lab.a.control._call(lib.IPS_CTL_PAIR_SET, record.tobytes())
+    with pytest.raises(REFUSED, match=sentence):
+        lab.a.set(record)
+
+
+def test_a_record_of_another_length(lab: PairLab) -> None:
+    lab.a.start()
     with pytest.raises(ControlError, match="takes"):
         lab.a.control._call(lib.IPS_CTL_PAIR_SET, bytes(PAIR.itemsize - 1))
 

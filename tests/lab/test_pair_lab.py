@@ -1,7 +1,8 @@
 """A redundant pair as its operator has it: two agents from one site file, a client, a VIP (S2.2, S2.3, S2.6).
 
 What the engines do in every case is in test_engine_pair.py; here: file -> agent -> engine -> client and hook.
-Every wait is for an event, bounded by the lab's patience.
+Every wait is for an event, bounded by the lab's patience. tests/vpp/test_pair_lab_vpp.py runs all of it on
+VPP as well.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ipshare.agent.pair import make_key
 from ipshare.agent.spawn import spawn
 from ipshare.lab.netns import NETNS_DIR, inside
 from tests.engine_lab import run
-from tests.pair_lab import VIPS, PairLab, pair_lab, until
+from tests.pair_lab import VIPS, Half, PairLab, pair_lab, until
 
 SITE = """
 [node]
@@ -43,18 +44,36 @@ to = "A"
 [pair]
 key_file = "pair.key"
 hook = "{dir}/hook"
+{times}
 [[pair.node]]
 name = "a"
-paths = ["10.9.0.1:6081", "10.0.0.1:6081"]
+paths = ["10.9.0.1:6081", "{second}.1:6081"]
 [[pair.node]]
 name = "b"
-paths = ["10.9.0.2:6081", "10.0.0.2:6081"]
+paths = ["10.9.0.2:6081", "{second}.2:6081"]
 [[pair.vip]]
 address = "10.0.0.100"
-interface = "lan0"
+interface = "{port}"
 [[pair.vip]]
 address = "fd00::100"
-interface = "lan0"
+interface = "{port}"
+"""
+ON_VPP = """
+[engine]
+kind = "vpp"
+counter_cells = 4096
+[vpp]
+managed = true
+heap_size = "256MiB"
+buffers = 8192
+poll_sleep = "100us"
+[[interface]]
+name = "host-lan0"
+host = "lan0"
+mac = "{mac}"
+addresses = ["10.0.0.{host}/24", "fd00::{host}/64"]
+[probe]
+mtu = false
 """
 HOOK = '#!/bin/sh\necho "$IPSHARE_OLD_STATE $IPSHARE_NEW_STATE $IPSHARE_REASON" >>{dir}/hook.log\n'
 IPSHARE = [sys.executable, "-m", "ipshare"]
@@ -67,11 +86,22 @@ class Node:
         self.lab, self.name, self.dir = lab, name, lab.directory / name
         self.dir.mkdir()
         self.file, hook = self.dir / "site.toml", self.dir / "hook"
-        self.file.write_text(SITE.format(node=name, host=host, dir=self.dir))
+        self.file.write_text(self.site(host))
         hook.write_text(HOOK.format(dir=self.dir))
         hook.chmod(0o755)
         self.prefix = ["nsenter", f"--net={NETNS_DIR / lab.names[name]}"]
         self.agent: subprocess.Popen[bytes] | None = None
+
+    def site(self, host: int) -> str:
+        """The pair is the last part of it."""
+        kind = self.lab.kind
+        second, times = ("10.8.0", 'interval = "50ms"\nmisses = 4') if kind.owns_lan else ("10.0.0", "")
+        text = SITE.format(
+            node=self.name, host=host, dir=self.dir, second=second, times=times, port=kind.interface
+        )
+        if not kind.owns_lan:
+            return text
+        return text.replace("[pair]", ON_VPP.format(mac=self.lab.mac(self.name), host=host) + "[pair]", 1)
 
     def start(self) -> None:
         self.agent = spawn(self.file, prefix=self.prefix, log=self.dir / "agent.log")
@@ -140,8 +170,13 @@ class Nodes:
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    with pair_lab(tmp_path) as lab:
+def kind() -> type[Half]:
+    return Half
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, kind: type[Half]) -> Iterator[Nodes]:
+    with pair_lab(tmp_path, kind) as lab:
         made = Nodes(lab)
         try:
             yield made
@@ -241,3 +276,40 @@ def test_this_machine_is_looked_at_before_anything_is_changed(nodes: Nodes) -> N
     assert done.returncode == 3
     assert "VIP 10.0.0.100 is an address of lan0" in done.stderr and "ip addr del" in done.stderr
     assert "10.9.0.1, this node's end of a path to b, is no address of this machine" in done.stderr
+
+
+def test_a_route_follows_the_active_node(nodes: Nodes) -> None:
+    """Of another namespace of this machine, by `ip route replace` (S3.3). Query mode: the standby asks."""
+    client = nodes.lab.names["client"]
+    route = (
+        f'[[pair.route]]\nkind = "linux"\nprefix = "0.0.0.0/0"\nvia = ["10.0.0.1", "10.0.0.2"]\n'
+        f'namespace = "{client}"\n'
+    )
+    for node in (nodes.a, nodes.b):
+        text = node.file.read_text().replace('key_file = "pair.key"', 'key_file = "pair.key"\nmode = "query"')
+        node.file.write_text(text + route)
+        node.start()
+    via = {nodes.a: "10.0.0.1", nodes.b: "10.0.0.2"}
+
+    def follows(node: Node) -> bool:
+        return f"via {via[node]} " in run(client, "ip route show default")
+
+    active, standby = nodes.active()
+    until(lambda: follows(active))
+    active.kill_engine()
+    until(lambda: follows(standby))
+    assert nodes.active() == (standby, active)
+    until(lambda: _ordered(standby))
+    until(lambda: follows(active))
+
+
+def test_the_preferred_node_takes_over_again(nodes: Nodes) -> None:
+    """preempt: the first node of the file comes back from maintenance, and is active again by itself."""
+    for node in (nodes.a, nodes.b):
+        text = node.file.read_text().replace('key_file = "pair.key"', 'key_file = "pair.key"\npreempt = true')
+        node.file.write_text(text)
+        node.start()
+    until(lambda: nodes.active() == (nodes.a, nodes.b))
+    nodes.a.kill_engine()
+    until(lambda: nodes.b.pair()["state"] == "active")
+    until(lambda: nodes.a.pair()["state"] == "active" and nodes.b.pair()["state"] == "standby")

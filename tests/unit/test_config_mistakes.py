@@ -25,10 +25,12 @@ from tests.cases.config_mistakes import (
     Mistake,
 )
 from tests.cases.flow_mistakes import GOOD_NAT, NAT_MISTAKES
+from tests.cases.pair_mistakes import ALONE
 
 FILES = [(GOOD, MISTAKES), (GOOD_VPP, VPP_MISTAKES), (GOOD_PAIR, PAIR_MISTAKES), (GOOD_NAT, NAT_MISTAKES)]
 KINDS = ["embedded", "vpp", "pair", "nat"]
 EVERY = [(good, mistake) for good, mistakes in FILES for mistake in mistakes]
+EVERY += [(GOOD_PAIR, mistake) for mistake in ALONE]
 
 
 def problems_of(text: str) -> list[Problem]:

@@ -13,7 +13,7 @@ from tests.models.pair import config
 
 BROKEN = {
     "RANGE": {"hold_s": 4000.0},
-    "PATHS": {"paths": 1},
+    "PATHS": {"paths": 0},
     "INTERVAL": {"interval_s": 0.00005, "tick_s": 0.00005},
     "TICK": {"tick_s": 0.0101, "lease_s": 0.0250, "late_s": 0.02, "stall_s": 0.02, "dead_s": 0.04},
     "LOSSES": {"losses": 4},

@@ -7,17 +7,19 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
 from ipshare.cli.app import cli
 
 UNIT = Path(__file__).parents[2] / "appliance/systemd/ipshare-agent@.service"
+WITNESSES = [UNIT.with_name(name) for name in ("ipshare-witness@.service", "ipshare-witness-etcd@.service")]
 TYPES_OF_252 = {"simple", "exec", "forking", "oneshot", "dbus", "notify", "idle"}
 """systemd.service(5) of Debian 12."""
 
 
-def setting(name: str) -> str:
-    found = re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+def setting(name: str, unit: Path = UNIT) -> str:
+    found = re.findall(rf"^{name}=(.*)$", unit.read_text(), re.MULTILINE)
     assert len(found) == 1, name
     return str(found[0])
 
@@ -34,21 +36,32 @@ def test_a_node_that_was_taken_down_stays_down() -> None:
     assert setting("KillMode") == "process", "the engine survives its agent"
 
 
-def test_the_command_can_be_typed() -> None:
-    program, verb, *words = setting("ExecStart").split()
-    command = cli.get_command(None, verb)  # type: ignore[arg-type]
-    assert Path(program).name == "ipshare" and command is not None
+@pytest.mark.parametrize("unit", [UNIT, *WITNESSES], ids=lambda unit: unit.name)
+def test_the_command_can_be_typed(unit: Path) -> None:
+    program, *words = setting("ExecStart", unit).split()
+    command: click.Command = cli
+    while isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), words.pop(0))
+        assert found is not None
+        command = found
     options = {name for parameter in command.params for name in parameter.opts}
+    assert Path(program).name == "ipshare"
     assert {word for word in words if word.startswith("-")} <= options
 
 
-def test_systemd_takes_every_line(tmp_path: Path) -> None:
+def test_a_witness_is_always_there() -> None:
+    assert {setting("Restart", unit) for unit in WITNESSES} == {"always"}
+    assert {setting("Type", unit) for unit in WITNESSES} == {"notify"}
+
+
+@pytest.mark.parametrize("unit", [UNIT, *WITNESSES], ids=lambda unit: unit.name)
+def test_systemd_takes_every_line(tmp_path: Path, unit: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("UNIT NOT VERIFIED: no systemd-analyze (Debian: systemd)")
-    unit = tmp_path / "ipshare-agent@site.service"
-    unit.write_text(UNIT.read_text().replace("/usr/bin/ipshare", "/bin/true"))  # which is there everywhere
+    copy = tmp_path / unit.name.replace("@", "@site")
+    copy.write_text(unit.read_text().replace("/usr/bin/ipshare", "/bin/true"))  # which is there everywhere
     done = subprocess.run(
-        ["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False
+        ["systemd-analyze", "verify", copy], capture_output=True, text=True, timeout=60, check=False
     )
-    ours = [line for line in done.stderr.splitlines() if unit.name in line]
+    ours = [line for line in done.stderr.splitlines() if copy.name in line]
     assert (done.returncode, ours) == (0, [])

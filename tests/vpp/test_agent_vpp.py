@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ipshare.agent.pair import make_key
 from ipshare.engine.vpp.client import Client
 from ipshare.lab import netns
 from ipshare.net.wiring import offloads_off
@@ -302,3 +303,39 @@ def test_a_vpp_without_our_plugin(cables: None, tmp_path: Path) -> None:
         started = node.cli("agent", str(node.file))
         assert "runs without the ipshare plugin" in started.stderr
         assert "Traceback" not in started.stderr and not node.runtime.exists()
+
+
+# ---- half of a pair ----------------------------------------------------------------
+
+PAIR = """
+[pair]
+key_file = "pair.key"
+interval = "50ms"
+[[pair.node]]
+name = "v1"
+paths = ["10.9.0.1:6081", "10.9.1.1:6081"]
+[[pair.node]]
+name = "v2"
+paths = ["10.9.0.2:6081", "10.9.1.2:6081"]
+[[pair.vip]]
+address = "192.0.2.3"
+interface = "host-up0"
+"""
+
+
+def test_a_pair_goes_with_its_tables(cables: None, theirs: Running, tmp_path: Path) -> None:
+    """Somebody else's VPP forwards what it did before, once `down` has taken both out of it."""
+    make_key(tmp_path / "pair.key")
+    node = AgentNode(tmp_path, sockets(theirs), PAIR)
+    try:
+        for subnet in ("10.9.0", "10.9.1"):
+            run("node", f"ip address replace {subnet}.1/24 dev lo")
+        node.start()
+        assert not reaches("router", DEVICE), "without an epoch it waits for its peer, or for a word"
+        assert node.cli("pair", "force", "--yes", "-c", str(node.file)).returncode == 0
+        until(lambda: reaches("router", DEVICE))
+        down = node.cli("down", str(node.file))
+        assert "tables and the pair taken out of VPP" in down.stdout, down.stderr
+        assert theirs.new_engine().pair_state() is None
+    finally:
+        node.close()

@@ -138,6 +138,15 @@ def test_nine_are_too_many_and_none_of_another_number(node: PgNode, tmp_path: Pa
         engine.stop_tap(12345)
 
 
+def test_a_wait_without_end(node: PgNode, tmp_path: Path) -> None:
+    """One that has ended is waited for as well, however long the wait may be."""
+    engine = node.running.engine
+    with open(tmp_path / "ended.pcapng", "wb") as file:
+        tap = engine.start_tap(TapRule(ToFile(file.fileno())))
+    engine.stop_tap(tap.id)
+    assert not engine.wait_tap(tap.id).is_active
+
+
 def test_a_capture_ends_with_its_client(node: PgNode, tmp_path: Path) -> None:
     other = node.running.new_engine()
     with open(tmp_path / "owned.pcapng", "wb") as file:

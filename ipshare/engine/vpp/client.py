@@ -26,6 +26,8 @@ from ipshare.engine.vpp.retval import Retval, text
 from ipshare.errors import EngineError
 
 DEFAULT_TIMEOUT_S = 10.0
+FOR_EVER_S = 2e6
+"""23 days: poll(2) counts milliseconds in 31 bits, and vpp-papi waits by it."""
 NAME = "ipshare"
 SHOWN = 3
 
@@ -123,6 +125,23 @@ class Client:
             return hasattr(self._papi.api, name)
 
     # ---- connection ----------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection that was made has not been lost, as far as calls have found out."""
+        return self._connected
+
+    def connect(self) -> None:
+        """Now, not at the first call. Raises what that would."""
+        with self._lock:
+            self._connect()
+
+    def interrupt(self) -> None:
+        """From any thread: who waits in ``call`` gets ``EngineGone``."""
+        peer = self._papi.transport.socket if self._papi is not None else None
+        if peer is not None:
+            with contextlib.suppress(OSError):  # closed meanwhile
+                peer.shutdown(sockets.SHUT_RDWR)
 
     def _exchange(self, name: str, timeout_s: float, fields: dict[str, Any]) -> Any:
         self._connect()

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipshare.core import VERDICTS, lib
+from ipshare.engine import pairing
 from ipshare.engine.capture import TapRule, TapState
 from ipshare.engine.failures import EngineRestarted, ImageRefused
 from ipshare.engine.plan import Plan
@@ -24,6 +25,7 @@ from ipshare.engine.protocol import Counters, EngineInfo, Explanation, Side
 from ipshare.engine.tables import HEADER, Records, Tables, pack, unpack
 from ipshare.engine.vpp.client import DEFAULT_TIMEOUT_S, ApiRefused, Client
 from ipshare.engine.vpp.control import DROP, Control, Hello
+from ipshare.engine.vpp.pair import PairControl, PairRefused, PairWait, refused
 from ipshare.engine.vpp.retval import Retval
 from ipshare.engine.vpp.stats import Segment
 from ipshare.engine.vpp.taps import Taps
@@ -67,7 +69,8 @@ class VppEngine:
     ) -> None:
         self.client = Client(socket, timeout_s=timeout_s, api_dirs=api_dirs)
         self.control = Control(self.client, scratch=scratch)
-        self._taps = Taps(self.client, lambda: Client(socket, timeout_s=timeout_s, api_dirs=api_dirs))
+        again = lambda: Client(socket, timeout_s=timeout_s, api_dirs=api_dirs)  # noqa: E731
+        self._taps, self.pair = Taps(self.client, again), PairControl(self.client, again)
         self.stats_socket = Path(stats_socket)
         self._setup = (service_table, delivery_table, counter_cells)
         self._lock = threading.RLock()
@@ -188,6 +191,26 @@ class VppEngine:
     def set_path_mtu(self, endpoint: int, mtu: int, seconds: int) -> None:
         """See ``Control.set_path_mtu``."""
         self.control.set_path_mtu(endpoint, mtu, seconds)
+
+    def set_pair(self, settings: pairing.PairSettings) -> None:
+        self.configure()
+        self.pair.set(pairing.encode(settings))
+
+    def clear_pair(self) -> None:
+        if self.control.hello().is_configured:  # else there is none
+            self.pair.clear()
+
+    def pair_state(self) -> pairing.PairState | None:
+        return self.pair.state()
+
+    def watch_pair(self) -> PairWait:
+        return self.pair.watch()
+
+    def pair_command(self, order: pairing.Order) -> None:
+        try:
+            self.pair.command(*pairing.ORDERS[order])
+        except PairRefused as error:
+            raise refused(error) from error
 
     def start_tap(self, rule: TapRule) -> TapState:
         self.configure()

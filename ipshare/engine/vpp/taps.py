@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from ipshare.engine.capture import TAP_STATE, TapRule, TapState, ToFile, decode, encode
-from ipshare.engine.vpp.client import ApiRefused, Client
+from ipshare.engine.vpp.client import FOR_EVER_S, ApiRefused, Client
 from ipshare.engine.vpp.retval import Retval
 from ipshare.errors import EngineError
 
-FOR_EVER_S = 10 * 365 * 86400.0
 STOP_TIMEOUT_S = 30.0
 
 

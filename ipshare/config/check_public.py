@@ -1,0 +1,50 @@
+"""Checks of `[[pair.public]]`: prefixes that can be announced, no address that somebody keeps. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ipshare.config import schema
+from ipshare.config.checks import Finding
+from ipshare.config.site import Site
+from ipshare.config.units import bad_scope
+from ipshare.model import contains, host_prefix
+
+MOST, HOST_BITS = 32, 16
+
+
+def publics(site: Site, pair: schema.Pair) -> Iterator[Finding]:
+    if len(pair.public) > MOST:
+        message = f"{len(pair.public)} public prefixes: a pair has at most {MOST}"
+        yield Finding((*pair._path, "public", MOST), message, "route them to a public VIP instead")
+    kept = {address: "the end of a path between the nodes" for node in pair.node for address, _ in node.paths}
+    kept |= {vip.address: "a VIP already" for vip in pair.vip}
+    sources = [] if "icmp_source" in site.node._broken else site.node.icmp_source
+    kept |= dict.fromkeys(sources, "in icmp_source, a node's own address")
+    for index, public in enumerate(pair.public):
+        path = (*pair._path, "public", index)
+        if public.prefix.max_prefixlen - public.prefix.prefixlen > HOST_BITS:
+            message = f"{public.prefix} has more than 65,536 addresses: they cannot all be announced"
+            yield Finding((*path, "prefix"), message, "have it routed to a public VIP ([[pair.vip]]) instead")
+            continue
+        if scope := bad_scope(public.prefix):
+            yield Finding(
+                (*path, "prefix"), f"{public.prefix} is {scope}", "name addresses of the public subnet"
+            )
+            continue
+        for address, what in kept.items():
+            if contains(public.prefix, host_prefix(address)):
+                message = f"{public.prefix} contains {address}, which is {what}"
+                yield Finding((*path, "prefix"), message, "leave it out: name the pool in smaller prefixes")
+        for other in pair.public[:index]:
+            if public.prefix.version == other.prefix.version and public.prefix.overlaps(other.prefix):
+                message = f"{public.prefix} overlaps {other.prefix}"
+                yield Finding((*path, "prefix"), message, "name every address once")
+        devices = {
+            getattr(site.engine, key)
+            for key in ("outer_device", "inner_device")
+            if key not in site.engine._broken
+        }
+        if public.interface in devices:
+            message = f"{public.interface!r} is the engine's own device: no router is there"
+            yield Finding((*path, "interface"), message, "name the interface towards the router")

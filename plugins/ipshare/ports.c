@@ -1,0 +1,301 @@
+/* ports.c: the interfaces of VPP that VIPs are on: which they are, whether they are up, and frames out of them.
+ *
+ * The real-time thread knows nothing of VPP: of a port it reads one word, which the main thread writes, and its frames go
+ * through rings. What leaves is checked against the lease once more by who sends it: a process that was stopped between
+ * the two must not speak for a VIP when it goes on.
+ */
+#define _GNU_SOURCE
+#include "pair.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <vnet/ethernet/ethernet.h>
+#include <vnet/feature/feature.h>
+
+/* ---- main thread ---- */
+
+static ipshare_port_t *
+port_named (ipshare_ports_t *ports, const char *name)
+{
+  for (u32 i = 0; i < ports->n; i++)
+    if (strncmp (ports->at[i].name, name, sizeof ports->at[i].name) == 0)
+      return ports->at + i;
+  ipshare_port_t *port = ports->at + ports->n++;
+  strncpy (port->name, name, sizeof port->name - 1);
+  port->sw_if_index = ~0;
+  port->frames = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
+  rt_ring_init (&port->in);
+  return port;
+}
+
+ipshare_ports_t *
+ipshare_ports_new (const struct ips_ctl_pair *p)
+{
+  ipshare_ports_t *ports = calloc (1, sizeof *ports);
+  bool whole = ports != NULL;
+  if (!ports)
+    return NULL;
+  ports->changed = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
+  rt_ring_init (&ports->out);
+  whole = ports->changed >= 0;
+  for (u32 i = 0; i < p->n_vips && i < IPS_CTL_PAIR_VIPS; i++)
+    {
+      ipshare_port_t *port = port_named (ports, p->vips[i].interface);
+      port->vips[port->n_vips].family = p->vips[i].family;
+      memcpy (port->vips[port->n_vips++].address, p->vips[i].address, 16);
+      whole = whole && port->frames >= 0;
+    }
+  if (whole)
+    return ports;
+  ipshare_ports_free (ports);
+  return NULL;
+}
+
+void
+ipshare_ports_free (ipshare_ports_t *ports)
+{
+  if (!ports)
+    return;
+  for (u32 i = 0; i < ports->n; i++)
+    if (ports->at[i].frames >= 0)
+      close (ports->at[i].frames);
+  if (ports->changed >= 0)
+    close (ports->changed);
+  free (ports);
+}
+
+static bool
+has_name (vnet_main_t *vnm, u32 sw_if_index, const char *name)
+{
+  u8 *s = format (0, "%U%c", format_vnet_sw_if_index_name, vnm, sw_if_index, 0);
+  bool same = strcmp ((char *) s, name) == 0;
+  vec_free (s);
+  return same;
+}
+
+static u32
+find (vnet_main_t *vnm, const ipshare_port_t *port)
+{
+  vnet_sw_interface_t *si;
+  if (port->sw_if_index != ~0 && vnet_sw_interface_is_valid (vnm, port->sw_if_index) &&
+      has_name (vnm, port->sw_if_index, port->name))
+    return port->sw_if_index;
+  pool_foreach (si, vnm->interface_main.sw_interfaces)
+    if (has_name (vnm, si->sw_if_index, port->name))
+      return si->sw_if_index;
+  return ~0;
+}
+
+static u64
+state_of (vnet_main_t *vnm, u32 sw_if_index)
+{
+  if (sw_if_index == ~0)
+    return 0;
+  const u8 *mac = vnet_sw_interface_get_hw_address (vnm, sw_if_index);
+  u64 state = vnet_sw_interface_is_up (vnm, sw_if_index) ? IPSHARE_PORT_UP : 0;
+  for (u32 i = 0; mac && i < 6; i++)
+    state |= (u64) mac[i] << (16 + 8 * i);
+  return state;
+}
+
+/* The same name is another interface now, or none. */
+static void
+move (ipshare_ports_t *ports, ipshare_port_t *port, u32 to)
+{
+  vlib_main_t *vm = vlib_get_main ();
+  vnet_main_t *vnm = vnet_get_main ();
+  if (ports != ipshare_pair.shown)
+    {
+      port->sw_if_index = to;
+      return;
+    }
+  vlib_worker_thread_barrier_sync (vm);
+  if (port->sw_if_index != ~0 && vnet_sw_interface_is_valid (vnm, port->sw_if_index))
+    ipshare_vips_enable (port->sw_if_index, false);
+  port->sw_if_index = to;
+  if (to != ~0)
+    ipshare_vips_enable (to, true);
+  vlib_worker_thread_barrier_release (vm);
+}
+
+void
+ipshare_ports_look (ipshare_ports_t *ports)
+{
+  vnet_main_t *vnm = vnet_get_main ();
+  bool changed = false;
+  for (u32 i = 0; ports && i < ports->n; i++)
+    {
+      ipshare_port_t *port = ports->at + i;
+      u32 is = find (vnm, port);
+      if (is != port->sw_if_index)
+	move (ports, port, is);
+      u64 state = state_of (vnm, is);
+      changed |= state != port->state;
+      __atomic_store_n (&port->state, state, __ATOMIC_RELEASE);
+    }
+  if (changed)
+    rt_signal (ports->changed);
+}
+
+void
+ipshare_ports_show (ipshare_ports_t *ports)
+{
+  vlib_main_t *vm = vlib_get_main ();
+  ipshare_ports_t *had = ipshare_pair.shown;
+  vlib_worker_thread_barrier_sync (vm);
+  for (u32 i = 0; had && i < had->n; i++)
+    if (had->at[i].sw_if_index != ~0 && vnet_sw_interface_is_valid (vnet_get_main (), had->at[i].sw_if_index))
+      ipshare_vips_enable (had->at[i].sw_if_index, false);
+  ipshare_pair.shown = ports;
+  for (u32 i = 0; ports && i < ports->n; i++)
+    if (ports->at[i].sw_if_index != ~0)
+      ipshare_vips_enable (ports->at[i].sw_if_index, true);
+  vlib_worker_thread_barrier_release (vm);
+  ipshare_ports_look (ports); /* who came or went meanwhile */
+}
+
+void
+ipshare_ports_gone (u32 sw_if_index)
+{
+  ipshare_ports_t *ports = ipshare_pair.shown;
+  for (u32 i = 0; ports && i < ports->n; i++)
+    if (ports->at[i].sw_if_index == sw_if_index)
+      {
+	move (ports, ports->at + i, ~0);
+	__atomic_store_n (&ports->at[i].state, 0, __ATOMIC_RELEASE);
+	rt_signal (ports->changed);
+      }
+}
+
+/* The frame behind the header that this interface wants, tags included. False: no buffer, no such header. */
+static bool
+send_one (vlib_main_t *vm, u32 sw_if_index, const struct rt_place *p)
+{
+  vnet_main_t *vnm = vnet_get_main ();
+  bool is_arp = p->bytes[12] == 0x08 && p->bytes[13] == 0x06;
+  u32 bi;
+  u8 *head = ethernet_build_rewrite (vnm, sw_if_index, is_arp ? VNET_LINK_ARP : VNET_LINK_IP6, p->bytes);
+  if (!head)
+    return false;
+  if (vlib_buffer_alloc (vm, &bi, 1) != 1)
+    {
+      vec_free (head);
+      return false;
+    }
+  vlib_buffer_t *b = vlib_get_buffer (vm, bi);
+  u8 *to = vlib_buffer_get_current (b);
+  u32 n = p->n - sizeof (ethernet_header_t);
+  clib_memcpy (to, head, vec_len (head));
+  clib_memcpy (to + vec_len (head), p->bytes + sizeof (ethernet_header_t), n);
+  b->current_length = vec_len (head) + n;
+  b->flags |= VNET_BUFFER_F_LOCALLY_ORIGINATED;
+  vnet_buffer (b)->sw_if_index[VLIB_RX] = vnet_buffer (b)->sw_if_index[VLIB_TX] = sw_if_index;
+  vec_free (head);
+  vlib_frame_t *f = vnet_get_frame_to_sw_interface (vnm, sw_if_index);
+  ((u32 *) vlib_frame_vector_args (f))[f->n_vectors++] = bi;
+  vnet_put_frame_to_sw_interface (vnm, sw_if_index, f);
+  return true;
+}
+
+void
+ipshare_ports_send (vlib_main_t *vm, ipshare_ports_t *ports)
+{
+  struct rt_place *p;
+  const _Atomic u64 *until = &ips_tables_shared (ipshare_main.tables)->forward_until;
+  while (ports && (p = rt_ring_take (&ports->out)))
+    {
+      const ipshare_port_t *port = ports->at + p->tag;
+      if (ipshare_now_ns () < atomic_load (until) && vnet_sw_interface_is_valid (vnet_get_main (), port->sw_if_index))
+	send_one (vm, port->sw_if_index, p);
+      rt_ring_give_back (&ports->out, p);
+    }
+}
+
+/* ---- as native/rt sees them ---- */
+
+/* The pair is set: from here on these ports are the thread's. */
+static int
+events (CLIB_UNUSED (void *arg))
+{
+  ipshare_pair.live = ipshare_pair.next;
+  ipshare_pair.live->adopted = true;
+  return fcntl (ipshare_pair.live->changed, F_DUPFD_CLOEXEC, 0);
+}
+
+static void
+drain (int fd)
+{
+  u64 n;
+  while (read (fd, &n, sizeof n) > 0)
+    ;
+}
+
+static ipshare_port_t *
+port_of (const struct rt_link *l)
+{
+  ipshare_ports_t *ports = ipshare_pair.live;
+  for (u32 i = 0; i < ports->n; i++)
+    if (strncmp (ports->at[i].name, l->name, sizeof l->name) == 0)
+      return ports->at + i;
+  return NULL;
+}
+
+static void
+refresh (CLIB_UNUSED (void *arg), struct rt_link *l, CLIB_UNUSED (const u8 (*solicited)[3]), CLIB_UNUSED (unsigned n))
+{
+  ipshare_port_t *port = port_of (l);
+  u64 state = port ? __atomic_load_n (&port->state, __ATOMIC_ACQUIRE) : 0;
+  l->fd = port ? port->frames : -1;
+  l->is_up = state & IPSHARE_PORT_UP;
+  for (u32 i = 0; i < 6; i++)
+    l->mac[i] = state >> (16 + 8 * i);
+}
+
+static void
+forget (struct rt_link *l)
+{
+  l->fd = -1;
+}
+
+static ssize_t
+receive (CLIB_UNUSED (void *arg), struct rt_link *l, u8 *out, size_t room)
+{
+  ipshare_port_t *port = port_of (l);
+  struct rt_place *p = port ? rt_ring_take (&port->in) : NULL;
+  if (!p)
+    {
+      if (port)
+	drain (port->frames);
+      p = port ? rt_ring_take (&port->in) : NULL; /* put between the look and the draining */
+    }
+  if (!p)
+    return -1;
+  size_t n = clib_min (p->n, room);
+  memcpy (out, p->bytes, n);
+  rt_ring_give_back (&port->in, p);
+  return n;
+}
+
+static void
+send_frame (CLIB_UNUSED (void *arg), const struct rt_link *l, const u8 *frame, size_t n)
+{
+  ipshare_ports_t *ports = ipshare_pair.live;
+  ipshare_port_t *port = port_of (l);
+  struct rt_place *p = port && n <= RT_RING_BYTES ? rt_ring_claim (&ports->out) : NULL;
+  if (!p)
+    return; /* announced again */
+  p->tag = port - ports->at;
+  p->n = n;
+  memcpy (p->bytes, frame, n);
+  rt_ring_hand_over (p);
+  rt_signal (ipshare_pair.woken);
+}
+
+const struct rt_links ipshare_links = {
+  .events = events,
+  .drain_events = drain,
+  .refresh = refresh,
+  .close = forget,
+  .receive = receive,
+  .send = send_frame,
+};

@@ -1,0 +1,97 @@
+"""Mistakes in the tables of a pair beside its nodes and VIPs.
+
+Each is made alone in GOOD_PAIR, before its first [[pair.node]].
+"""
+
+from __future__ import annotations
+
+from tests.cases.config_mistakes import Mistake
+
+FIRST = '[[pair.node]]\nname = "n1"'
+AT = 'address = "10.9.0.3:6082"\nkey_file = "w"\n'
+ETCD = f'{AT}endpoints = ["https://e"]\n'
+
+
+def _before(table: str, text: str, key: str, *words: str) -> Mistake:
+    return Mistake(FIRST, f"{table}\n{text}\n{FIRST}", key, *words)
+
+
+WITNESS = [
+    _before("[pair.witness]", f"kind = {kind}\n{keys}", f"pair.witness{key}", text)
+    for kind, keys, key, text in [
+        ('"node"', 'key_file = "w"', "", "key 'address' is missing"),
+        ('"zk" #!', AT, ".kind", "not one of node, etcd"),
+        ('"node"', 'address = "127.0.0.1:1" #!\nkey_file = "w"', ".address", "127.0.0.1 is loopback"),
+        ('"node"', AT.replace('"w"', '"pair.key" #!'), ".key_file", "could speak for either node"),
+        ('"node"', f'{AT}ttl = "20s" #!', ".ttl", "not between 50ms and 10s"),
+        ('"node"', f'{AT}ttl = "50ms" #!', ".ttl", "shorter than the dead time"),
+        ('"etcd"', f'{ETCD}ttl = "2500ms" #!', ".ttl", "whole seconds"),
+        ('"etcd"', AT, "", "needs endpoints"),
+        ('"etcd"', f'{AT}endpoints = ["e:1"] #!', ".endpoints[0]", "no URL of an etcd"),
+        ('"node"', f'{AT}endpoints = ["http://e"] #!', ".endpoints", 'is for kind = "etcd"'),
+        ('"etcd"', f'{ETCD}cert_file = "c"', "", "cert_file and cert_key_file go together"),
+    ]
+]
+CRITERIA = [
+    _before("[[pair.criterion]]", text, key, message)
+    for text, key, message in [
+        (
+            'kind = "link"\ninterface = "e"\naddress = "10.9.0.9"',
+            "pair.criterion[0]",
+            "a link has no address",
+        ),
+        ('kind = "echo"\ninterface = "e"', "pair.criterion[0]", "whom does this echo ask?"),
+        ('kind = "arp" #!\ninterface = "e"', "pair.criterion[0].kind", "not one of link, neighbour, echo"),
+        (
+            'kind = "echo"\ninterface = "e"\naddress = "10.9.0.1" #!',
+            "pair.criterion[0].address",
+            "an address of the pair itself",
+        ),
+        (
+            'kind = "echo"\ninterface = "e"\naddress = "224.0.0.1" #!',
+            "pair.criterion[0].address",
+            "is multicast",
+        ),
+        (
+            'kind = "link"\ninterface = "e"\ninterval = "1ms" #!',
+            "pair.criterion[0].interval",
+            "not between 10ms and 60s",
+        ),
+    ]
+]
+CRITERIA.append(
+    Mistake(
+        "[pair]\n",
+        "[pair]\ncriteria_needed = 1 #!\n",
+        "pair.criteria_needed",
+        "1 criteria are needed, and there are 0",
+    )
+)
+PUBLIC = [
+    _before(
+        "[[pair.public]]", f'prefix = "{prefix}" #!\ninterface = "eth0"', "pair.public[0].prefix", message
+    )
+    for prefix, message in [
+        ("10.0.0.0/15", "more than 65,536 addresses"),
+        ("2001:db8::/111", "more than 65,536 addresses"),
+        ("224.0.0.0/24", "224.0.0.0/24 is multicast"),
+        ("10.9.0.0/31", "contains 10.9.0.1, which is the end of a path"),
+        ("192.168.5.0/30", "contains 192.168.5.1, which is a VIP already"),
+        ("192.0.2.0/31", "contains 192.0.2.1, which is in icmp_source"),
+    ]
+]
+BOTH = 'via = ["10.9.0.1", "10.9.0.2"]'
+ROUTES = [
+    _before(
+        "[[pair.route]]", f'kind = "{kind}"\nprefix = "0.0.0.0/0"\n{keys}', f"pair.route[0]{key}", message
+    )
+    for kind, keys, key, message in [
+        ("linux", 'via = ["10.9.0.1"] #!', ".via", "1 next hops"),
+        ("linux", 'via = ["10.9.0.1", "fd00::2"] #!', ".via", "needs next hops of IPv4"),
+        ("linux", 'via = ["10.9.0.1", "10.9.0.1"] #!', ".via", "both next hops are the same"),
+        ("linux", f'{BOTH}\ncommand = ["/x"] #!', ".command", 'is for kind = "command"'),
+        ("command", BOTH, "", "needs an absolute path"),
+        ("command", f'{BOTH}\ncommand = ["/x"]\ntable = 7 #!', ".table", 'is for kind = "linux"'),
+    ]
+]
+ALONE = [*WITNESS, *CRITERIA, *PUBLIC, *ROUTES]

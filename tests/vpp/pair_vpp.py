@@ -1,0 +1,111 @@
+"""A half of a pair that is a VPP with our plugin: VPP has the device on the LAN, with its MAC address.
+
+VPP is 10.0.0.1 or .2 and fd00::1 or ::2 there. The ends of the pair's paths are addresses of the kernel in
+VPP's network namespace, on links of their own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ipshare.core import VERDICTS
+from ipshare.engine.plan import diff
+from ipshare.engine.tables import Tables
+from ipshare.engine.vpp.client import Client
+from ipshare.engine.vpp.engine import VppEngine
+from ipshare.engine.vpp.launch import Vpp, clean, start
+from ipshare.engine.vpp.startup import Settings
+from tests.engine_lab import INNER
+from tests.pair_lab import PATIENCE_S, STATE, Half, PairLab
+
+AF_PACKET = {"mode": 1, "num_rx_queues": 1, "num_tx_queues": 1, "flags": 6, "rx_frame_size": 2048 * 33,
+             "tx_frame_size": 2048 * 33, "rx_frames_per_block": 32, "tx_frames_per_block": 32}  # fmt: skip
+
+
+class VppHalf(Half):
+    """``workers``: 0: packets are the main thread's."""
+
+    owns_lan = True
+    interface = "host-lan0"
+    workers = 0
+
+    def __init__(self, lab: PairLab, name: str, number: int) -> None:
+        super().__init__(lab, name, number)
+        self.lab, self.node = lab, name
+        self.settings = Settings(
+            Path(tempfile.mkdtemp(prefix=f"{name}-", dir=lab.directory)),
+            workers=self.workers,
+            counter_cells=1 << 12,
+        )
+        self.vpp: Vpp | None = None
+
+    def start(self) -> None:
+        self.vpp = start(self.settings, wrap=("nsenter", f"--net=/run/netns/{self.name}"))
+        self.vppd = VppEngine(self.settings.api, self.settings.stats, counter_cells=1 << 12)
+        self._wire(self.vppd.client)
+        self.vppd.configure()
+
+    def _wire(self, client: Client) -> None:
+        made = client.call(
+            "af_packet_create_v3",
+            host_if_name="lan0",
+            hw_addr=self.lab.mac(self.node),
+            use_random_hw_addr=False,
+            **AF_PACKET,
+        )
+        self.port = int(made.sw_if_index)
+        self.link(True)
+        for address in (f"10.0.0.{self.number}/24", f"fd00::{self.number}/64"):
+            client.call("sw_interface_add_del_address", sw_if_index=self.port, is_add=True, prefix=address)
+
+    def again(self) -> None:
+        self.vppd.close()
+        self.start()
+
+    def set(self, record: Any) -> None:
+        self.vppd.pair.set(record.tobytes())
+
+    def load(self) -> None:
+        self.vppd.apply(diff(Tables(), INNER))
+
+    def clear(self) -> None:
+        self.vppd.clear_pair()
+
+    def state(self) -> Any:
+        raw = self.vppd.pair.raw_state()
+        assert raw is not None, "it is no half of a pair"
+        return np.frombuffer(raw, STATE)[0]
+
+    def verdict(self, words: bytes) -> str:
+        return VERDICTS[self.vppd.why(words, "inner").verdict].name
+
+    def wait(self, seen: int) -> str:
+        with self.vppd.watch_pair() as waiting:
+            return waiting.wait(seen, PATIENCE_S).state
+
+    def signal(self, number: int) -> None:
+        assert self.vpp is not None
+        self.vpp.process.send_signal(number)
+
+    def link(self, up: bool) -> None:
+        self.vppd.client.call("sw_interface_set_flags", sw_if_index=self.port, flags=int(up))
+
+    def order(self, order: int, argument: int = 0) -> None:
+        self.vppd.pair.command(order, argument)
+
+    def kill(self) -> None:
+        assert self.vpp is not None
+        self.vpp.process.kill()
+        self.vpp.process.wait()
+        clean(self.settings)
+
+    def stop(self) -> None:
+        if self.vpp is None:
+            return
+        self.vppd.close()
+        if self.vpp.is_alive():
+            assert self.vpp.terminate() == 0
