@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
+from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.store import Store, same
 from ipshare.engine.desired import desired
 from ipshare.engine.pairing import Order, Pairing, PairState
@@ -267,6 +268,8 @@ class Reconciler:
             _hand_over(engine)  # before our routes go
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
+        if config.pair is not None and config.pair.ports:
+            remove_ports(config.node.state_dir)
         self.engine, self.config = None, None
         state = self.store.state()
         if state.trial is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from ipshare.config import schema
 from ipshare.config.check_criteria import criteria
 from ipshare.config.check_pair_routes import routes
-from ipshare.config.check_public import publics
+from ipshare.config.check_public import ports, publics
 from ipshare.config.check_witness import witness
 from ipshare.config.checks import Check, Finding, is_vpp
 from ipshare.config.keys import KeyPath
@@ -208,6 +208,7 @@ CHECKS: dict[str, list[Check]] = {
                 criteria,
                 publics,
                 routes,
+                ports,
             ),
         ),
     ],

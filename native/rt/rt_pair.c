@@ -22,6 +22,7 @@ static void changed(struct rt *rt, const struct ips_pair_action *a, uint64_t now
   rt->state.old_state = a->from;
   rt->state.state = a->to;
   rt->state.reason = a->reason;
+  rt_ports_want(&rt->ports, a->to == IPS_PAIR_ACTIVE);
 }
 
 void rt_carry_out(struct rt *rt, uint64_t now_ns) {
