@@ -2,9 +2,9 @@
 
 kind "linux": `ip route replace`, in this network namespace or a named one of this machine. kind "command":
 the user's program, for what only a cloud's interface can change. Each runs beside the agent's loop, for
-COMMAND_S at most, and again until it succeeds or this node is active no more; nothing waits for it, the engine
-least of all. A reign's routes are pointed once in a run of the agent; the next one does it again, and changes
-nothing.
+COMMAND_S at most, and again until it succeeds or this node is active no more; nothing waits for it, least of
+all the engine. A reign's routes are pointed once in a run of the agent; the next one does it again, which
+changes nothing.
 """
 
 from __future__ import annotations
