@@ -1,6 +1,6 @@
 """A drill: faults made on purpose at the active node, and how long the takeover took as its network saw it.
 
-The takeover is the peer's first announcement of a VIP, heard on the VIP's interface: no clock of another machine
+The takeover is the peer's first announcement of a VIP, heard on its interface: no clock of another machine
 is compared, and neither engine is asked. Faults are undone in every case, also when the drill is
 interrupted: `with` one of them, and it ends with the block.
 """

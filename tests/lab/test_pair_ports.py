@@ -11,6 +11,7 @@ import pytest
 
 from ipshare.agent.pair_ports import ensure, remove
 from ipshare.core import lib
+from ipshare.engine.embedded import ControlError
 from ipshare.errors import Refused
 from ipshare.lab.netns import inside
 from ipshare.model import PairPort
@@ -35,6 +36,16 @@ def is_up(half: Half) -> bool:
     flags = run(half.name, "ip link show web1").split("<")[1].split(">")[0].split(",")
     assert ("UP" in flags) != ("NOARP" in flags) or "UP" not in flags
     return "UP" in flags
+
+
+def hands_over(half: Half) -> bool:
+    """As soon as its peer is ready for it."""
+    try:
+        half.order(lib.IPS_CTL_PAIR_SWITCHOVER)
+    except ControlError as error:
+        assert error.message
+        return False
+    return True
 
 
 def ear(lab: PairLab, half: Half) -> socket.socket:
@@ -67,7 +78,7 @@ def test_up_on_the_active_and_not_a_frame_from_the_standby(lab: PairLab) -> None
     until(lambda: is_up(active))
     assert not is_up(standby) and int(standby.state()["ports_wrong"]) == 0
     with ear(lab, standby) as at_standby, ear(lab, active) as at_active:
-        active.order(lib.IPS_CTL_PAIR_SWITCHOVER)
+        until(lambda: hands_over(active))
         until(lambda: active.is_in(STANDBY) and standby.is_in(ACTIVE))
         until(lambda: is_up(standby) and not is_up(active))
         assert workload_frames(at_standby, 256, 60) == 256, "the new one announces its addresses"
