@@ -28,6 +28,7 @@ from ipshare.model_pair import Criterion as Criterion
 from ipshare.model_pair import Pair as Pair
 from ipshare.model_pair import PairMode as PairMode
 from ipshare.model_pair import PairPath as PairPath
+from ipshare.model_pair import PairPort as PairPort
 from ipshare.model_pair import PairRoute as PairRoute
 from ipshare.model_pair import PublicPrefix as PublicPrefix
 from ipshare.model_pair import Vip as Vip

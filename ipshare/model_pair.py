@@ -105,6 +105,15 @@ class PairRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class PairPort:
+    """A sub-interface with a workload's MAC address: up on the active node, down on the other (S3.4)."""
+
+    name: str
+    parent: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """This node's half of a pair. Ids are 1 and 2, in the order of the file; node 1 is the preferred one."""
 
@@ -124,6 +133,7 @@ class Pair:
     criteria_needed: int = 0
     publics: tuple[PublicPrefix, ...] = ()
     routes: tuple[PairRoute, ...] = ()
+    ports: tuple[PairPort, ...] = ()
 
     @property
     def peer_id(self) -> int:

@@ -170,7 +170,7 @@ struct ips_ctl_path_mtu { uint32_t endpoint, mtu, seconds, reserved; };
 
 /* ---- a redundant pair: native/rt/ runs it (SYSTEMS.md S2.2, S2.3, S2.6, S3.2) ---- */
 
-enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16, IPS_CTL_PAIR_CRITERIA = 16, IPS_CTL_PAIR_PUBLICS = 32 };
+enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16, IPS_CTL_PAIR_CRITERIA = 16, IPS_CTL_PAIR_PUBLICS = 32, IPS_CTL_PAIR_PORTS = 64 };
 enum ips_ctl_pair_flags {
   IPS_CTL_PAIR_QUERY = 1,    /* the standby asks; else the active sends heartbeats by itself */
   IPS_CTL_PAIR_PREEMPT = 2,  /* the preferred node becomes active again when it can */
@@ -231,8 +231,9 @@ struct ips_ctl_pair {
   struct ips_ctl_pair_witness witness;
   uint32_t n_criteria, criteria_needed; /* of them have to be met */
   struct ips_ctl_pair_criterion criteria[16];
-  uint32_t n_publics, reserved2;
+  uint32_t n_publics, n_ports;
   struct ips_ctl_pair_public publics[32];
+  char ports[64][16];             /* interfaces that are up while this node is active, else down */
 };
 struct ips_ctl_pair_seen { uint64_t changes; };
 enum ips_ctl_pair_order {
@@ -262,6 +263,7 @@ struct ips_ctl_pair_state {
   uint32_t flags;                 /* enum ips_ctl_pair_note */
   uint32_t criteria_failed;       /* bit i: criterion i is not met */
   uint32_t publics_down;          /* bit i: the interface of public prefix i is down or gone */
+  uint64_t ports_wrong;           /* bit i: sub-interface i is gone, or not up or down as it is to be */
 };
 enum ips_ctl_pair_note {
   IPS_CTL_PAIR_REALTIME = 1,      /* the thread has real-time priority */

@@ -84,6 +84,7 @@ class Half:
         witness: Asked | None = None,
         gateways: tuple[str, ...] = (),
         publics: tuple[str, ...] = (),
+        port: str = "",
         **values: int,
     ) -> Any:
         peer = 3 - self.number
@@ -121,7 +122,11 @@ class Half:
             prefix = ip_network(text)
             row["address"], row["prefix_len"] = _packed(str(prefix.network_address)), prefix.prefixlen
             row["family"] = prefix.version
-            row["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), row["interface"].dtype)
+            name = (port or "lan0").encode().ljust(16, b"\0")
+            row["interface"] = np.frombuffer(name, row["interface"].dtype)
+        if port:
+            p["n_ports"] = 1
+            p["ports"][0] = np.frombuffer(port.encode().ljust(16, b"\0"), p["ports"].dtype)
         if witness is not None:
             row = p["witness"]
             row["key"], row["address"] = np.frombuffer(WITNESS_KEY, np.uint8), _packed(witness.address)

@@ -1,9 +1,10 @@
 """pair_routes: points routes of the private network to this node when it has become active (S3.3).
 
-kind "linux": `ip route replace`, in this network namespace or a named one of this machine. kind "command": the
-user's program, for what only a cloud's interface can change. Each runs beside the agent's loop, for COMMAND_S
-at most, and again until it succeeds or this node is active no more; nothing waits for it, the engine least of
-all. A reign's routes are pointed once in a run of the agent; the next one does it again, and changes nothing.
+kind "linux": `ip route replace`, in this network namespace or a named one of this machine. kind "command":
+the user's program, for what only a cloud's interface can change. Each runs beside the agent's loop, for
+COMMAND_S at most, and again until it succeeds or this node is active no more; nothing waits for it, least of
+all the engine. A reign's routes are pointed once in a run of the agent; the next one does it again, which
+changes nothing.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
+from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.store import Store, same
 from ipshare.engine.desired import desired
 from ipshare.engine.flows import Flowing, FlowsState
@@ -293,6 +294,8 @@ class Reconciler:
             _hand_over(engine)  # before our routes go
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
+        if config.pair is not None and config.pair.ports:
+            remove_ports(config.node.state_dir)
         self.engine, self.config = None, None
         state = self.store.state()
         if state.trial is not None:

@@ -1,4 +1,4 @@
-"""pair: the verbs about a redundant pair: status, switchover, force, maintenance, key."""
+"""pair: the verbs about a redundant pair: status, switchover, force, maintenance, key, drill."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ipshare.cli import output
+from ipshare.cli.drill import drill
 from ipshare.cli.options import FILE, Duration, config_option, json_option, node_of
 
 if TYPE_CHECKING:
@@ -106,6 +107,9 @@ def key(target: Path, as_json: bool) -> None:
         output.emit({"file": str(target)})
     else:
         output.line(f"{target} made; copy it to the other node, where it is root's and of mode 0600 as well")
+
+
+pair_.add_command(drill)
 
 
 def _report(node: Node, state: PairState) -> dict[str, Any]:

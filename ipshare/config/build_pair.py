@@ -47,6 +47,7 @@ def pair(site: Site, wanted: schema.Pair) -> model.Pair:
             )
             for one in wanted.route
         ),
+        ports=tuple(model.PairPort(one.name, one.parent, one.mac.lower()) for one in wanted.interface),
         witness=_witness(wanted.witness, folder) if wanted.witness is not None else None,
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from ipshare.config import schema
 from ipshare.config.check_criteria import criteria
 from ipshare.config.check_pair_routes import routes
-from ipshare.config.check_public import publics
+from ipshare.config.check_public import ports, publics
 from ipshare.config.check_vpp import known_port
 from ipshare.config.check_witness import witness
 from ipshare.config.checks import Check, Finding, is_vpp
@@ -200,7 +200,7 @@ def only_linux(site: Site, pair: schema.Pair) -> Iterator[Finding]:
     """What asks and answers on interfaces of Linux, which VPP's are not."""
     if not is_vpp(site):
         return
-    for key in ("public", "criterion"):
+    for key in ("public", "criterion", "interface"):
         if getattr(pair, key):
             message = f"[[pair.{key}]] is for the embedded engine: VPP's plugin takes none yet"
             yield Finding((*pair._path, key, 0), message, "leave it out")
@@ -222,5 +222,6 @@ CHECKS: dict[str, list[Check]] = {
         criteria,
         publics,
         routes,
+        ports,
     ],
 }

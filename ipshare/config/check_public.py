@@ -13,6 +13,23 @@ from ipshare.model import contains, host_prefix
 MOST, HOST_BITS = 32, 16
 
 
+MOST_PORTS = 64
+
+
+def ports(site: Site, pair: schema.Pair) -> Iterator[Finding]:
+    if len(pair.interface) > MOST_PORTS:
+        message = f"{len(pair.interface)} sub-interfaces: a pair has at most {MOST_PORTS}"
+        yield Finding((*pair._path, "interface", MOST_PORTS), message, "leave some out")
+    for key in ("name", "mac"):
+        seen: set[str] = set()
+        for index, port in enumerate(pair.interface):
+            value = str(getattr(port, key)).lower()
+            if value in seen:
+                path = (*pair._path, "interface", index, key)
+                yield Finding(path, f"{value} is that of a sub-interface above", "give each its own")
+            seen.add(value)
+
+
 def publics(site: Site, pair: schema.Pair) -> Iterator[Finding]:
     if len(pair.public) > MOST:
         message = f"{len(pair.public)} public prefixes: a pair has at most {MOST}"

@@ -9,7 +9,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ipshare.config.values import Address, Device, Duration, Name, PathEnd, PortName, Prefix, RoutingTable, Table
+from ipshare.config.values import (
+    Address,
+    Device,
+    Duration,
+    Mac,
+    Name,
+    PathEnd,
+    PortName,
+    Prefix,
+    RoutingTable,
+    Table,
+)
 
 
 def _without_default(spec: dict[str, Any]) -> None:
@@ -82,6 +93,14 @@ class Public(Table):
     interface: Device = Field(description="Linux interface towards the router, named alike at both nodes.")
 
 
+class PairInterface(Table):
+    """A sub-interface with a workload's MAC address: made at both nodes, up on the active one only."""
+
+    name: Device = Field(description="Its name; the agent makes it, as a macvlan.")
+    parent: Device = Field(description="The interface that it is on.")
+    mac: Mac = Field(description="The workload's MAC address.")
+
+
 class PairRoute(Table):
     """A route of the private network that a node points to itself when it has become active."""
 
@@ -150,6 +169,9 @@ class Pair(Table):
     node: list[PairNode] = Field(description="The two nodes.")
     vip: list[Vip] = Field(default=[], description="Private VIPs, at most 16.")
     public: list[Public] = Field(default=[], description="On-link public addresses, at most 32 prefixes.")
+    interface: list[PairInterface] = Field(
+        default=[], description="Sub-interfaces with the workloads' MAC addresses, at most 64."
+    )
     route: list[PairRoute] = Field(default=[], description="Routes that lead to the active node.")
     criterion: list[Criterion] = Field(
         default=[], description="What an active node should reach, 16 at most."

@@ -39,6 +39,10 @@ def report(state: PairState, pair: Pair) -> dict[str, Any]:
             {"criterion": str(criterion), "met": number not in state.criteria_failed}
             for number, criterion in enumerate(pair.criteria)
         ],
+        "interfaces": [
+            {"name": port.name, "ok": number not in state.ports_wrong}
+            for number, port in enumerate(pair.ports)
+        ],
         "public": [
             {"prefix": str(one.prefix), "interface": one.interface, "link": number not in state.publics_down}
             for number, one in enumerate(pair.publics)
@@ -72,6 +76,8 @@ def troubles(state: PairState, pair: Pair) -> list[str]:
         if pair.witness is not None:
             bad_end = "one more failure, and the witness decides"
         found += [f"{pair.peer} is not heard on path {path}: {bad_end}" for path in down]
+    for number in state.ports_wrong:
+        found.append(f"sub-interface {pair.ports[number].name} is gone, or cannot be set up or down")
     for number in state.publics_down:
         public = pair.publics[number]
         found.append(f"{public.interface}, the interface of {public.prefix}, is down or gone")

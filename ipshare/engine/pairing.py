@@ -80,6 +80,7 @@ class PairState:
     granted_until_ns: int = 0
     criteria_failed: tuple[int, ...] = ()
     publics_down: tuple[int, ...] = ()
+    ports_wrong: tuple[int, ...] = ()
 
     @property
     def forwards(self) -> bool:
@@ -133,6 +134,7 @@ def encode(settings: PairSettings) -> bytes:
         ("vips", pair.vips),
         ("criteria", pair.criteria),
         ("publics", pair.publics),
+        ("ports", pair.ports),
     ):
         if len(have) > len(record[name]):
             raise EngineError(f"a pair has at most {len(record[name])} {name}, not {len(have)}")
@@ -159,6 +161,9 @@ def encode(settings: PairSettings) -> bytes:
         if criterion.address is not None:
             row["address"], row["family"] = _raw(criterion.address), criterion.address.version
         _put(row, "interface", criterion.interface)
+    record["n_ports"] = len(pair.ports)
+    for number, port in enumerate(pair.ports):
+        record["ports"][number] = np.frombuffer(port.name.encode().ljust(16, b"\0"), record["ports"].dtype)
     record["n_publics"] = len(pair.publics)
     for row, public in zip(record["publics"], pair.publics, strict=False):
         row["address"], row["family"] = _raw(public.prefix.network_address), public.prefix.version
@@ -187,7 +192,7 @@ def decode(record: Any) -> PairState:
     names = {name: _state(int(record[name])) for name in ("state", "old_state", "peer_state")}
     masks = {
         name: _bits(int(record[name]))
-        for name in ("paths_up", "links_down", "criteria_failed", "publics_down")
+        for name in ("paths_up", "links_down", "criteria_failed", "publics_down", "ports_wrong")
     }
     said: dict[str, Any] = {
         **names,

@@ -61,6 +61,9 @@ static int check(const struct ips_ctl_pair *p, struct ips_pair_config *times, co
     return refuse(sentence, bad, "the witness needs an address, a port, and grants of 50 ms or more");
   if (p->n_criteria > IPS_CTL_PAIR_CRITERIA || p->criteria_needed > p->n_criteria)
     return refuse(sentence, bad, "more criteria than a pair can have, or more needed than there are");
+  if (p->n_ports > IPS_CTL_PAIR_PORTS) return refuse(sentence, bad, "more sub-interfaces than a pair can have");
+  for (uint32_t i = 0; i < p->n_ports; i++)
+    if (!is_text(p->ports[i], sizeof p->ports[i])) return refuse(sentence, bad, "a sub-interface needs a name");
   if (p->n_publics > IPS_CTL_PAIR_PUBLICS) return refuse(sentence, bad, "more public prefixes than a pair can have");
   for (uint32_t i = 0; i < p->n_publics; i++) {
     const struct ips_ctl_pair_public *u = &p->publics[i];
@@ -87,6 +90,9 @@ static uint32_t link_of(struct rt *rt, const char *interface) {
   struct rt_link *l = &rt->links[rt->n_links];
   *l = (struct rt_link){.fd = -1};
   snprintf(l->name, sizeof l->name, "%s", interface);
+  rt->link_is_port[rt->n_links] = false;
+  for (uint32_t i = 0; i < rt->set.n_ports; i++)
+    if (strcmp(rt->set.ports[i], interface) == 0) rt->link_is_port[rt->n_links] = true;
   return rt->n_links++;
 }
 
@@ -128,7 +134,8 @@ static int begin(struct rt *rt, const char **sentence) {
   rt->seal = open_channel(rt, boot);
   rt->link_events = rt->host.links->events(rt->host.links_arg);
   bool has_witness = rt_witness_start(&rt->witness, &rt->set, boot, random_octets);
-  if (!rt->seal || !has_witness || rt->link_events < 0 || rt_epoch_start(&rt->epoch, rt->set.epoch_file))
+  if (!rt->seal || !has_witness || rt->link_events < 0 || rt_epoch_start(&rt->epoch, rt->set.epoch_file) ||
+      rt_ports_start(&rt->ports, &rt->set))
     return refuse(sentence, IPS_CTL_SYSTEM, "out of memory or descriptors");
   atomic_store(&rt->epoch.on_disk, counter);
   uint64_t now = rt_now_ns();
@@ -165,6 +172,7 @@ static void end(struct rt *rt) {
     if (rt->path[i] >= 0) close(rt->path[i]);
   for (uint32_t i = 0; i < rt->n_links; i++) rt->host.links->close(&rt->links[i]);
   if (rt->link_events >= 0) close(rt->link_events);
+  rt_ports_stop(&rt->ports);
   rt_witness_stop(&rt->witness);
   rt_reach_stop(&rt->reach);
   ips_seal_free(rt->seal);
@@ -185,6 +193,7 @@ int rt_pair_set(struct rt *rt, const struct ips_ctl_pair *p, const char **senten
   rt->state = (struct ips_ctl_pair_state){.changes = changes + 1};
   rt->witness = (struct rt_witness){.fd = -1};
   rt_reach_start(&rt->reach);
+  rt->ports = (struct rt_ports){.wake = -1};
   rt->link_events = rt->epoch.wake = rt->epoch.done = -1;
   for (uint32_t i = 0; i < IPS_CTL_PAIR_PATHS; i++)
     rt->path[i] = -1, rt->path_retry_ns[i] = rt->path_heard_ns[i] = 0;

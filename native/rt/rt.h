@@ -17,6 +17,7 @@
 #include "../ips_vip_api.h"
 #include "rt_epoch.h"
 #include "rt_link.h"
+#include "rt_ports.h"
 #include "rt_reach.h"
 #include "rt_witness.h"
 #include <pthread.h>
@@ -55,6 +56,7 @@ struct rt {
   struct ips_ctl_pair set;
   struct ips_pair_config times;
   struct rt_vip vips[IPS_CTL_PAIR_VIPS];
+  bool link_is_port[RT_LINKS];    /* a sub-interface: down on the standby, and that is no fault */
   uint32_t public_link[IPS_CTL_PAIR_PUBLICS];
   struct rt_walk walk;
   uint32_t n_links;
@@ -72,6 +74,7 @@ struct rt {
   struct rt_epoch epoch;
   struct rt_witness witness;
   struct rt_reach reach;
+  struct rt_ports ports;
   uint64_t contested_ns;          /* when somebody else last announced a VIP */
   uint64_t told;                  /* changes that the control side knows of */
   uint64_t told_role;             /* epoch << 1 | active */

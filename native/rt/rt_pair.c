@@ -22,6 +22,7 @@ static void changed(struct rt *rt, const struct ips_pair_action *a, uint64_t now
   rt->state.old_state = a->from;
   rt->state.state = a->to;
   rt->state.reason = a->reason;
+  rt_ports_want(&rt->ports, a->to == IPS_PAIR_ACTIVE);
 }
 
 /* first: before anything is done, so that the table is ours when the lease comes; else after, when it is gone. */

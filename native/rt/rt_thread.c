@@ -65,6 +65,7 @@ static void read_links(struct rt *rt) {
 }
 
 static void refresh_links(struct rt *rt) {
+  bool came_up = false;
   for (uint32_t i = 0; i < rt->n_links; i++) {
     uint8_t solicited[IPS_CTL_PAIR_VIPS][3];
     unsigned n = 0;
@@ -72,8 +73,13 @@ static void refresh_links(struct rt *rt) {
       if (rt->vips[v].link == i && rt->vips[v].rec.family == 6) memcpy(solicited[n++], rt->vips[v].rec.address + 13, 3);
     for (uint32_t p = 0; p < rt->set.n_publics; p++)
       if (rt->public_link[p] == i && rt->set.publics[p].family == 6) rt->links[i].wants_all = true;
+    bool was_up = rt->links[i].is_up;
     rt->host.links->refresh(rt->host.links_arg, &rt->links[i], (const uint8_t (*)[3])solicited, n);
+    came_up |= rt->links[i].is_up && !was_up;
   }
+  if (!came_up) return; /* what was announced before did not leave */
+  rt_vip_announce(rt);
+  rt_public_announce(rt);
 }
 
 static void look_at_facts(struct rt *rt, uint64_t now) {
@@ -90,10 +96,10 @@ static void look_at_facts(struct rt *rt, uint64_t now) {
   };
   rt->state.links_down = 0;
   for (uint32_t v = 0; v < rt->set.n_vips; v++)
-    if (!rt->links[rt->vips[v].link].is_up) rt->state.links_down |= 1u << v, facts.link_up = 0;
+    if (!rt->links[rt->vips[v].link].is_up && !rt->link_is_port[rt->vips[v].link]) rt->state.links_down |= 1u << v, facts.link_up = 0;
   rt->state.publics_down = 0;
   for (uint32_t p = 0; p < rt->set.n_publics; p++)
-    if (!rt->links[rt->public_link[p]].is_up) rt->state.publics_down |= 1u << p, facts.link_up = 0;
+    if (!rt->links[rt->public_link[p]].is_up && !rt->link_is_port[rt->public_link[p]]) rt->state.publics_down |= 1u << p, facts.link_up = 0;
   ips_pair_set_facts(&rt->machine, &facts, now, &rt->actions);
   rt_carry_out(rt, now);
 }
@@ -145,6 +151,7 @@ static void publish(struct rt *rt, uint64_t now) {
   s->epoch_node = m->highest.node;
   s->forward_until_ns = m->forward_until_ns;
   s->jitter_ns = m->late_max_ns;
+  s->ports_wrong = atomic_load(&rt->ports.wrong);
   s->granted_until_ns = m->grant_until_ns;
   s->peer_state = m->peer.state;
   s->paths_up = 0;

@@ -94,4 +94,17 @@ ROUTES = [
         ("command", f'{BOTH}\ncommand = ["/x"]\ntable = 7 #!', ".table", 'is for kind = "linux"'),
     ]
 ]
-ALONE = [*WITNESS, *CRITERIA, *PUBLIC, *ROUTES]
+PORT = '[[pair.interface]]\nname = "w0"\nparent = "eth0"\nmac = "02:00:00:00:00:01"\n'
+PORTS = [
+    _before(
+        f"{PORT}[[pair.interface]]",
+        f'{keys}\nparent = "eth0"',
+        f"pair.interface[1].{key}",
+        "sub-interface above",
+    )
+    for keys, key in [
+        ('name = "w0" #!\nmac = "02:00:00:00:00:02"', "name"),
+        ('name = "w1"\nmac = "02:00:00:00:00:01" #!', "mac"),
+    ]
+]
+ALONE = [*WITNESS, *CRITERIA, *PUBLIC, *ROUTES, *PORTS]

@@ -240,7 +240,7 @@ def test_who_waits_is_told(lab: PairLab) -> None:
         ({"misses": 1}, "dead time >= losses x interval"),
         ({"interval_ns": 1000}, "the interval is 100 us to 2 s"),
         ({"interval_ns": 10**10}, "the interval is 100 us to 2 s"),
-        ({"n_paths": 1}, "two to eight heartbeat paths"),
+        ({"n_paths": 0}, "one to eight heartbeat paths"),
         ({"n_paths": 99}, "more paths or VIPs"),
         ({"n_vips": 99}, "more paths or VIPs"),
         ({"peer_id": 1}, "node ids differ"),

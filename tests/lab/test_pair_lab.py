@@ -313,3 +313,43 @@ def test_the_preferred_node_takes_over_again(nodes: Nodes) -> None:
     nodes.a.kill_engine()
     until(lambda: nodes.b.pair()["state"] == "active")
     until(lambda: nodes.a.pair()["state"] == "active" and nodes.b.pair()["state"] == "standby")
+
+
+def test_a_drill(nodes: Nodes) -> None:
+    """Faults made on purpose, one path and all: measured, undone; refused where nobody could take over."""
+    for node in (nodes.a, nodes.b):
+        node.start()
+    active, standby = nodes.active()
+    assert active.cli("pair", "drill", "--kill").returncode == 2, "without --yes"
+    done = active.cli("pair", "drill", "--kill", "--pause", "--cut", "1", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    killed, paused, cut = said["rounds"]
+    assert [one["fault"] for one in said["rounds"]] == ["kill", "pause", "cut 1"]
+    assert killed["takeover_s"] > 0 and killed["epoch"] > killed["epoch_before"]
+    assert paused["late_packets"] == 0
+    assert cut["takeover_s"] is None and cut["state"] == "active" and cut["epoch"] == cut["epoch_before"]
+    assert "ipshare_drill" not in run(nodes.lab.names[active.name], "nft list tables")
+    standby.cli("pair", "maintenance", "on")
+    until(lambda: active.pair()["peer_state"] == "inop")
+    refused = active.cli("pair", "drill", "--kill", "--yes")
+    assert refused.returncode == 3 and "not ready" in refused.stderr
+
+
+def test_an_interrupted_drill_lets_the_engine_go_on(nodes: Nodes) -> None:
+    for node in (nodes.a, nodes.b):
+        text = node.file.read_text().replace('"pair.key"', '"pair.key"\ninterval = "2s"\nmisses = 100')
+        node.file.write_text(text)
+        node.start()
+    active, _ = nodes.active()
+    pid = active.status()["engine_pid"]
+
+    def condition() -> str:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+    command = [*active.prefix, *IPSHARE, "pair", "drill", "--pause", "--yes", "-c", str(active.file)]
+    drill = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: condition() == "T")
+    drill.send_signal(signal.SIGTERM)
+    until(lambda: drill.poll() is not None)
+    assert condition() != "T"

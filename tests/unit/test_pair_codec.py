@@ -53,7 +53,7 @@ FAR = 1 << 61
         ({"state": 0}, "unknown state"),
         ({"state": 5}, "unknown state"),
         ({"kind": 4, "state": 2, "flags": 0, "claim": 0}, "unknown state"),
-        ({"flags": 0x40}, "unknown or contradicting flags"),
+        ({"flags": 0x80}, "unknown or contradicting flags"),
         ({"flags": 0x18}, "unknown or contradicting flags"),
         ({"flags": 0x11}, "unknown or contradicting flags"),
         ({"state": 2, "flags": 0x10}, "unknown or contradicting flags"),

@@ -117,15 +117,17 @@ def test_every_field_of_the_state_is_read() -> None:
     made[0]["state"], made[0]["old_state"], made[0]["peer_state"] = 2, 3, 4
     made[0]["reason"], made[0]["paths_up"], made[0]["links_down"] = 11, 0b1010, 0b1
     made[0]["criteria_failed"], made[0]["publics_down"] = 0b10110, 0b100
+    made[0]["ports_wrong"] = 1 << 63
     made[0]["flags"] = lib.IPS_CTL_PAIR_REALTIME | lib.IPS_CTL_PAIR_NO_EPOCH_FILE
     state = pairing.decode(made[0])
     assert (state.state, state.old_state, state.peer_state) == ("active", "standby", "inop")
     assert (state.reason, state.reason_text) == (PAIR_REASONS[11].name, PAIR_REASONS[11].text)
+    assert state.ports_wrong == (63,)
     assert (state.criteria_failed, state.publics_down) == ((1, 2, 4), (2,))
     assert (state.paths_up, state.links_down) == ((1, 3), (0,))
     assert set(state.notes) == {"realtime", "no_epoch_file"}
     special = {"state", "old_state", "peer_state", "reason", "reason_text", "paths_up", "links_down", "notes"}
-    special |= {"criteria_failed", "publics_down"}
+    special |= {"criteria_failed", "publics_down", "ports_wrong"}
     for field in fields(PairState):
         if field.name not in special:
             assert getattr(state, field.name) == names.index(field.name) + 1, field.name

@@ -1,4 +1,4 @@
-"""Routes of a pair: run once in a reign, again until they succeed, and not for a node that is active no more."""
+"""Routes of a pair: run once in a reign, again until they succeed, only for a node that is active."""
 
 from __future__ import annotations
 

@@ -1,0 +1,114 @@
+"""A drill: faults made on purpose at the active node, and how long the takeover took as its network saw it.
+
+The takeover is the peer's first announcement of a VIP, heard on its interface: no clock of another machine
+is compared, and neither engine is asked. Faults are undone in every case, also when the drill is
+interrupted: `with` one of them, and it ends with the block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv6Address
+
+from ipshare.errors import Refused
+from ipshare.model import PairPath, Vip
+
+ETH_P_ALL, FRAME, TABLE = 3, 2048, "ipshare_drill"
+
+
+class Ear:
+    """Hears who else announces a VIP. Usable as a context manager."""
+
+    def __init__(self, vips: Sequence[Vip]) -> None:
+        self._vip = vips[0]
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self._socket.bind((self._vip.interface, 0))
+
+    def wait(self, until: float) -> float | None:
+        """When the peer announced it, as ``time.monotonic``; None: not until then."""
+        while (left := until - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                frame, (_, _, kind, *_) = self._socket.recvfrom(FRAME)
+            except TimeoutError:
+                return None
+            if kind != socket.PACKET_OUTGOING and announces(frame, self._vip):
+                return time.monotonic()
+        return None
+
+    def forget(self) -> None:
+        """What came until now."""
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._socket.recv(FRAME)
+
+    def __enter__(self) -> Ear:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+def announces(frame: bytes, vip: Vip) -> bool:
+    """Gratuitous ARP, or an unsolicited neighbour advertisement, for it? Pure."""
+    packed = vip.address.packed
+    if isinstance(vip.address, IPv6Address):
+        return frame[12:14] == b"\x86\xdd" and frame[54:55] == b"\x88" and frame[62:78] == packed
+    return frame[12:14] == b"\x08\x06" and frame[28:32] == frame[38:42] == packed
+
+
+@contextlib.contextmanager
+def killed(pid: int) -> Iterator[None]:
+    """The agent, or whoever supervises it, starts another engine."""
+    os.kill(pid, signal.SIGKILL)
+    yield
+
+
+@contextlib.contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """SIGSTOP; goes on at the end."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def cut(paths: Sequence[PairPath]) -> Iterator[None]:
+    """Datagrams of these paths are dropped in this network namespace, both ways."""
+    rules = [f"add table inet {TABLE}"]
+    for hook in ("input", "output"):
+        rules.append(f"add chain inet {TABLE} {hook} {{ type filter hook {hook} priority -400 ; }}")
+    for path in paths:
+        ip, here, there = "ip6" if path.local.version == 6 else "ip", path.local, path.remote
+        rules += [
+            f"add rule inet {TABLE} input {ip} saddr {there} udp dport {path.local_port} drop",
+            f"add rule inet {TABLE} output {ip} saddr {here} {ip} daddr {there} "
+            f"udp dport {path.remote_port} drop",
+        ]
+    try:
+        _nft("\n".join(rules))
+        yield
+    finally:
+        subprocess.run(["nft", "delete", "table", "inet", TABLE], capture_output=True, check=False)
+
+
+def _nft(rules: str) -> None:
+    done = subprocess.run(["nft", "-f", "-"], input=rules, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(f"nftables took no rules: {done.stderr.strip()}", hint="run as root; is nft installed?")
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The least of the values that so many per cent are not above (nearest rank). Pure."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]
