@@ -75,7 +75,7 @@ class Relay:
         return got
 
     def acknowledge(self) -> None:
-        """Everything that ``turn`` has returned is stored; keeps the channel alive, too: call it each turn."""
+        """Everything that ``turn`` has returned is stored. Keeps the channel alive: call it each turn."""
         while size := int(lib.ips_relay_emit(self._relay, _now(), self._out)):
             try:
                 self._socket.send(bytes(ffi.buffer(self._out, size)))

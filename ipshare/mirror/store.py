@@ -1,7 +1,7 @@
 """Redis: what the mirror needs of it, and its failures in our words. The only module that knows it.
 
-Keys of a node, all under PREFIX:NODE: ``:changes``, a stream of batches; ``:G:SHARD``, the sessions of snapshot
-G by flow; ``:about``, a hash that says which snapshot is whole and which one is being written.
+Keys of a node, all under PREFIX:NODE: ``:changes``, a stream of batches; ``:G:SHARD``, sessions of snapshot G
+by flow; ``:about``, a hash that says which snapshot is whole and which one is being written.
 """
 
 from __future__ import annotations
