@@ -24,7 +24,8 @@ struct ips_napt {
   uint64_t seed;
   uint8_t filtering;
   uint32_t n_ranges, n_groups, n_insides;
-  struct ips_pool_range ranges[IPS_NAPT_POOLS];
+  struct ips_pool_range *ranges; /* numbers in a row; an address that was known before ends a row */
+  uint8_t *is_pool;              /* by number of an address */
   struct ips_napt_group groups[IPS_NAPT_POOLS];
   struct ips_napt_inside insides[IPS_NAPT_INSIDES]; /* the longest prefix first */
   struct { ips_emit_fn fn; void *arg; } emit[IPS_NAPT_WORKERS];

@@ -147,8 +147,10 @@ static int prepare(struct engine *e) {
   host.workers = at;
   for (uint32_t i = 0; i < workers; i++) at[i] = &e->workers[i].tap;
   e->taps = taps_create(&host);
+  if (!(e->flows = flows_create(workers))) return cannot_start();
   e->rt = rt_create(&(struct rt_host){.tables = e->tables, .progress = worker_progress, .arg = e, .n_workers = workers,
-                                      .wake_event = e->wake_event});
+                                      .wake_event = e->wake_event, .role = flows_role, .mirror_ready = flows_ready,
+                                      .flows = e->flows});
   if (!e->taps || !e->rt) return cannot_start();
   return EXIT_OK;
 }
@@ -180,6 +182,7 @@ static void stop(struct engine *e) {
   eventfd_signal(e->stop_event);
   for (uint32_t i = 0; i < e->options.workers; i++) worker_stop(&e->workers[i]);
   rt_destroy(e->rt);
+  flows_destroy(e->flows);
   taps_destroy(e->taps);
   ips_worker_free(e->why);
   ips_tables_free(e->tables);
