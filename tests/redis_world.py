@@ -153,6 +153,9 @@ class Table:
     def lost(self) -> None:
         self.is_ready = False
 
+    def close(self) -> None:
+        pass
+
     def _judge(self, epoch: int) -> None:
         if self.is_active or epoch < self.epoch:
             raise Refused("this node is active, or knows a higher epoch")

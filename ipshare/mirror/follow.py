@@ -11,29 +11,16 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
+from ipshare.engine.flows import SessionFeed
 from ipshare.errors import EngineError, IpshareError, Refused
-from ipshare.mirror.records import Garbled, Records, decode
+from ipshare.mirror.records import Garbled, decode
 from ipshare.mirror.store import About, Entry, Store, StoreGone
 
 log = logging.getLogger(__name__)
 WAIT_MS = 500
 RETRY_S = 0.2
-
-
-class Feed(Protocol):
-    """The engine of a standby (IPS_CTL_SESSIONS_FEED). Every method raises ``Refused`` or ``EngineError``."""
-
-    def begin(self, epoch: int, *, is_new_origin: bool) -> None: ...
-
-    def records(self, epoch: int, records: Records) -> None:
-        """An array of ``struct ips_ctl_fed``."""
-
-    def end(self, epoch: int) -> None: ...
-
-    def lost(self) -> None:
-        """Nobody feeds it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +45,7 @@ class _Hole(Exception):
 class Follower:
     """Of what ``node`` writes, for ``feed``. ``run`` until ``stop``."""
 
-    def __init__(self, store: Store, node: str, feed: Feed) -> None:
+    def __init__(self, store: Store, node: str, feed: SessionFeed) -> None:
         self._store, self._node, self._feed = store, node, feed
         self._stopped = threading.Event()
         self._state = FollowerState()

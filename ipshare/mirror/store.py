@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import redis
 
@@ -47,24 +46,6 @@ class Entry:
     kind: str
     is_new_origin: bool
     blob: bytes
-
-
-def problem(url: str) -> str | None:
-    """What is wrong with an address of a database; None: nothing."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        return str(error)
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        return "it begins with redis://, rediss:// (TLS) or unix://"
-    if parts.scheme == "unix" and not parts.path:
-        return "unix:// is followed by the path of a socket"
-    if parts.scheme != "unix" and not parts.hostname:
-        return "it names no host"
-    if parts.password:
-        return "it holds a password: use password_file"
-    return None
 
 
 class Store:

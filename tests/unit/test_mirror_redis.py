@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from ipshare.config.check_flows import url_fault
 from ipshare.core import ffi
 from ipshare.errors import IpshareError
 from ipshare.mirror.follow import Follower
 from ipshare.mirror.publish import Publisher
 from ipshare.mirror.records import UPSERT, Encoder, Garbled, decode
-from ipshare.mirror.store import Store, StoreGone, problem
+from ipshare.mirror.store import Store, StoreGone
 from tests.mirror_world import record, view
 from tests.redis_world import Engine, Server, Table, until
 
@@ -219,7 +220,7 @@ def test_records_are_octets_and_back() -> None:
     ],
 )
 def test_addresses_of_a_database(url: str, said: str | None) -> None:
-    found = problem(url)
+    found = url_fault(url)
     assert (found is None) if said is None else (found is not None and said in found)
 
 
