@@ -17,7 +17,12 @@ def declarations(header: Path) -> str:
 
 
 ffibuilder = FFI()
-API = [HERE / "ips_api.h", *sorted(HERE.glob("ips_*_api.h")), HERE / "ips_control.h", HERE / "ips_control_flows.h"]
+API = [
+    HERE / "ips_api.h",
+    *sorted(HERE.glob("ips_*_api.h")),
+    HERE / "ips_control.h",
+    HERE / "ips_control_flows.h",
+]
 for header in API:
     ffibuilder.cdef(declarations(header))
 ffibuilder.set_source(

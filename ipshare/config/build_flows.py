@@ -3,10 +3,14 @@ Pure."""
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 from ipshare import model
 from ipshare.config import schema
 from ipshare.config.check_flows import is_tracked
 from ipshare.config.site import Site
+
+LOOPBACK = IPv4Address("127.0.0.1")
 
 
 def sessions(site: Site) -> model.Sessions | None:

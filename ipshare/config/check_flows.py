@@ -167,7 +167,8 @@ def database(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
         message = 'sessions do not go by way of Redis: transport is not "redis"'
         yield Finding((*mirror._path, "redis"), message, 'write transport = "redis", or leave it out')
     if wrong := url_fault(mirror.redis.url):
-        yield Finding((*mirror._path, "redis", "url"), f"url {mirror.redis.url!r}: {wrong}", "see docs/nat.md")
+        message = f"url {mirror.redis.url!r}: {wrong}"
+        yield Finding((*mirror._path, "redis", "url"), message, "see docs/nat.md")
 
 
 def url_fault(url: str) -> str | None:

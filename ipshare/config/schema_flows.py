@@ -129,8 +129,8 @@ class Mirror(Table):
 
     transport: Literal["udp", "redis"] = Field(
         default="udp",
-        description="udp: from engine to engine, sealed. redis: by the agents, through a database; slower, and "
-        "without the comparison of digests.",
+        description="udp: from engine to engine, sealed. redis: by the agents, through a database; slower, "
+        "and without the comparison of digests.",
     )
     redis: Redis | None = Field(default=None, description="Where it is; for transport redis.")
 

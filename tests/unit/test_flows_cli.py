@@ -192,12 +192,35 @@ def test_the_fullest_addresses_come_first(gateway: World, ipshare: Run) -> None:
     assert out.splitlines()[2].startswith("198.51.100.8") and "... and 2 more" in out
 
 
+def test_diff_says_what_changes_beside_the_tables(gateway: World, ipshare: Run) -> None:
+    assert "nothing differs" in ipshare("diff")[1]
+    (gateway.directory / "site.toml").write_text(
+        site_text(gateway.directory, more=text(gateway, pool="198.51.100.8/31"))
+    )
+    out = ipshare("diff")[1]
+    assert "~ nat office: pools 198.51.100.8 -> 198.51.100.8-198.51.100.9" in out and "- mirror" in out
+    assert ipshare("diff", "--exit-code")[0] == exits.NO
+    assert ipshare("apply")[0] == 0
+    assert "nothing differs" in ipshare("diff")[1]
+
+
 def test_mirror_status_of_a_standby(gateway: World, ipshare: Run) -> None:
     code, out, _ = ipshare("mirror", "status")
     assert code == 0
     assert "role           standby, not ready, epoch 0, 4 sessions" in out
     assert "from D         no stream" in out
     assert "note           this node has not all sessions of D: a takeover now would break connections" in out
+    assert gateway.running is not None
+    gateway.running.flows_say(is_ready=True, peers=(replace(NOBODY, feeds_us=True, is_complete=True),))
+    out = ipshare("mirror", "status")[1]
+    assert "standby, ready" in out and "from D         complete" in out and "note" not in out
+
+
+def test_an_active_node_is_not_ready_while_its_standby_is_not(gateway: World, ipshare: Run) -> None:
+    """The engine calls itself ready then: it has all sessions."""
+    assert gateway.running is not None
+    gateway.running.flows_say(is_active=True, is_ready=True, peers=(replace(NOBODY, phase="snapshot"),))
+    assert json.loads(ipshare("mirror", "status", "--json")[1])["ready"] is False
 
 
 def test_mirror_status_of_the_active(gateway: World, ipshare: Run) -> None:
@@ -222,6 +245,9 @@ def test_mirror_status_of_the_active(gateway: World, ipshare: Run) -> None:
     ("peer", "said"),
     [
         ({"phase": "off"}, "D gets no sessions: a takeover"),
+        ({"notes": ()}, "D is not heard on any path of the mirror"),
+        ({"notes": ("heard", "mismatch")}, "D has other [[nat]] tables"),
+        ({"notes": ("wrong_key",)}, "sealed with another key"),
         ({"phase": "waiting", "refusal": "apply"}, "D refused the mirror's stream (apply)"),
         ({"phase": "fence"}, "D is being brought up to date"),
     ],

@@ -100,7 +100,9 @@ def test_a_state_becomes_values() -> None:
     peer = record["mirror"]["peers"][0]
     peer["phase"], peer["is_ready"], peer["lag_events"], peer["refusal"] = lib.IPS_MIRROR_LIVE, 1, 12, 4
     record["mirror"]["peers"][1]["phase"] = 99
+    record["peer_notes"][0] = lib.IPS_CTL_MIRROR_HEARD | lib.IPS_CTL_MIRROR_MISMATCH
     state = decode_state(record)
+    assert state.peers[0].notes == ("mismatch", "heard") and state.peers[1].notes == ()
     assert (state.has_flows, state.has_mirror, state.is_ready, state.is_active) == (True, False, True, True)
     assert (state.epoch, state.committed, state.sessions["conflicts"]) == (9, 77, 2)
     assert list(state.counters)[:2] == ["RING_FULL", "EVENTS_SENT"] and state.counters["EVENTS_SENT"] == 4
@@ -117,8 +119,8 @@ def asked(**words: Any) -> Any:
 
 
 def test_a_filter_as_the_engine_gets_it() -> None:
-    record = asked(src="10.0.0.7/16", dst="203.0.113.5", dst_port="443", proto="tcp", state="open", kind="napt",
-                   realm=2, limit=9)  # fmt: skip
+    ends = {"src": "10.0.0.7/16", "dst": "203.0.113.5", "dst_port": "443", "proto": "tcp"}
+    record = asked(**ends, state="open", kind="napt", realm=2, limit=9)
     assert (bytes(record["src"][:4]), record["src_len"]) == (bytes([10, 0, 0, 0]), 16)
     assert (record["dst_len"], record["mapped_len"], record["family"]) == (32, 0, 4)
     assert (record["dst_port"], record["proto"], record["realm"], record["limit"]) == (443, 6, 3, 9)
