@@ -19,6 +19,7 @@ from ipshare.engine.flows import RELAY_NAME, Flowing, SessionFeed, relay_key, re
 from ipshare.engine.protocol import Engine
 from ipshare.errors import IpshareError, Refused
 from ipshare.model import Config, Database
+from ipshare.model_flows import nat_digest
 
 log = logging.getLogger(__name__)
 JOIN_S = 5.0
@@ -51,7 +52,7 @@ class DatabaseMirror:
             self.close()
             self._problem = ""
             return
-        what = hashlib.blake2b(repr((boot_id, config.mirror, config.pair)).encode()).hexdigest()
+        what = hashlib.blake2b(repr((boot_id, config.mirror, config.pair, config.nats)).encode()).hexdigest()
         if what == self._what and self._running is not None:
             return
         self.close()
@@ -128,8 +129,9 @@ def _start(engine: Flowing, config: Config) -> _Running:
         secrets.randbits(63) + 1,
     )
     feed = engine.feed_sessions()
-    publisher = Publisher(relay, stores[0], pair.node)
-    follower = Follower(stores[1], pair.peer, feed)
+    same = f"{nat_digest(config.nats):016x}"
+    publisher = Publisher(relay, stores[0], pair.node, same)
+    follower = Follower(stores[1], pair.peer, feed, same)
     threads = (
         threading.Thread(target=publisher.run, name="mirror-write", daemon=True),
         threading.Thread(target=follower.run, name="mirror-read", daemon=True),

@@ -43,10 +43,10 @@ class _Hole(Exception):
 
 
 class Follower:
-    """Of what ``node`` writes, for ``feed``. ``run`` until ``stop``."""
+    """Of what ``node`` writes, for ``feed``. ``config``: as the publisher's. ``run`` until ``stop``."""
 
-    def __init__(self, store: Store, node: str, feed: SessionFeed) -> None:
-        self._store, self._node, self._feed = store, node, feed
+    def __init__(self, store: Store, node: str, feed: SessionFeed, config: str = "") -> None:
+        self._store, self._node, self._feed, self._config = store, node, feed, config
         self._stopped = threading.Event()
         self._state = FollowerState()
         self._after: str | None = None  # the last entry that was seen; None: everything is to be read
@@ -100,6 +100,7 @@ class Follower:
         if not follows and entry.kind != "begin":
             raise _Hole
         if entry.kind == "begin":
+            self._compare(self._store.about(self._node))
             self._begin(entry.epoch, entry.run, is_new_origin=entry.is_new_origin)
             self._snapshot = entry.snapshot
         elif entry.snapshot != self._snapshot:
@@ -118,6 +119,7 @@ class Follower:
         if about.opening or not about.complete:
             self._wait_for_a_snapshot(behind, about)
             return
+        self._compare(about)
         self._begin(about.epoch, about.run, is_new_origin=False)
         for records in self._store.sessions(self._node, about.complete):
             self._records(about.epoch, records)
@@ -160,6 +162,10 @@ class Follower:
         self._feed.begin(epoch, is_new_origin=is_new_origin or self._origin != origin)
         self._origin = origin
         self._note(is_complete=False)
+
+    def _compare(self, about: About) -> None:
+        if about.config != self._config:
+            raise IpshareError(f"{self._node} has other [[nat]] tables: apply the same file at both nodes")
 
     def _records(self, epoch: int, blobs: list[bytes]) -> None:
         records = decode(blobs)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +24,7 @@ from ipshare.mirror.store import Entry, Store, StoreGone
 log = logging.getLogger(__name__)
 BEGIN, END, BROKEN = int(lib.IPS_RELAY_BEGIN), int(lib.IPS_RELAY_END), int(lib.IPS_RELAY_BROKEN)
 TURN_S = 0.02
+ASK_S = 0.5
 RETRY_S = 0.2
 KEEP_OCTETS = 64 << 20
 
@@ -53,11 +55,14 @@ class _Batch:
 
 
 class Publisher:
-    """Of one node. ``keep``: octets of changes that stay in the stream, about; who is further behind reads
+    """Of one node. ``config``: digest of what followers must have, too. ``keep``: octets of changes that stay in the stream, about; who is further behind reads
     all sessions. ``run`` until ``stop``."""
 
-    def __init__(self, relay: Relay, store: Store, node: str, keep: int = KEEP_OCTETS) -> None:
+    def __init__(
+        self, relay: Relay, store: Store, node: str, config: str = "", keep: int = KEEP_OCTETS
+    ) -> None:
         self._relay, self._store, self._node, self._keep = relay, store, node, keep
+        self._config = config
         self._kept: deque[int] = deque()  # octets of the entries that are in the stream
         self._kept_octets = 0
         self._encoder = Encoder()
@@ -65,6 +70,7 @@ class Publisher:
         self._complete = self._open = 0  # snapshots, by number
         self._is_known = False  # what the store has of this node
         self._waiting: list[_Batch] = []
+        self._asked_s = 0.0
         self._stopped = threading.Event()
         self._state = PublisherState()
 
@@ -116,8 +122,14 @@ class Publisher:
         return batches
 
     def _flush(self) -> None:
+        """Also asks, now and then, whether the database is there while nothing is to be written."""
+        now = time.monotonic()
         if not self._waiting:
+            if now - self._asked_s > ASK_S:
+                self._store.about(self._node)
+                self._asked_s = now
             return
+        self._asked_s = now
         if not self._is_known:
             about = self._store.about(self._node)
             self._complete = about.complete
@@ -134,7 +146,7 @@ class Publisher:
 
     def _write(self, batch: _Batch) -> None:
         if batch.kind == "begin":
-            self._store.begin(self._node, self._entry(batch, self._open + 1), left_over=self._left_over())
+            self._store.begin(self._node, self._entry(batch, self._open + 1), self._left_over(), self._config)
             self._open += 1
         elif batch.kind == "end":
             before = self._complete if self._complete != self._open else 0

@@ -39,6 +39,8 @@ class Relay:
         seal.id, seal.peer, seal.boot = own.encode().ljust(16, b"\0"), peer.encode().ljust(16, b"\0"), boot
         seal.n_keys, seal.hello_ns, seal.silence_ns = 1, HELLO_NS, SILENCE_NS
         seal.keys[0], seal.key_numbers[0] = key, 1
+        seal.n_items = 1  # the engine's mirror asks for it; 0 at both ends: the agent has no tables to differ
+        seal.items[0].name = b"flows"
         made = lib.ips_relay_new(config)
         if made == ffi.NULL:
             raise EngineError("no memory for the mirror's relay, or its key or names are none")

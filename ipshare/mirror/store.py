@@ -32,6 +32,7 @@ class About:
     opening: int = 0  # number of the one that is being written
     epoch: int = 0
     run: str = ""  # of the publisher
+    config: str = ""  # digest of what has to be equal at both nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,16 @@ class Store:
             opening=_number(text.get("opening")),
             epoch=_number(text.get("epoch")),
             run=text.get("run", ""),
+            config=text.get("config", ""),
         )
 
     # ---- the publisher ----
 
-    def begin(self, node: str, entry: Entry, left_over: int) -> None:
+    def begin(self, node: str, entry: Entry, left_over: int, config: str) -> None:
         """A snapshot is written from now on; one that never became whole (0: none) goes."""
         with _in_our_words(), self._redis.pipeline(transaction=True) as pipe:
             about = {"opening": entry.snapshot, "epoch": entry.epoch, "run": entry.run}
+            about["config"] = config
             pipe.hset(self._key(node, "about"), mapping=cast(Any, about))
             self._add(pipe, node, entry, 0)
             self._unlink(pipe, node, left_over)

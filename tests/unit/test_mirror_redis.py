@@ -32,13 +32,13 @@ class Chain:
         self.server, self.engine, self.table = server, Engine(), Table()
         self.keep = keep
         self.publisher = self.publish()
-        self.follower = Follower(Store(server.url, "t"), "a", self.table)
+        self.follower = Follower(Store(server.url, "t"), "a", self.table, "same")
         self._thread = threading.Thread(target=self.follower.run)
         self._thread.start()
 
     def publish(self) -> Publisher:
         self.relay = self.engine.relay()
-        return Publisher(self.relay, Store(self.server.url, "t"), "a", keep=self.keep)
+        return Publisher(self.relay, Store(self.server.url, "t"), "a", "same", keep=self.keep)
 
     def turn(self) -> None:
         self.engine.turn()
@@ -146,7 +146,7 @@ def test_a_follower_that_was_away_reads_on_or_begins_anew(server: Server) -> Non
                 chain.turn()
         node.close(1)
         until(lambda: chain.turn() or node.stats().peers[0].lag_events == 0)
-        chain.follower = Follower(Store(server.url, "t"), "a", chain.table)
+        chain.follower = Follower(Store(server.url, "t"), "a", chain.table, "same")
         chain.follower._after, chain.follower._run_id = "0-1", "long ago"
         chain._thread = threading.Thread(target=chain.follower.run)
         chain._thread.start()
@@ -167,6 +167,15 @@ def test_a_node_that_became_active_takes_nothing(chain: Chain) -> None:
     assert len(chain.table.sessions) == 1
     chain.table.is_active = False
     chain.settle()
+
+
+def test_another_configuration_is_named_and_nothing_is_taken(chain: Chain) -> None:
+    chain.engine.node.open(1)
+    chain.settle()
+    other = Table()
+    follower = Follower(Store(chain.server.url, "t"), "a", other, "other")
+    follower.turn()
+    assert "other [[nat]] tables" in follower.state.error and other.begun == 0
 
 
 def test_loss_between_engine_and_relay_does_not_matter(chain: Chain) -> None:
