@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipshare.model_flows import AddressRange as AddressRange
 from ipshare.model_flows import Commit as Commit
+from ipshare.model_flows import Database as Database
 from ipshare.model_flows import Filtering as Filtering
 from ipshare.model_flows import Mirror as Mirror
 from ipshare.model_flows import Nat as Nat

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
+from pathlib import Path
 
 from ipshare.model_pair import PairPath
 
@@ -116,10 +117,21 @@ class Commit(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Database:
+    """Redis, by way of which sessions go to the other node (S3.6)."""
+
+    url: str  # redis://, rediss://, unix://
+    prefix: str  # of its keys
+    password_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class Mirror:
-    """Session changes go to the pair's other node, over these paths (S3.1)."""
+    """Session changes go to the pair's other node (S3.1): over these paths; by a database: to the agent, over
+    loopback."""
 
     paths: tuple[PairPath, ...]
+    database: Database | None
     commit: Commit
     commit_timeout_s: float
     ring: int  # changes per worker; 0: the engine's default

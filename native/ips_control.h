@@ -52,6 +52,7 @@ enum ips_ctl_op {            /* payload of the request -> payload of the reply [
   IPS_CTL_NAT_ADDRESSES = 26, /* - -> - + fd of ips_napt_address[] */
   IPS_CTL_MIRROR_SET = 27,   /* ips_ctl_mirror -> -; again with the same content: nothing */
   IPS_CTL_MIRROR_CLEAR = 28, /* - -> - */
+  IPS_CTL_SESSIONS_FEED = 29, /* ips_ctl_feed [+ fd of ips_ctl_fed[]] -> - */
 };
 
 enum ips_ctl_status {

@@ -72,4 +72,16 @@ struct ips_ctl_session_filter {
 };
 struct ips_ctl_sessions { uint64_t now_ns, matched, scanned; }; /* matched: also beyond the limit */
 struct ips_ctl_closed { uint64_t closed; };
+
+/* SESSIONS_FEED: what an active node's sessions became, told by somebody else than the mirror (a database).
+ * With an fd of struct ips_ctl_fed[count], or none and count 0. REFUSED while this node is active, or of an
+ * epoch below one that is known. Flags happen in this order: LOST, BEGIN, the records, END. */
+enum ips_ctl_feed_flags {
+  IPS_CTL_FEED_BEGIN = 1,      /* a snapshot of everything begins */
+  IPS_CTL_FEED_END = 2,        /* it is whole: sessions that it did not bring end; this standby is ready */
+  IPS_CTL_FEED_NEW_ORIGIN = 4, /* with BEGIN: versions of before do not compare with those that come */
+  IPS_CTL_FEED_LOST = 8,       /* nobody feeds this node any more: it keeps what it has and is not ready */
+};
+struct ips_ctl_feed { uint64_t epoch; uint32_t flags, count; };
+struct ips_ctl_fed { struct ips_session_rec rec; uint64_t what; }; /* enum ips_session_op */
 #endif

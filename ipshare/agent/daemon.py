@@ -27,6 +27,7 @@ from ipshare.agent.audit import Audit
 from ipshare.agent.client import socket_path
 from ipshare.agent.confirm import remaining_s
 from ipshare.agent.guard import EngineGuard
+from ipshare.agent.mirror_database import DatabaseMirror
 from ipshare.agent.pair_hooks import PairHooks
 from ipshare.agent.pair_routes import PairRoutes
 from ipshare.agent.pair_watch import PairChange, PairWatch
@@ -89,6 +90,7 @@ class Daemon:
         self.pair = PairWatch(config.node.runtime_dir / "pair.json", self._pair_changed)
         self.hooks = PairHooks(self._hook_ended)
         self.routes = PairRoutes(lambda trouble: self._note("pair routes", trouble))
+        self.database = DatabaseMirror()
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="work")
@@ -133,6 +135,7 @@ class Daemon:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self.guard.close()
             await self.routes.close()
+            await asyncio.to_thread(self.database.close)
             await self.hooks.close()
             self._worker.shutdown()
 
@@ -195,7 +198,7 @@ class Daemon:
         has_mirror = state.has_mirror and config.mirror is not None
         return {
             "sessions": sessions_report(state),
-            "mirror": mirror_report(state, config) if has_mirror else None,
+            "mirror": mirror_report(state, config, self.database.report()) if has_mirror else None,
         }
 
     async def _apply(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
@@ -341,7 +344,7 @@ class Daemon:
             self._follow_pair(info.boot_id)
 
     async def _look_at_flows(self) -> None:
-        """What is wrong with sessions and mirror, as notes."""
+        """What is wrong with sessions and mirror, as notes; and a database is followed, or no more."""
         state = await self._work(self.node.flows_state)
         config = self.node.config
         if state is not None and config is not None and config.sessions is not None:
@@ -350,6 +353,11 @@ class Daemon:
         else:
             self._note("sessions", "")
             self._note("mirror", "")
+        info = await self._work(self.node.engine_info)
+        boot_id = info.boot_id if info is not None else ""
+        await asyncio.to_thread(self.database.follow, self.node.engine, config, boot_id)
+        is_active = state is not None and state.is_active
+        self._note("database", self.database.troubles(is_active=is_active))
 
     def _follow_pair(self, boot_id: str) -> None:
         config = self.node.config
@@ -430,6 +438,7 @@ class Daemon:
             info = self.node.engine.info()
             self.guard.watch(info.pid)
             self._follow_pair(info.boot_id)
+            self._spawn(self._look_at_flows())
             self._note("engine", "")
 
     def _note(self, topic: str, text: str) -> None:

@@ -43,7 +43,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         pair=half,
         sessions=sessions(site),
         nats=nats(site),
-        mirror=mirror(site.mirror, half) if site.mirror is not None and half is not None else None,
+        mirror=mirror(site, site.mirror, half) if site.mirror is not None and half is not None else None,
     )
 
 

@@ -3,10 +3,14 @@ Pure."""
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 from ipshare import model
 from ipshare.config import schema
 from ipshare.config.check_flows import is_tracked
 from ipshare.config.site import Site
+
+LOOPBACK = IPv4Address("127.0.0.1")
 
 
 def sessions(site: Site) -> model.Sessions | None:
@@ -45,18 +49,37 @@ def nats(site: Site) -> tuple[model.Nat, ...]:
     )
 
 
-def mirror(wanted: schema.Mirror, pair: model.Pair) -> model.Mirror:
-    """This node's side: the pair's paths, at ports of its own."""
+def _over_network(wanted: schema.Mirror, pair: model.Pair) -> tuple[model.PairPath, ...]:
+    """The pair's paths, at ports of the mirror's own."""
+    return tuple(
+        model.PairPath(
+            path.local, wanted.port or path.local_port + 1, path.remote, wanted.port or path.remote_port + 1
+        )
+        for path in pair.paths
+    )
+
+
+def _to_the_agent(wanted: schema.Mirror, pair: model.Pair) -> tuple[model.PairPath, ...]:
+    port = wanted.port or pair.paths[0].local_port + 1
+    return (model.PairPath(LOOPBACK, port, LOOPBACK, port + 1),)
+
+
+def _database(site: Site, wanted: schema.Mirror) -> model.Database | None:
+    if wanted.redis is None:
+        return None
+    at, password = wanted.redis, None
+    if at.password_file is not None:
+        place = site.document.place((*wanted._path, "redis", "password_file"))
+        password = place.file.parent / at.password_file
+    return model.Database(at.url, at.prefix, password)
+
+
+def mirror(site: Site, wanted: schema.Mirror, pair: model.Pair) -> model.Mirror:
+    """This node's side."""
+    database = _database(site, wanted)
     return model.Mirror(
-        paths=tuple(
-            model.PairPath(
-                path.local,
-                wanted.port or path.local_port + 1,
-                path.remote,
-                wanted.port or path.remote_port + 1,
-            )
-            for path in pair.paths
-        ),
+        paths=_over_network(wanted, pair) if database is None else _to_the_agent(wanted, pair),
+        database=database,
         commit=model.Commit(wanted.commit),
         commit_timeout_s=wanted.commit_timeout,
         ring=wanted.ring,

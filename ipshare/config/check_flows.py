@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from ipshare.config import schema
 from ipshare.config.checks import Check, Finding, is_vpp
@@ -155,8 +156,41 @@ def ports(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
                 return
 
 
+def database(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
+    """The table and the key that go together, an address that can be one."""
+    if mirror.transport == "redis" and mirror.redis is None:
+        hint = '[mirror.redis] with url = "redis://HOST:6379/0"'
+        yield Finding((*mirror._path, "transport"), 'transport = "redis" needs a [mirror.redis]', hint)
+    if mirror.redis is None:
+        return
+    if mirror.transport != "redis":
+        message = 'sessions do not go by way of Redis: transport is not "redis"'
+        yield Finding((*mirror._path, "redis"), message, 'write transport = "redis", or leave it out')
+    if wrong := url_fault(mirror.redis.url):
+        message = f"url {mirror.redis.url!r}: {wrong}"
+        yield Finding((*mirror._path, "redis", "url"), message, "see docs/nat.md")
+
+
+def url_fault(url: str) -> str | None:
+    """What is wrong with an address of a database; None: nothing."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        return str(error)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        return "it begins with redis://, rediss:// (TLS) or unix://"
+    if parts.scheme == "unix" and not parts.path:
+        return "unix:// is followed by the path of a socket"
+    if parts.scheme != "unix" and not parts.hostname:
+        return "it names no host"
+    if parts.password:
+        return "it holds a password: use password_file"
+    return None
+
+
 CHECKS: dict[str, list[Check]] = {
     "sessions": [engine, *map(embedded, (times, sizes, used))],
     "binding": [track],
-    "mirror": [engine, *map(embedded, (has_pair, has_sessions, commit, powers, digest, ports))],
+    "mirror": [engine, *map(embedded, (has_pair, has_sessions, commit, powers, digest, ports, database))],
 }

@@ -107,12 +107,37 @@ class Nat(Table):
     )
 
 
+class Redis(Table):
+    """A Redis server that both nodes reach, by way of which sessions go from one to the other."""
+
+    url: str = Field(
+        min_length=1,
+        description="redis://HOST:PORT/DB, rediss:// (TLS) or unix:///PATH. Without a password.",
+    )
+    password_file: str | None = Field(
+        default=None, min_length=1, description="File with its password. Relative to this file."
+    )
+    prefix: str = Field(
+        default="ipshare",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Its keys begin with this; the same at both nodes, another for each pair.",
+    )
+
+
 class Mirror(Table):
     """Session changes are sent to the other node of the pair, so that connections outlive a takeover."""
 
+    transport: Literal["udp", "redis"] = Field(
+        default="udp",
+        description="udp: from engine to engine, sealed. redis: by the agents, through a database; slower, "
+        "and without the comparison of digests.",
+    )
+    redis: Redis | None = Field(default=None, description="Where it is; for transport redis.")
+
     port: Port | None = Field(
         default=None,
-        description="UDP port at the ends of the pair's paths, at both nodes. Default: the path's, plus 1.",
+        description="UDP port at the ends of the pair's paths, at both nodes. Default: the path's, plus 1. "
+        "With transport redis: of this machine alone, this one and the next.",
     )
     commit: Literal["acked", "async"] = Field(
         default="acked",

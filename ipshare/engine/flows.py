@@ -7,6 +7,7 @@ kinds, phases and counters are the core's own (ipshare.core.flows).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -24,6 +25,7 @@ from ipshare.model_flows import nat_digest
 FLOWS = dtype("struct ips_ctl_flows")
 FLOWS_STATE = dtype("struct ips_ctl_flows_state")
 MIRROR = dtype("struct ips_ctl_mirror")
+FEED = dtype("struct ips_ctl_feed")
 SESSION = dtype("struct ips_session_rec")
 NAT_ADDRESS = dtype("struct ips_napt_address")
 FILTERING = {
@@ -109,6 +111,25 @@ class SessionDump:
     scanned: int
 
 
+class SessionFeed(Protocol):
+    """To a standby, on a connection of its own (IPS_CTL_SESSIONS_FEED). Each but ``close`` raises ``Refused``
+    (the node is active, or knows a higher epoch; the table takes a record not) or ``EngineError``."""
+
+    def begin(self, epoch: int, *, is_new_origin: bool) -> None:
+        """A snapshot of everything. is_new_origin: versions of before do not compare with those that come."""
+
+    def records(self, epoch: int, records: Records) -> None:
+        """An array of ``struct ips_ctl_fed``."""
+
+    def end(self, epoch: int) -> None:
+        """The snapshot is whole: what it did not bring ends; the node is ready."""
+
+    def lost(self) -> None:
+        """Nobody feeds it any more."""
+
+    def close(self) -> None: ...
+
+
 @runtime_checkable
 class Flowing(Protocol):
     """An engine that tracks connections."""
@@ -134,6 +155,9 @@ class Flowing(Protocol):
 
     def clear_mirror(self) -> None:
         """They are not any more."""
+
+    def feed_sessions(self) -> SessionFeed:
+        """For what an active node's sessions became, if a database tells it."""
 
 
 def encode_flows(settings: FlowsSettings) -> bytes:
@@ -164,18 +188,42 @@ def encode_flows(settings: FlowsSettings) -> bytes:
     return records.tobytes()
 
 
+RELAY_ID, RELAY_NAME = 9, "m9"
+"""The agent, as a standby of its engine's mirror (native/ips_relay.c)."""
+
+
+def relay_key(key: bytes) -> bytes:
+    """Of the channel between engine and agent, out of the pair's."""
+    return hashlib.blake2b(b"", key=key, person=b"ipshare relay", digest_size=32).digest()
+
+
+def relay_peer_name(pair: Pair) -> str:
+    """The engine's name on that channel."""
+    return f"m{pair.node_id}"
+
+
+def encode_feed(epoch: int, flags: int, count: int) -> bytes:
+    """``struct ips_ctl_feed``."""
+    record = np.zeros(1, FEED)
+    record[0]["epoch"], record[0]["flags"], record[0]["count"] = epoch, flags, count
+    return record.tobytes()
+
+
 def encode_mirror(settings: MirrorSettings) -> bytes:
-    """``struct ips_ctl_mirror``, with the pair's other node as its peer."""
+    """``struct ips_ctl_mirror``. Its peer is the pair's other node; by a database, the agent."""
     mirror, pair, records = settings.mirror, settings.pair, np.zeros(1, MIRROR)
     record = records[0]
-    record["key"] = np.frombuffer(settings.key, np.uint8)
+    by_database = mirror.database is not None
+    key = relay_key(settings.key) if by_database else settings.key
+    record["key"] = np.frombuffer(key, np.uint8)
     record["id"], record["role"], record["n_peers"] = pair.node_id, lib.IPS_CTL_MIRROR_PAIR, 1
     record["commit_acked"] = mirror.commit is Commit.ACKED
     record["commit_us"] = round(mirror.commit_timeout_s * 1e6)
     record["ring"], record["window"] = mirror.ring, mirror.window
-    record["digest_ns"], record["config_digest"] = round(mirror.digest_s * 1e9), nat_digest(settings.nats)
+    if not by_database:  # the agent keeps no table to compare, and has no configuration of its own
+        record["digest_ns"], record["config_digest"] = round(mirror.digest_s * 1e9), nat_digest(settings.nats)
     peer = record["peers"][0]
-    peer["id"], peer["n_paths"] = pair.peer_id, len(mirror.paths)
+    peer["id"], peer["n_paths"] = RELAY_ID if by_database else pair.peer_id, len(mirror.paths)
     _put(record, "node", pair.node)
     _put(peer, "name", pair.peer)
     for row, path in zip(peer["paths"], mirror.paths, strict=False):

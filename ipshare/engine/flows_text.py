@@ -22,10 +22,12 @@ SEVERAL = {
 """What an operator asks for -> counters of native/ips_mirror.def that say it."""
 
 
-def mirror_report(state: FlowsState, config: Config) -> dict[str, Any]:
+def mirror_report(
+    state: FlowsState, config: Config, database: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """JSON values. ``ready``: the standby could take over. ``config`` has a mirror and a pair.
     ``uncommitted``: first packets that did not wait to the end; ``gaps``, ``resyncs``, ``conflicts``,
-    ``digest_mismatches``: since the engine began."""
+    ``digest_mismatches``: since the engine began. ``database``: what the agent does with one."""
     assert config.mirror is not None and config.pair is not None, "a node that mirrors"
     counters, peer = state.counters, state.peers[0]
     return {
@@ -35,7 +37,7 @@ def mirror_report(state: FlowsState, config: Config) -> dict[str, Any]:
         "epoch": state.epoch,
         "commit": config.mirror.commit.value,
         "sessions": state.sessions["sessions"],
-        "peers": [_peer(peer, config.pair.peer, state.now_ns)],
+        "peers": [_peer(peer, _peer_name(config), state.now_ns)],
         "committed": state.committed,
         "uncommitted": state.uncommitted,
         "waiting": state.held,
@@ -44,8 +46,15 @@ def mirror_report(state: FlowsState, config: Config) -> dict[str, Any]:
         **{name: sum(counters[part] for part in parts) for name, parts in SEVERAL.items()},
         "conflicts": state.sessions["conflicts"],
         "counters": dict(counters),
+        "database": database,
         "troubles": mirror_troubles(state, config),
     }
+
+
+def _peer_name(config: Config) -> str:
+    """Who gets the sessions: the other node, or the database."""
+    assert config.mirror is not None and config.pair is not None, "a node that mirrors"
+    return config.pair.peer if config.mirror.database is None else "redis"
 
 
 def is_safe(state: FlowsState) -> bool:
@@ -75,7 +84,7 @@ def mirror_troubles(state: FlowsState, config: Config) -> list[str]:
     """What is wrong now, a sentence each."""
     if config.mirror is None or config.pair is None or not state.has_mirror:
         return []
-    peer, name = state.peers[0], config.pair.peer
+    peer, name = state.peers[0], _peer_name(config)
     if is_safe(state):
         return []
     breaks = ": a takeover now would break connections"
@@ -109,7 +118,7 @@ def mirror_lines(state: FlowsState, config: Config) -> list[str]:
             f"{'first packets':14} {waited}, {report['waiting']:,} waiting; commit = {report['commit']}"
         )
     else:
-        fed = "complete" if peer["complete"] else "being filled" if peer["feeds_us"] else "no stream"
+        fed = "complete" if report["ready"] else "being filled" if peer["feeds_us"] else "no stream"
         heard = f", heard {peer['silent_s']:.1f} s ago" if peer["silent_s"] is not None else ""
         text.append(f"{'from ' + peer['name']:14} {fed}{heard}")
     counts = (f"{report[name]:,} {name.replace('_', ' ')}" for name in

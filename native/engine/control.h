@@ -69,6 +69,8 @@ int op_sessions_close(struct call *c);
 int op_nat_addresses(struct call *c);
 int op_mirror_set(struct call *c);
 int op_mirror_clear(struct call *c);
+int op_sessions_feed(struct call *c);
+int map_sealed(struct call *c, void **map, size_t *bytes); /* ops.c: the memfd that came with it; *map NULL: none */
 void answer_dump(struct control *c);
 void stop_dump(void);
 /* control.c */

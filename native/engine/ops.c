@@ -71,7 +71,7 @@ static int op_info(struct call *c) {
 
 /* Maps a memfd that cannot change or shrink while we read it: a plain file could be cut by
  * its owner at any moment, and reading past the cut is a SIGBUS. */
-static int map_sealed(struct call *c, void **map, size_t *bytes) {
+int map_sealed(struct call *c, void **map, size_t *bytes) {
   const int needed = F_SEAL_SHRINK | F_SEAL_WRITE;
   *map = NULL;
   *bytes = 0;
@@ -234,6 +234,7 @@ static const struct operation {
   [IPS_CTL_NAT_ADDRESSES] = {op_nat_addresses, 0, false},
   [IPS_CTL_MIRROR_SET] = {op_mirror_set, sizeof(struct ips_ctl_mirror), false},
   [IPS_CTL_MIRROR_CLEAR] = {op_mirror_clear, 0, false},
+  [IPS_CTL_SESSIONS_FEED] = {op_sessions_feed, sizeof(struct ips_ctl_feed), true},
   [IPS_CTL_PAIR_COMMAND] = {op_pair_command, sizeof(struct ips_ctl_pair_command), false},
 };
 

@@ -37,6 +37,22 @@ int op_mirror_clear(struct call *c) {
   return IPS_CTL_OK;
 }
 
+int op_sessions_feed(struct call *c) {
+  struct ips_ctl_feed feed;
+  const char *sentence = "";
+  void *fed = NULL;
+  size_t bytes = 0;
+  memcpy(&feed, c->payload, sizeof feed);
+  int status = c->fd >= 0 || feed.count ? map_sealed(c, &fed, &bytes) : IPS_CTL_OK;
+  if (status != IPS_CTL_OK) return status;
+  if (bytes != feed.count * sizeof(struct ips_ctl_fed))
+    status = refuse(c, IPS_CTL_BAD_LENGTH, "the memfd does not hold %u records", feed.count);
+  else if ((status = flows_feed(flows_of(c), &feed, fed, &sentence)) != IPS_CTL_OK)
+    status = refuse(c, status, "%s", sentence);
+  if (fed) munmap(fed, bytes);
+  return status;
+}
+
 static int no_flows(struct call *c) {
   return refuse(c, IPS_CTL_REFUSED, "no connections are tracked on this node");
 }

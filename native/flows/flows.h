@@ -128,6 +128,7 @@ void flows_state(struct flows *f, struct ips_ctl_flows_state *out);
 void flows_no_pair(struct flows *f); /* the node is no half of a pair: active */
 int flows_mirror_set(struct flows *f, const struct ips_ctl_mirror *c, const char **sentence);
 void flows_mirror_clear(struct flows *f);
+int flows_feed(struct flows *f, const struct ips_ctl_feed *c, const struct ips_ctl_fed *fed, const char **sentence);
 /* The mirror begins anew with what was set, the pair being another one. */
 void flows_mirror_renew(struct flows *f);
 

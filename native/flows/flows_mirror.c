@@ -68,6 +68,7 @@ void flows_mirror_free(struct flows_mirror *m) {
   ips_mirror_free(m->core);
   for (uint32_t p = 0; p < IPS_CTL_MIRROR_PEERS; p++) ips_seal_free(m->peers[p].seal);
   pthread_mutex_destroy(&m->lock);
+  pthread_mutex_destroy(&m->turn);
   free(m->deferred);
   free(m);
 }
@@ -84,6 +85,7 @@ static struct flows_mirror *make(struct flows *f, const struct ips_ctl_mirror *c
   uint64_t boot = 0;
   if (!m) return NULL;
   pthread_mutex_init(&m->lock, NULL);
+  pthread_mutex_init(&m->turn, NULL);
   while (!boot) random_octets(NULL, (uint8_t *)&boot, sizeof boot);
   m->flows = f;
   m->set = *c;

@@ -46,6 +46,11 @@ struct flows_mirror {
   struct flows_deferred { struct ips_session_rec rec; uint64_t since_ns; } *deferred;
   uint32_t n_deferred;
   bool has_failed;           /* something waited in vain: the stream is refused */
+  /* flows_feed.c */
+  pthread_mutex_t turn;      /* who applies to the table: the thread, for a turn, or control */
+  uint64_t fed_epoch;
+  bool has_begun;            /* a snapshot by feed */
+  _Atomic bool is_fed;       /* the last one was whole, and nobody said since that it is lost */
   _Atomic bool is_ready;
   pthread_mutex_t lock;      /* of what is published */
   struct ips_mirror_stats stats;

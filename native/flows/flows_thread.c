@@ -37,6 +37,8 @@ static void publish(struct flows_mirror *m, uint64_t now_ns) {
   struct ips_mirror_stats s;
   uint8_t notes[IPS_CTL_MIRROR_PEERS] = {0};
   bool is_ready = flows_is_active(m->flows);
+  if (is_ready) atomic_store(&m->is_fed, false); /* what it was told before is not what will hold after */
+  is_ready |= atomic_load(&m->is_fed) && !m->has_failed;
   ips_mirror_stats(m->core, now_ns, &s);
   for (uint32_t p = 0; p < m->set.n_peers; p++) {
     struct ips_seal_info info;
@@ -118,9 +120,13 @@ static void *run(void *arg) {
   struct pace pace = {flows_now_ns(), 0};
   while (!atomic_load(&f->stop)) {
     uint64_t events;
-    if (m) mirror_turn(m);
+    if (m) {
+      pthread_mutex_lock(&m->turn);
+      mirror_turn(m);
+    }
     bool has_more = ips_sessions_sweep(f->sessions, flows_thread_ring(f), FLOWS_SLICE);
     has_more |= expire(f, &pace, flows_now_ns());
+    if (m) pthread_mutex_unlock(&m->turn);
     uint32_t n = 0;
     fds[n++] = (struct pollfd){.fd = f->wake, .events = POLLIN};
     if (m) n += flows_net_poll(m, fds + n);

@@ -85,6 +85,7 @@ PAYLOADS = {
     lib.IPS_CTL_NAT_ADDRESSES: b"",
     lib.IPS_CTL_MIRROR_SET: record("ips_ctl_mirror", n_peers=1),
     lib.IPS_CTL_MIRROR_CLEAR: b"",
+    lib.IPS_CTL_SESSIONS_FEED: record("ips_ctl_feed", flags=1),
 }
 BEYOND = max(ffi.typeof("enum ips_ctl_op").elements) + 1
 

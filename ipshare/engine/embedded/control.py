@@ -245,10 +245,10 @@ class Control:
         """Raises ``ControlError`` with why it cannot be done now; what comes of it is in the state."""
         self._call(lib.IPS_CTL_PAIR_COMMAND, pairing.encode_order(order))
 
-    def call(self, op: int, payload: bytes = b"", *, timeout_s: float | None = None) -> Reply:
+    def call(self, op: int, payload: bytes = b"", *, fd: int = -1, timeout_s: float | None = None) -> Reply:
         """An operation that has its method in a module beside this one (flows); ``timeout_s`` None: as usual.
         Raises as all of them."""
-        return self._call(op, payload, timeout_s=self.timeout_s if timeout_s is None else timeout_s)
+        return self._call(op, payload, fd=fd, timeout_s=self.timeout_s if timeout_s is None else timeout_s)
 
     def shutdown(self) -> None:
         """Ends the engine: its devices vanish, and with them every route into them."""

@@ -6,6 +6,7 @@ Bulk data comes as a sealed memfd, which is mapped: no session becomes a Python 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from ipshare.core import dtype, lib
 from ipshare.engine import flows
 from ipshare.engine.embedded.control import Control
-from ipshare.engine.embedded.wire import ControlError, Reply, map_fd
+from ipshare.engine.embedded.wire import ControlError, Reply, map_fd, sealed_memfd
 from ipshare.engine.session_filter import SessionFilter
 from ipshare.engine.tables import Records
 from ipshare.errors import Refused
@@ -22,6 +23,9 @@ FOUND = dtype("struct ips_ctl_sessions")
 CLOSED = dtype("struct ips_ctl_closed")
 LONG_S = 120.0
 """Memory for ten million sessions, or all of them: seconds."""
+FEED_TIMEOUT_S = 30.0
+FEED_RECORDS = 4096
+"""Of one message: the engine applies them under a lock."""
 LATER = "ipshare down, then start the agent again"
 
 
@@ -62,6 +66,9 @@ class EmbeddedFlows:
     def clear_mirror(self) -> None:
         self._ask(lib.IPS_CTL_MIRROR_CLEAR)
 
+    def feed_sessions(self) -> EmbeddedFeed:
+        return EmbeddedFeed(Control(self.control.path, timeout_s=FEED_TIMEOUT_S))
+
     def _ask(self, op: int, payload: bytes = b"", timeout_s: float | None = None) -> Reply:
         try:
             return self.control.call(op, payload, timeout_s=timeout_s)
@@ -70,6 +77,44 @@ class EmbeddedFlows:
                 raise Refused(
                     error.message, hint="see [sessions] and [mirror] in the configuration"
                 ) from error
+            raise
+
+
+class EmbeddedFeed:
+    """See ``SessionFeed``."""
+
+    def __init__(self, control: Control) -> None:
+        self._control, self._epoch = control, 0
+
+    def begin(self, epoch: int, *, is_new_origin: bool) -> None:
+        flags = lib.IPS_CTL_FEED_BEGIN | (lib.IPS_CTL_FEED_NEW_ORIGIN if is_new_origin else 0)
+        self._tell(epoch, flags)
+
+    def records(self, epoch: int, records: Records) -> None:
+        for at in range(0, len(records), FEED_RECORDS):
+            some = np.ascontiguousarray(records[at : at + FEED_RECORDS])
+            fd = sealed_memfd(some.view(np.uint8).data)
+            try:
+                self._tell(epoch, 0, len(some), fd)
+            finally:
+                os.close(fd)
+
+    def end(self, epoch: int) -> None:
+        self._tell(epoch, lib.IPS_CTL_FEED_END)
+
+    def lost(self) -> None:
+        self._tell(self._epoch, lib.IPS_CTL_FEED_LOST)
+
+    def close(self) -> None:
+        self._control.close()
+
+    def _tell(self, epoch: int, flags: int, count: int = 0, fd: int = -1) -> None:
+        self._epoch = max(epoch, self._epoch)
+        try:
+            self._control.call(lib.IPS_CTL_SESSIONS_FEED, flows.encode_feed(epoch, flags, count), fd=fd)
+        except ControlError as error:
+            if error.status == lib.IPS_CTL_REFUSED:
+                raise Refused(error.message) from error
             raise
 
 
