@@ -27,25 +27,40 @@ static bool add_address(struct ips_napt *n, const struct ips_napt_pool_rec *r, c
   return true;
 }
 
+/* A deterministic pool whose subscribers all have a block, and no block in another one of their realm. */
+static bool is_plan(const struct ips_napt *n, const struct ips_napt_pool_rec *r) {
+  struct ips_block b;
+  if (!ips_block_of(r, r->inside, &b) || memcmp(b.subscriber, r->inside, 16)) return false;
+  for (const struct ips_napt_plan *p = n->plans; p < n->plans + n->n_plans; p++)
+    if (p->pool.realm == r->realm && p->pool.family == r->family &&
+        (ips_block_of(&p->pool, r->inside, &b) || ips_block_of(r, p->pool.inside, &b)))
+      return false;
+  return true;
+}
+
 static bool add_pool(struct ips_napt *n, const struct ips_napt_pool_rec *r) {
-  struct ips_pool_range *range = &n->ranges[n->n_ranges];
+  struct ips_pool_range range = {.n = r->n};
   uint8_t address[16];
   if ((r->family != 4 && r->family != 6) || !r->n || r->n > 65536 || (r->last_port && !r->first_port) ||
-      r->first_port > r->last_port || (r->family == 4 && !ips_all_zero(r->first + 4, 12)))
+      r->first_port > r->last_port || (r->family == 4 && !ips_all_zero(r->first + 4, 12)) ||
+      (r->block && !is_plan(n, r)))
     return false;
   memcpy(address, r->first, 16);
   for (uint32_t i = 0, number; i < r->n; i++, next_address(r->family, address)) {
     if (!add_address(n, r, address, &number)) return false;
-    if (i == 0) range->first = number;
+    if (i == 0) range.first = number;
   }
-  range->n = r->n;
   struct ips_napt_group *last = n->n_groups ? &n->groups[n->n_groups - 1] : NULL;
-  if (last && last->realm == r->realm && last->family == r->family) {
-    last->n++;
-  } else {
-    n->groups[n->n_groups++] = (struct ips_napt_group){r->realm, r->family, n->n_ranges, 1};
+  if (!last || last->realm != r->realm || last->family != r->family) {
+    last = &n->groups[n->n_groups++];
+    *last = (struct ips_napt_group){r->realm, r->family, n->n_ranges, 0};
   }
-  n->n_ranges++;
+  if (r->block) {
+    n->plans[n->n_plans++] = (struct ips_napt_plan){*r, range.first};
+  } else {
+    n->ranges[n->n_ranges++] = range;
+    last->n++;
+  }
   return true;
 }
 
@@ -120,6 +135,21 @@ const struct ips_napt_group *ips_napt_group(const struct ips_napt *n, unsigned f
     if (x->family == family && (hi & x->mask_hi) == x->hi && (lo & x->mask_lo) == x->lo)
       return &n->groups[x->group];
   return NULL;
+}
+
+const struct ips_pool_range *ips_napt_ranges(const struct ips_napt *n, const struct ips_napt_group *g,
+                                             const struct ips_flow *f, struct ips_pool_range *own,
+                                             uint32_t *n_ranges) {
+  struct ips_block b;
+  for (const struct ips_napt_plan *p = n->plans; p < n->plans + n->n_plans; p++) {
+    if (p->pool.realm != g->realm || p->pool.family != f->family || !ips_block_of(&p->pool, f->src, &b))
+      continue;
+    *own = (struct ips_pool_range){p->first + b.index, 1, b.first, b.last};
+    *n_ranges = 1;
+    return own;
+  }
+  *n_ranges = g->n;
+  return n->ranges + g->first;
 }
 
 uint32_t ips_napt_number(const struct ips_napt *n, unsigned family, const uint8_t *address) {

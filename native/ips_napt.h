@@ -16,6 +16,7 @@ struct ips_napt_group {
   uint8_t family;
   uint32_t first, n;
 }; /* ranges[first ..] of one realm, family */
+struct ips_napt_plan { struct ips_napt_pool_rec pool; uint32_t first; }; /* deterministic; first: number */
 struct ips_napt_inside { uint64_t hi, lo, mask_hi, mask_lo; uint8_t family, prefix_len; uint32_t group; };
 
 struct ips_napt {
@@ -23,9 +24,10 @@ struct ips_napt {
   struct ips_frag_table *frags;
   uint64_t seed;
   uint8_t filtering;
-  uint32_t n_ranges, n_groups, n_insides;
+  uint32_t n_ranges, n_groups, n_insides, n_plans;
   struct ips_pool_range ranges[IPS_NAPT_POOLS];
   struct ips_napt_group groups[IPS_NAPT_POOLS];
+  struct ips_napt_plan plans[IPS_NAPT_POOLS];
   struct ips_napt_inside insides[IPS_NAPT_INSIDES]; /* the longest prefix first */
   struct { ips_emit_fn fn; void *arg; } emit[IPS_NAPT_WORKERS];
 };
@@ -48,6 +50,10 @@ struct ips_carried { uint8_t tcp_flags; bool opens; uint32_t bytes, worker; uint
 /* The group whose inside the address is in; NULL: none. */
 const struct ips_napt_group *ips_napt_group(const struct ips_napt *n, unsigned family,
                                             const uint8_t *address);
+/* What a mapping of that source may be taken from: *n_ranges of them, or `own`, filled here. */
+const struct ips_pool_range *ips_napt_ranges(const struct ips_napt *n, const struct ips_napt_group *g,
+                                             const struct ips_flow *f, struct ips_pool_range *own,
+                                             uint32_t *n_ranges);
 /* The number of a pool address; NONE: it is none. */
 uint32_t ips_napt_number(const struct ips_napt *n, unsigned family, const uint8_t *address);
 

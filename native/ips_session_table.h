@@ -60,6 +60,7 @@ struct ips_sessions {
   struct { uint32_t tcp_opening, tcp_open, tcp_closing, udp, icmp, other, refresh; } ticks;
   ips_session_event_fn event;
   void *event_arg;
+  struct ips_natlog *log; /* ips_natlog.h; NULL: none */
   uint64_t versions[IPS_VERSIONS];
   uint32_t used, half;   /* sessions, half-open flows now */
   struct ips_sessions_stats stats; /* the counting ones, relaxed */
@@ -126,12 +127,13 @@ void ips_session_write(struct ips_session_node *n, const struct ips_place *p, ui
                        uint16_t flags, uint32_t tick);
 void ips_session_link(struct ips_sessions *t, const struct ips_place *p, uint32_t node, uint32_t word);
 void ips_session_unlink(struct ips_sessions *t, const struct ips_place *p, uint32_t node);
-/* After the chain was unlocked: what a removed node held. `word`: as it was. */
-void ips_session_release(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
+/* After the chain was unlocked: what a removed node held. `word`: as it was. True: its mapping, the last
+ * one's that used it, is gone. */
+bool ips_session_release(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
                          uint32_t word, uint16_t flags);
-/* Ends a session found at `node`, with its lock held, which is given back. */
+/* Ends a session found at `node`, with its lock held, which is given back; logged. */
 void ips_session_end(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
-                     uint32_t tick);
+                     uint64_t now_ns);
 static inline void ips_session_tell(struct ips_sessions *t, uint32_t worker, int op,
                                     const struct ips_session_rec *r) {
   if (t->event) t->event(t->event_arg, worker, op, r);
