@@ -61,6 +61,9 @@ int op_pair_state(struct call *c);
 int op_pair_wait(struct call *c);
 int op_pair_command(struct call *c);
 void answer_pair_waiters(struct control *c);
+/* ops_natlog.c */
+int op_natlog_set(struct call *c);
+int op_natlog_state(struct call *c);
 /* control.c */
 int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload,
                   uint32_t bytes, int fd);

@@ -13,6 +13,7 @@
 #define ENGINE_H
 #include "../ips_control.h"
 #include "../ips_core.h"
+#include "../natlog/natlog.h"
 #include "../rt/rt.h"
 #include "../tap/tap.h"
 #include <pthread.h>
@@ -81,6 +82,7 @@ struct engine {
   struct region region;
   struct taps *taps;
   struct rt *rt;           /* rt/rt.h */
+  struct natlog *natlog;   /* natlog/natlog.h */
   uint8_t boot_id[16];
   uint64_t started_ns;
   uint64_t netns;

@@ -149,7 +149,8 @@ static int prepare(struct engine *e) {
   e->taps = taps_create(&host);
   e->rt = rt_create(&(struct rt_host){.tables = e->tables, .progress = worker_progress, .arg = e, .n_workers = workers,
                                       .wake_event = e->wake_event});
-  if (!e->taps || !e->rt) return cannot_start();
+  e->natlog = natlog_create(workers + 1); /* the last one's ring: everyone who is no worker */
+  if (!e->taps || !e->rt || !e->natlog) return cannot_start();
   return EXIT_OK;
 }
 
@@ -180,6 +181,7 @@ static void stop(struct engine *e) {
   eventfd_signal(e->stop_event);
   for (uint32_t i = 0; i < e->options.workers; i++) worker_stop(&e->workers[i]);
   rt_destroy(e->rt);
+  natlog_destroy(e->natlog);
   taps_destroy(e->taps);
   ips_worker_free(e->why);
   ips_tables_free(e->tables);

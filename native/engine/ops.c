@@ -227,6 +227,8 @@ static const struct operation {
   [IPS_CTL_PAIR_STATE] = {op_pair_state, 0, false},
   [IPS_CTL_PAIR_WAIT] = {op_pair_wait, sizeof(struct ips_ctl_pair_seen), false},
   [IPS_CTL_PAIR_COMMAND] = {op_pair_command, sizeof(struct ips_ctl_pair_command), false},
+  [IPS_CTL_NATLOG_SET] = {op_natlog_set, sizeof(struct ips_ctl_natlog), false},
+  [IPS_CTL_NATLOG_STATE] = {op_natlog_state, 0, false},
 };
 
 int control_call(struct call *c) {

@@ -78,6 +78,8 @@ PAYLOADS = {
     lib.IPS_CTL_PAIR_STATE: b"",
     lib.IPS_CTL_PAIR_WAIT: record("ips_ctl_pair_seen", changes=1),
     lib.IPS_CTL_PAIR_COMMAND: record("ips_ctl_pair_command", order=1),
+    lib.IPS_CTL_NATLOG_SET: record("ips_ctl_natlog", what=7, template_s=600),
+    lib.IPS_CTL_NATLOG_STATE: b"",
 }
 BEYOND = max(ffi.typeof("enum ips_ctl_op").elements) + 1
 
