@@ -34,6 +34,8 @@ from ipshare.agent.store import Store
 from ipshare.engine.asking import Answer, ask
 from ipshare.engine.desired import desired
 from ipshare.engine.failures import EngineSilent
+from ipshare.engine.flows import Flowing, FlowsState, SessionDump
+from ipshare.engine.flows_text import mirror_report, nat_report
 from ipshare.engine.memory import MemoryEngine
 from ipshare.engine.moved import moved_shares
 from ipshare.engine.packet_words import packet as packet_of
@@ -42,7 +44,8 @@ from ipshare.engine.pairing import Order, Pairing, PairState
 from ipshare.engine.plan import Plan, diff
 from ipshare.engine.plan_text import MAX_ITEMS, Summary, named, summarize
 from ipshare.engine.protocol import Engine, EngineInfo, Side
-from ipshare.engine.tables import Tables
+from ipshare.engine.session_filter import SessionFilter
+from ipshare.engine.tables import Records, Tables
 from ipshare.engine.totals import Totals, count
 from ipshare.engine.watching import Watch
 from ipshare.errors import EngineError, IpshareError, NotRunning, Problem, Refused
@@ -306,6 +309,69 @@ class Node:
         if not isinstance(engine, Pairing):
             raise Refused(f"engine {engine.info().kind} cannot be half of a pair")
         return engine
+
+    # ---- tracked connections (S2.7, S3) -------------------------------------
+
+    def sessions(self, **wanted: Any) -> Records:
+        """Open sessions as one array, (n,) records of ipshare.engine.flows.SESSION; ``wanted``: words of
+        ipshare.engine.session_filter. Raises Refused (nothing is tracked), BadFilter, NotRunning."""
+        return self.session_dump(SessionFilter.parse(wanted)).records
+
+    def session_dump(self, wanted: SessionFilter) -> SessionDump:
+        """The same, with how many matched and when. Raises as ``sessions``."""
+        return self._flowing().sessions(wanted)
+
+    def close_sessions(self, wanted: SessionFilter) -> int:
+        """Ends what matches, and returns how many. Raises as ``sessions``."""
+        wanted.encode()
+        agent = self._agent()
+        if agent is None:
+            return self._flowing().close_sessions(wanted)
+        with agent:
+            return int(agent.call("close_sessions", wanted=wanted.to_json())["closed"])
+
+    def flows(self) -> FlowsState:
+        """Numbers of session table and mirror. Raises Refused (nothing is tracked), NotRunning."""
+        state = self._flowing().flows_state()
+        if state is None or not state.has_flows:
+            raise Refused("the engine tracks no connections yet", hint="ipshare apply makes it")
+        return state
+
+    def nat(self, *, limit: int = 0) -> dict[str, Any]:
+        """Each NAT, its addresses, ports in use (ipshare.engine.flows_text.nat_report). Raises as
+        ``flows``."""
+        state, nats = self.flows(), self._applied().nats
+        if not nats:
+            raise Refused("this node translates nothing by NAT", hint="see [[nat]] in docs/configuration.md")
+        exhausted = state.sessions["ports_exhausted"]
+        return nat_report(self._flowing().nat_addresses(), nats, exhausted, limit=limit)
+
+    def mirror_status(self) -> dict[str, Any]:
+        """Role, peers, lag, what is wrong (ipshare.engine.flows_text.mirror_report). Raises Refused (nothing
+        is mirrored), NotRunning."""
+        return mirror_report(self.mirror_state(), self._applied())
+
+    def mirror_state(self) -> FlowsState:
+        """The numbers behind ``mirror_status``. Raises as that."""
+        if self._applied().mirror is None:
+            raise Refused("this node mirrors no sessions", hint="see [mirror] in docs/configuration.md")
+        state = self.flows()
+        if not state.has_mirror:
+            raise Refused("the engine mirrors no sessions yet", hint="ipshare apply makes it")
+        return state
+
+    def _flowing(self) -> Flowing:
+        if self._applied().sessions is None:
+            raise Refused(
+                "this node tracks no connections", hint="see [[nat]] and track in docs/configuration.md"
+            )
+        engine = self.engine
+        if not isinstance(engine, Flowing):
+            raise Refused(f"engine {engine.info().kind} tracks no connections")
+        return engine
+
+    def _applied(self) -> Config:
+        return self.store.current() or self.config
 
     def _no_engine(self) -> NotRunning:
         """Why nobody answers at the engine's socket."""

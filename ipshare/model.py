@@ -16,6 +16,14 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipshare.model_flows import AddressRange as AddressRange
+from ipshare.model_flows import Commit as Commit
+from ipshare.model_flows import Filtering as Filtering
+from ipshare.model_flows import Mirror as Mirror
+from ipshare.model_flows import Nat as Nat
+from ipshare.model_flows import Sessions as Sessions
+from ipshare.model_flows import SessionTimeouts as SessionTimeouts
+from ipshare.model_flows import Tracking as Tracking
 from ipshare.model_pair import Pair as Pair
 from ipshare.model_pair import PairMode as PairMode
 from ipshare.model_pair import PairPath as PairPath
@@ -156,6 +164,7 @@ class Engine:
     counter_cells: int  # per-binding counters that can be told apart
     service_table: int  # routing table with our routes only, asked before the node's own
     reply_table: int  # routing table that takes replies into our devices
+    nat_table: int  # routing table that takes what NAT translates into our devices
     rule_priority: int  # of the first `ip rule`; ten in a row are ours
 
 
@@ -338,6 +347,7 @@ class Binding:
     offset: int
     copy: str | None
     place: Place = field(compare=False)
+    tracking: Tracking = Tracking.OFF
 
 
 # One row of a BindingSet, as NumPy wants it. `local`: the local address of kinds ENDPOINT and ADDRESS, the
@@ -418,6 +428,9 @@ class Config:
     files: tuple[Path, ...] = field(compare=False)
     vpp: Vpp | None = None  # set with engine.kind "vpp"
     pair: Pair | None = None  # set where this node is one of two
+    sessions: Sessions | None = None  # set where connections are tracked or translated
+    nats: tuple[Nat, ...] = ()
+    mirror: Mirror | None = None  # set where sessions go to the pair's other node
 
     @property
     def self_endpoint(self) -> Endpoint | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ipshare import config as configuration
+from ipshare.agent.flows import align as align_flows
 from ipshare.agent.pair import Told, align
 from ipshare.agent.reconcile import Reconciler
 from ipshare.agent.store import Store
@@ -21,6 +22,7 @@ from ipshare.engine.protocol import Engine
 from ipshare.engine.tables import Tables
 from ipshare.errors import EngineError, Problem
 from ipshare.model import Config
+from tests.flowing_memory import FlowingMemory
 from tests.paired_memory import PairedMemory
 
 SITE = """
@@ -85,7 +87,7 @@ class Faults:
             raise EngineError(f"{name} failed", hint="made to fail")
 
 
-class FaultyEngine(PairedMemory, MemoryEngine):
+class FaultyEngine(FlowingMemory, PairedMemory, MemoryEngine):
     """Fails before and after it applies."""
 
     def __init__(self, faults: Faults) -> None:
@@ -163,6 +165,11 @@ class World:
         self.faults.step("pair")
         self.told, changed = align(engine, config, self.told)
         return changed
+
+    def flows(self, engine: Engine, config: Config) -> bool:
+        self.faults.step("flows")
+        (self.directory / "run").mkdir(exist_ok=True)
+        return align_flows(engine, config, self.directory / "run" / "flows.json")
 
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         self.paths[endpoint] = mtu

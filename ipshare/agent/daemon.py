@@ -32,9 +32,11 @@ from ipshare.agent.pair_watch import PairChange, PairWatch
 from ipshare.agent.prober import Prober
 from ipshare.agent.reconcile import Done, Reconciler
 from ipshare.agent.server import Caller, Server
+from ipshare.engine.flows_text import mirror_report, mirror_troubles, sessions_report, sessions_troubles
 from ipshare.engine.pair_text import report as pair_report
 from ipshare.engine.pair_text import troubles
 from ipshare.engine.pairing import ORDERS
+from ipshare.engine.session_filter import SessionFilter
 from ipshare.errors import ConfigError, IpshareError, NoPrivilege, NotRunning
 from ipshare.model import Config
 
@@ -100,6 +102,7 @@ class Daemon:
             "rollback": self._rollback,
             "probe": self._probe,
             "pair": self._pair,
+            "close_sessions": self._close_sessions,
             "down": self._down,
         }
 
@@ -171,6 +174,7 @@ class Daemon:
             "notes": dict(self.notes),
             "paths": self.prober.report(),
             "pair": await self._pair_status(config),
+            **await self._flows_status(config),
         }
 
     async def _pair_status(self, config: Config) -> dict[str, Any] | None:
@@ -180,6 +184,16 @@ class Daemon:
             if pair_state is not None and config.pair is not None
             else None
         )
+
+    async def _flows_status(self, config: Config) -> dict[str, Any]:
+        state = await self._work(self.node.flows_state)
+        if state is None or not state.has_flows or config.sessions is None:
+            return {"sessions": None, "mirror": None}
+        has_mirror = state.has_mirror and config.mirror is not None
+        return {
+            "sessions": sessions_report(state),
+            "mirror": mirror_report(state, config) if has_mirror else None,
+        }
 
     async def _apply(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         path, within = request.get("path"), request.get("confirm_within_s")
@@ -220,6 +234,16 @@ class Daemon:
             raise NoPrivilege("only root may force this node to be active")
         await self._change("pair", order, str(caller), lambda: self.node.pair_command(order))
         return {"ordered": order}
+
+    async def _close_sessions(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        words = request.get("wanted")
+        if not isinstance(words, dict):
+            raise IpshareError("wanted is an object: which sessions")
+        wanted, what = SessionFilter.parse(words), ", ".join(f"{k} {v}" for k, v in words.items())
+        closed = await self._change(
+            "close_sessions", what or "all", str(caller), lambda: self.node.close_sessions(wanted)
+        )
+        return {"closed": closed}
 
     async def _down(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
         if not caller.is_owner:
@@ -284,6 +308,7 @@ class Daemon:
                     log.warning("not as it should be: %s; mending", "; ".join(drift))
                     await self._change("mend", "; ".join(drift), "agent", self.node.reconcile)
             await self._look_at_pair()
+            await self._look_at_flows()
 
     def _pair_changed(self, change: PairChange) -> None:
         """In the event loop, once for each change of the engine's half of the pair."""
@@ -308,6 +333,17 @@ class Daemon:
         info = await self._work(self.node.engine_info)
         if info is not None:
             self._follow_pair(info.boot_id)
+
+    async def _look_at_flows(self) -> None:
+        """What is wrong with sessions and mirror, as notes."""
+        state = await self._work(self.node.flows_state)
+        config = self.node.config
+        if state is not None and config is not None and config.sessions is not None:
+            self._note("sessions", "; ".join(sessions_troubles(state)))
+            self._note("mirror", "; ".join(mirror_troubles(state, config)))
+        else:
+            self._note("sessions", "")
+            self._note("mirror", "")
 
     def _follow_pair(self, boot_id: str) -> None:
         config = self.node.config

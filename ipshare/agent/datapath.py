@@ -1,7 +1,7 @@
 """datapath: the node's real engine and the node's real routes, as ipshare.agent.reconcile wants them.
 
 Files in runtime_dir: engine.sock (the engine's), engine.log, net.undo (what has to be put back), copies.json,
-pair.json, agent.sock, lock. All of it is void after a reboot, as is what it describes.
+pair.json, flows.json, agent.sock, lock. All of it is void after a reboot, as is what it describes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import select
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ipshare.agent.flows import align as align_flows
+from ipshare.agent.flows import memory_short
 from ipshare.agent.netspec import netspec, read_facts
 from ipshare.agent.pair import Told, align
 from ipshare.agent.pair import preflight as pair_preflight
@@ -97,7 +99,14 @@ class EmbeddedDataPath:
                     os.close(pidfd)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
-        for name in ("engine.sock", "engine.sock.lock", "engine.log", "copies.json", "pair.json"):
+        for name in (
+            "engine.sock",
+            "engine.sock.lock",
+            "engine.log",
+            "copies.json",
+            "pair.json",
+            "flows.json",
+        ):
             (config.node.runtime_dir / name).unlink(missing_ok=True)
         return "engine ended" if engine is not None else ""
 
@@ -110,6 +119,9 @@ class EmbeddedDataPath:
     def pair(self, engine: Engine, config: Config) -> bool:
         self._pair, changed = align(engine, config, self._pair)
         return changed
+
+    def flows(self, engine: Engine, config: Config) -> bool:
+        return align_flows(engine, config, config.node.runtime_dir / "flows.json")
 
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         assert isinstance(engine, EmbeddedEngine), "this data path makes no other"
@@ -129,7 +141,9 @@ class NetRoutes:
         from ipshare.net.preflight import preflight
 
         found = preflight(netspec(config, read_facts()), devices_exist=engine_runs)
-        return [*found, *(pair_preflight(config.pair) if config.pair is not None else ())]
+        short = memory_short(config) if not engine_runs else None
+        paired = pair_preflight(config.pair) if config.pair is not None else ()
+        return [*found, *paired, *([short] if short is not None else ())]
 
     def apply(self, config: Config) -> Sequence[str]:
         from ipshare.net.apply import apply

@@ -51,6 +51,9 @@ class Engines:
     def pair(self, engine: Engine, config: Config) -> bool:
         return self._of(config).pair(engine, config)
 
+    def flows(self, engine: Engine, config: Config) -> bool:
+        return self._of(config).flows(engine, config)
+
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         path = self._embedded if isinstance(engine, EmbeddedEngine) else self._with_vpp()
         path.learn_path(engine, endpoint, mtu, seconds)

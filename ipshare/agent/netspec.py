@@ -22,7 +22,7 @@ from ipshare.model import (
     Replies,
     contains,
 )
-from ipshare.net import GlobalNetwork, NodeNet, Reply
+from ipshare.net import GlobalNetwork, Inside, NodeNet, Reply
 
 _MAIN = 254
 _OVERHEAD = {PathKind.REWRITE: 0, PathKind.IPIP: 0, PathKind.GUE: 12}
@@ -66,6 +66,13 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
         tunnels=tuple(dict.fromkeys(tunnels)),
         held=() if distribution else tuple(_held(config)),
         replies=tuple(dict.fromkeys(_replies(config, facts, prefixes))),
+        pools=tuple(prefix for nat in config.nats for pool in nat.pools for prefix in pool.prefixes),
+        insides=tuple(
+            Inside(prefix, device)
+            for nat in config.nats
+            for prefix in nat.inside
+            for device in nat.interfaces
+        ),
         untracked=prefixes if endpoint and not distribution else (),
         notrack=facts.conntrack,
         ra_devices=facts.ra_devices,
@@ -73,6 +80,7 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
         inner_device=config.engine.inner_device,
         service_table=config.engine.service_table,
         reply_table=config.engine.reply_table,
+        nat_table=config.engine.nat_table,
         rule_priority=config.engine.rule_priority,
     )
 

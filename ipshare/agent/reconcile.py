@@ -1,5 +1,5 @@
-"""reconcile: one node's configuration made real, and kept real: engine, pair, tables, copies, routes, in that
-order: a half of a pair must not translate before it knows that it is one.
+"""reconcile: one node's configuration made real, and kept real: engine, pair, sessions, tables, copies,
+routes, in that order: a half of a pair must not translate before it knows that it is one.
 
 Everything blocking, in one thread at a time, and no clock but the injected one (and the bound of a wait).
 Each step looks at what is there first, so a pass that was interrupted anywhere (or a second agent after a
@@ -19,12 +19,15 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
+from ipshare.agent.flows import drift as flows_drift
 from ipshare.agent.store import Store, same
 from ipshare.engine.desired import desired
+from ipshare.engine.flows import Flowing, FlowsState
 from ipshare.engine.pairing import Order, Pairing, PairState
 from ipshare.engine.plan import Plan, diff
 from ipshare.engine.plan_text import named
 from ipshare.engine.protocol import Engine, EngineInfo
+from ipshare.engine.session_filter import SessionFilter
 from ipshare.engine.tables import Tables
 from ipshare.errors import IpshareError, NotRunning, Problem, Refused
 from ipshare.model import Config
@@ -65,6 +68,10 @@ class DataPath(Protocol):
 
     def pair(self, engine: Engine, config: Config) -> bool:
         """Makes the engine half of the pair that the configuration names, or of none; True: that was a
+        change."""
+
+    def flows(self, engine: Engine, config: Config) -> bool:
+        """Brings session table, NAT pools and mirror in line with the configuration; True: that was a
         change."""
 
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
@@ -108,10 +115,12 @@ class Done:
     routes: tuple[str, ...] = ()
     engine_started: bool = False
     pair: bool = False
+    flows: bool = False
 
     @property
     def is_empty(self) -> bool:
-        return not (self.changes or self.copies or self.routes or self.engine_started or self.pair)
+        did = (self.changes, self.copies, self.routes, self.engine_started, self.pair, self.flows)
+        return not any(did)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +229,24 @@ class Reconciler:
             found.append(
                 "the engine is half of a pair " + ("no more" if state is None else "that is not ours")
             )
-        return found
+        return [*found, *flows_drift(self.config, self.flows_state())]
+
+    def flows_state(self) -> FlowsState | None:
+        """Of the engine in hand; None: it tracks nothing, or is gone."""
+        try:
+            return self.engine.flows_state() if isinstance(self.engine, Flowing) else None
+        except IpshareError:
+            return None
+
+    def close_sessions(self, wanted: SessionFilter) -> int:
+        """Ends what matches; returns how many. Raises Refused (nothing is tracked), NotRunning."""
+        config = self.config or self.store.current()
+        engine = self.attached(config) if config is not None else None
+        if engine is None:
+            raise NotRunning("this node has no engine running", hint="start it: ipshare agent FILE")
+        if not isinstance(engine, Flowing):
+            raise Refused(f"engine {engine.info().kind} tracks no connections")
+        return engine.close_sessions(wanted)
 
     def pair_state(self) -> PairState | None:
         """Of the engine in hand; None: it is half of no pair, or gone."""
@@ -317,6 +343,7 @@ class Reconciler:
         try:
             self.data_path.ready(engine, config)
             paired = self.data_path.pair(engine, config)
+            tracked = self.data_path.flows(engine, config)
             plan = diff(engine.read(), self.data_path.tables(engine, config))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
@@ -330,7 +357,7 @@ class Reconciler:
             raise
         self.config = config
         self._left = (engine.info().boot_id, generation)
-        return Done(generation, sum(change.count for change in plan), copies, lines, started, paired)
+        return Done(generation, sum(change.count for change in plan), copies, lines, started, paired, tracked)
 
     def attached(self, config: Config) -> Engine | None:
         """The running engine; None if none runs."""

@@ -178,6 +178,9 @@ class VppDataPath:
     def pair(self, engine: Engine, config: Config) -> bool:
         return False  # a configuration with VPP has none
 
+    def flows(self, engine: Engine, config: Config) -> bool:
+        return False  # nor tracks connections
+
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         _ours(engine).set_path_mtu(endpoint, mtu, seconds)
 

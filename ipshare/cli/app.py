@@ -37,6 +37,9 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Looking": {
         "show": ("show", "Show what is live: tables, bindings, endpoints, policies, info."),
+        "sessions": ("sessions", "Tracked connections: list, top, export, close."),
+        "nat": ("nat", "NAT pools: public addresses, ports in use, refusals."),
+        "mirror": ("mirror", "The mirror of sessions in a pair: status."),
         "counters": ("counters", "Packets, bytes, drops: by verdict, by binding, by address."),
         "why": ("why", "Ask what happens to a packet, and why."),
         "probe": ("probe", "Measure paths (mtu), or whether the provider lets replies out (egress)."),

@@ -74,6 +74,14 @@ def _info(node: Node, as_json: bool) -> None:
     if agent["pair"] is not None:
         pair = agent["pair"]
         output.line(f"pair         {pair['state']}, {pair['peer']} is {pair['peer_state']}: {pair['text']}")
+    if agent.get("sessions") is not None:
+        found = agent["sessions"]
+        room = f"{found['sessions']:,} of {found['capacity']:,}, {found['half_open']:,} half-open"
+        output.line(f"sessions     {room}")
+    if agent.get("mirror") is not None:
+        mirror = agent["mirror"]
+        ready = "ready" if mirror["ready"] else "not ready"
+        output.line(f"mirror       {mirror['role']}, {ready}, {mirror['uncommitted']:,} uncommitted")
     for path in agent["paths"]:
         size = f"{path['measured'] or 'none'} of {path['configured']} bytes"
         output.line(f"path         {path['name']} IPv{path['family']} {path['state']}: {size}")

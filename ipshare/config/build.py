@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ipshare import model
 from ipshare.config import schema
+from ipshare.config.build_flows import mirror, nats, sessions, tracking
 from ipshare.config.build_pair import pair
 from ipshare.config.build_vpp import vpp
 from ipshare.config.resolve import is_encapsulated, local_prefix, named, network_of, own_name
@@ -21,6 +22,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
     """The Config of a site in which the checks found no mistake."""
     endpoint, distribution = own_name(site, "endpoint"), own_name(site, "distribution")
     node, is_vpp = _node(site.node, endpoint, distribution), site.engine.kind == "vpp"
+    half = pair(site, site.pair) if site.pair is not None else None
     workers = site.engine.workers if site.engine.workers is not None else 0 if is_vpp else 2
     return model.Config(
         node=node,
@@ -38,7 +40,10 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         probe=model.Probe(site.probe.interval, site.probe.timeout, site.probe.attempts, site.probe.mtu),
         files=tuple(site.document.files),
         vpp=vpp(site, node) if is_vpp else None,
-        pair=pair(site, site.pair) if site.pair is not None else None,
+        pair=half,
+        sessions=sessions(site),
+        nats=nats(site),
+        mirror=mirror(site.mirror, half) if site.mirror is not None and half is not None else None,
     )
 
 
@@ -127,6 +132,7 @@ def _binding(site: Site, binding: schema.Binding) -> model.Binding:
         offset=offset_in(network.prefix, binding.prefix),
         copy=binding.copy_to,
         place=site.document.place(binding._path),
+        tracking=tracking(binding),
     )
 
 

@@ -94,7 +94,7 @@ def own_place(site: Site, node: schema.Node) -> Iterator[Finding]:
 
 
 def has_role(site: Site, node: schema.Node) -> Iterator[Finding]:
-    if {"endpoint", "distribution"} & site.incomplete:
+    if {"endpoint", "distribution", "nat"} & site.incomplete or site.nat:
         return
     if own_name(site, "endpoint") is None and own_name(site, "distribution") is None:
         broken = any(t._broken & {"is_self", "name"} for t in (*site.endpoint, *site.distribution))
@@ -182,15 +182,20 @@ def routing_tables(site: Site, engine: schema.Engine) -> Iterator[Finding]:
         return
     reserved = {255: "local", 254: "main", 253: "default"}
     tables = {
-        key: getattr(engine, key) for key in ("service_table", "reply_table") if key not in engine._broken
+        key: getattr(engine, key)
+        for key in ("service_table", "reply_table", "nat_table")
+        if key not in engine._broken
     }
     for key, number in tables.items():
         if number in reserved:
             message = f"routing table {number} is {reserved[number]}, one of the kernel's own"
             yield Finding(("engine", key), message, "choose a free number from 1 to 252 or above 255")
-    if len(tables) == 2 and len(set(tables.values())) == 1:
-        message = f"service_table and reply_table are both {engine.reply_table}"
-        yield Finding(("engine", "reply_table"), message, "give each a table of its own")
+    seen: dict[int, str] = {}
+    for key, number in tables.items():
+        if number in seen:
+            message = f"{seen[number]} and {key} are both {number}"
+            yield Finding(("engine", key), message, "give each a table of its own")
+        seen.setdefault(number, key)
 
 
 def probe_times(site: Site, probe: schema.Probe) -> Iterator[Finding]:

@@ -10,14 +10,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipshare.config import check_bindings, check_pair, check_places, check_subnets, check_vpp, checks
+from ipshare.config import (
+    check_bindings,
+    check_flows,
+    check_nat,
+    check_pair,
+    check_places,
+    check_subnets,
+    check_vpp,
+    checks,
+)
 from ipshare.config.build import build
 from ipshare.config.read import Document, read, read_text
 from ipshare.config.site import Site, sort_out
 from ipshare.errors import ConfigError, Problem
 from ipshare.model import BindingSet, Config
 
-_PARTS = (checks, check_places, check_bindings, check_vpp, check_subnets, check_pair)
+_PARTS = (checks, check_places, check_bindings, check_vpp, check_subnets, check_pair, check_flows, check_nat)
 ALL_CHECKS: dict[str, list[checks.Check]] = {
     kind: [check for part in _PARTS for check in part.CHECKS.get(kind, [])]
     for kind in dict.fromkeys(kind for part in _PARTS for kind in part.CHECKS)

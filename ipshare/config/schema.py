@@ -2,7 +2,8 @@
 
 A model describes one table alone; what ties tables together is in ipshare.config.checks. The texts
 here are the reference: they are exported as a JSON Schema for editors and checked against docs/.
-The tables of the VPP engine are in schema_vpp, that of a pair in schema_pair, the types of values in values.
+The tables of the VPP engine are in schema_vpp, that of a pair in schema_pair, those of tracked connections in
+schema_flows, the types of values in values.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from ipshare.config.schema_flows import Mirror as Mirror
+from ipshare.config.schema_flows import Nat as Nat
+from ipshare.config.schema_flows import Sessions as Sessions
 from ipshare.config.schema_pair import Pair as Pair
 from ipshare.config.schema_vpp import Bridge as Bridge
 from ipshare.config.schema_vpp import Interface as Interface
@@ -114,6 +118,11 @@ class Engine(Table):
     reply_table: RoutingTable = Field(
         default=4901,
         description="Routing table (number) that brings replies of devices into our devices. Must be free.",
+    )
+    nat_table: RoutingTable = Field(
+        default=4902,
+        description="Routing table (number) that brings what [[nat]] translates into our devices. Must be "
+        "free.",
     )
     rule_priority: int = Field(
         default=4900,
@@ -250,6 +259,14 @@ class Binding(Table):
     copy_to: Name | None = Field(
         default=None, alias="copy", description="Copy that gets its traffic from before translation."
     )
+    track: Literal["off", "always"] = Field(
+        default="off", description="Follow its connections: `ipshare sessions` shows them."
+    )
+    observe: Literal["inbound", "both"] = Field(
+        default="inbound",
+        description="What this node sees of them: both, where it is the devices' gateway, else what goes to "
+        "the devices alone.",
+    )
 
 
 class BindingsFile(Table):
@@ -325,6 +342,9 @@ class File(Table):
     route: list[Route] = []
     neighbor: list[Neighbor] = []
     pair: Pair = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
+    sessions: Sessions = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
+    nat: list[Nat] = []
+    mirror: Mirror = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
 
 
 def json_schema() -> dict[str, Any]:

@@ -35,6 +35,7 @@ _ARRAYS: dict[str, type[schema.Table]] = {
     "bridge": schema.Bridge,
     "route": schema.Route,
     "neighbor": schema.Neighbor,
+    "nat": schema.Nat,
 }
 _TABLES: dict[str, type[schema.Table]] = {
     "node": schema.Node,
@@ -42,8 +43,12 @@ _TABLES: dict[str, type[schema.Table]] = {
     "probe": schema.Probe,
     "vpp": schema.Vpp,
 }
-_OPTIONAL: dict[str, type[schema.Table]] = {"pair": schema.Pair}
-"""As _TABLES, but with keys that are needed where the table is there at all."""
+_OPTIONAL: dict[str, type[schema.Table]] = {
+    "pair": schema.Pair,
+    "sessions": schema.Sessions,
+    "mirror": schema.Mirror,
+}
+"""As _TABLES, but it matters whether the table is there at all."""
 
 
 @dataclass
@@ -56,6 +61,8 @@ class Site:
     probe: schema.Probe
     vpp: schema.Vpp
     pair: schema.Pair | None = None
+    sessions: schema.Sessions | None = None
+    mirror: schema.Mirror | None = None
     network: list[schema.Network] = field(default_factory=list)
     endpoint: list[schema.Endpoint] = field(default_factory=list)
     distribution: list[schema.Distribution] = field(default_factory=list)
@@ -67,6 +74,7 @@ class Site:
     bridge: list[schema.Bridge] = field(default_factory=list)
     route: list[schema.Route] = field(default_factory=list)
     neighbor: list[schema.Neighbor] = field(default_factory=list)
+    nat: list[schema.Nat] = field(default_factory=list)
     incomplete: set[str] = field(default_factory=set)
 
     def tables(self, kind: str) -> list[Any]:

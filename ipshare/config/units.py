@@ -22,7 +22,7 @@ from ipaddress import (
     ip_network,
 )
 
-from ipshare.model import Address, Prefix
+from ipshare.model import Address, AddressRange, Prefix
 
 DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -113,6 +113,22 @@ def prefix(value: object) -> Prefix:
 
 
 _PREFIX_HINT = 'write a prefix such as "198.51.100.0/24" or "2001:db8:1::/48"'
+
+
+def pool(value: object) -> AddressRange:
+    """Addresses from a prefix, an address alone, or "192.0.2.8-192.0.2.15"."""
+    if not isinstance(value, str) or "-" not in value:
+        network = prefix(value)
+        return AddressRange(network.network_address, network.num_addresses)
+    first, last = (address(part.strip()) for part in value.split("-", 1))
+    if first.version != last.version:
+        raise Invalid(f"{value!r} begins in IPv{first.version} and ends in IPv{last.version}", _POOL_HINT)
+    if int(last) < int(first):
+        raise Invalid(f"{value!r} ends before it begins", f'write "{last}-{first}"')
+    return AddressRange(first, int(last) - int(first) + 1)
+
+
+_POOL_HINT = 'write a prefix ("192.0.2.8/29") or first and last address ("192.0.2.8-192.0.2.15")'
 
 
 def collector(value: object) -> tuple[Address, int]:

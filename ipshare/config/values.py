@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from ipshare.config import units
 from ipshare.model import Address as AnyAddress
-from ipshare.model import PathMtu
+from ipshare.model import AddressRange, PathMtu
 from ipshare.model import Prefix as AnyPrefix
 
 
@@ -78,6 +78,7 @@ Size = Annotated[
 Sample = Annotated[int, _validator(units.sample), _text("1/100", units.SAMPLE_PATTERN)]
 Address = Annotated[AnyAddress, _validator(units.address), _text("192.0.2.1")]
 Prefix = Annotated[AnyPrefix, _validator(units.prefix), _text("198.51.100.0/24")]
+Pool = Annotated[AddressRange, _validator(units.pool), _text("192.0.2.8-192.0.2.15")]
 Collector = Annotated[tuple[AnyAddress, int], _validator(units.collector), _text("192.0.2.9:4789")]
 PathEnd = Annotated[tuple[AnyAddress, int], _validator(units.collector), _text("10.9.0.1:6081")]
 Device = Annotated[str, _validator(units.device), _text("eth0", r"^[^\s/:]{1,15}$")]

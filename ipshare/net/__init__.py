@@ -4,6 +4,7 @@ Importing this package costs nothing; netlink is loaded with the first call that
 """
 
 from ipshare.net.actions import Action, NetError, describe
+from ipshare.net.nat import Inside
 from ipshare.net.recipe import GlobalNetwork, NodeNet, Reply, recipe
 
-__all__ = ["Action", "GlobalNetwork", "NetError", "NodeNet", "Reply", "describe", "recipe"]
+__all__ = ["Action", "GlobalNetwork", "Inside", "NetError", "NodeNet", "Reply", "describe", "recipe"]

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from ipshare.errors import IpshareError
 
-RouteKind = Literal["unicast", "unreachable", "blackhole"]
+RouteKind = Literal["unicast", "unreachable", "blackhole", "throw"]
+"""throw: the lookup goes on with the next rule."""
 Key = tuple[str | int | None, ...]
 
 # Marks our routes and rules in the kernel (rtm_protocol, FRA_PROTOCOL): what carries another number

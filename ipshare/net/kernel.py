@@ -36,7 +36,7 @@ from ipshare.net.actions import (
 PROC_SYS = Path("/proc/sys")
 _ANY = {4: "0.0.0.0", 6: "::"}
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
-_ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7}  # RTN_*
+_ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "throw": 9}  # RTN_*
 _TYPE_NAMES = {number: name for name, number in _ROUTE_TYPES.items()}
 _ACTION_NAMES = {1: "to_tbl", 2: "goto", 3: "nop"}  # FR_ACT_*
 _NODAD = 0x02  # IFA_F_NODAD

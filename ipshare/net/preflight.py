@@ -75,6 +75,11 @@ def _devices(spec: NodeNet, kernel: Kernel, devices_exist: bool) -> Iterator[Pro
         yield _problem(
             f"there is no device {name} for replies to come in by", "correct its name in the configuration"
         )
+    for name in sorted({inside.device for inside in spec.insides} - links.keys()):
+        yield _problem(
+            f"there is no device {name} for what NAT translates to come in by",
+            "correct `interfaces` in [[nat]], or make the device before the agent starts",
+        )
 
 
 def _reverse_path(spec: NodeNet, kernel: Kernel) -> Iterator[Problem]:
@@ -104,7 +109,11 @@ def _reverse_path(spec: NodeNet, kernel: Kernel) -> Iterator[Problem]:
 
 def _occupied(spec: NodeNet, kernel: Kernel) -> Iterator[Problem]:
     for family in families(spec):
-        for table, word in ((spec.service_table, "service"), (spec.reply_table, "reply")):
+        for table, word in (
+            (spec.service_table, "service"),
+            (spec.reply_table, "reply"),
+            (spec.nat_table, "nat"),
+        ):
             foreign = [r["prefix"] for r in kernel.routes(family, table) if r["protocol"] != PROTOCOL]
             if foreign:
                 yield _problem(
@@ -128,6 +137,7 @@ def _local_traps(spec: NodeNet, kernel: Kernel) -> Iterator[Problem]:
         *((network.prefix, "Global Network") for network in spec.networks),
         *((prefix, "local network") for prefix in spec.local_networks),
         *((host_prefix(address), "tunnel address") for address in spec.tunnels),
+        *((prefix, "NAT pool") for prefix in spec.pools),
     ]
     seen: set[str] = set()
     for family in families(spec):

@@ -9,7 +9,8 @@ Rules, p = rule_priority (docs/decisions/0004-service-table.md):
     p     iif outer_device  goto p+9      what the engine sent out follows the node's own routing,
     p+1   iif inner_device  goto p+9      never ours: no loop, whatever the tables say
     p+2   from PREFIX iif DEVICE lookup reply_table      symmetric path (S1.5, S1.7)
-    p+8   lookup service_table            Global Networks, local networks, tunnel addresses
+    p+3   from INSIDE iif DEVICE lookup nat_table        NAT: net/nat.py (S3.5)
+    p+8   lookup service_table            Global Networks, NAT pools, local networks, tunnel addresses
     p+9   nop                             where the gotos land; local policy and `main` follow
 
 `main` is never written to, so connected subnets, BGP and DHCP keep it in step by themselves.
@@ -23,6 +24,7 @@ from typing import Literal
 
 from ipshare.model import Address, Prefix, host_prefix
 from ipshare.net.actions import Action, AddressAdd, LinkSet, NetError, NftTable, RouteAdd, RuleAdd, SysctlSet
+from ipshare.net.nat import Inside, nat_routes, nat_rules
 
 RULES = 10  # consecutive priorities that a node occupies
 NFT_TABLE = "ipshare"
@@ -62,6 +64,8 @@ class NodeNet:
     tunnels: tuple[Address, ...] = ()  # own tunnel addresses; configured on no device
     held: tuple[Address, ...] = ()  # Global IPs that this node itself serves
     replies: tuple[Reply, ...] = ()
+    pools: tuple[Prefix, ...] = ()  # public addresses of NATs; configured on no device
+    insides: tuple[Inside, ...] = ()  # what NATs translate
     untracked: tuple[Prefix, ...] = ()  # more that conntrack must not see: an end point's Global Networks
     notrack: bool = False  # conntrack is in use: see net.facts.conntrack_in_use()
     ra_devices: tuple[
@@ -71,6 +75,7 @@ class NodeNet:
     inner_device: str = "ips-in"
     service_table: int = 17301
     reply_table: int = 17302
+    nat_table: int = 17303
     rule_priority: int = 500
 
     @property
@@ -90,6 +95,13 @@ def recipe(spec: NodeNet) -> list[Action]:
         *_notrack(spec),
         *_service_routes(spec),
         *_reply_routes(spec),
+        *nat_routes(
+            spec.nat_table,
+            spec.insides,
+            (*spec.local_networks, *map(host_prefix, spec.tunnels)),
+            spec.inner_device,
+            (DEVICE_METRIC, FALLBACK_METRIC),
+        ),
         *(AddressAdd("lo", str(host_prefix(address))) for address in sorted(spec.held, key=str)),
         *_rules(spec),
     ]
@@ -97,7 +109,13 @@ def recipe(spec: NodeNet) -> list[Action]:
 
 def families(spec: NodeNet) -> tuple[int, ...]:
     """The address families that occur in the specification, ascending."""
-    prefixes = [*(n.prefix for n in spec.networks), *spec.local_networks, *(r.source for r in spec.replies)]
+    prefixes = [
+        *(n.prefix for n in spec.networks),
+        *spec.local_networks,
+        *(r.source for r in spec.replies),
+        *spec.pools,
+        *(inside.source for inside in spec.insides),
+    ]
     return tuple(sorted({p.version for p in prefixes} | {a.version for a in (*spec.tunnels, *spec.held)}))
 
 
@@ -106,11 +124,13 @@ def _check(spec: NodeNet) -> None:
         raise NetError(
             f"both devices are called {spec.outer_device}", hint="give the engine two device names"
         )
-    if spec.service_table == spec.reply_table:
-        raise NetError(
-            f"service and reply routes share table {spec.service_table}", hint="give them two table numbers"
-        )
-    for table in (spec.service_table, spec.reply_table):
+    tables = {"service": spec.service_table, "reply": spec.reply_table, "NAT": spec.nat_table}
+    for word, table in tables.items():
+        if other := next((w for w, t in tables.items() if t == table and w != word), None):
+            raise NetError(
+                f"{word} and {other} routes share table {table}", hint="give each a table number of its own"
+            )
+    for table in tables.values():
         if not 0 < table < 2**32 or table in (253, 254, 255):
             raise NetError(
                 f"routing table {table} cannot be ours",
@@ -160,6 +180,8 @@ def _notrack(spec: NodeNet) -> Iterator[Action]:
     prefixes = [
         *(n.prefix for n in spec.networks),
         *spec.local_networks,
+        *spec.pools,
+        *(inside.source for inside in spec.insides),
         *spec.untracked,
         *(host_prefix(address) for address in (*spec.tunnels, *spec.held)),
     ]
@@ -222,6 +244,8 @@ def _into(spec: NodeNet, table: int, prefix: Prefix, device: str, mtu: int) -> I
 def _service_routes(spec: NodeNet) -> Iterator[Action]:
     for network in spec.networks:
         yield from _into(spec, spec.service_table, network.prefix, spec.outer_device, network.mtu)
+    for prefix in spec.pools:
+        yield from _into(spec, spec.service_table, prefix, spec.outer_device, 0)
     for prefix in (*spec.local_networks, *(host_prefix(address) for address in spec.tunnels)):
         yield from _into(spec, spec.service_table, prefix, spec.inner_device, 0)
 
@@ -251,4 +275,5 @@ def _rules(spec: NodeNet) -> Iterator[Action]:
                 yield RuleAdd(
                     family, first + 2, iif=reply.device, source=str(reply.source), table=spec.reply_table
                 )
+        yield from nat_rules(family, first + 3, spec.nat_table, spec.insides)
         yield RuleAdd(family, service, table=spec.service_table)

@@ -24,8 +24,10 @@ from tests.cases.config_mistakes import (
     WARNINGS,
     Mistake,
 )
+from tests.cases.flow_mistakes import GOOD_NAT, NAT_MISTAKES
 
-FILES = [(GOOD, MISTAKES), (GOOD_VPP, VPP_MISTAKES), (GOOD_PAIR, PAIR_MISTAKES)]
+FILES = [(GOOD, MISTAKES), (GOOD_VPP, VPP_MISTAKES), (GOOD_PAIR, PAIR_MISTAKES), (GOOD_NAT, NAT_MISTAKES)]
+KINDS = ["embedded", "vpp", "pair", "nat"]
 EVERY = [(good, mistake) for good, mistakes in FILES for mistake in mistakes]
 
 
@@ -39,7 +41,7 @@ def matching(problems: list[Problem], mistake: Mistake) -> list[Problem]:
     ]
 
 
-@pytest.mark.parametrize("good", [good for good, _ in FILES], ids=["embedded", "vpp", "pair"])
+@pytest.mark.parametrize("good", [good for good, _ in FILES], ids=KINDS)
 def test_the_good_file_is_good(good: str) -> None:
     report = check_text(good)
     assert not report.problems
@@ -72,6 +74,7 @@ _UPLINK = ("address of host-up0 already", "of host-up0 in the same")  # its subn
 _ENDS = {"has 1 paths", "IPv4 and IPv6", "end of a path", "is loopback"}
 _PAIR_NODES = {*_ENDS, "'n1' nor", "both nodes", "two nodes, not 3"}
 _PAIR_VIPS = {"a VIP already", "multicast", "inside", "in icmp_source", "end of a path", "inner_device"}
+_POOLS = {"65 ranges in all", "public addresses: [sessions] has", "has no IPv6 address"}
 HIDDEN = {
     # no one knows which prefix was meant, nor what is inside of it
     "host bits set": {
@@ -86,6 +89,7 @@ HIDDEN = {
         "is larger than local network 10.9.0.0/28",
         "starts 34 addresses into",
         "also the local address of a Global IP",
+        *_POOLS,
     },
     "unknown key 'prbe'": {"a string with a unit", "not a duration", "more than 0", "not below interval"},
     "16 bytes; Linux allows 1 to 15": {"own outer_device"},
@@ -121,6 +125,11 @@ HIDDEN = {
     "are IPv4 and IPv6": {"end of a path"},
     "is an end of a path at": {"VIP 10.9.0.2 is the end"},
     "key 'interface' is missing": {*_PAIR_VIPS, "at most 16"},
+    # NAT: how many, and of which family, is not known of addresses that cannot be read
+    **dict.fromkeys(
+        ("ends before it begins", "ends in IPv6", "not an IP address: 'x'", "addresses is empty"), _POOLS
+    ),
+    "131,072 addresses": {"public addresses: [sessions] has"},
 }
 
 
@@ -155,7 +164,7 @@ def _groups(mistakes: list[Mistake]) -> list[list[Mistake]]:
     return groups
 
 
-@pytest.mark.parametrize(("good", "mistakes"), FILES, ids=["embedded", "vpp", "pair"])
+@pytest.mark.parametrize(("good", "mistakes"), FILES, ids=KINDS)
 def test_every_two_mistakes_are_reported_together(good: str, mistakes: list[Mistake]) -> None:
     missing = []
     for group in _groups(mistakes):

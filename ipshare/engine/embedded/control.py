@@ -245,6 +245,10 @@ class Control:
         """Raises ``ControlError`` with why it cannot be done now; what comes of it is in the state."""
         self._call(lib.IPS_CTL_PAIR_COMMAND, pairing.encode_order(order))
 
+    def call(self, op: int, payload: bytes = b"") -> Reply:
+        """An operation that has its method in a module beside this one (flows). Raises as all of them."""
+        return self._call(op, payload)
+
     def shutdown(self) -> None:
         """Ends the engine: its devices vanish, and with them every route into them."""
         self._call(lib.IPS_CTL_SHUTDOWN)

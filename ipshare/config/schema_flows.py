@@ -1,0 +1,137 @@
+"""The tables of tracked connections: `[sessions]`, `[[nat]]`, `[mirror]` (SYSTEMS.md S2.7, S3, S4.3).
+
+As in schema: one model per table, judged alone; what ties them together is in ipshare.config.check_flows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ipshare.config.values import Device, Duration, Name, Pool, Port, Prefix, Table
+
+
+def _time(seconds: float, text: str, why: str) -> Any:
+    return Field(default=seconds, json_schema_extra={"default": text}, description=why)
+
+
+class SessionTimeouts(Table):
+    """Time without a packet after which a session ends. Whole seconds."""
+
+    tcp_opening: Duration = _time(240.0, "4m", "TCP, not yet established (RFC 5382 REQ-5).")
+    tcp_open: Duration = _time(7440.0, "2h4m", "TCP, established (RFC 5382 REQ-5).")
+    tcp_closing: Duration = _time(240.0, "4m", "TCP, closed by both sides or reset.")
+    udp: Duration = _time(300.0, "5m", "UDP (RFC 4787 REQ-5).")
+    icmp: Duration = _time(60.0, "1m", "ICMP echo (RFC 5508 REQ-2).")
+    other: Duration = _time(600.0, "10m", "Protocols without ports.")
+    refresh: Duration = _time(
+        30.0, "30s", "An active session reports itself to the mirror so often. Below every other time."
+    )
+
+
+class SourceBits(Table):
+    """Leading bits of an address that make one source, for `half_open_per_source`."""
+
+    v4: int = Field(default=32, ge=1, le=32, description="Of IPv4 addresses.")
+    v6: int = Field(default=64, ge=1, le=128, description="Of IPv6 addresses.")
+
+
+class Sessions(Table):
+    """The table of tracked connections. Its memory is taken when the engine gets it: 158 bytes for each of
+    `capacity` and `half_open`. Only `timeouts` and `udp_inbound_refreshes` can change under a running
+    engine."""
+
+    capacity: int = Field(
+        default=65536,
+        ge=1,
+        le=1 << 28,
+        description="Connections that can be open at once. More are refused and counted.",
+    )
+    half_open: int = Field(
+        default=8192,
+        ge=1,
+        le=1 << 28,
+        description="Connections beside them that nobody has answered yet: all that a SYN flood can fill.",
+    )
+    half_open_per_source: int = Field(
+        default=1024, ge=1, le=1 << 28, description="Of these, how many one source may have."
+    )
+    mappings: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 28,
+        description="Inside endpoints (address and port) with a public port. 0: as many as `capacity`.",
+    )
+    addresses: int = Field(
+        default=1024,
+        ge=1,
+        le=1 << 20,
+        description="Different public addresses, of all pools together, also of those that come later.",
+    )
+    source_bits: SourceBits = Field(
+        default=SourceBits(), description="What counts as one source, per family."
+    )
+    udp_inbound_refreshes: bool = Field(
+        default=False,
+        description="UDP packets from outside keep a mapping open too (RFC 4787 REQ-6), not only those from "
+        "inside.",
+    )
+    timeouts: SessionTimeouts = Field(
+        default=SessionTimeouts(),
+        json_schema_extra={"default": {}},
+        description="When sessions end without a packet.",
+    )
+
+
+class Nat(Table):
+    """A port-translating NAT: sources of `inside` become addresses of `addresses`. At both nodes of a pair
+    the same tables in the same order."""
+
+    name: Name = Field(description="Name, for people and `ipshare nat`.")
+    inside: list[Prefix] = Field(description="Prefixes, IPv4 and IPv6, whose sources are translated.")
+    addresses: list[Pool] = Field(
+        description="Public addresses: prefixes, or ranges of addresses as in 192.0.2.8-192.0.2.15. "
+        "Configured on no interface; upstream routes them here."
+    )
+    ports: list[Port] = Field(
+        default=[1024, 65535], description="First and last port that is given out, of TCP and UDP."
+    )
+    filtering: Literal["endpoint-independent", "address-and-port"] = Field(
+        default="endpoint-independent",
+        description="Who may send to an open mapping: whoever knows it (RFC 4787 REQ-8), or only whom the "
+        "inside endpoint has sent to. The same in every [[nat]].",
+    )
+    interfaces: list[Device] = Field(
+        description="Linux devices that traffic from inside comes in by: only theirs is translated."
+    )
+
+
+class Mirror(Table):
+    """Session changes are sent to the other node of the pair, so that connections outlive a takeover."""
+
+    port: Port | None = Field(
+        default=None,
+        description="UDP port at the ends of the pair's paths, at both nodes. Default: the path's, plus 1.",
+    )
+    commit: Literal["acked", "async"] = Field(
+        default="acked",
+        description="acked: a session's first packet waits until a ready standby has the session. async: it "
+        "goes at once, and a takeover in that moment loses the session.",
+    )
+    commit_timeout: Duration = Field(
+        default=0.002,
+        json_schema_extra={"default": "2ms"},
+        description="It waits no longer than this; then it goes, and is counted as uncommitted.",
+    )
+    ring: Annotated[int, Field(ge=0, le=1 << 24)] = Field(
+        default=0, description="Changes that a worker may have waiting, a power of two. 0: the engine's own."
+    )
+    window: Annotated[int, Field(ge=0, le=1 << 14)] = Field(
+        default=0, description="Datagrams under way to the standby, a power of two. 0: the engine's own."
+    )
+    digest: Duration = Field(
+        default=60.0,
+        json_schema_extra={"default": "1m"},
+        description='Time between two comparisons of all sessions of both nodes. "0s": never.',
+    )

@@ -1,0 +1,228 @@
+"""flows: what an engine is told about tracked connections, and what it says of them (SYSTEMS.md S2.7, S3).
+
+Session table, NAT pools and mirror live in the engine; here are only the records of the control socket, as
+values. Sessions come as one NumPy array of ``SESSION`` records, never as an object each. Names of states,
+kinds, phases and counters are the core's own (ipshare.core.flows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ipshare.core import dtype, lib
+from ipshare.core.flows import MIRROR_COUNTERS, MIRROR_PHASES, MIRROR_REFUSALS
+from ipshare.engine.session_filter import SessionFilter
+from ipshare.engine.tables import Records
+from ipshare.errors import EngineError
+from ipshare.model import Address, Commit, Filtering, Mirror, Nat, Pair, Sessions, packed
+from ipshare.model_flows import nat_digest
+
+FLOWS = dtype("struct ips_ctl_flows")
+FLOWS_STATE = dtype("struct ips_ctl_flows_state")
+MIRROR = dtype("struct ips_ctl_mirror")
+SESSION = dtype("struct ips_session_rec")
+NAT_ADDRESS = dtype("struct ips_napt_address")
+FILTERING = {
+    Filtering.ENDPOINT_INDEPENDENT: lib.IPS_FILTER_ENDPOINT_INDEPENDENT,
+    Filtering.ADDRESS_AND_PORT: lib.IPS_FILTER_ADDRESS_AND_PORT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsSettings:
+    """The session table, and what translates with it."""
+
+    sessions: Sessions
+    nats: tuple[Nat, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorSettings:
+    """Where session changes go: the configuration, the pair that it is of, its key (32 bytes)."""
+
+    mirror: Mirror
+    pair: Pair
+    nats: tuple[Nat, ...]
+    key: bytes
+
+    def __repr__(self) -> str:
+        """The key stays out of logs and tracebacks."""
+        return f"MirrorSettings({self.pair.node!r}, {len(self.mirror.paths)} paths)"
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorPeer:
+    """The stream to a peer, and the one from it. ``phase``: off, waiting, snapshot, fence, live. ``refusal``:
+    the peer's last one; "not": none. ``lag_*``: what it has not applied yet. ``heard_ns``: of its stream."""
+
+    phase: str
+    is_ready: bool
+    refusal: str
+    feeds_us: bool
+    is_complete: bool
+    lag_events: int
+    lag_ns: int
+    under_way: int
+    round_trip_ns: int
+    heard_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsState:
+    """Numbers of the session table and of the mirror. Times: CLOCK_BOOTTIME in ns.
+
+    ``sessions``: the members of struct ips_sessions_stats. ``counters``: those of ips_mirror.def, by name.
+    ``is_ready``: a standby that could take over without losing a committed session. ``committed``: first
+    packets that waited until every ready standby had the session; ``uncommitted``: in vain.
+    """
+
+    now_ns: int
+    has_flows: bool
+    has_mirror: bool
+    is_ready: bool
+    is_active: bool
+    epoch: int
+    addresses: int
+    sessions: Mapping[str, int]
+    counters: Mapping[str, int]
+    peers: tuple[MirrorPeer, ...]
+    committed: int
+    uncommitted: int
+    held: int
+    hold_full: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SessionDump:
+    """Sessions of one moment: (n,) records of ``SESSION``. ``matched``: how many there were, beyond a limit
+    too; ``scanned``: how many were looked at."""
+
+    records: Records
+    now_ns: int
+    matched: int
+    scanned: int
+
+
+@runtime_checkable
+class Flowing(Protocol):
+    """An engine that tracks connections."""
+
+    def set_flows(self, settings: FlowsSettings) -> None:
+        """Session table and pools are as said; again with the same content: nothing. Raises ``Refused`` where
+        sizes differ from those of the first time."""
+
+    def flows_state(self) -> FlowsState | None:
+        """None: an engine of an earlier version."""
+
+    def sessions(self, wanted: SessionFilter) -> SessionDump:
+        """Those that match. Raises ``Refused``: there is no session table."""
+
+    def close_sessions(self, wanted: SessionFilter) -> int:
+        """Ends those that match, and returns how many. Raises as ``sessions``."""
+
+    def nat_addresses(self) -> Records:
+        """Public addresses and how many of their ports are in use, (n,) records of ``NAT_ADDRESS``."""
+
+    def set_mirror(self, settings: MirrorSettings) -> None:
+        """Sessions are mirrored from now on; again with the same content: nothing."""
+
+    def clear_mirror(self) -> None:
+        """They are not any more."""
+
+
+def encode_flows(settings: FlowsSettings) -> bytes:
+    """``struct ips_ctl_flows``. Raises ``EngineError`` where something does not fit."""
+    sessions, nats, records = settings.sessions, settings.nats, np.zeros(1, FLOWS)
+    record = records[0]
+    record["sessions"], record["half_open"] = sessions.capacity, sessions.half_open
+    record["half_open_per_source"], record["mappings"] = sessions.half_open_per_source, sessions.mappings
+    record["addresses"] = sessions.addresses
+    record["source_bits4"], record["source_bits6"] = sessions.source_bits4, sessions.source_bits6
+    record["udp_inbound_refreshes"] = sessions.udp_inbound_refreshes
+    for name in record["timeouts"].dtype.names:
+        record["timeouts"][name] = getattr(sessions.timeouts, name)
+    if nats:
+        record["filtering"] = FILTERING[nats[0].filtering]
+    pools = [(nat, pool) for nat in nats for pool in nat.pools]
+    insides = [(nat, prefix) for nat in nats for prefix in nat.inside]
+    for name, have in (("pools", pools), ("insides", insides)):
+        if len(have) > len(record[name]):
+            raise EngineError(f"an engine has at most {len(record[name])} {name}, not {len(have)}")
+        record[f"n_{name}"] = len(have)
+    for row, (nat, pool) in zip(record["pools"], pools, strict=False):
+        row["first"], row["family"], row["n"] = _raw(pool.first), pool.first.version, pool.count
+        row["realm"], row["first_port"], row["last_port"] = nat.realm, nat.first_port, nat.last_port
+    for row, (nat, prefix) in zip(record["insides"], insides, strict=False):
+        row["prefix"], row["prefix_len"] = _raw(prefix.network_address), prefix.prefixlen
+        row["family"], row["realm"] = prefix.version, nat.realm
+    return records.tobytes()
+
+
+def encode_mirror(settings: MirrorSettings) -> bytes:
+    """``struct ips_ctl_mirror``, with the pair's other node as its peer."""
+    mirror, pair, records = settings.mirror, settings.pair, np.zeros(1, MIRROR)
+    record = records[0]
+    record["key"] = np.frombuffer(settings.key, np.uint8)
+    record["id"], record["role"], record["n_peers"] = pair.node_id, lib.IPS_CTL_MIRROR_PAIR, 1
+    record["commit_acked"] = mirror.commit is Commit.ACKED
+    record["commit_us"] = round(mirror.commit_timeout_s * 1e6)
+    record["ring"], record["window"] = mirror.ring, mirror.window
+    record["digest_ns"], record["config_digest"] = round(mirror.digest_s * 1e9), nat_digest(settings.nats)
+    peer = record["peers"][0]
+    peer["id"], peer["n_paths"] = pair.peer_id, len(mirror.paths)
+    _put(record, "node", pair.node)
+    _put(peer, "name", pair.peer)
+    for row, path in zip(peer["paths"], mirror.paths, strict=False):
+        row["local"], row["remote"] = _raw(path.local), _raw(path.remote)
+        row["local_port"], row["remote_port"] = path.local_port, path.remote_port
+        row["family"] = path.local.version
+    return records.tobytes()
+
+
+def decode_state(record: Any) -> FlowsState:
+    """A ``struct ips_ctl_flows_state``. Numbers that this version does not know keep their number as name."""
+    mirror = record["mirror"]
+    return FlowsState(
+        now_ns=int(record["now_ns"]),
+        has_flows=bool(record["has_flows"]),
+        has_mirror=bool(record["has_mirror"]),
+        is_ready=bool(record["is_ready"]),
+        is_active=bool(mirror["is_active"]),
+        epoch=int(mirror["epoch"]),
+        addresses=int(record["n_addresses"]),
+        sessions={name: int(record["sessions"][name]) for name in record["sessions"].dtype.names},
+        counters={
+            counter.name: int(value)
+            for counter, value in zip(MIRROR_COUNTERS, mirror["counters"], strict=False)
+        },
+        peers=tuple(_peer(peer) for peer in mirror["peers"]),
+        **{name: int(record[name]) for name in ("committed", "uncommitted", "held", "hold_full")},
+    )
+
+
+def _peer(peer: Any) -> MirrorPeer:
+    phase, refusal = int(peer["phase"]), int(peer["refusal"])
+    values: dict[str, Any] = {name: bool(peer[name]) for name in ("is_ready", "feeds_us", "is_complete")}
+    for name in ("lag_events", "lag_ns", "under_way", "round_trip_ns", "heard_ns"):
+        values[name] = int(peer[name])
+    return MirrorPeer(
+        phase=MIRROR_PHASES.get(phase, f"phase {phase}"),
+        refusal=MIRROR_REFUSALS.get(refusal, f"refusal {refusal}"),
+        **values,
+    )
+
+
+def _raw(address: Address) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(packed(address), np.uint8)
+
+
+def _put(record: Any, name: str, text: str) -> None:
+    """A zero-terminated string."""
+    data, field = text.encode(), record[name]
+    if not 0 < len(data) < field.nbytes:
+        raise EngineError(f"{name} {text!r} has {len(data)} bytes: 1 to {field.nbytes - 1} are possible")
+    record[name] = np.frombuffer(data.ljust(field.nbytes, b"\0"), field.dtype)

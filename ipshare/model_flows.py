@@ -1,0 +1,146 @@
+"""The nouns of tracked connections: session table, NAT pools, mirror (SYSTEMS.md S2.7, S3, S4.3).
+
+A NAT's realm is its number in the file, from 1: the same at both nodes of a pair, which read the same tables;
+``nat_digest`` is how they find out that they do not. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
+
+from ipshare.model_pair import PairPath
+
+SESSION_BYTES = 158
+"""Memory that a session takes, with a mapping of its own (docs/decisions/0015-session-table.md)."""
+ADDRESS_BYTES = 3 * 8192
+"""Memory that a public address takes: a bit for each port of TCP, UDP and ICMP."""
+
+
+class Filtering(StrEnum):
+    """Who may send to a mapping that an inside host has opened (RFC 4787 section 5)."""
+
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_AND_PORT = "address-and-port"
+
+
+class Tracking(StrEnum):
+    """Whether the connections of a binding are followed, and which directions this node sees."""
+
+    OFF = "off"
+    INBOUND = "inbound"  # what goes to the device alone
+    BOTH = "both"  # the node is the device's gateway
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Addresses from ``first`` on, ``count`` of them."""
+
+    first: IPv4Address | IPv6Address
+    count: int
+
+    @property
+    def last(self) -> IPv4Address | IPv6Address:
+        return self.first + (self.count - 1)
+
+    @property
+    def prefixes(self) -> Iterator[IPv4Network | IPv6Network]:
+        """The fewest prefixes that cover it."""
+        yield from summarize_address_range(self.first, self.last)
+
+    def overlaps(self, prefix: IPv4Network | IPv6Network) -> bool:
+        """Whether it shares an address with ``prefix``; False across families."""
+        return prefix.version == self.first.version and (
+            int(prefix.network_address) <= int(self.last) and int(self.first) <= int(prefix.broadcast_address)
+        )
+
+    def __str__(self) -> str:
+        return str(self.first) if self.count == 1 else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTimeouts:
+    """Whole seconds without a packet after which a session ends."""
+
+    tcp_opening: int
+    tcp_open: int
+    tcp_closing: int
+    udp: int
+    icmp: int
+    other: int
+    refresh: int  # an active session reports itself so often to the mirror
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """The session table. All but the time-outs and ``udp_inbound_refreshes`` holds for an engine's life."""
+
+    capacity: int
+    half_open: int
+    half_open_per_source: int
+    mappings: int  # 0: as many as sessions
+    addresses: int  # different public addresses (pools) that sessions may have
+    source_bits4: int  # leading bits of an address that make a source
+    source_bits6: int
+    udp_inbound_refreshes: bool
+    timeouts: SessionTimeouts
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """Inside prefixes whose sources become addresses of a pool (S3.5)."""
+
+    name: str
+    realm: int
+    inside: tuple[IPv4Network | IPv6Network, ...]
+    pools: tuple[AddressRange, ...]
+    first_port: int
+    last_port: int
+    filtering: Filtering
+    interfaces: tuple[str, ...]  # Linux devices that inside traffic comes in by
+
+    @property
+    def addresses(self) -> int:
+        """How many public addresses it has."""
+        return sum(pool.count for pool in self.pools)
+
+
+class Commit(StrEnum):
+    """Whether a session's first packet waits until the standby has the session."""
+
+    ACKED = "acked"
+    ASYNC = "async"
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Session changes go to the pair's other node, over these paths (S3.1)."""
+
+    paths: tuple[PairPath, ...]
+    commit: Commit
+    commit_timeout_s: float
+    ring: int  # changes per worker; 0: the engine's default
+    window: int  # datagrams under way; 0: the engine's default
+    digest_s: float  # between two comparisons of all sessions; 0: never
+
+
+def memory_bytes(sessions: Sessions, nats: Iterable[Nat]) -> int:
+    """About what an engine takes as soon as it is told: all of it, at once."""
+    flows = sessions.capacity + sessions.half_open
+    return flows * SESSION_BYTES + sum(nat.addresses for nat in nats) * ADDRESS_BYTES
+
+
+def nat_digest(nats: Iterable[Nat]) -> int:
+    """64 bits of what has to be equal at both nodes: realms, insides, pools, ports, filtering. Not the
+    devices, which may differ."""
+    said = repr(
+        [
+            (nat.realm, nat.name, sorted(map(str, nat.inside)), [str(pool) for pool in nat.pools],
+             nat.first_port, nat.last_port, nat.filtering.value)
+            for nat in nats
+        ]
+    )  # fmt: skip
+    return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
