@@ -29,7 +29,7 @@ setup-test: .venv/.installed-test ipshare/_bin/ipshare-engine
 	@touch $@
 
 # The C core: the extension module and the engine, rebuilt when a source is newer.
-NATIVE := $(wildcard native/*.c native/*.h native/*.def native/engine/*.c native/engine/*.h native/tap/*.c native/tap/*.h native/rt/*.c native/rt/*.h native/natlog/*.c native/natlog/*.h native/build_cffi.py)
+NATIVE := $(wildcard native/*.c native/*.h native/*.def native/engine/*.c native/engine/*.h native/tap/*.c native/tap/*.h native/rt/*.c native/rt/*.h native/flows/*.c native/flows/*.h native/natlog/*.c native/natlog/*.h native/build_cffi.py)
 ipshare/_bin/ipshare-engine: $(NATIVE) setup.py | .venv/.installed
 	@echo "building the C core"
 	@$(PY) setup.py --quiet build_ext --inplace

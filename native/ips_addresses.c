@@ -49,8 +49,9 @@ uint32_t ips_addresses_add(struct ips_addresses *a, unsigned family, const uint8
   while (__atomic_exchange_n(&a->lock, 1, __ATOMIC_ACQUIRE)) ips_relax();
   uint32_t *slot = slot_of(a, &x), number = ips_peek(*slot) - 1;
   if (number == IPS_NONE && a->n < a->capacity) {
-    number = a->n++;
+    number = a->n;
     a->list[number] = x;
+    ips_put(a->n, number + 1);
     ips_put(*slot, number + 1);
   }
   __atomic_store_n(&a->lock, 0, __ATOMIC_RELEASE);

@@ -181,6 +181,8 @@ enum ips_kind {
 };
 enum ips_binding_flags {
   IPS_BINDING_COPY = 1, /* S1.16 */
+  IPS_BINDING_TRACK = 2, /* its flows are followed in the session table (S4.3), where the host has one; */
+  IPS_BINDING_TRACK_BOTH = 4, /* ... and the replies pass this node too */
 };
 struct ips_binding_rec {
   uint8_t global[16];

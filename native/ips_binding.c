@@ -49,7 +49,7 @@ static enum ips_load_error judge(const struct ips_build *b, const struct fit *fi
   unsigned longest = rec->family == 4 ? 32 : 128;
   if (rec->prefix_len == 0 || rec->prefix_len > longest || ips_global_of(rec) & ~ips_mask(rec->prefix_len))
     return IPS_LOAD_BAD_PREFIX;
-  if (rec->kind > IPS_KIND_DOWN || rec->flags & ~IPS_BINDING_COPY) return IPS_LOAD_BAD_KIND;
+  if (rec->kind > IPS_KIND_DOWN || rec->flags & ~(IPS_BINDING_COPY | IPS_BINDING_TRACK | IPS_BINDING_TRACK_BOTH)) return IPS_LOAD_BAD_KIND;
   if (rec->kind == IPS_KIND_NONE) /* removed: then its network may go as well */
     return image->header.flags & IPS_IMAGE_DELTA ? IPS_LOAD_OK : IPS_LOAD_BAD_KIND;
   if (!in_network(&b->out->root, rec)) return IPS_LOAD_OUTSIDE;

@@ -46,6 +46,11 @@ struct ips_ctl_mirror {
   struct ips_ctl_mirror_peer peers[8];
 };
 
+enum ips_ctl_mirror_note {
+  IPS_CTL_MIRROR_WRONG_KEY = 1, /* datagrams come from the peer's address that another key sealed */
+  IPS_CTL_MIRROR_MISMATCH = 2,  /* the peer's config_digest differs: nothing is mirrored */
+  IPS_CTL_MIRROR_HEARD = 4,     /* the peer is heard */
+};
 /* FLOWS_STATE */
 struct ips_ctl_flows_state {
   uint64_t now_ns;
@@ -54,6 +59,7 @@ struct ips_ctl_flows_state {
   uint64_t committed, uncommitted, held; /* first packets that waited with success, in vain; waiting now */
   uint64_t hold_full;                    /* uncommitted because too many waited */
   uint32_t has_flows, has_mirror, is_ready, n_addresses;
+  uint8_t peer_notes[8];                 /* enum ips_ctl_mirror_note, in the order of ips_ctl_mirror.peers */
 };
 
 /* SESSIONS_DUMP: what is wanted; zero: anything. Answered by a sealed memfd of struct ips_session_rec[]. */

@@ -16,16 +16,6 @@
 #include "ips_rewrite.h"
 #include "ips_worker.h"
 
-/* RFC 1122 3.2.1.3, RFC 4291 2.5/2.7: addresses that are never forwarded. */
-static inline bool bad_scope(const uint8_t *a, unsigned family) {
-  if (family == 4) {
-    uint32_t address = ips_be32(ips_ld32(a));
-    return address - (1u << 24) >= 223u << 24 || address >> 24 == 127 || address >> 16 == 0xa9fe;
-  }
-  if (a[0] == 0xff || (a[0] == 0xfe && (a[1] & 0xc0) == 0x80)) return true;
-  return ips_ld64(a) == 0 && (ips_be64(ips_ld64(a + 8)) <= 1);
-}
-
 static inline const uint8_t *source(const struct ips_pkt *p, const struct ips_view *v) {
   return ips_field_at(p->data, v->family, IPS_SRC);
 }
@@ -82,7 +72,9 @@ static inline int send_to(struct ips_worker *w, struct ips_pkt *p, const struct 
   return tunnel ? ips_tunnel_out(w, p, v, e) : ips_rewrite(p, v, f, rewrite_to);
 }
 
-static int unmatched(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+static int unmatched(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+  int verdict = w->napt ? ips_unbound(w, p, v) : IPS_NO_BINDING;
+  if (verdict != IPS_NO_BINDING) return verdict;
   if (h->unmatched == IPS_UNMATCHED_PASS) return IPS_PASS;
   if (h->unmatched != IPS_UNMATCHED_UNREACHABLE) return IPS_NO_BINDING;
   ips_worker_error(w, p, v, IPS_ERR_HOST_UNREACHABLE, 0);
@@ -93,9 +85,26 @@ static inline void copy_if_asked(struct ips_worker *w, struct ips_pkt *p, const 
   if (ips_unlikely(h->flags & IPS_BINDING_COPY)) w->emit(w->arg, p, IPS_EMIT_COPY);
 }
 
+/* To the end point that serves the Global IP. */
+static inline int to_endpoint(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h,
+                              const struct ips_endpoint *e) {
+  if (e->r.encap != IPS_ENCAP_NONE) return send_to(w, p, v, &e->r, IPS_DST, NULL);
+  if (ips_unlikely(e->r.prefix_len == 0)) return IPS_NO_TUNNEL; /* no local address to rewrite to either */
+  return send_to(w, p, v, &e->r, IPS_DST, h->address);
+}
+
+static __attribute__((noinline)) int to_endpoint_tracked(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v,
+                                                         const struct ips_hit *h, const struct ips_endpoint *e) {
+  struct ips_noted noted;
+  ips_track_note(p, v, h->flags, false, &noted);
+  int verdict = to_endpoint(w, p, v, h, e);
+  ips_track_tell(w, &noted, verdict);
+  return verdict;
+}
+
 /* Destination is in a Global Network (h: what the tables say). */
 static inline int outer_hit(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
-  if (ips_unlikely(bad_scope(source(p, v), v->family))) return IPS_SOURCE_SCOPE;
+  if (ips_unlikely(ips_bad_scope(source(p, v), v->family))) return IPS_SOURCE_SCOPE;
   if (ips_unlikely(w->header->flags & IPS_IMAGE_ANTISPOOF) && ips_in_network(w->root, v->family, source(p, v)))
     return IPS_SPOOFED;
   p->counter = h->counter;
@@ -112,9 +121,16 @@ static inline int outer_hit(struct ips_worker *w, struct ips_pkt *p, const struc
   const struct ips_endpoint *e = ips_endpoint(w->root, h->endpoint);
   if (ips_unlikely(!e)) return IPS_NO_ENDPOINT;
   if (e->r.flags & IPS_EP_SELF) return IPS_HERE;
-  if (e->r.encap != IPS_ENCAP_NONE) return send_to(w, p, v, &e->r, IPS_DST, NULL);
-  if (ips_unlikely(e->r.prefix_len == 0)) return IPS_NO_TUNNEL; /* no local address to rewrite to either */
-  return send_to(w, p, v, &e->r, IPS_DST, h->address);
+  return ips_is_tracked(w, h) ? to_endpoint_tracked(w, p, v, h, e) : to_endpoint(w, p, v, h, e);
+}
+
+/* Once a packet has got the addresses that the client knows. */
+static void track_after(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h,
+                        bool back, int verdict) {
+  struct ips_noted noted;
+  if (verdict != IPS_OK || !ips_is_tracked(w, h)) return;
+  ips_track_note(p, v, h->flags, back, &noted);
+  ips_track_tell(w, &noted, verdict);
 }
 
 int ips_outer_translate(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
@@ -134,13 +150,15 @@ int ips_outer_translate(struct ips_worker *w, struct ips_pkt *p, const struct ip
       return IPS_TTL_EXPIRED;
     }
     if (e) clamp_mss(p, v, &e->r, ips_path_mtu(&w->shared->paths, &e->r, w->now_ns));
-    return ips_rewrite(p, v, IPS_SRC, h.address);
+    int verdict = ips_rewrite(p, v, IPS_SRC, h.address);
+    track_after(w, p, v, &h, true, verdict);
+    return verdict;
   }
   return IPS_NO_BINDING;
 }
 
 /* The device's packets on their way to a client (S1.5): h is what the tables say of their source. */
-static int reply(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+static int reply_untracked(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
   p->counter = h->counter;
   copy_if_asked(w, p, h);
   if (w->header->roles & IPS_ROLE_REPLY_TUNNEL) {
@@ -155,10 +173,19 @@ static int reply(struct ips_worker *w, struct ips_pkt *p, const struct ips_view 
   return send_to(w, p, v, &e->r, IPS_SRC, h->address);
 }
 
+static int reply(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+  struct ips_noted noted;
+  if (!ips_is_tracked(w, h)) return reply_untracked(w, p, v, h);
+  ips_track_note(p, v, h->flags, true, &noted);
+  int verdict = reply_untracked(w, p, v, h);
+  ips_track_tell(w, &noted, verdict);
+  return verdict;
+}
+
 static inline int inner_hit(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
   p->counter = h->counter;
   p->endpoint = h->endpoint;
-  if (ips_unlikely(bad_scope(source(p, v), v->family))) return IPS_SOURCE_SCOPE;
+  if (ips_unlikely(ips_bad_scope(source(p, v), v->family))) return IPS_SOURCE_SCOPE;
   if (ips_unlikely(h->kind == IPS_KIND_NONE)) return IPS_NO_BINDING;
   copy_if_asked(w, p, h);
   int verdict = ips_rewrite(p, v, IPS_DST, h->address);
@@ -166,6 +193,7 @@ static inline int inner_hit(struct ips_worker *w, struct ips_pkt *p, const struc
     ips_worker_error(w, p, v, IPS_ERR_TTL, 0);
     return IPS_TTL_EXPIRED;
   }
+  track_after(w, p, v, h, false, verdict);
   return verdict;
 }
 
@@ -195,12 +223,13 @@ static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_
   if (ips_unlikely(verdict != IPS_OK)) return ips_worker_count(w, side, verdict, IPS_NONE, bytes);
   if (ips_unlikely(!w->root)) return ips_worker_count(w, side, IPS_NO_TABLES, IPS_NONE, bytes);
   if (ips_unlikely(!w->has_lease)) return ips_worker_count(w, side, IPS_PAIR_NOT_ACTIVE, IPS_NONE, bytes);
-  if (ips_unlikely(bad_scope(destination(p, &v), v.family)))
+  if (ips_unlikely(ips_bad_scope(destination(p, &v), v.family)))
     verdict = IPS_DESTINATION_SCOPE;
   else if (may_be_tunnel(v.proto) && ips_is_tunnel_local(w->root, v.family, destination(p, &v)))
     verdict = ips_tunnel_in(w, p, &v);
   else
     verdict = side == IPS_OUTER ? ips_outer_translate(w, p, &v) : inner_translate(w, p, &v);
+  if (ips_unlikely(verdict == IPS_NO_BINDING) && w->napt) verdict = ips_unbound(w, p, &v);
   return ips_worker_count(w, side, verdict, p->counter, bytes);
 }
 

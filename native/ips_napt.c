@@ -12,56 +12,78 @@ static void next_address(unsigned family, uint8_t *address) {
   for (int i = (family == 4 ? 4 : 16) - 1; i >= 0 && ++address[i] == 0; i--) {}
 }
 
-static bool add_address(struct ips_napt *n, const struct ips_napt_pool_rec *r, const uint8_t *address,
-                        uint32_t *number) {
+/* The address's number and ports, known from an earlier configuration or new. */
+static uint32_t add_address(struct ips_napt *n, unsigned family, const uint8_t *address) {
   struct ips_mappings *m = &n->sessions->mappings;
-  if (ips_addresses_find(&n->sessions->addresses, r->family, address) != IPS_NONE)
-    return false; /* pools overlap */
-  *number = ips_addresses_add(&n->sessions->addresses, r->family, address);
-  struct ips_port_set *s = *number == IPS_NONE ? NULL : ips_memory_new(sizeof *s);
-  if (!s) return false;
-  s->first = r->first_port | r->last_port ? r->first_port : 1024;
-  s->last = r->first_port | r->last_port ? r->last_port : 65535;
-  s->realm = r->realm;
-  m->ports[*number] = s;
-  return true;
+  uint32_t number = ips_addresses_add(&n->sessions->addresses, family, address);
+  if (number == IPS_NONE || n->is_pool[number]) return IPS_NONE; /* no room; pools overlap */
+  if (!m->ports[number]) {
+    struct ips_port_set *s = ips_memory_new(sizeof *s);
+    if (!s) return IPS_NONE;
+    ips_put(m->ports[number], s);
+  }
+  n->is_pool[number] = 1;
+  return number;
 }
 
 /* A deterministic pool whose subscribers all have a block, and no block in another one of their realm. */
 static bool is_plan(const struct ips_napt *n, const struct ips_napt_pool_rec *r) {
   struct ips_block b;
   if (!ips_block_of(r, r->inside, &b) || memcmp(b.subscriber, r->inside, 16)) return false;
-  for (const struct ips_napt_plan *p = n->plans; p < n->plans + n->n_plans; p++)
-    if (p->pool.realm == r->realm && p->pool.family == r->family &&
-        (ips_block_of(&p->pool, r->inside, &b) || ips_block_of(r, p->pool.inside, &b)))
+  for (const struct ips_napt_pool_rec *p = n->plans; p < n->plans + n->n_plans; p++)
+    if (p->realm == r->realm && p->family == r->family &&
+        (ips_block_of(p, r->inside, &b) || ips_block_of(r, p->inside, &b)))
       return false;
   return true;
 }
 
 static bool add_pool(struct ips_napt *n, const struct ips_napt_pool_rec *r) {
-  struct ips_pool_range range = {.n = r->n};
-  uint8_t address[16];
-  if ((r->family != 4 && r->family != 6) || !r->n || r->n > 65536 || (r->last_port && !r->first_port) ||
-      r->first_port > r->last_port || (r->family == 4 && !ips_all_zero(r->first + 4, 12)) ||
-      (r->block && !is_plan(n, r)))
-    return false;
-  memcpy(address, r->first, 16);
-  for (uint32_t i = 0, number; i < r->n; i++, next_address(r->family, address)) {
-    if (!add_address(n, r, address, &number)) return false;
-    if (i == 0) range.first = number;
-  }
+  if (r->block && !is_plan(n, r)) return false;
   struct ips_napt_group *last = n->n_groups ? &n->groups[n->n_groups - 1] : NULL;
+  uint8_t address[16];
+  memcpy(address, r->first, 16);
   if (!last || last->realm != r->realm || last->family != r->family) {
     last = &n->groups[n->n_groups++];
     *last = (struct ips_napt_group){r->realm, r->family, n->n_ranges, 0};
   }
-  if (r->block) {
-    n->plans[n->n_plans++] = (struct ips_napt_plan){*r, range.first};
-  } else {
-    n->ranges[n->n_ranges++] = range;
+  for (uint32_t i = 0; i < r->n; i++, next_address(r->family, address)) {
+    uint32_t number = add_address(n, r->family, address);
+    struct ips_pool_range *range = n->ranges + n->n_ranges;
+    if (number == IPS_NONE) return false;
+    if (r->block) continue; /* whose ports are whose follows from the record */
+    if (i && range[-1].first + range[-1].n == number) {
+      range[-1].n++;
+      continue;
+    }
+    *range = (struct ips_pool_range){.first = number, .n = 1};
+    n->n_ranges++;
     last->n++;
   }
+  if (r->block) n->plans[n->n_plans++] = *r;
   return true;
+}
+
+static bool is_pool(const struct ips_napt_pool_rec *r) {
+  return (r->family == 4 || r->family == 6) && r->n && r->n <= 65536 && (!r->last_port || r->first_port) &&
+         r->first_port <= r->last_port && (r->family == 6 || ips_all_zero(r->first + 4, 12));
+}
+
+/* From now on ports are given out, and records of a peer are judged, by this configuration. */
+static void take_effect(const struct ips_napt *n, const struct ips_napt_config *c) {
+  struct ips_mappings *m = &n->sessions->mappings;
+  for (uint32_t i = 0; i < ips_get(n->sessions->addresses.n); i++)
+    if (m->ports[i] && !n->is_pool[i]) ips_put(m->ports[i]->is_live, 0);
+  for (const struct ips_napt_pool_rec *r = c->pools; r < c->pools + c->n_pools; r++) {
+    uint8_t address[16];
+    memcpy(address, r->first, 16);
+    for (uint32_t i = 0; i < r->n; i++, next_address(r->family, address)) {
+      struct ips_port_set *s = m->ports[ips_addresses_find(&n->sessions->addresses, r->family, address)];
+      ips_put(s->first, r->first_port | r->last_port ? r->first_port : 1024);
+      ips_put(s->last, r->first_port | r->last_port ? r->last_port : 65535);
+      ips_put(s->realm, r->realm);
+      ips_put(s->is_live, 1);
+    }
+  }
 }
 
 /* By realm and family, so that each has its ranges in a row. */
@@ -101,6 +123,18 @@ static bool add_inside(struct ips_napt *n, const struct ips_napt_inside_rec *r) 
   return true;
 }
 
+/* Room for the worst: each address a row of its own. */
+static bool take_memory(struct ips_napt *n, const struct ips_napt_config *c) {
+  uint32_t addresses = 0, room = n->sessions->addresses.capacity;
+  for (uint32_t i = 0; i < c->n_pools; i++) {
+    if (!is_pool(&c->pools[i]) || c->pools[i].n > room - addresses) return false;
+    addresses += c->pools[i].n;
+  }
+  n->ranges = calloc(addresses + 1, sizeof *n->ranges);
+  n->is_pool = calloc(room, 1);
+  return n->ranges && n->is_pool;
+}
+
 struct ips_napt *ips_napt_new(struct ips_sessions *s, struct ips_frag_table *frags,
                               const struct ips_napt_config *c) {
   if (c->n_pools > IPS_NAPT_POOLS || c->n_insides > IPS_NAPT_INSIDES ||
@@ -109,14 +143,22 @@ struct ips_napt *ips_napt_new(struct ips_sessions *s, struct ips_frag_table *fra
   struct ips_napt *n = calloc(1, sizeof *n);
   if (!n) return NULL;
   *n = (struct ips_napt){.sessions = s, .frags = frags, .seed = c->seed, .filtering = c->filtering};
-  bool fits = add_pools(n, c);
+  bool fits = take_memory(n, c) && add_pools(n, c);
   for (uint32_t i = 0; i < c->n_insides && fits; i++) fits = add_inside(n, &c->insides[i]);
-  if (fits) return n;
+  if (fits) {
+    take_effect(n, c);
+    return n;
+  }
   ips_napt_free(n);
   return NULL;
 }
 
-void ips_napt_free(struct ips_napt *n) { free(n); } /* its port bitmaps belong to the sessions' mappings */
+void ips_napt_free(struct ips_napt *n) { /* its port bitmaps belong to the sessions' mappings */
+  if (!n) return;
+  free(n->ranges);
+  free(n->is_pool);
+  free(n);
+}
 
 void ips_napt_set_emit(struct ips_napt *n, uint32_t worker, ips_emit_fn emit, void *arg) {
   if (worker >= IPS_NAPT_WORKERS) return;
@@ -141,11 +183,11 @@ const struct ips_pool_range *ips_napt_ranges(const struct ips_napt *n, const str
                                              const struct ips_flow *f, struct ips_pool_range *own,
                                              uint32_t *n_ranges) {
   struct ips_block b;
-  for (const struct ips_napt_plan *p = n->plans; p < n->plans + n->n_plans; p++) {
-    if (p->pool.realm != g->realm || p->pool.family != f->family || !ips_block_of(&p->pool, f->src, &b))
+  for (const struct ips_napt_pool_rec *p = n->plans; p < n->plans + n->n_plans; p++) {
+    if (p->realm != g->realm || p->family != f->family || !ips_block_of(p, f->src, &b))
       continue;
-    *own = (struct ips_pool_range){p->first + b.index, 1, b.first, b.last};
-    *n_ranges = 1;
+    *own = (struct ips_pool_range){ips_napt_number(n, f->family, b.address), 1, b.first, b.last};
+    *n_ranges = own->first != IPS_NONE;
     return own;
   }
   *n_ranges = g->n;
@@ -156,16 +198,16 @@ uint32_t ips_napt_number(const struct ips_napt *n, unsigned family, const uint8_
   uint8_t key[16];
   ips_copy_address(key, family, address);
   uint32_t number = ips_addresses_find(&n->sessions->addresses, family, key);
-  return number != IPS_NONE && n->sessions->mappings.ports[number] ? number : IPS_NONE;
+  return number != IPS_NONE && n->is_pool[number] ? number : IPS_NONE;
 }
 
 size_t ips_napt_addresses(const struct ips_napt *n, struct ips_napt_address *out, size_t room) {
   const struct ips_sessions *s = n->sessions;
   size_t count = 0;
-  for (uint32_t i = 0; i < s->addresses.n; i++) {
+  for (uint32_t i = 0; i < ips_get(s->addresses.n); i++) {
+    if (!n->is_pool[i]) continue;
     const struct ips_port_set *p = s->mappings.ports[i];
-    if (!p) continue;
-    struct ips_napt_address a = {.family = s->addresses.list[i].family, .realm = p->realm};
+    struct ips_napt_address a = {.family = s->addresses.list[i].family, .realm = ips_peek(p->realm)};
     ips_address_copy(&s->addresses, i, a.address);
     a.tcp = ips_peek(p->used[0]);
     a.udp = ips_peek(p->used[1]);

@@ -16,7 +16,6 @@ struct ips_napt_group {
   uint8_t family;
   uint32_t first, n;
 }; /* ranges[first ..] of one realm, family */
-struct ips_napt_plan { struct ips_napt_pool_rec pool; uint32_t first; }; /* deterministic; first: number */
 struct ips_napt_inside { uint64_t hi, lo, mask_hi, mask_lo; uint8_t family, prefix_len; uint32_t group; };
 
 struct ips_napt {
@@ -25,9 +24,10 @@ struct ips_napt {
   uint64_t seed;
   uint8_t filtering;
   uint32_t n_ranges, n_groups, n_insides, n_plans;
-  struct ips_pool_range ranges[IPS_NAPT_POOLS];
+  struct ips_pool_range *ranges; /* numbers in a row; an address that was known before ends a row */
+  uint8_t *is_pool;              /* by number of an address */
   struct ips_napt_group groups[IPS_NAPT_POOLS];
-  struct ips_napt_plan plans[IPS_NAPT_POOLS];
+  struct ips_napt_pool_rec plans[IPS_NAPT_POOLS]; /* the deterministic ones */
   struct ips_napt_inside insides[IPS_NAPT_INSIDES]; /* the longest prefix first */
   struct { ips_emit_fn fn; void *arg; } emit[IPS_NAPT_WORKERS];
 };

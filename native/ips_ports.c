@@ -35,8 +35,10 @@ uint32_t ips_ports_take(struct ips_port_set *s, unsigned proto, uint16_t least, 
                         uint64_t random) {
   int class = ips_port_class(proto);
   if (class < 0) return ips_ports_claim(s, proto, 0);
-  unsigned first = least ? least : class == 2 ? 1 : s->first;
-  unsigned last = most ? most : class == 2 ? 65535 : s->last, n = last - first + 1;
+  unsigned first = least ? least : class == 2 ? 1 : ips_peek(s->first);
+  unsigned last = most ? most : class == 2 ? 65535 : ips_peek(s->last);
+  if (last < first) return 0; /* both are changing now */
+  unsigned n = last - first + 1;
   if (!least && ips_peek(s->used[class]) >= n) return 0;
   unsigned start = first + (unsigned)((random & UINT32_MAX) * n >> 32), words = last / 64 - first / 64 + 1;
   for (unsigned i = 0; i <= words;

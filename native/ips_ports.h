@@ -13,8 +13,10 @@ struct ips_port_set {   /* of one address */
   uint64_t bits[IPS_PORT_CLASSES][IPS_PORT_WORDS]; /* TCP; UDP, UDP-Lite, DCCP; ICMP identifiers */
   uint64_t whole[4];    /* by protocol number */
   uint32_t used[IPS_PORT_CLASSES];
+  /* Of the pool that has the address now; another ips_napt may change them while ports are taken. */
   uint16_t first, last; /* ports that a search may give out; ICMP: all 65,536 */
   uint16_t realm;
+  uint8_t is_live;      /* 0: it is in no pool any more */
 };
 
 /* -1: its ports stay as they are, the address alone is translated. */

@@ -43,9 +43,11 @@ struct ips_sessions;
 struct ips_sessions *ips_sessions_new(const struct ips_sessions_config *c);
 void ips_sessions_free(struct ips_sessions *t);
 
+enum { IPS_SESSION_BORN = 4 }; /* with UPSERT, where a session has just opened */
 /* What the mirror hears: a session that opened (past half-open), changed state, was active for another
- * `refresh`, or ended. Called by the worker that did it, outside of all locks, so two changes of one session
- * may be told out of order: the higher version is the later one. Before the workers start. */
+ * `refresh`, or ended. Called by the worker that did it, under the lock of the session's chain, after the table
+ * shows it: so changes of one session are told in the order of their versions. It must neither call the table
+ * nor wait. Before the workers start. */
 typedef void (*ips_session_event_fn)(void *arg, uint32_t worker, int op, const struct ips_session_rec *rec);
 void ips_sessions_on_event(struct ips_sessions *t, ips_session_event_fn fn, void *arg);
 
@@ -95,6 +97,25 @@ int ips_sessions_close(struct ips_sessions *t, uint32_t worker, const struct ips
 /* Ends what has been idle too long in the next `buckets` buckets; returns how many. A standby: 0. */
 uint32_t ips_sessions_expire(struct ips_sessions *t, uint32_t worker, uint64_t now_ns, uint32_t buckets);
 uint32_t ips_sessions_buckets(const struct ips_sessions *t);
+/* Other times and RFC 4787 REQ-6, while workers go on; the last packet of each session counts as it did. */
+void ips_sessions_set_times(struct ips_sessions *t, const struct ips_session_timeouts *s, bool inbound_refreshes);
+/* Ends sessions, half-open flows too, whose public address is in no pool of their realm any more, among the
+ * next `nodes` from *cursor on, which begins at 0. Returns how many; *cursor = ~0: that was the end. */
+uint32_t ips_sessions_prune(struct ips_sessions *t, uint32_t worker, uint64_t now_ns, uint64_t *cursor,
+                            uint32_t nodes);
+
+/* ---- snapshots of a peer: one thread, that which applies --------------------- */
+
+/* Of a shard (ips_mirror_shard), or, -1, of the whole table. is_new_origin: versions from before do not
+ * compare with those that come, and count as 0. */
+void ips_sessions_begin_snapshot(struct ips_sessions *t, int shard, bool is_new_origin);
+/* is_complete: sessions that nothing confirmed since then end, by ips_sessions_sweep, without an event; none
+ * any more once the table is no standby's. */
+void ips_sessions_end_snapshot(struct ips_sessions *t, int shard, bool is_complete);
+/* Looks at the next `nodes` nodes. false: nothing is left to be swept. */
+bool ips_sessions_sweep(struct ips_sessions *t, uint32_t worker, uint32_t nodes);
+/* Sums of ips_mirror_digest by shard (IPS_MIRROR_SHARDS of them). */
+void ips_sessions_sums(const struct ips_sessions *t, uint64_t *sums);
 /* Standby no more: every time-out begins anew now. */
 void ips_sessions_promote(struct ips_sessions *t, uint64_t now_ns);
 void ips_sessions_stand_by(struct ips_sessions *t);

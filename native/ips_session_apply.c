@@ -44,6 +44,13 @@ static struct ips_tombstone *grave(struct ips_sessions *t, const struct ips_plac
   return best;
 }
 
+void ips_tombstones_forget(struct ips_sessions *t) {
+  lock_graves(t);
+  memset(t->tombstones, 0, (t->grave_mask + 1ul) * IPS_GRAVES * sizeof *t->tombstones);
+  t->stats.tombstones = 0;
+  unlock_graves(t);
+}
+
 /* The version that was deleted; 0: nobody remembers any. */
 static uint64_t buried(struct ips_sessions *t, const struct ips_place *p, uint32_t tick) {
   lock_graves(t);
@@ -90,8 +97,8 @@ static int number_of(struct ips_sessions *t, const struct ips_session_rec *r, ui
     return *number == IPS_NONE ? IPS_APPLY_FULL : IPS_APPLIED;
   }
   *number = ips_addresses_find(&t->addresses, r->flow.family, r->mapped);
-  const struct ips_port_set *s = *number == IPS_NONE ? NULL : t->mappings.ports[*number];
-  return s && s->realm == r->flow.realm ? IPS_APPLIED : IPS_APPLY_BAD;
+  const struct ips_port_set *s = *number == IPS_NONE ? NULL : ips_get(t->mappings.ports[*number]);
+  return s && ips_get(s->is_live) && ips_peek(s->realm) == r->flow.realm ? IPS_APPLIED : IPS_APPLY_BAD;
 }
 
 /* ---- applying ---- */
@@ -152,13 +159,18 @@ static int add(struct ips_sessions *t, uint32_t worker, const struct ips_place *
   take_over(&t->nodes[node], r, tick);
   ips_chain_lock(ips_chain_of(t, p));
   bool late = ips_session_locate(t, p) != IPS_NONE;
-  if (!late) ips_session_link(t, p, node, r->state | (uint32_t)r->kind << 4);
+  if (!late) ips_session_link(t, p, node, r->state | (uint32_t)r->kind << 4 | ips_session_mark(t, &r->flow) << 8);
   ips_chain_unlock(ips_chain_of(t, p));
   if (!late) return IPS_APPLIED;
   ips_stacks_push(&t->free, worker, node);
   if (napt) ips_mapping_give(&t->mappings, worker, &inner);
   ips_add(t->used, -1);
   return -1;
+}
+
+/* Of a session of the table; one that is another origin's, and not confirmed, is older than all. */
+static uint64_t version_here(const struct ips_sessions *t, const struct ips_session_node *n, unsigned mark) {
+  return t->is_new_origin && ips_word_mark(ips_peek(n->word)) != mark ? 0 : ips_peek(n->version);
 }
 
 /* One that is, at node i, with its chain locked, which is given back. -1: another session of that flow, which
@@ -169,9 +181,11 @@ static int update(struct ips_sessions *t, uint32_t worker, const struct ips_plac
   uint32_t word = ips_peek(n->word);
   uint16_t flags = ips_peek(n->flags);
   bool half = word & IPS_WORD_HALF;
+  unsigned mark = ips_session_mark(t, &r->flow);
   int result = IPS_APPLIED;
-  if (!half && ips_peek(n->version) >= r->version) {
+  if (!half && version_here(t, n, mark) >= r->version) {
     result = IPS_APPLY_STALE;
+    ips_put(n->word, (word & ~0xff00u) | mark << 8);
   } else if (ips_word_kind(word) != r->kind || ips_peek(n->number) != number ||
              ips_peek(n->mapped_port) != r->mapped_port) {
     ips_session_unlink(t, p, i);
@@ -182,7 +196,7 @@ static int update(struct ips_sessions *t, uint32_t worker, const struct ips_plac
     result = IPS_APPLY_FULL;
   } else {
     take_over(n, r, tick);
-    ips_put(n->word, (word & 0xffff0000u) | r->state | (uint32_t)r->kind << 4);
+    ips_put(n->word, (word & 0xffff0000u) | r->state | (uint32_t)r->kind << 4 | mark << 8);
   }
   ips_chain_unlock(ips_chain_of(t, p));
   if (half && result == IPS_APPLIED) {
@@ -219,7 +233,8 @@ static int delete(struct ips_sessions *t, uint32_t worker, const struct ips_sess
   ips_chain_lock(ips_chain_of(t, &p));
   uint32_t i = ips_session_locate(t, &p);
   if (i == IPS_NONE ||
-      (!(ips_peek(t->nodes[i].word) & IPS_WORD_HALF) && ips_peek(t->nodes[i].version) > r->version)) {
+      (!(ips_peek(t->nodes[i].word) & IPS_WORD_HALF) &&
+       version_here(t, &t->nodes[i], ips_session_mark(t, &r->flow)) > r->version)) {
     ips_chain_unlock(ips_chain_of(t, &p));
     return bury(t, &p, r->version, tick) && i == IPS_NONE ? IPS_APPLIED : IPS_APPLY_STALE;
   }

@@ -123,6 +123,7 @@ static int change(struct ips_sessions *t, uint32_t worker, const struct ips_plac
   if (tell) {
     ips_put(n->version, ips_session_version(t, p));
     ips_session_record(t, n, tick, &r);
+    ips_session_tell(t, worker, IPS_SESSION_UPSERT | (promoted ? IPS_SESSION_BORN : 0), &r);
   }
   ips_chain_unlock(c);
   if (promoted) {
@@ -134,7 +135,6 @@ static int change(struct ips_sessions *t, uint32_t worker, const struct ips_plac
     ips_log_session(t, worker, IPS_NATLOG_SESSION_DELETE, &before, now_ns);
     ips_log_session(t, worker, IPS_NATLOG_SESSION_CREATE, &r, now_ns);
   }
-  if (tell) ips_session_tell(t, worker, IPS_SESSION_UPSERT, &r);
   return IPS_OK;
 }
 
@@ -147,9 +147,9 @@ static void refresh(struct ips_sessions *t, uint32_t worker, const struct ips_pl
   if (tell) {
     ips_put(t->nodes[i].version, ips_session_version(t, p));
     ips_session_record(t, &t->nodes[i], tick, &r);
+    ips_session_tell(t, worker, IPS_SESSION_UPSERT, &r);
   }
   ips_chain_unlock(ips_chain_of(t, p));
-  if (tell) ips_session_tell(t, worker, IPS_SESSION_UPSERT, &r);
 }
 
 int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
@@ -163,12 +163,12 @@ int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_
   ips_add(n->bytes[s->side], s->bytes);
   if (ips_unlikely(step.state != state || step.reopen || (step.promote && (f->word & IPS_WORD_HALF))))
     return change(t, worker, p, s, now_ns);
-  bool kept = s->side == 0 || proto != IPS_PROTO_UDP || t->udp_inbound_refreshes ||
+  bool kept = s->side == 0 || proto != IPS_PROTO_UDP || ips_peek(t->udp_inbound_refreshes) ||
               ips_word_kind(f->word) != IPS_SESSION_NAPT; /* RFC 4787 REQ-6 */
   if (tick <= last || !kept) return IPS_OK;
   bool first = __atomic_compare_exchange_n(&n->last, &last, tick, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-  uint32_t phase = f->node * 2654435761u % t->ticks.refresh; /* so that not all report at once */
-  if (first && (tick + phase) / t->ticks.refresh != (last + phase) / t->ticks.refresh)
+  uint32_t period = ips_peek(t->ticks.refresh), phase = f->node * 2654435761u % period; /* so that not all report at once */
+  if (first && (tick + phase) / period != (last + phase) / period)
     refresh(t, worker, p, tick);
   return IPS_OK;
 }

@@ -12,15 +12,19 @@ static uint32_t ticks_of(uint32_t seconds, uint32_t otherwise) {
   return ticks > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)ticks;
 }
 
+void ips_sessions_set_times(struct ips_sessions *t, const struct ips_session_timeouts *s, bool inbound_refreshes) {
+  ips_put(t->ticks.tcp_opening, ticks_of(s->tcp_opening, 240));
+  ips_put(t->ticks.tcp_open, ticks_of(s->tcp_open, 7440));
+  ips_put(t->ticks.tcp_closing, ticks_of(s->tcp_closing, 240));
+  ips_put(t->ticks.udp, ticks_of(s->udp, 300));
+  ips_put(t->ticks.icmp, ticks_of(s->icmp, 60));
+  ips_put(t->ticks.other, ticks_of(s->other, 600));
+  ips_put(t->ticks.refresh, ticks_of(s->refresh, 30));
+  ips_put(t->udp_inbound_refreshes, inbound_refreshes);
+}
+
 static void set_times(struct ips_sessions *t, const struct ips_sessions_config *c) {
-  const struct ips_session_timeouts *s = &c->timeouts;
-  t->ticks.tcp_opening = ticks_of(s->tcp_opening, 240);
-  t->ticks.tcp_open = ticks_of(s->tcp_open, 7440);
-  t->ticks.tcp_closing = ticks_of(s->tcp_closing, 240);
-  t->ticks.udp = ticks_of(s->udp, 300);
-  t->ticks.icmp = ticks_of(s->icmp, 60);
-  t->ticks.other = ticks_of(s->other, 600);
-  t->ticks.refresh = ticks_of(s->refresh, 30);
+  ips_sessions_set_times(t, &c->timeouts, c->udp_inbound_refreshes != 0);
   t->tombstone_ticks = ticks_of(c->tombstone_s, 120);
   t->start_ns = c->now_ns - BEFORE_NS;
 }
@@ -47,7 +51,6 @@ struct ips_sessions *ips_sessions_new(const struct ips_sessions_config *c) {
   t->half_capacity = c->half_open;
   t->seed = c->seed;
   t->standby = c->standby != 0;
-  t->udp_inbound_refreshes = c->udp_inbound_refreshes != 0;
   uint32_t chains = 1;
   while (chains <= t->n_nodes / 4) chains *= 2; /* two to four sessions in each when it is full */
   t->mask = chains - 1;
@@ -158,11 +161,11 @@ void ips_session_end(struct ips_sessions *t, uint32_t worker, const struct ips_p
   if (!half) ips_put(n->version, ips_session_version(t, p));
   ips_session_record(t, n, ips_tick(t, now_ns), &r);
   ips_session_unlink(t, p, node);
+  if (!half) ips_session_tell(t, worker, IPS_SESSION_DELETE, &r); /* before anybody can have its port */
   ips_chain_unlock(ips_chain_of(t, p));
   bool gone = ips_session_release(t, worker, p, node, word, flags);
   ips_log_session(t, worker, IPS_NATLOG_SESSION_DELETE, &r, now_ns);
   if (gone) ips_log_mapping(t, worker, IPS_NATLOG_MAPPING_DELETE, &r.flow, end, now_ns);
-  if (!half) ips_session_tell(t, worker, IPS_SESSION_DELETE, &r);
 }
 
 /* ---- records ---- */

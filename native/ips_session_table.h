@@ -22,7 +22,7 @@ struct ips_session_node {
   uint64_t flow[IPS_FLOW_WORDS];
   uint64_t packets[2], bytes[2];
   uint64_t version;
-  uint32_t word;         /* state : 4, kind : 3, half-open : 1, unused : 8, generation : 16; kind 0: free */
+  uint32_t word;         /* state : 4, kind : 3, half-open : 1, mark : 8, generation : 16; kind 0: free */
   uint32_t next;
   uint32_t last, opened; /* ticks */
   uint32_t number;       /* of the mapped address, or NONE */
@@ -33,6 +33,7 @@ _Static_assert(sizeof(struct ips_session_node) == 104, "a session is 104 bytes")
 #define IPS_WORD_HALF 0x80u
 static inline unsigned ips_word_state(uint32_t w) { return w & 15; }
 static inline unsigned ips_word_kind(uint32_t w) { return w >> 4 & 7; }
+static inline unsigned ips_word_mark(uint32_t w) { return w >> 8 & 255; }
 
 /* How many half-open flows a source has: two rows of counters, of which the lower one is believed, so that
  * it takes two collisions to be refused for another's flows. */
@@ -62,6 +63,11 @@ struct ips_sessions {
   void *event_arg;
   struct ips_natlog *log; /* ips_natlog.h; NULL: none */
   uint64_t versions[IPS_VERSIONS];
+  /* Snapshots of a peer (ips_session_sweep.c); the mirror's thread alone. */
+  uint8_t marks[256];    /* by shard: what a session bears that its last snapshot, or a later change, confirmed */
+  uint64_t swept[4];     /* shards whose unconfirmed sessions go */
+  uint32_t sweep_at, sweep_left;
+  bool is_new_origin;    /* versions of unconfirmed sessions count as 0 */
   uint32_t used, half;   /* sessions, half-open flows now */
   struct ips_sessions_stats stats; /* the counting ones, relaxed */
 };
@@ -170,7 +176,16 @@ struct ips_packet_seen { uint8_t side, tcp_flags; uint32_t bytes; }; /* side 0: 
 int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
                       const struct ips_found *f, const struct ips_packet_seen *s, uint64_t now_ns);
 
+/* ---- ips_session_packet.c ---- */
+/* False: a later fragment or an ICMP error. back: whose destination opened. */
+bool ips_session_flow_of(const struct ips_pkt *p, const struct ips_view *v, uint16_t realm, bool back,
+                         struct ips_flow *out, uint8_t *tcp_flags);
+
+/* ---- ips_session_sweep.c: the mark of a session that a snapshot confirms; 0: none was ever begun ---- */
+unsigned ips_session_mark(const struct ips_sessions *t, const struct ips_flow *f);
+
 /* ---- ips_session_apply.c ---- */
+void ips_tombstones_forget(struct ips_sessions *t);
 bool ips_tombstones_init(struct ips_sessions *t, const struct ips_sessions_config *c);
 void ips_tombstones_close(struct ips_sessions *t);
 uint32_t ips_tombstones_now(const struct ips_sessions *t);

@@ -41,13 +41,13 @@ struct ips_step ips_session_step(unsigned proto, unsigned state, bool one_sided,
 
 uint32_t ips_session_patience(const struct ips_sessions *t, unsigned proto, unsigned state, unsigned flags) {
   switch (proto) {
-  case IPS_PROTO_UDP: case IPS_PROTO_UDPLITE: return t->ticks.udp;
-  case IPS_PROTO_ICMP: case IPS_PROTO_ICMP6: return t->ticks.icmp;
+  case IPS_PROTO_UDP: case IPS_PROTO_UDPLITE: return ips_peek(t->ticks.udp);
+  case IPS_PROTO_ICMP: case IPS_PROTO_ICMP6: return ips_peek(t->ticks.icmp);
   case IPS_PROTO_TCP: break;
-  default: return t->ticks.other;
+  default: return ips_peek(t->ticks.other);
   }
-  if (state == IPS_STATE_OPENING) return t->ticks.tcp_opening;
-  if (state == IPS_STATE_OPEN) return t->ticks.tcp_open;
+  if (state == IPS_STATE_OPENING) return ips_peek(t->ticks.tcp_opening);
+  if (state == IPS_STATE_OPEN) return ips_peek(t->ticks.tcp_open);
   bool half_closed = state == IPS_STATE_CLIENT_CLOSED || state == IPS_STATE_SERVER_CLOSED;
-  return half_closed && !(flags & IPS_SESSION_ONE_SIDED) ? t->ticks.tcp_open : t->ticks.tcp_closing;
+  return half_closed && !(flags & IPS_SESSION_ONE_SIDED) ? ips_peek(t->ticks.tcp_open) : ips_peek(t->ticks.tcp_closing);
 }

@@ -144,7 +144,12 @@ static int deliver(struct ips_worker *w, struct ips_pkt *p, const struct ips_vie
     ips_worker_error(w, p, v, IPS_ERR_HOST_UNREACHABLE, 0);
     return IPS_HOST_DOWN;
   }
-  return send_on(w, p, v);
+  if (!ips_is_tracked(w, h)) return send_on(w, p, v);
+  struct ips_noted noted;
+  ips_track_note(p, v, h->flags, false, &noted);
+  int verdict = send_on(w, p, v);
+  ips_track_tell(w, &noted, verdict == IPS_COALESCED ? IPS_DECAPSULATED : verdict);
+  return verdict;
 }
 
 /* A reply that an end point sent through us (S1.5). To another Global IP it turns around here. */

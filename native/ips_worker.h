@@ -9,6 +9,7 @@
 #include "ips_core.h"
 #include "ips_gro.h"
 #include "ips_path.h"
+#include "ips_session_api.h"
 #include "ips_table.h"
 
 /* What all workers of one node share besides the tables. */
@@ -65,6 +66,8 @@ struct ips_worker {
   ips_emit_fn emit;
   void *arg;
   struct ips_tables *tables;
+  struct ips_sessions *sessions; /* where tracked bindings' flows are followed; NULL: nowhere */
+  struct ips_napt *napt;         /* what translates packets without a binding; NULL: nothing */
   struct ips_gro *gro;
   uint8_t *scratch;         /* IPS_SCRATCH_BYTES */
   uint8_t *train;           /* as many: the tunnel packets of one super-packet, together */
@@ -95,6 +98,30 @@ static inline int ips_worker_count(struct ips_worker *w, enum ips_side side, int
   }
   if (ips_unlikely(verdict != IPS_OK)) ips_worker_count_drop(w, counter, verdict);
   return verdict;
+}
+
+/* RFC 1122 3.2.1.3, RFC 4291 2.5/2.7: addresses that are never forwarded. */
+static inline bool ips_bad_scope(const uint8_t *a, unsigned family) {
+  if (family == 4) {
+    uint32_t address = ips_be32(ips_ld32(a));
+    return address - (1u << 24) >= 223u << 24 || address >> 24 == 127 || address >> 16 == 0xa9fe;
+  }
+  if (a[0] == 0xff || (a[0] == 0xfe && (a[1] & 0xc0) == 0x80)) return true;
+  return ips_ld64(a) == 0 && (ips_be64(ips_ld64(a + 8)) <= 1);
+}
+
+/* ips_unbound.c: a packet that no binding is for, before any byte of it changed; NO_BINDING: NAT has nothing to do
+ * with it either. */
+__attribute__((cold)) int ips_unbound(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v);
+
+/* ips_track.c: a packet of a tracked binding, which has to bear the addresses that the client knows when it is
+ * noted; told when it has been translated. back: the client is its destination. Changes no verdict. */
+struct ips_noted { struct ips_flow flow; uint32_t bytes, see; uint8_t tcp_flags; bool is_one; };
+void ips_track_note(const struct ips_pkt *p, const struct ips_view *v, uint8_t binding_flags, bool back,
+                    struct ips_noted *out);
+void ips_track_tell(struct ips_worker *w, const struct ips_noted *n, int verdict);
+static inline bool ips_is_tracked(const struct ips_worker *w, const struct ips_hit *h) {
+  return ips_unlikely(h->flags & IPS_BINDING_TRACK) && w->sessions;
 }
 
 /* ips_tunnel.c */

@@ -140,7 +140,7 @@ class Sessions:
         self.events: list[tuple[int, Rec]] = []
         self._heard = ffi.callback(
             "void(void *, uint32_t, int, const struct ips_session_rec *)",
-            lambda _arg, _worker, op, r: self.events.append((op, rec(r))),
+            lambda _arg, _worker, op, r: self.events.append((op & ~lib.IPS_SESSION_BORN, rec(r))),
         )
         lib.ips_sessions_on_event(self.s, self._heard, ffi.NULL)
 

@@ -64,7 +64,11 @@ class SessionFilter:
     def to_json(self) -> dict[str, Any]:
         """What ``parse`` takes."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: str(v) if name in PREFIXES else v for name, v in found.items() if v not in (None, 0)}
+        return {
+            name: str(value) if name in PREFIXES else value
+            for name, value in found.items()
+            if value is not None and (name, value) != ("limit", 0)
+        }
 
     def encode(self) -> bytes:
         """``struct ips_ctl_session_filter``. Raises ``BadFilter`` where families differ."""

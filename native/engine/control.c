@@ -203,6 +203,7 @@ static void handle(struct control *c, int fd) {
   }
   answer_waiters(c);
   answer_pair_waiters(c);
+  answer_dump(c);
 }
 
 static int prepare_loop(struct control *c) {
@@ -241,6 +242,7 @@ int control_run(struct engine *e, int listen_fd) {
     for (int i = 0; i < n; i++) handle(c, events[i].data.fd);
   }
   notify("STOPPING=1");
+  stop_dump();
   for (int i = 0; i < MAX_CLIENTS; i++)
     if (c->clients[i].fd >= 0) drop_client(c, &c->clients[i]);
   close(c->epoll);

@@ -64,6 +64,16 @@ void answer_pair_waiters(struct control *c);
 /* ops_natlog.c */
 int op_natlog_set(struct call *c);
 int op_natlog_state(struct call *c);
+/* ops_flows.c */
+int op_flows_set(struct call *c);
+int op_flows_state(struct call *c);
+int op_sessions_dump(struct call *c);
+int op_sessions_close(struct call *c);
+int op_nat_addresses(struct call *c);
+int op_mirror_set(struct call *c);
+int op_mirror_clear(struct call *c);
+void answer_dump(struct control *c);
+void stop_dump(void);
 /* control.c */
 int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload,
                   uint32_t bytes, int fd);

@@ -6,7 +6,8 @@
  * never meets the main thread: worker.c reads it from a queue, calls the core and writes
  * it back to the device it came from.
  *
- * Threads: main (control), one per worker, one for taps; of a redundant pair two more (rt/rt.h). Written by one thread and read by others:
+ * Threads: main (control), one per worker, one for taps; of a redundant pair two more (rt/rt.h), of tracked connections one
+ * (flows/flows.h), and one while they are dumped. Written by one thread and read by others:
  * only what is _Atomic here, the counter region, and the rings of tap/tap_ring.h.
  */
 #ifndef ENGINE_H
@@ -14,6 +15,7 @@
 #include "../ips_control.h"
 #include "../ips_core.h"
 #include "../natlog/natlog.h"
+#include "../flows/flows.h"
 #include "../rt/rt.h"
 #include "../tap/tap.h"
 #include <pthread.h>
@@ -69,6 +71,8 @@ struct worker {
   int side;                   /* of the frame in hand */
   uint32_t index;
   struct tap_worker tap;
+  struct flows_worker *flows; /* flows/flows.h */
+  int hold_timer;             /* timerfd: a packet that waits for the standby has waited long enough */
   pthread_t thread;
   bool started;
   uint64_t slept;             /* looks of the pair's thread that found it asleep */
@@ -83,6 +87,7 @@ struct engine {
   struct taps *taps;
   struct rt *rt;           /* rt/rt.h */
   struct natlog *natlog;   /* natlog/natlog.h */
+  struct flows *flows;     /* flows/flows.h */
   uint8_t boot_id[16];
   uint64_t started_ns;
   uint64_t netns;

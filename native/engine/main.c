@@ -147,9 +147,11 @@ static int prepare(struct engine *e) {
   host.workers = at;
   for (uint32_t i = 0; i < workers; i++) at[i] = &e->workers[i].tap;
   e->taps = taps_create(&host);
+  if (!(e->flows = flows_create(workers))) return cannot_start();
   e->rt = rt_create(&(struct rt_host){.tables = e->tables, .progress = worker_progress, .arg = e, .n_workers = workers,
-                                      .wake_event = e->wake_event});
-  e->natlog = natlog_create(workers + 1); /* the last one's ring: everyone who is no worker */
+                                      .wake_event = e->wake_event, .role = flows_role, .mirror_ready = flows_ready,
+                                      .flows = e->flows});
+  e->natlog = natlog_create(workers + 2); /* packet threads, ips-mirror, control */
   if (!e->taps || !e->rt || !e->natlog) return cannot_start();
   return EXIT_OK;
 }
@@ -181,6 +183,7 @@ static void stop(struct engine *e) {
   eventfd_signal(e->stop_event);
   for (uint32_t i = 0; i < e->options.workers; i++) worker_stop(&e->workers[i]);
   rt_destroy(e->rt);
+  flows_destroy(e->flows);
   natlog_destroy(e->natlog);
   taps_destroy(e->taps);
   ips_worker_free(e->why);

@@ -1,4 +1,5 @@
-/* ops.c: the operations of the control socket, but taps (ops_tap.c), the pair (ops_pair.c) and WHY (why.c).
+/* ops.c: the operations of the control socket, but taps (ops_tap.c), the pair (ops_pair.c),
+ * tracked connections (ops_flows.c) and WHY (why.c).
  * Each gets a frame that is in order, and checks its payload by itself. */
 #define _GNU_SOURCE
 #include "../ips_worker.h"
@@ -226,6 +227,13 @@ static const struct operation {
   [IPS_CTL_PAIR_CLEAR] = {op_pair_clear, 0, false},
   [IPS_CTL_PAIR_STATE] = {op_pair_state, 0, false},
   [IPS_CTL_PAIR_WAIT] = {op_pair_wait, sizeof(struct ips_ctl_pair_seen), false},
+  [IPS_CTL_FLOWS_SET] = {op_flows_set, sizeof(struct ips_ctl_flows), false},
+  [IPS_CTL_FLOWS_STATE] = {op_flows_state, 0, false},
+  [IPS_CTL_SESSIONS_DUMP] = {op_sessions_dump, sizeof(struct ips_ctl_session_filter), false},
+  [IPS_CTL_SESSIONS_CLOSE] = {op_sessions_close, sizeof(struct ips_ctl_session_filter), false},
+  [IPS_CTL_NAT_ADDRESSES] = {op_nat_addresses, 0, false},
+  [IPS_CTL_MIRROR_SET] = {op_mirror_set, sizeof(struct ips_ctl_mirror), false},
+  [IPS_CTL_MIRROR_CLEAR] = {op_mirror_clear, 0, false},
   [IPS_CTL_PAIR_COMMAND] = {op_pair_command, sizeof(struct ips_ctl_pair_command), false},
   [IPS_CTL_NATLOG_SET] = {op_natlog_set, sizeof(struct ips_ctl_natlog), false},
   [IPS_CTL_NATLOG_STATE] = {op_natlog_state, 0, false},

@@ -4,14 +4,19 @@
 int op_pair_set(struct call *c) {
   struct ips_ctl_pair p;
   const char *sentence = "";
+  uint64_t begun = c->control->engine->rt->begun;
   memcpy(&p, c->payload, sizeof p);
   int status = rt_pair_set(c->control->engine->rt, &p, &sentence);
   explicit_bzero(&p, sizeof p);
+  if (c->control->engine->rt->begun != begun) flows_mirror_renew(c->control->engine->flows);
   return status == IPS_CTL_OK ? status : refuse(c, status, "%s", sentence);
 }
 
 int op_pair_clear(struct call *c) {
+  bool was_set = c->control->engine->rt->is_set;
   rt_pair_clear(c->control->engine->rt);
+  flows_no_pair(c->control->engine->flows);
+  if (was_set) flows_mirror_renew(c->control->engine->flows);
   return IPS_CTL_OK;
 }
 

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 
 enum { MANY_IN_VAIN = 64 };
 
@@ -25,6 +26,13 @@ static void emit(void *arg, struct ips_pkt *p, int kind) {
   struct worker *w = arg;
   if (ips_unlikely(w->tap.set != NULL)) tap_emitted(&w->tap, p, kind);
   if (kind != IPS_EMIT_COPY) io_send(w, p, false);
+}
+
+/* A packet that has waited for the standby. */
+static void send_held(void *arg, struct ips_pkt *p, int side) {
+  struct worker *w = arg;
+  w->side = side;
+  io_send(w, p, false);
 }
 
 static inline int call_core(struct worker *w, struct ips_pkt *p) {
@@ -44,16 +52,18 @@ static inline void one_packet(struct worker *w, uint8_t *at, uint32_t bytes, boo
     verdict = call_core(w, &p);
     tap_verdict(&w->tap, &p, verdict);
   }
-  if (ips_likely(ips_dispositions[verdict] == IPS_SEND)) io_send(w, &p, is_stable);
+  if (ips_likely(ips_dispositions[verdict] == IPS_SEND) && !flows_hold(w->flows, &p, w->side)) io_send(w, &p, is_stable);
 }
 
 static void frame_begin(struct worker *w, int side) {
   w->side = side;
   tap_begin(&w->tap, side);
   ips_worker_begin(w->core, clock_ns(CLOCK_BOOTTIME));
+  flows_begin(w->flows);
 }
 
 static void frame_end(struct worker *w) {
+  flows_end(w->flows);
   ips_worker_end(w->core);
   tap_end(&w->tap);
 }
@@ -111,15 +121,29 @@ static bool watch(const struct worker *w, int fd) {
   return epoll_ctl(w->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+/* Wakes the thread in time for the packet that has waited longest. False: that is now. */
+static bool set_hold_timer(struct worker *w) {
+  uint64_t left = flows_before_sleep(w->flows);
+  struct itimerspec when = {.it_value = {(time_t)(left / NS_PER_S), (long)(left % NS_PER_S)}};
+  return left && timerfd_settime(w->hold_timer, 0, &when, NULL) == 0;
+}
+
 /* Waits for packets. False: the engine ends. */
 static bool sleep_until_packets(struct worker *w) {
-  struct epoll_event events[3];
+  struct epoll_event events[5];
+  if (ips_unlikely(w->flows->n_held) && !set_hold_timer(w)) return true;
   __atomic_store_n(&w->stat->asleep, 1, __ATOMIC_RELAXED);
   ADD(w->stat->sleeps, 1);
-  int n = epoll_wait(w->epoll, events, 3, -1);
+  int n = epoll_wait(w->epoll, events, 5, -1);
   __atomic_store_n(&w->stat->asleep, 0, __ATOMIC_RELAXED);
   for (int i = 0; i < n; i++) {
-    if (events[i].data.fd == w->engine->stop_event) return false;
+    uint64_t count;
+    int fd = events[i].data.fd;
+    if (fd == w->engine->stop_event) return false;
+    if (fd == w->hold_timer || fd == w->flows->committed_event) {
+      if (read(fd, &count, sizeof count) < 0) { /* EAGAIN: set anew meanwhile */ }
+      continue;
+    }
     if (events[i].events & (EPOLLERR | EPOLLHUP) && !(events[i].events & EPOLLIN)) {
       device_gone(w);
       return false;
@@ -134,6 +158,7 @@ static void *run(void *arg) {
   for (unsigned in_vain = 0; !atomic_load_explicit(&w->engine->fatal, memory_order_relaxed);) {
     bool more = turn(w, IPS_CTL_OUTER);
     more |= turn(w, IPS_CTL_INNER);
+    flows_release(w->flows);
     ADD(w->stat->loops, 1);
     in_vain = more ? 0 : in_vain + 1;
     if (in_vain > MANY_IN_VAIN) w->io->batched = false; /* woken for packets that its reads do not see */
@@ -148,10 +173,11 @@ int worker_start(struct worker *w) {
   struct engine *e = w->engine;
   w->core = ips_worker_new(e->tables, w->index, emit, w);
   w->tap.core = w->core;
-  if (io_open(w) || !w->core) return ENOMEM;
+  if (io_open(w) || !w->core || !(w->flows = flows_attach(e->flows, w->index, w->core, send_held, w))) return ENOMEM;
+  w->hold_timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
   w->epoll = epoll_create1(EPOLL_CLOEXEC);
   if (w->epoll < 0 || !watch(w, e->stop_event) || !watch(w, w->fd[IPS_CTL_OUTER]) ||
-      !watch(w, w->fd[IPS_CTL_INNER]))
+      !watch(w, w->fd[IPS_CTL_INNER]) || !watch(w, w->hold_timer) || !watch(w, w->flows->committed_event))
     return errno;
   if (w->io->batched) e->features |= IPS_CTL_FEATURE_URING;
   ips_worker_set_trains(w->core, (e->features & IPS_CTL_FEATURE_USO) != 0);
@@ -171,5 +197,6 @@ void worker_stop(struct worker *w) {
   ips_worker_free(w->core);
   io_close(w);
   close(w->epoll);
+  close(w->hold_timer);
   for (int side = 0; side < SIDES; side++) close(w->fd[side]);
 }

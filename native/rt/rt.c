@@ -110,6 +110,9 @@ static int begin(struct rt *rt, const char **sentence) {
   atomic_store(&rt->epoch.on_disk, counter);
   uint64_t now = rt_now_ns();
   ips_tables_set_lease(rt->host.tables, 0);
+  rt->told_role = 0;
+  rt->begun++;
+  if (rt->host.role) rt->host.role(rt->host.flows, false, 0);
   ips_pair_start(&rt->machine, &rt->times, boot, has_file == 1, counter, now);
   rt->state.state = rt->state.old_state = rt->machine.state;
   rt->state.since_ns = now;

@@ -29,6 +29,11 @@ struct rt_host {
   void *arg;
   uint32_t n_workers;
   int wake_event;             /* eventfd to the control side: the state changed */
+  /* NULL: the host tracks no connections. role is called before the first packet passes under a lease, and after
+   * the lease is gone; is_active false, epoch 0: when a pair begins. */
+  void (*role)(void *flows, bool is_active, uint64_t epoch);
+  bool (*mirror_ready)(void *flows); /* the active node's sessions are here */
+  void *flows;
 };
 
 enum { RT_LINKS = IPS_CTL_PAIR_VIPS, RT_SEAL_ITEM = 0 };
@@ -39,6 +44,7 @@ struct rt {
   struct rt_host host;
   /* As set; constant while the thread runs. */
   bool is_set, runs;
+  uint32_t begun;             /* how often a pair was set or cleared */
   struct ips_ctl_pair set;
   struct ips_pair_config times;
   struct rt_vip vips[IPS_CTL_PAIR_VIPS];
@@ -57,6 +63,7 @@ struct rt {
   struct rt_epoch epoch;
   uint64_t contested_ns;          /* when somebody else last announced a VIP */
   uint64_t told;                  /* changes that the control side knows of */
+  uint64_t told_role;             /* epoch << 1 | active */
   /* Shared. */
   pthread_t thread;
   int kick;                       /* eventfd to the thread */

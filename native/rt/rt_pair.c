@@ -24,7 +24,17 @@ static void changed(struct rt *rt, const struct ips_pair_action *a, uint64_t now
   rt->state.reason = a->reason;
 }
 
+/* first: before anything is done, so that the table is ours when the lease comes; else after, when it is gone. */
+static void tell_role(struct rt *rt, bool first) {
+  bool is_active = rt->machine.state == IPS_PAIR_ACTIVE;
+  uint64_t role = rt->machine.highest.counter << 1 | is_active;
+  if (!rt->host.role || role == rt->told_role || is_active != first) return;
+  rt->told_role = role;
+  rt->host.role(rt->host.flows, is_active, role >> 1);
+}
+
 void rt_carry_out(struct rt *rt, uint64_t now_ns) {
+  tell_role(rt, true);
   for (uint32_t i = 0; i < rt->actions.n; i++) {
     const struct ips_pair_action *a = &rt->actions.a[i];
     switch (a->kind) {
@@ -37,6 +47,7 @@ void rt_carry_out(struct rt *rt, uint64_t now_ns) {
     }
   }
   rt->actions.n = 0;
+  tell_role(rt, false);
 }
 
 /* Handshakes take one path after the other: any of them may be cut. */

@@ -74,7 +74,7 @@ static void look_at_facts(struct rt *rt, uint64_t now) {
   rt->host.progress(rt->host.arg, progress);
   struct ips_pair_facts facts = {
     .workers_ns = ips_pair_slowest(&rt->workers, progress, rt->host.n_workers, now),
-    .link_up = 1, .criteria_ok = 1, .loaded = ips_tables_live(rt->host.tables) != NULL, .mirror_ready = 1,
+    .link_up = 1, .criteria_ok = 1, .loaded = ips_tables_live(rt->host.tables) != NULL, .mirror_ready = !rt->host.mirror_ready || rt->host.mirror_ready(rt->host.flows),
   };
   rt->state.links_down = 0;
   for (uint32_t v = 0; v < rt->set.n_vips; v++)

@@ -78,6 +78,13 @@ PAYLOADS = {
     lib.IPS_CTL_PAIR_STATE: b"",
     lib.IPS_CTL_PAIR_WAIT: record("ips_ctl_pair_seen", changes=1),
     lib.IPS_CTL_PAIR_COMMAND: record("ips_ctl_pair_command", order=1),
+    lib.IPS_CTL_FLOWS_SET: record("ips_ctl_flows", sessions=1000, half_open=100, half_open_per_source=50),
+    lib.IPS_CTL_FLOWS_STATE: b"",
+    lib.IPS_CTL_SESSIONS_DUMP: record("ips_ctl_session_filter", family=4),
+    lib.IPS_CTL_SESSIONS_CLOSE: record("ips_ctl_session_filter", family=4),
+    lib.IPS_CTL_NAT_ADDRESSES: b"",
+    lib.IPS_CTL_MIRROR_SET: record("ips_ctl_mirror", n_peers=1),
+    lib.IPS_CTL_MIRROR_CLEAR: b"",
     lib.IPS_CTL_NATLOG_SET: record("ips_ctl_natlog", what=7, template_s=600),
     lib.IPS_CTL_NATLOG_STATE: b"",
 }

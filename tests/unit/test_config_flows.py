@@ -45,7 +45,9 @@ def test_both_nodes_agree_on_the_digest_and_on_each_others_ports() -> None:
     ]
     assert one.mirror.commit is Commit.ACKED and one.mirror.commit_timeout_s == 0.002
     own = gateway("gw1", ('commit = "acked"', "port = 7000")).mirror
-    assert own is not None and {p.local_port for p in own.paths} | {p.remote_port for p in own.paths} == {7000}
+    assert own is not None and {p.local_port for p in own.paths} | {p.remote_port for p in own.paths} == {
+        7000
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The agent and tracked connections, over an engine whose table is filled by hand: set, changed, kept, taken away."""
+"""The agent and tracked connections, over an engine whose table is filled by hand: set, changed, kept, gone."""
 
 from __future__ import annotations
 

@@ -16,9 +16,7 @@ from tests.cases.flow_mistakes import GOOD_NAT
 
 IN4, IN6 = ip_network("10.0.0.0/16"), ip_network("fd00:5::/64")
 POOL4, POOL6 = ip_network("198.51.100.8/29"), ip_network("2001:db8:5::/124")
-SPEC = NodeNet(
-    pools=(POOL4, POOL6), insides=(Inside(IN4, "lan"), Inside(IN6, "lan"), Inside(IN4, "wifi"))
-)
+SPEC = NodeNet(pools=(POOL4, POOL6), insides=(Inside(IN4, "lan"), Inside(IN6, "lan"), Inside(IN4, "wifi")))
 
 
 def routes(spec: NodeNet, table: int) -> dict[tuple[str, str], RouteAdd]:

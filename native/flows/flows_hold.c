@@ -1,0 +1,155 @@
+/* flows_hold.c: a session's first packet waits until each ready standby has the session (decision 0021).
+ *
+ * A queue per packet thread, of bounded length and bytes, first in, first out: numbers and deadlines rise. Whoever
+ * follows on the same flow waits behind. No standby ready: nothing waits. The standby silent: what waits goes when
+ * commit_us is over. No room: it goes at once. Both are counted.
+ */
+#define _GNU_SOURCE
+#include "../ips_chain.h"
+#include "../ips_worker.h"
+#include "flows_mirror.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+enum { BEFORE = 128 }; /* writable bytes before a packet that is sent */
+
+#define ADD(counter, n) atomic_store_explicit(&(counter), atomic_load_explicit(&(counter), memory_order_relaxed) + (n), \
+                                              memory_order_relaxed)
+
+bool flows_hold_open(struct flows_worker *w) {
+  w->held = calloc(FLOWS_HELD, sizeof *w->held);
+  w->arena = malloc(FLOWS_ARENA); /* pages that no packet touches take no memory */
+  w->committed_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return w->held && w->arena && w->committed_event >= 0;
+}
+
+void flows_hold_close(struct flows_worker *w) {
+  free(w->held);
+  free(w->arena);
+  if (w->committed_event >= 0) close(w->committed_event);
+}
+
+/* Of packets that must keep their order: addresses, protocol and ports as they are sent. */
+static uint64_t key_of(const struct ips_pkt *p) {
+  const uint8_t *ip = p->data;
+  bool is6 = ip[0] >> 4 == 6;
+  uint32_t l4 = is6 ? 40u : (ip[0] & 15) * 4u;
+  uint64_t h = is6 ? ip[6] : ip[9];
+  for (uint32_t i = is6 ? 8 : 12; i < (is6 ? 40u : 20u); i += 4) h = ips_mix(h, ips_ld32(ip + i));
+  return l4 + 4 <= p->len ? ips_mix(h, ips_ld32(ip + l4)) : h;
+}
+
+static struct flows_held *at(struct flows_worker *w, uint32_t i) { return &w->held[(w->first_held + i) % FLOWS_HELD]; }
+
+/* The last one that this packet must not overtake; NULL: none. */
+static const struct flows_held *before(struct flows_worker *w, uint64_t key) {
+  for (uint32_t i = w->n_held; i--;)
+    if (at(w, i)->key == key) return at(w, i);
+  return NULL;
+}
+
+/* Contiguous room; the end of the arena is left unused where the packet does not fit there. */
+static bool take_room(struct flows_worker *w, uint32_t bytes, struct flows_held *h) {
+  uint32_t skipped = w->arena_next + bytes > FLOWS_ARENA ? FLOWS_ARENA - w->arena_next : 0;
+  if (bytes > FLOWS_ARENA || w->arena_used + skipped + bytes > FLOWS_ARENA) return false;
+  h->at = skipped ? 0 : w->arena_next;
+  h->room = skipped + bytes;
+  w->arena_next = h->at + bytes;
+  w->arena_used += h->room;
+  return true;
+}
+
+static bool append(struct flows_worker *w, const struct ips_pkt *p, int side, struct flows_held h) {
+  if (w->n_held == FLOWS_HELD || !take_room(w, BEFORE + p->len, &h)) return false;
+  memcpy(w->arena + h.at + BEFORE, p->data, p->len);
+  h.pkt = *p;
+  h.side = (uint8_t)side;
+  w->held[(w->first_held + w->n_held++) % FLOWS_HELD] = h;
+  atomic_store_explicit(&w->now_held, w->n_held, memory_order_relaxed);
+  return true;
+}
+
+bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
+  uint64_t made = w->made, key = key_of(p);
+  if (w->made_in_vain) ADD(w->uncommitted, 1);
+  w->made = 0;
+  w->made_in_vain = false;
+  const struct flows_held *earlier = before(w, key);
+  bool must = made && ips_mirror_committed(w->mirror->core, w->index, made) == IPS_COMMIT_WAIT;
+  if (!must && !earlier) return false;
+  if (w->n_held && w->held_by != w->mirror) return false; /* another mirror since: those go with the next turn */
+  w->held_by = w->mirror;
+  struct flows_held h = {.key = key, .is_first = must};
+  h.number = must ? made : earlier->number;
+  h.until_ns = must ? w->core->now_ns + w->mirror->set.commit_us * 1000ull : earlier->until_ns;
+  if (append(w, p, side, h)) return true;
+  ADD(w->hold_full, 1);
+  if (must) ADD(w->uncommitted, 1);
+  return false;
+}
+
+static void send_first(struct flows_worker *w) {
+  struct flows_held h = *at(w, 0);
+  h.pkt.data = w->arena + h.at + BEFORE;
+  h.pkt.headroom = BEFORE;
+  w->first_held = (w->first_held + 1) % FLOWS_HELD;
+  w->n_held--;
+  w->arena_used -= h.room;
+  if (!w->n_held) w->arena_next = 0;
+  atomic_store_explicit(&w->now_held, w->n_held, memory_order_relaxed);
+  w->send(w->send_arg, &h.pkt, h.side);
+}
+
+/* What the standby says of the first one; a mirror that is gone says nothing more. */
+static int said(const struct flows_worker *w, const struct flows_held *h) {
+  if (w->mirror != w->held_by) return IPS_COMMIT_ALONE;
+  return ips_mirror_committed(w->mirror->core, w->index, h->number);
+}
+
+void flows_let_go(struct flows_worker *w) {
+  uint64_t now = flows_now_ns();
+  flows_enter(w);
+  while (w->n_held) {
+    struct flows_held *h = at(w, 0);
+    int commit = said(w, h);
+    if (commit == IPS_COMMIT_WAIT && now < h->until_ns) break;
+    if (h->is_first && commit == IPS_COMMIT_DONE) ADD(w->committed, 1);
+    if (h->is_first && commit != IPS_COMMIT_DONE) ADD(w->uncommitted, 1);
+    send_first(w);
+  }
+  flows_leave(w);
+}
+
+uint64_t flows_before_sleep(struct flows_worker *w) {
+  uint64_t left = UINT64_MAX, now = flows_now_ns();
+  if (!w->n_held) return left;
+  struct flows_held *h = at(w, 0);
+  atomic_store(&w->waits_for, h->number); /* then look: either we see it, or ips-mirror sees us */
+  flows_enter(w);
+  left = said(w, h) == IPS_COMMIT_WAIT && now < h->until_ns ? h->until_ns - now : 0;
+  flows_leave(w);
+  return left;
+}
+
+void flows_hold_committed(struct flows *f, struct flows_mirror *m) {
+  uint64_t one = 1;
+  atomic_thread_fence(memory_order_seq_cst);
+  for (uint32_t i = 0; i < f->n_workers; i++) {
+    struct flows_worker *w = &f->workers[i];
+    uint64_t number = atomic_load(&w->waits_for);
+    if (!number || ips_mirror_committed(m->core, i, number) == IPS_COMMIT_WAIT) continue;
+    atomic_store(&w->waits_for, 0);
+    if (write(w->committed_event, &one, sizeof one) < 0) continue; /* EAGAIN: it is readable already */
+  }
+}
+
+void flows_hold_state(const struct flows *f, struct ips_ctl_flows_state *out) {
+  for (uint32_t i = 0; i < f->n_workers; i++) {
+    const struct flows_worker *w = &f->workers[i];
+    out->committed += atomic_load_explicit(&w->committed, memory_order_relaxed);
+    out->uncommitted += atomic_load_explicit(&w->uncommitted, memory_order_relaxed);
+    out->held += atomic_load_explicit(&w->now_held, memory_order_relaxed);
+    out->hold_full += atomic_load_explicit(&w->hold_full, memory_order_relaxed);
+  }
+}

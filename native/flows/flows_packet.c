@@ -1,0 +1,38 @@
+/* flows_packet.c: what a packet thread has to do with tracked connections: enter and leave a frame, hand on changes.
+ *
+ * Entering is announced before anything shared is read, so that control, which stores first and looks then, sees
+ * either a thread that reads the new, or one to wait for.
+ */
+#define _GNU_SOURCE
+#include "../ips_worker.h"
+#include "flows.h"
+#include "flows_mirror.h"
+
+void flows_enter(struct flows_worker *w) {
+  struct flows *f = w->flows;
+  atomic_store(&w->frame, atomic_load_explicit(&w->frame, memory_order_relaxed) + 1);
+  w->mirror = atomic_load(&f->mirror);
+  ips_worker_set_flows(w->core, atomic_load(&f->sessions), atomic_load(&f->napt));
+}
+
+void flows_leave(struct flows_worker *w) {
+  ips_worker_set_flows(w->core, NULL, NULL);
+  atomic_store_explicit(&w->frame, atomic_load_explicit(&w->frame, memory_order_relaxed) + 1, memory_order_release);
+}
+
+void flows_emit(void *worker, struct ips_pkt *p, int kind) {
+  const struct flows_worker *w = worker;
+  w->core->emit(w->core->arg, p, kind);
+}
+
+/* Rings: of packet threads, then ips-mirror's and control's, which are in no frame: nothing is replaced meanwhile. */
+void flows_event(void *flows, uint32_t ring, int op, const struct ips_session_rec *rec) {
+  struct flows *f = flows;
+  struct flows_worker *w = ring < f->n_workers ? &f->workers[ring] : NULL;
+  struct flows_mirror *m = w ? w->mirror : atomic_load(&f->mirror);
+  if (!m) return;
+  uint64_t number = flows_mirror_push(f, m, ring, op, rec);
+  if (!w || !(op & IPS_SESSION_BORN) || !m->set.commit_acked) return;
+  w->made = number;
+  w->made_in_vain = number == 0;
+}
