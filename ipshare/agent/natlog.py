@@ -1,5 +1,5 @@
-"""natlog: the engine's NAT log brought in line with the configuration. Repeatable: the engine sees itself that
-nothing changed."""
+"""natlog: the engine's NAT log brought in line with the configuration. Repeatable: the engine sees itself
+that nothing changed."""
 
 from __future__ import annotations
 
