@@ -15,11 +15,13 @@ from typing import Any, ParamSpec, Self, TypeVar
 from ipshare import api
 from ipshare.api import Applied
 from ipshare.engine.asking import Answer
+from ipshare.engine.flows import FlowsState, SessionDump
 from ipshare.engine.pairing import PairState
 from ipshare.engine.plan import Plan
 from ipshare.engine.plan_text import MAX_ITEMS, Summary
 from ipshare.engine.protocol import EngineInfo, Side
-from ipshare.engine.tables import Tables
+from ipshare.engine.session_filter import SessionFilter
+from ipshare.engine.tables import Records, Tables
 from ipshare.engine.totals import Totals
 from ipshare.errors import Problem
 from ipshare.model import Config
@@ -107,6 +109,27 @@ class Node:
 
     async def pair_maintenance(self, on: bool, *, timeout_s: float = api.ORDER_S) -> PairState:
         return await _run(self.sync.pair_maintenance, on, timeout_s=timeout_s)
+
+    async def sessions(self, **wanted: Any) -> Records:
+        return await _run(self.sync.sessions, **wanted)
+
+    async def session_dump(self, wanted: SessionFilter) -> SessionDump:
+        return await _run(self.sync.session_dump, wanted)
+
+    async def close_sessions(self, wanted: SessionFilter) -> int:
+        return await _run(self.sync.close_sessions, wanted)
+
+    async def flows(self) -> FlowsState:
+        return await _run(self.sync.flows)
+
+    async def nat(self, *, limit: int = 0) -> dict[str, Any]:
+        return await _run(self.sync.nat, limit=limit)
+
+    async def mirror_status(self) -> dict[str, Any]:
+        return await _run(self.sync.mirror_status)
+
+    async def mirror_state(self) -> FlowsState:
+        return await _run(self.sync.mirror_state)
 
     async def close(self) -> None:
         await _run(self.sync.close)

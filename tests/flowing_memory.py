@@ -34,7 +34,7 @@ from ipshare.model import packed
 NOW_NS = 10**12
 NOBODY = MirrorPeer(
     phase="off", is_ready=False, refusal="not", feeds_us=False, is_complete=False, lag_events=0, lag_ns=0,
-    under_way=0, round_trip_ns=0, heard_ns=0,
+    under_way=0, round_trip_ns=0, heard_ns=0, notes=("heard",),
 )  # fmt: skip
 STATS = [
     "sessions",

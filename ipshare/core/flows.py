@@ -16,6 +16,10 @@ MIRROR_PHASES: dict[int, str] = enum_names("enum ips_mirror_phase", "IPS_MIRROR_
 MIRROR_REFUSALS: dict[int, str] = enum_names("enum ips_mirror_refusal", "IPS_REFUSED_")
 
 
+MIRROR_NOTES: dict[int, str] = enum_names("enum ips_ctl_mirror_note", "IPS_CTL_MIRROR_")
+"""Bit -> name."""
+
+
 @dataclass(frozen=True, slots=True)
 class MirrorCounter:
     """Something that the mirror counts."""

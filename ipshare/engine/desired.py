@@ -39,6 +39,7 @@ from ipshare.model import (
     PathKind,
     Prefix,
     Replies,
+    Tracking,
     Unmatched,
     contains,
     offset_in,
@@ -55,6 +56,11 @@ ENCAP = {
     PathKind.REWRITE: lib.IPS_ENCAP_NONE,
     PathKind.IPIP: lib.IPS_ENCAP_IPIP,
     PathKind.GUE: lib.IPS_ENCAP_GUE,
+}
+TRACKING = {
+    Tracking.OFF: 0,
+    Tracking.INBOUND: lib.IPS_BINDING_TRACK,
+    Tracking.BOTH: lib.IPS_BINDING_TRACK | lib.IPS_BINDING_TRACK_BOTH,
 }
 POLICY_SEED = 0x6970736861726521
 """One for all nodes: agreement between distribution points is the point of a policy."""
@@ -331,7 +337,7 @@ def _bindings(config: Config, endpoints: _Endpoints, policies: _Policies) -> Rec
                 family=family,
                 prefix_len=binding.prefix.prefixlen,
                 kind=int(binding.kind),
-                flags=lib.IPS_BINDING_COPY if binding.copy else 0,
+                flags=(lib.IPS_BINDING_COPY if binding.copy else 0) | TRACKING[binding.tracking],
                 target=target,
                 **{"global": packed(binding.prefix.network_address)},
             )

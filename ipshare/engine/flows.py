@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ipshare.core import dtype, lib
-from ipshare.core.flows import MIRROR_COUNTERS, MIRROR_PHASES, MIRROR_REFUSALS
+from ipshare.core.flows import MIRROR_COUNTERS, MIRROR_NOTES, MIRROR_PHASES, MIRROR_REFUSALS
 from ipshare.engine.session_filter import SessionFilter
 from ipshare.engine.tables import Records
 from ipshare.errors import EngineError
@@ -58,7 +58,8 @@ class MirrorSettings:
 @dataclass(frozen=True, slots=True)
 class MirrorPeer:
     """The stream to a peer, and the one from it. ``phase``: off, waiting, snapshot, fence, live. ``refusal``:
-    the peer's last one; "not": none. ``lag_*``: what it has not applied yet. ``heard_ns``: of its stream."""
+    the peer's last one; "not": none. ``lag_*``: what it has not applied yet. ``heard_ns``: of its stream.
+    ``notes``: names of enum ips_ctl_mirror_note."""
 
     phase: str
     is_ready: bool
@@ -70,6 +71,7 @@ class MirrorPeer:
     under_way: int
     round_trip_ns: int
     heard_ns: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +212,14 @@ def decode_state(record: Any) -> FlowsState:
             counter.name: int(value)
             for counter, value in zip(MIRROR_COUNTERS, mirror["counters"], strict=False)
         },
-        peers=tuple(_peer(peer) for peer in mirror["peers"]),
+        peers=tuple(
+            _peer(peer, int(notes)) for peer, notes in zip(mirror["peers"], record["peer_notes"], strict=True)
+        ),
         **{name: int(record[name]) for name in ("committed", "uncommitted", "held", "hold_full")},
     )
 
 
-def _peer(peer: Any) -> MirrorPeer:
+def _peer(peer: Any, notes: int) -> MirrorPeer:
     phase, refusal = int(peer["phase"]), int(peer["refusal"])
     values: dict[str, Any] = {name: bool(peer[name]) for name in ("is_ready", "feeds_us", "is_complete")}
     for name in ("lag_events", "lag_ns", "under_way", "round_trip_ns", "heard_ns"):
@@ -223,6 +227,7 @@ def _peer(peer: Any) -> MirrorPeer:
     return MirrorPeer(
         phase=MIRROR_PHASES.get(phase, f"phase {phase}"),
         refusal=MIRROR_REFUSALS.get(refusal, f"refusal {refusal}"),
+        notes=tuple(name for bit, name in sorted(MIRROR_NOTES.items()) if notes & bit),
         **values,
     )
 

@@ -23,14 +23,14 @@ SEVERAL = {
 
 
 def mirror_report(state: FlowsState, config: Config) -> dict[str, Any]:
-    """JSON values. ``config`` has a mirror and a pair. ``uncommitted``: first packets that did not wait to
+    """JSON values. ``ready``: the standby could take over. ``config`` has a mirror and a pair. ``uncommitted``: first packets that did not wait to
     the end; ``gaps``, ``resyncs``, ``conflicts``, ``digest_mismatches``: since the engine began."""
     assert config.mirror is not None and config.pair is not None, "a node that mirrors"
     counters, peer = state.counters, state.peers[0]
     return {
         "node": config.pair.node,
         "role": "active" if state.is_active else "standby",
-        "ready": state.is_ready,
+        "ready": is_safe(state),
         "epoch": state.epoch,
         "commit": config.mirror.commit.value,
         "sessions": state.sessions["sessions"],
@@ -47,6 +47,12 @@ def mirror_report(state: FlowsState, config: Config) -> dict[str, Any]:
     }
 
 
+def is_safe(state: FlowsState) -> bool:
+    """Whether a takeover now would break no committed connection. Of the active node's own readiness an engine
+    says nothing but that it is active."""
+    return state.peers[0].is_ready if state.is_active else state.is_ready
+
+
 def _peer(peer: MirrorPeer, name: str, now_ns: int) -> dict[str, Any]:
     return {
         "name": name,
@@ -59,6 +65,7 @@ def _peer(peer: MirrorPeer, name: str, now_ns: int) -> dict[str, Any]:
         "lag_ms": peer.lag_ns / 1e6,
         "under_way": peer.under_way,
         "round_trip_ms": peer.round_trip_ns / 1e6,
+        "notes": list(peer.notes),
         "silent_s": max(0, now_ns - peer.heard_ns) / 1e9 if peer.heard_ns else None,
     }
 
@@ -68,21 +75,22 @@ def mirror_troubles(state: FlowsState, config: Config) -> list[str]:
     if config.mirror is None or config.pair is None or not state.has_mirror:
         return []
     peer, name = state.peers[0], config.pair.peer
-    if not state.is_active:
-        if peer.feeds_us and peer.is_complete:
-            return []
-        return [f"this node has not all sessions of {name}: a takeover now would break connections"]
-    if peer.is_ready:
+    if is_safe(state):
         return []
+    breaks = ": a takeover now would break connections"
+    if "wrong_key" in peer.notes:
+        return [f"what comes from {name} is sealed with another key{breaks}"]
+    if "mismatch" in peer.notes:
+        return [f"{name} has other [[nat]] tables and gets no sessions: apply the same file at both nodes"]
+    if "heard" not in peer.notes:
+        return [f"{name} is not heard on any path of the mirror{breaks}"]
+    if not state.is_active:
+        return [f"this node has not all sessions of {name}{breaks}"]
     if peer.phase == "waiting":
         return [f"{name} refused the mirror's stream ({peer.refusal}); it is tried again"]
     if peer.phase == "off":
-        differs = state.counters["CONFIG_DIFFERS"]
-        hint = (
-            f", and had other [[nat]] tables {differs} times: apply the same at both nodes" if differs else ""
-        )
-        return [f"{name} gets no sessions{hint}: a takeover now would break connections"]
-    return [f"{name} is being brought up to date: a takeover now would break connections"]
+        return [f"{name} gets no sessions{breaks}"]
+    return [f"{name} is being brought up to date{breaks}"]
 
 
 def mirror_lines(state: FlowsState, config: Config) -> list[str]:
@@ -112,7 +120,7 @@ def mirror_line(state: FlowsState, config: Config) -> str:
     """One moment, for ``mirror status --watch``."""
     peer = state.peers[0]
     role = "active" if state.is_active else "standby"
-    ready = "ready" if (peer.is_ready if state.is_active else peer.is_complete) else "not ready"
+    ready = "ready" if is_safe(state) else "not ready"
     return (
         f"{role}, {peer.phase if state.is_active else 'fed' if peer.feeds_us else 'not fed'}, {ready}, "
         f"lag {peer.lag_events} changes {peer.lag_ns / 1e6:.1f} ms, "

@@ -187,6 +187,8 @@ def target_text(tables: Tables, record: Any) -> str:
     if kind == BindingKind.DOWN:
         return "down"
     copied = " (copied)" if int(record["flags"]) & lib.IPS_BINDING_COPY else ""
+    if int(record["flags"]) & lib.IPS_BINDING_TRACK:
+        copied += " (tracked)"
     if kind == BindingKind.POLICY:
         return f"policy {policy_name(tables, target)}{copied}"
     if kind not in (BindingKind.ENDPOINT, BindingKind.ADDRESS) or target >= len(tables.endpoints):

@@ -198,6 +198,17 @@ def test_mirror_status_of_a_standby(gateway: World, ipshare: Run) -> None:
     assert "role           standby, not ready, epoch 0, 4 sessions" in out
     assert "from D         no stream" in out
     assert "note           this node has not all sessions of D: a takeover now would break connections" in out
+    assert gateway.running is not None
+    gateway.running.flows_say(is_ready=True, peers=(replace(NOBODY, feeds_us=True, is_complete=True),))
+    out = ipshare("mirror", "status")[1]
+    assert "standby, ready" in out and "from D         complete" in out and "note" not in out
+
+
+def test_an_active_node_is_not_ready_while_its_standby_is_not(gateway: World, ipshare: Run) -> None:
+    """The engine calls itself ready then: it has all sessions."""
+    assert gateway.running is not None
+    gateway.running.flows_say(is_active=True, is_ready=True, peers=(replace(NOBODY, phase="snapshot"),))
+    assert json.loads(ipshare("mirror", "status", "--json")[1])["ready"] is False
 
 
 def test_mirror_status_of_the_active(gateway: World, ipshare: Run) -> None:
@@ -222,6 +233,9 @@ def test_mirror_status_of_the_active(gateway: World, ipshare: Run) -> None:
     ("peer", "said"),
     [
         ({"phase": "off"}, "D gets no sessions: a takeover"),
+        ({"notes": ()}, "D is not heard on any path of the mirror"),
+        ({"notes": ("heard", "mismatch")}, "D has other [[nat]] tables"),
+        ({"notes": ("wrong_key",)}, "sealed with another key"),
         ({"phase": "waiting", "refusal": "apply"}, "D refused the mirror's stream (apply)"),
         ({"phase": "fence"}, "D is being brought up to date"),
     ],

@@ -100,7 +100,9 @@ def test_a_state_becomes_values() -> None:
     peer = record["mirror"]["peers"][0]
     peer["phase"], peer["is_ready"], peer["lag_events"], peer["refusal"] = lib.IPS_MIRROR_LIVE, 1, 12, 4
     record["mirror"]["peers"][1]["phase"] = 99
+    record["peer_notes"][0] = lib.IPS_CTL_MIRROR_HEARD | lib.IPS_CTL_MIRROR_MISMATCH
     state = decode_state(record)
+    assert state.peers[0].notes == ("mismatch", "heard") and state.peers[1].notes == ()
     assert (state.has_flows, state.has_mirror, state.is_ready, state.is_active) == (True, False, True, True)
     assert (state.epoch, state.committed, state.sessions["conflicts"]) == (9, 77, 2)
     assert list(state.counters)[:2] == ["RING_FULL", "EVENTS_SENT"] and state.counters["EVENTS_SENT"] == 4

@@ -513,7 +513,7 @@ def test_sizes_that_are_refused() -> None:
 
     assert made()
     bad = {
-        "workers": (0, 65),
+        "workers": (0, 67),
         "ring": (2, 6),
         "window": (1, 3, 32768),
         "tombstones": (4, 9),

@@ -221,13 +221,13 @@ def test_ipv6_fragments_follow_their_first_one(order: tuple[int, ...]) -> None:
 
 
 def test_without_a_fragment_table_fragments_are_refused() -> None:
-    nat = Nat()
+    nat, late = Nat(), packet(Flow(UDP, A, DNS), payload=bytes(200), df=False)
+    assert nat.raw(True, oracle.fragment4(late, 80)[1])[0] == "HELD"
     n = ffi.gc(lib.ips_napt_new(nat.s, ffi.NULL, nat.config), lib.ips_napt_free)
-    assert n == ffi.NULL  # its pool is the other's already
-    assert (
-        nat.raw(True, oracle.fragment4(packet(Flow(UDP, A, DNS), payload=bytes(200), df=False), 80)[1])[0]
-        == "HELD"
-    )
+    assert n != ffi.NULL  # another one of the same sessions replaces the first
+    nat.n, kept = n, nat.n
+    assert nat.raw(True, oracle.fragment4(late, 80)[0])[0] == "FRAGMENTS_FULL"
+    nat.n = kept
 
 
 @FAMILIES

@@ -19,6 +19,7 @@ from ipshare.engine.capture import TapRule, TapState
 from ipshare.engine.embedded.control import DEFAULT_TIMEOUT_S, Control, Hello, Why
 from ipshare.engine.embedded.counters import Region
 from ipshare.engine.embedded.pair import PairWait
+from ipshare.engine.embedded.wire import Reply
 from ipshare.engine.pairing import Order, PairSettings, PairState
 
 P = ParamSpec("P")
@@ -117,6 +118,9 @@ class AsyncControl:
 
     async def pair_command(self, order: Order) -> None:
         await _run(self.sync.pair_command, order)
+
+    async def call(self, op: int, payload: bytes = b"") -> Reply:
+        return await _run(self.sync.call, op, payload)
 
     async def shutdown(self) -> None:
         await _run(self.sync.shutdown)

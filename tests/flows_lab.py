@@ -1,0 +1,239 @@
+"""Networks for tests of tracked connections in the engine: clients with private addresses behind NAT nodes.
+
+    inside 10.0.1.9, fd00:1::9 -- LAN -- a (.1), b (.2) -- uplink -- outside 192.0.2.9, 2001:db8:2::9
+
+Pools are 203.0.113.0/30 and 2001:db8:9::/126. Routers of the lab follow who is active: ``Nat.follow`` points both
+sides' routes at a node. Engines run in the nodes; a and b have a link of their own, for pair and mirror. Every
+wait is for an event, bounded by PATIENCE_S.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ipshare.core import dtype, lib
+from ipshare.engine.embedded import Control, launch
+from ipshare.engine.tables import Tables
+from ipshare.lab import netns
+from ipshare.lab.netns import inside
+from tests.engine_lab import SYSCTLS, _packed, load, run
+
+FLOWS, FLOWS_STATE, MIRROR = (
+    dtype(f"struct ips_ctl_{name}") for name in ("flows", "flows_state", "mirror")
+)
+PAIR, PAIR_STATE = dtype("struct ips_ctl_pair"), dtype("struct ips_ctl_pair_state")
+FILTER, SESSION, FOUND, CLOSED = (
+    dtype(f"struct {name}")
+    for name in ("ips_ctl_session_filter", "ips_session_rec", "ips_ctl_sessions", "ips_ctl_closed")
+)
+ADDRESS = dtype("struct ips_napt_address")
+INSIDE4, INSIDE6, OUTSIDE4, OUTSIDE6 = "10.0.1.9", "fd00:1::9", "192.0.2.9", "2001:db8:2::9"
+POOL4, POOL6 = "203.0.113.0", "2001:db8:9::"
+_serial = itertools.count()
+
+
+def flows(**values: Any) -> Any:
+    """A FLOWS_SET for this network."""
+    made = np.zeros(1, FLOWS)
+    f = made[0]
+    f["sessions"], f["half_open"], f["half_open_per_source"], f["addresses"] = 10_000, 1_000, 900, 64
+    for i, (first, n, family, prefix, bits) in enumerate(
+        ((POOL4, 4, 4, "10.0.1.0", 24), (POOL6, 4, 6, "fd00:1::", 64))
+    ):
+        pool, side = f["pools"][i], f["insides"][i]
+        pool["first"], pool["n"], pool["family"], pool["realm"] = _packed(first), n, family, 3
+        side["prefix"], side["prefix_len"], side["family"], side["realm"] = _packed(prefix), bits, family, 3
+    f["n_pools"] = f["n_insides"] = 2
+    for name, value in values.items():
+        f[name] = value
+    return made
+
+
+class NatNode:
+    """An engine with NAT; half of a pair where ``join`` was called."""
+
+    def __init__(self, lab: Nat, node: str, number: int) -> None:
+        self.name, self.number, self.lab = lab.names[node], number, lab
+        self.socket = lab.directory / f"{node}.sock"
+        self.engine: launch.Engine | None = None
+        self.control = Control(self.socket)
+
+    def start(self, *, workers: int = 2) -> None:
+        self.control.close()
+        self.control = Control(self.socket)
+        self.engine = inside(self.name, lambda: launch.start(self.socket, workers=workers))
+        for device, prefixes in (("ips-out", (f"{POOL4}/30", f"{POOL6}/126")), ("ips-in", ())):
+            run(self.name, f"sysctl -qw net.ipv4.conf.{device}.rp_filter=0")
+            run(self.name, f"ip link set {device} up")
+            for prefix in prefixes:
+                run(self.name, f"ip route replace {prefix} dev {device}")
+        for family in ("-4", "-6"):
+            run(self.name, f"ip {family} route replace default dev ips-in table 80")
+
+    def set(self, op: int, record: Any) -> None:
+        self.control._call(op, record.tobytes())
+
+    def serve(self, **values: Any) -> None:
+        load(self.control, Tables(roles=lib.IPS_ROLE_OUTER, icmp_source4=_packed("10.0.1.77").tobytes(),
+                                  icmp_source6=_packed("fd00:1::77").tobytes()))  # fmt: skip
+        self.set(lib.IPS_CTL_FLOWS_SET, flows(**values))
+
+    def join(self, key: bytes = b"k" * 32) -> None:
+        pair, peer = np.zeros(1, PAIR), 3 - self.number
+        p = pair[0]
+        p["key"] = np.frombuffer(key, np.uint8)
+        p["interval_ns"], p["misses"], p["config_digest"] = 50_000_000, 4, 1
+        p["node_id"], p["peer_id"], p["n_paths"] = self.number, peer, 2
+        p["flags"] = lib.IPS_CTL_PAIR_PREFERRED if self.number == 1 else 0
+        for name, text in (("node", f"n{self.number}"), ("peer", f"n{peer}"),
+                           ("epoch_file", str(self.lab.directory / f"{self.number}.epoch"))):  # fmt: skip
+            p[name] = np.frombuffer(text.encode().ljust(len(p[name]), b"\0"), p[name].dtype)
+        self._path(p["paths"][0], peer, 6081)
+        self._path(p["paths"][1], peer, 6081, "10.0.1")
+        self.set(lib.IPS_CTL_PAIR_SET, pair)
+
+    def _path(self, path: Any, peer: int, port: int, net: str = "10.9.0") -> None:
+        path["local"], path["remote"] = _packed(f"{net}.{self.number}"), _packed(f"{net}.{peer}")
+        path["local_port"] = path["remote_port"] = port
+        path["family"] = 4
+
+    def mirror(self, key: bytes = b"k" * 32, **values: Any) -> None:
+        mirror, peer = np.zeros(1, MIRROR), 3 - self.number
+        m = mirror[0]
+        m["key"], m["id"], m["n_peers"] = np.frombuffer(key, np.uint8), self.number, 1
+        m["node"] = np.frombuffer(f"n{self.number}".encode().ljust(64, b"\0"), m["node"].dtype)
+        m["config_digest"], m["digest_ns"] = 7, 200_000_000
+        p = m["peers"][0]
+        p["id"], p["n_paths"] = peer, 1
+        p["name"] = np.frombuffer(f"n{peer}".encode().ljust(64, b"\0"), p["name"].dtype)
+        self._path(p["paths"][0], peer, 6082)
+        for name, value in values.items():
+            m[name] = value
+        self.set(lib.IPS_CTL_MIRROR_SET, mirror)
+
+    def state(self) -> Any:
+        return self.control._call(lib.IPS_CTL_FLOWS_STATE).one(FLOWS_STATE)
+
+    def stat(self, name: str) -> int:
+        return int(self.state()["sessions"][name])
+
+    def pair_state(self) -> int:
+        return int(self.control._call(lib.IPS_CTL_PAIR_STATE).one(PAIR_STATE)["state"])
+
+    def sessions(self, **values: Any) -> Any:
+        """Records that match."""
+        reply = self.control._call(lib.IPS_CTL_SESSIONS_DUMP, self._filter(values).tobytes())
+        try:
+            size = os.fstat(reply.fd).st_size
+            if not size:
+                return np.zeros(0, SESSION)
+            with mmap.mmap(reply.fd, size, prot=mmap.PROT_READ) as map_:
+                return np.frombuffer(bytes(map_), SESSION)
+        finally:
+            os.close(reply.fd)
+
+    def close_sessions(self, **values: Any) -> int:
+        reply = self.control._call(lib.IPS_CTL_SESSIONS_CLOSE, self._filter(values).tobytes())
+        return int(reply.one(CLOSED)["closed"])
+
+    @staticmethod
+    def _filter(values: dict[str, Any]) -> Any:
+        wanted = np.zeros(1, FILTER)
+        for name, value in values.items():
+            wanted[0][name] = value
+        return wanted
+
+    def addresses(self) -> Any:
+        reply = self.control._call(lib.IPS_CTL_NAT_ADDRESSES)
+        try:
+            return np.frombuffer(os.pread(reply.fd, 1 << 20, 0), ADDRESS)
+        finally:
+            os.close(reply.fd)
+
+    def verdict(self, name: str, side: int) -> int:
+        return int(self.control.counters().verdicts()[side, int(getattr(lib, f"IPS_{name}", -1))])
+
+    def kill(self) -> None:
+        assert self.engine is not None
+        self.engine.process.kill()
+        self.engine.process.wait()
+
+    def stop(self) -> None:
+        self.control.close()
+        if self.engine is not None and self.engine.is_alive():
+            assert self.engine.terminate() == 0
+
+
+class Nat:
+    """Namespaces and links; engines are started on demand and end with the lab."""
+
+    def __init__(self, directory: Path) -> None:
+        tag = f"{os.getpid()}x{next(_serial)}"
+        self.names = {node: f"nat-{node}-{tag}" for node in ("in", "lan", "a", "b", "up", "out")}
+        self.directory = directory
+        self._end = contextlib.ExitStack()
+
+    def __enter__(self) -> Nat:
+        try:
+            self._build()
+        except BaseException:
+            self._end.close()
+            raise
+        self.a, self.b = NatNode(self, "a", 1), NatNode(self, "b", 2)
+        for node in (self.a, self.b):
+            self._end.callback(node.stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.close()
+
+    def _build(self) -> None:
+        for name in self.names.values():
+            netns.create(name)
+            self._end.callback(netns.delete, name)
+            for setting in SYSCTLS:
+                run(name, f"sysctl -qw net.{setting}")
+            run(name, "ip link set lo up")
+        self._lan("lan", "lan0", "10.0.1", "fd00:1:", (("in", 9), ("a", 1), ("b", 2)))
+        self._lan("up", "up0", "192.0.2", "2001:db8:2:", (("out", 9), ("a", 1), ("b", 2)))
+        run(self.names["a"], f"ip link add direct type veth peer name direct netns {self.names['b']}")
+        for node, host in (("a", 1), ("b", 2)):
+            name = self.names[node]
+            run(name, f"ip address add 10.9.0.{host}/24 dev direct")
+            run(name, "ip link set direct up")
+            for family in ("-4", "-6"):
+                run(name, f"ip {family} rule add iif lan0 lookup 80 pref 90")
+        self.follow("a")
+
+    def _lan(self, lan: str, device: str, net4: str, net6: str, hosts: tuple[tuple[str, int], ...]) -> None:
+        run(self.names[lan], "ip link add br0 type bridge mcast_snooping 0")
+        run(self.names[lan], "ip link set br0 up")
+        for node, host in hosts:
+            name = self.names[node]
+            run(name, f"ip link add {device} type veth peer name to-{node} netns {self.names[lan]}")
+            run(self.names[lan], f"ip link set to-{node} master br0 up")
+            run(name, f"ip address add {net4}.{host}/24 dev {device}")
+            run(name, f"ip address add {net6}:{host}/64 dev {device} nodad")
+            run(name, f"ip link set {device} up")
+
+    def follow(self, node: str) -> None:
+        """Routes of both sides go to this node."""
+        host = 1 if node == "a" else 2
+        run(self.names["in"], f"ip route replace default via 10.0.1.{host}")
+        run(self.names["in"], f"ip -6 route replace default via fd00:1::{host}")
+        run(self.names["out"], f"ip route replace {POOL4}/30 via 192.0.2.{host}")
+        run(self.names["out"], f"ip -6 route replace {POOL6}/126 via 2001:db8:2::{host}")
+
+
+@contextlib.contextmanager
+def nat_lab(directory: Path) -> Iterator[Nat]:
+    with Nat(directory) as lab:
+        yield lab

@@ -1,0 +1,330 @@
+"""A pair of NAT gateways as its operator has it: TCP connections from inside outlive a switchover and a kill (S3).
+
+Client and gateways share a LAN, gateways and server a WAN; the client's default route and the server's routes
+to the pools point to VIPs. Two agents run from one file. Every wait is for an event, bounded by the lab's patience.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ipshare.agent.client import AgentClient
+from ipshare.agent.pair import make_key
+from ipshare.agent.spawn import spawn
+from ipshare.lab.netns import NETNS_DIR, inside
+from tests.engine_lab import run
+from tests.lab.test_pair_lab import IPSHARE
+from tests.pair_lab import PATIENCE_S, PairLab, until
+
+SITE = """
+[node]
+name = "{node}"
+icmp_source = ["192.0.2.{host}", "2001:db8:ff::{host}"]
+endpoint = "A"
+outside = ["wan0"]
+runtime_dir = "{dir}/run"
+state_dir = "{dir}/state"
+[[network]]
+name = "g"
+prefix = "203.0.113.0/24"
+[[endpoint]]
+name = "A"
+local = ["198.18.1.0/24"]
+[[binding]]
+global = "203.0.113.0/24"
+to = "A"
+track = "always"
+[pair]
+key_file = "pair.key"
+[[pair.node]]
+name = "a"
+paths = ["10.9.0.1:6081", "10.0.0.1:6081"]
+[[pair.node]]
+name = "b"
+paths = ["10.9.0.2:6081", "10.0.0.2:6081"]
+[[pair.vip]]
+address = "10.0.0.100"
+interface = "lan0"
+[[pair.vip]]
+address = "fd00::100"
+interface = "lan0"
+[[pair.vip]]
+address = "192.0.2.100"
+interface = "wan0"
+[[pair.vip]]
+address = "2001:db8:ff::100"
+interface = "wan0"
+[sessions]
+capacity = 4096
+[[nat]]
+name = "office"
+inside = ["10.0.0.0/24", "fd00::/64"]
+addresses = ["198.51.100.8/30", "2001:db8:5::10-2001:db8:5::13"]
+interfaces = ["lan0"]
+[mirror]
+commit_timeout = "20ms"
+"""
+POOLS = (ip_network("198.51.100.8/30"), ip_network("2001:db8:5::10/126"))
+SERVERS = (("192.0.2.9", 7000), ("2001:db8:ff::9", 7000))
+
+
+class NatLab(PairLab):
+    """The pair's lab, and a WAN with a server that knows the way to the pools."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.names["server"] = self.names["client"].replace("client", "server")
+
+    def _build(self) -> None:
+        super()._build()
+        lan = self.names["lan"]
+        run(lan, "ip link add br1 type bridge mcast_snooping 0")
+        run(lan, "ip link set br1 up")
+        for node, host in (("server", 9), ("a", 1), ("b", 2)):
+            name = self.names[node]
+            run(name, f"ip link add wan0 type veth peer name wan-{node} netns {lan}")
+            run(lan, f"ip link set wan-{node} master br1 up")
+            run(name, f"ip address add 192.0.2.{host}/24 dev wan0")
+            run(name, f"ip address add 2001:db8:ff::{host}/64 dev wan0 nodad")
+            run(name, "ip link set wan0 up")
+        for node, vips, to in (
+            ("client", ("10.0.0.100", "fd00::100"), ("default", "default")),
+            ("server", ("192.0.2.100", "2001:db8:ff::100"), map(str, POOLS)),
+        ):
+            for family, vip, prefix in zip((4, 6), vips, to, strict=True):
+                run(self.names[node], f"ip -{family} route add {prefix} via {vip}")
+        run(self.names["server"], "ip route add 198.18.1.0/24 via 192.0.2.100")
+
+
+class Gateway:
+    """One node: its directory, its namespace, its agent."""
+
+    def __init__(self, lab: NatLab, name: str, host: int) -> None:
+        self.name, self.dir = name, lab.directory / name
+        self.dir.mkdir()
+        self.file = self.dir / "site.toml"
+        self.file.write_text(SITE.format(node=name, host=host, dir=self.dir))
+        self.prefix = ["nsenter", f"--net={NETNS_DIR / lab.names[name]}"]
+        self.agent: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.agent = spawn(self.file, prefix=self.prefix, log=self.dir / "agent.log")
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [*self.prefix, *IPSHARE, *words, "-c", str(self.file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def asked(self, *words: str) -> Any:
+        done = self.cli(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def status(self) -> dict[str, Any]:
+        with AgentClient(self.dir / "run") as agent:
+            return agent.call("status")
+
+    def stop(self) -> None:
+        if self.agent is not None:
+            self.cli("down")
+            self.agent.kill()
+            self.agent.wait()
+
+
+class Net:
+    """Two gateways, and a server that sends back what it gets."""
+
+    def __init__(self, lab: NatLab, end: contextlib.ExitStack) -> None:
+        self.lab, self.end = lab, end
+        self.a, self.b = Gateway(lab, "a", 1), Gateway(lab, "b", 2)
+        make_key(self.a.dir / "pair.key")
+        key = self.b.dir / "pair.key"
+        key.write_text((self.a.dir / "pair.key").read_text())
+        key.chmod(0o600)
+        self.peers: list[str] = []  # whom the server saw
+        for address in SERVERS:
+            listener = self._socket("server", lambda address=address: socket.create_server(
+                address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET))  # fmt: skip
+            threading.Thread(target=self._serve, args=(listener,), daemon=True).start()
+
+    def _socket(self, node: str, make: Any) -> socket.socket:
+        made: socket.socket = self.end.enter_context(inside(self.lab.names[node], make))
+        return made
+
+    def _serve(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it ends with the lab
+            while True:
+                connection, peer = listener.accept()
+                self.peers.append(peer[0])
+                threading.Thread(target=self._echo, args=(connection,), daemon=True).start()
+
+    def _echo(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            while data := connection.recv(1 << 16):
+                connection.sendall(data)
+
+    def connect(self) -> list[socket.socket]:
+        """A connection of each family from inside."""
+        return [
+            self._socket("client", lambda to=to: socket.create_connection(to, timeout=PATIENCE_S))
+            for to in SERVERS
+        ]
+
+    def both(self) -> tuple[Gateway, Gateway]:
+        """(the active one, the standby), as soon as the standby could take over without loss."""
+
+        def found() -> tuple[Gateway, Gateway] | None:
+            at = {node.name: node.status() for node in (self.a, self.b)}
+            for one, other in ((self.a, self.b), (self.b, self.a)):
+                mine, theirs = at[one.name], at[other.name]
+                states = [(each["pair"] or {}).get("state") for each in (mine, theirs)]
+                mirror = mine["mirror"]
+                if states == ["active", "standby"] and mirror and mirror["peers"][0]["ready"]:
+                    return one, other
+            return None
+
+        return until(found)
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Iterator[Net]:
+    with contextlib.ExitStack() as end:
+        made = Net(end.enter_context(NatLab(tmp_path)), end)
+        end.callback(made.a.stop)
+        end.callback(made.b.stop)
+        for node in (made.a, made.b):
+            node.start()
+        yield made
+
+
+def talk(connections: list[socket.socket], word: bytes) -> None:
+    """Each one carries it there and back."""
+    for connection in connections:
+        connection.sendall(word)
+    for connection in connections:
+        got = b""
+        while len(got) < len(word):
+            piece = connection.recv(len(word) - len(got))
+            assert piece, "the connection was closed"
+            got += piece
+        assert got == word
+
+
+def test_connections_outlive_a_switchover_and_the_death_of_the_active_engine(net: Net) -> None:
+    active, standby = net.both()
+    first = net.connect()
+    talk(first, b"hello")
+    assert len(net.peers) == 2
+    for peer, pool in zip(sorted(net.peers, key=lambda text: ":" in text), POOLS, strict=True):
+        assert ip_address(peer) in pool, "the server sees a public address"
+    mine = {connection.getsockname()[1] for connection in first}
+
+    def listed() -> bool:
+        found = standby.asked("sessions", "--proto", "tcp")["sessions"]
+        return mine <= {row["src_port"] for row in found}
+
+    until(listed)  # the standby has them
+    assert net.both() == (active, standby)
+    done = until(lambda: ordered(active))
+    assert done["state"] == "standby"
+    talk(first, b"after the switchover")
+    assert net.both() == (standby, active)
+    second = net.connect()
+    talk([*first, *second], b"both old and new")
+    assert net.both() == (standby, active)
+    os.kill(standby.status()["engine_pid"], signal.SIGKILL)
+    talk([*first, *second], b"after the kill")
+    assert net.both() == (active, standby), "the killed one is back as standby, up to date"
+    talk([*first, *second, *net.connect()], b"x" * 300_000)
+    status = active.asked("mirror", "status")
+    assert (status["role"], status["troubles"], status["sessions"]) == ("active", [], 6)
+
+
+def ordered(node: Gateway) -> dict[str, Any] | None:
+    """What a switchover says that was taken; None: the peer was not ready yet."""
+    done = node.cli("pair", "switchover", "--json")
+    assert done.returncode in (0, 3), done.stderr
+    state: dict[str, Any] | None = json.loads(done.stdout) if done.returncode == 0 else None
+    return state
+
+
+def test_what_the_operator_sees_and_does(net: Net, tmp_path: Path) -> None:
+    active, standby = net.both()
+    connections = net.connect()
+    talk(connections, b"hello")
+    found = active.asked("sessions", "--nat", "office", "--state", "open")
+    assert (found["matched"], found["exact"]) == (2, True)
+    assert {row["dst"] for row in found["sessions"]} == {address for address, _ in SERVERS}
+    nat = active.asked("nat")["nats"][0]
+    assert (nat["count"], nat["tcp"]) == (8, 2)
+    file = tmp_path / "sessions.npy"
+    assert active.cli("sessions", "--npy", str(file), "--src", "10.0.0.9").returncode == 0
+    assert np.load(file)["flow"]["dst_port"].tolist() == [7000]
+    refused = standby.cli("sessions", "close", "--proto", "tcp", "--yes")
+    assert refused.returncode == 3 and "at the active node" in refused.stderr
+    assert active.asked("sessions", "close", "--src", "fd00::/64", "--yes") == {"closed": 1}
+    until(lambda: active.asked("sessions", "--src", "fd00::/64")["matched"] == 0)
+    until(lambda: standby.asked("sessions", "--src", "fd00::/64")["matched"] == 0)
+    talk(connections[:1], b"the other one goes on")
+
+
+def test_what_is_only_followed_is_counted_honestly_and_mirrored_too(net: Net) -> None:
+    active, standby = net.both()
+    sender = net._socket("server", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sender.bind(("192.0.2.9", 5555))
+
+    def followed() -> dict[str, Any] | None:
+        sender.sendto(b"to a device", ("198.18.1.7", 9000))  # the second one makes it a session
+        found: dict[str, Any] = active.asked("sessions", "--kind", "track")
+        return found if found["matched"] else None
+
+    found = until(followed)
+    [row] = found["sessions"]
+    assert (row["src"], row["src_port"], row["dst_port"], row["one_sided"]) == ("192.0.2.9", 5555, 9000, True)
+    assert (found["exact"], found["one_sided"]) == (False, 1)
+    assert "at most 1 session (1 active in 60 s)" in active.cli("sessions").stdout
+    until(lambda: standby.asked("sessions", "--kind", "track")["matched"] == 1)
+
+
+def test_what_is_inside_stays_inside_and_everything_is_undone(net: Net) -> None:
+    active, _ = net.both()
+    name = net.lab.names[active.name]
+    way = run(name, "ip route get 192.0.2.9 from 10.0.0.9 iif lan0")
+    assert "dev ips-in" in way
+    assert "dev lan0" in run(name, "ip route get 10.0.0.77 from 10.0.0.9 iif lan0"), "inside to inside"
+    assert "dev ips-in" in run(name, "ip route get 198.51.100.9 from 10.0.0.9 iif lan0"), "hairpinning"
+    assert "dev wan0" in run(name, "ip route get 192.0.2.9"), "the node's own"
+    assert "dev ips-out" in run(name, "ip route get 198.51.100.9 from 192.0.2.9 iif wan0")
+    assert "dev ips-in" in run(name, "ip -6 route get 2001:db8:ff::9 from fd00::9 iif lan0")
+    assert "dev lan0" in run(name, "ip -6 route get fd00::77 from fd00::9 iif lan0")
+    for node in (net.a, net.b):
+        assert node.cli("down").returncode == 0
+        name = net.lab.names[node.name]
+        assert "490" not in run(name, "ip rule") + run(name, "ip -6 rule")
+        assert run(name, "ip route show table all").count("4902") == 0
+
+
+def test_a_pool_address_on_an_interface_is_refused_before_anything_is_changed(net: Net) -> None:
+    net.a.stop()
+    name = net.lab.names["a"]
+    run(name, "ip address add 198.51.100.9/32 dev wan0")
+    run(name, "ip link set lan0 name lan7")
+    done = subprocess.run(
+        [*net.a.prefix, *IPSHARE, "check", "--machine", str(net.a.file)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "198.51.100.9 in the NAT pool 198.51.100.8/30 belongs to this node itself" in done.stderr
+    assert "there is no device lan0 for what NAT translates to come in by" in done.stderr
