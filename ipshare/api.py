@@ -248,6 +248,11 @@ class Node:
         with AgentClient(self.config.node.runtime_dir, timeout_s=timeout_s) as agent:
             return agent.call("status")
 
+    def leases(self) -> list[dict[str, Any]]:
+        """A row for each workload of [[lease]]: address, state, end, trouble. Raises as ``status``."""
+        rows: list[dict[str, Any]] = self.status().get("leases", [])
+        return rows
+
     # ---- a redundant pair (S2) ----------------------------------------------
 
     def pair(self) -> PairState:

@@ -27,6 +27,7 @@ from ipshare.agent.audit import Audit
 from ipshare.agent.client import socket_path
 from ipshare.agent.confirm import remaining_s
 from ipshare.agent.guard import EngineGuard
+from ipshare.agent.leases import Leases
 from ipshare.agent.pair_hooks import PairHooks
 from ipshare.agent.pair_watch import PairChange, PairWatch
 from ipshare.agent.prober import Prober
@@ -87,6 +88,7 @@ class Daemon:
         self.guard = EngineGuard(self._engine_ended)
         self.pair = PairWatch(config.node.runtime_dir / "pair.json", self._pair_changed)
         self.hooks = PairHooks(self._hook_ended)
+        self.leases = Leases(config.node.state_dir, lambda: self._spawn(self._leases_changed()))
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="work")
@@ -125,6 +127,7 @@ class Daemon:
         finally:
             notify.notify("STOPPING=1")
             self.pair.close()
+            self.leases.close()
             await self.server.stop()
             for task in self._tasks:
                 task.cancel()
@@ -174,6 +177,7 @@ class Daemon:
             "notes": dict(self.notes),
             "paths": self.prober.report(),
             "pair": await self._pair_status(config),
+            "leases": self.leases.report(),
             **await self._flows_status(config),
         }
 
@@ -250,6 +254,8 @@ class Daemon:
             raise NoPrivilege("only root may take the node down")
         config = self.node.config or self.wanted
         self.guard.close()
+        self.leases.give_back()
+        self.leases.close()
         down = await self._change("down", "everything", str(caller), lambda: self.node.down(config))
         await self.pair.forget()
         asyncio.get_running_loop().call_later(0.05, self._stop.set)  # the answer goes out first
@@ -309,6 +315,7 @@ class Daemon:
                     await self._change("mend", "; ".join(drift), "agent", self.node.reconcile)
             await self._look_at_pair()
             await self._look_at_flows()
+            self._follow_leases()
 
     def _pair_changed(self, change: PairChange) -> None:
         """In the event loop, once for each change of the engine's half of the pair."""
@@ -320,6 +327,7 @@ class Daemon:
         config = self.node.config or self.wanted
         if config.pair is not None:
             self.hooks.changed(config.pair, change)
+        self._follow_leases()
         self._spawn(self._look_at_pair())
 
     def _hook_ended(self, trouble: str) -> None:
@@ -348,6 +356,15 @@ class Daemon:
     def _follow_pair(self, boot_id: str) -> None:
         config = self.node.config
         self.pair.follow(self.node.engine if config is not None and config.pair else None, boot_id)
+
+    def _follow_leases(self) -> None:
+        """DHCP is spoken by the active node alone."""
+        if self.node.config is not None:
+            self.leases.follow(self.node.config, self.pair.state)
+            self._note("leases", self.leases.troubles())
+
+    async def _leases_changed(self) -> None:
+        await self._change("lease", self.leases.summary(), "dhcp", self.node.reconcile)
 
     async def _stay_reachable(self) -> None:
         """Somebody emptied runtime_dir: lock and socket are made again; the engine's socket only the engine
@@ -424,6 +441,7 @@ class Daemon:
             info = self.node.engine.info()
             self.guard.watch(info.pid)
             self._follow_pair(info.boot_id)
+            self._follow_leases()
             self._note("engine", "")
 
     def _note(self, topic: str, text: str) -> None:

@@ -41,6 +41,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "nat": ("nat", "NAT pools: public addresses, ports in use, refusals."),
         "natlog": ("nat_log", "The NAT log: collectors, what was sent and lost."),
         "whois": ("nat_log", "Who has a public port, where ports are deterministic."),
+        "leases": ("leases", "Public addresses by DHCP: who has which, until when."),
         "mirror": ("mirror", "The mirror of sessions in a pair: status."),
         "counters": ("counters", "Packets, bytes, drops: by verdict, by binding, by address."),
         "why": ("why", "Ask what happens to a packet, and why."),

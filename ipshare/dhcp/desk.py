@@ -63,6 +63,10 @@ class Desk:
                 self._clients[name] = Client(workload.mac, self._giaddr[workload.device], self._random)
         return out
 
+    def reach(self, giaddr: Mapping[str, IPv4Address]) -> None:
+        """Devices and our addresses there, for workloads that come."""
+        self._giaddr = giaddr
+
     def remember(self, addresses: Mapping[str, IPv4Address]) -> None:
         """Addresses from before, by name."""
         for name, address in addresses.items():
