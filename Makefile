@@ -3,7 +3,7 @@
 # second time that costs nothing.
 PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
-APT_TEST := procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev
+APT_TEST := procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base
 
 .PHONY: demo test setup setup-test plugin lint bench perf perf-vpp fuzz clean
 demo: setup
