@@ -11,7 +11,7 @@ from ipshare.config.checks import Check, Finding, unique_name
 from ipshare.config.resolve import is_encapsulated, readable
 from ipshare.config.site import Site
 from ipshare.config.units import bad_scope
-from ipshare.model import contains, host_prefix
+from ipshare.model import Address, contains, host_prefix
 from ipshare.model_natlog import block_size
 
 MOST_COLLECTORS = 8
@@ -109,11 +109,12 @@ def server(site: Site, lease: schema.Lease) -> Iterator[Finding]:
         yield Finding((*lease._path, "server"), message, "write its IPv4 address, or leave it out")
 
 
+def _is_v4(server: Address | None) -> bool:
+    return server is None or server.version == 4
+
+
 def mac(site: Site, lease: schema.Lease) -> Iterator[Finding]:
     """The key: of one workload alone, at any interface."""
-    if int(lease.mac[:2], 16) & 1 or not int(lease.mac.replace(":", ""), 16):
-        message = f"{lease.mac} is no MAC of one host"
-        yield Finding((*lease._path, "mac"), message, "write the MAC of the workload's interface")
     for key in ("mac", "local"):
         for other in readable(takewhile(lambda o: o is not lease, site.lease), key):
             if key not in lease._broken and getattr(other, key) == getattr(lease, key):
@@ -128,7 +129,7 @@ def device(site: Site, lease: schema.Lease) -> Iterator[Finding]:
             message = f"{lease.interface!r} is the engine's own {key}"
             yield Finding((*lease._path, "interface"), message, "name the device towards the DHCP server")
     for other in readable(takewhile(lambda o: o is not lease, site.lease), "interface", "server"):
-        if other.interface == lease.interface and other.server != lease.server:
+        if other.interface == lease.interface and other.server != lease.server and _is_v4(lease.server):
             message = f"{lease.interface!r} has another server at {site.where(other)}"
             yield Finding((*lease._path, "server"), message, "write the same server for one interface")
             break

@@ -2,7 +2,7 @@
 
     dhcp 198.51.100.1 -- link -- gateway 198.51.100.2 (agent, engine)
 
-The server's lease file says what it gave to whom. Everything is awaited: a row of `ipshare leases`, a binding.
+The server's lease file says what it gave to whom. All is awaited: a row of `ipshare leases`, a binding.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class World:
         options = f"--dhcp-range=198.51.100.{first},198.51.100.{last},255.255.255.0,2m"
         files = f"--dhcp-leasefile={self.directory}/dnsmasq.leases --pid-file={self.directory}/dnsmasq.pid"
         command = [*self.prefix("dhcp"), DNSMASQ, "--keep-in-foreground", "--port=0", "--no-ping",
-                   "--conf-file=/dev/null", "--user=root", "--dhcp-authoritative", "--log-facility=-", options,
+                   "--conf-file=/dev/null",
+                   "--user=root", "--dhcp-authoritative", "--log-facility=-", options,
                    *files.split()]  # fmt: skip
         self.server = subprocess.Popen(command, stderr=subprocess.PIPE)
         said = b""

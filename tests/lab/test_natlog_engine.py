@@ -1,4 +1,4 @@
-"""NAT logs and deterministic ports with a real engine, real packets, and collectors in the outside network."""
+"""NAT logs and deterministic ports with a real engine, real packets, and collectors outside."""
 
 from __future__ import annotations
 
