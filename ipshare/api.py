@@ -19,7 +19,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,7 @@ from ipshare.engine.plan import Plan, diff
 from ipshare.engine.plan_text import MAX_ITEMS, Summary, named, summarize
 from ipshare.engine.protocol import Engine, EngineInfo, Side
 from ipshare.engine.session_filter import SessionFilter
+from ipshare.engine.settings_text import setting_items
 from ipshare.engine.tables import Records, Tables
 from ipshare.engine.totals import Totals, count
 from ipshare.engine.watching import Watch
@@ -123,9 +124,11 @@ class Node:
             return self._reconciler.plan(self.config)
 
     def diff(self, *, max_items: int = MAX_ITEMS) -> Summary:
-        """The plan in words, with the share of clients that changed policies move. Raises NotRunning."""
+        """The plan in words, with the share of clients that changed policies move, and what changes in pair,
+        sessions, NAT and mirror since the last configuration. Raises NotRunning."""
         plan = self.plan()
-        return summarize(plan, moved=moved_shares(plan), max_items=max_items)
+        summary = summarize(plan, moved=moved_shares(plan), max_items=max_items)
+        return replace(summary, items=(*summary.items, *setting_items(self.store.current(), self.config)))
 
     def info(self) -> EngineInfo:
         """Identity and live generation of the engine. Raises NotRunning."""

@@ -47,7 +47,7 @@ static struct ips_tombstone *grave(struct ips_sessions *t, const struct ips_plac
 void ips_tombstones_forget(struct ips_sessions *t) {
   lock_graves(t);
   memset(t->tombstones, 0, (t->grave_mask + 1ul) * IPS_GRAVES * sizeof *t->tombstones);
-  t->stats.tombstones = 0;
+  ips_put(t->stats.tombstones, 0);
   unlock_graves(t);
 }
 

@@ -72,6 +72,7 @@ class NatNode:
         self.engine = inside(self.name, lambda: launch.start(self.socket, workers=workers))
         for device, prefixes in (("ips-out", (f"{POOL4}/30", f"{POOL6}/126")), ("ips-in", ())):
             run(self.name, f"sysctl -qw net.ipv4.conf.{device}.rp_filter=0")
+            run(self.name, f"sysctl -qw net.ipv4.conf.{device}.accept_local=1")
             run(self.name, f"ip link set {device} up")
             for prefix in prefixes:
                 run(self.name, f"ip route replace {prefix} dev {device}")

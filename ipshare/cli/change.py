@@ -118,7 +118,7 @@ def _print_summary(summary: Summary, as_json: bool, more: dict[str, Any] | None 
         output.marked(summary.lines())
         output.line(f"{summary.count:,} change{'s' if summary.count != 1 else ''}")
     else:
-        output.line("nothing differs: the engine has these tables")
+        output.line("nothing differs: the engine has all of this")
 
 
 def _applied(applied: Applied) -> dict[str, Any]:

@@ -23,8 +23,9 @@ SEVERAL = {
 
 
 def mirror_report(state: FlowsState, config: Config) -> dict[str, Any]:
-    """JSON values. ``ready``: the standby could take over. ``config`` has a mirror and a pair. ``uncommitted``: first packets that did not wait to
-    the end; ``gaps``, ``resyncs``, ``conflicts``, ``digest_mismatches``: since the engine began."""
+    """JSON values. ``ready``: the standby could take over. ``config`` has a mirror and a pair.
+    ``uncommitted``: first packets that did not wait to the end; ``gaps``, ``resyncs``, ``conflicts``,
+    ``digest_mismatches``: since the engine began."""
     assert config.mirror is not None and config.pair is not None, "a node that mirrors"
     counters, peer = state.counters, state.peers[0]
     return {
@@ -48,8 +49,8 @@ def mirror_report(state: FlowsState, config: Config) -> dict[str, Any]:
 
 
 def is_safe(state: FlowsState) -> bool:
-    """Whether a takeover now would break no committed connection. Of the active node's own readiness an engine
-    says nothing but that it is active."""
+    """Whether a takeover now would break no committed connection. Of the active node's own readiness an
+    engine says nothing but that it is active."""
     return state.peers[0].is_ready if state.is_active else state.is_ready
 
 

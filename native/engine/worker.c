@@ -52,7 +52,8 @@ static inline void one_packet(struct worker *w, uint8_t *at, uint32_t bytes, boo
     verdict = call_core(w, &p);
     tap_verdict(&w->tap, &p, verdict);
   }
-  if (ips_likely(ips_dispositions[verdict] == IPS_SEND) && !flows_hold(w->flows, &p, w->side)) io_send(w, &p, is_stable);
+  if (ips_unlikely(ips_dispositions[verdict] != IPS_SEND)) flows_pass(w->flows);
+  else if (ips_likely(!flows_hold(w->flows, &p, w->side))) io_send(w, &p, is_stable);
 }
 
 static void frame_begin(struct worker *w, int side) {

@@ -101,8 +101,13 @@ static inline void flows_end(struct flows_worker *w) {
 
 /* After a packet that may be sent, in its frame. True: it is kept, and sent later. */
 bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side);
+void flows_not_kept(struct flows_worker *w);
 static inline bool flows_hold(struct flows_worker *w, const struct ips_pkt *p, int side) {
   return ips_unlikely(w->made | w->n_held | w->made_in_vain) && flows_keep(w, p, side);
+}
+/* After any other packet: what it made was sent by emit(), and waits for nobody. */
+static inline void flows_pass(struct flows_worker *w) {
+  if (ips_unlikely(w->made | w->made_in_vain)) flows_not_kept(w);
 }
 /* Sends what need not wait any longer; outside of frames. */
 void flows_let_go(struct flows_worker *w);

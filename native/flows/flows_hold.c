@@ -89,6 +89,12 @@ bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
   return false;
 }
 
+void flows_not_kept(struct flows_worker *w) {
+  if (w->made_in_vain || ips_mirror_committed(w->mirror->core, w->index, w->made) == IPS_COMMIT_WAIT) ADD(w->uncommitted, 1);
+  w->made = 0;
+  w->made_in_vain = false;
+}
+
 static void send_first(struct flows_worker *w) {
   struct flows_held h = *at(w, 0);
   h.pkt.data = w->arena + h.at + BEFORE;

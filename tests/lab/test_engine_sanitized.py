@@ -1,4 +1,4 @@
-"""The engine under sanitizers passes the tests of real traffic and of the packet cases, without a finding."""
+"""The engine under sanitizers passes the tests of real traffic, of the packet cases and of NAT and mirror, without a finding."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import pytest
 from tests import sanitized
 
 HERE = Path(__file__).parent
-FILES = ("test_cases_engine.py", "test_engine_traffic.py")
+FILES = {("test_cases_engine.py", "test_engine_traffic.py"): 400, ("test_engine_flows.py", "test_engine_mirror.py"): 30}
+"""And how many tests there are at least."""
 CALM = {"HYPOTHESIS_PROFILE": "quick"}
 
 
+@pytest.mark.parametrize("files", FILES, ids=["traffic", "flows"])
 @pytest.mark.parametrize("sanitizer", [sanitized.MEMORY, sanitized.THREADS])
-def test_traffic_and_cases(sanitizer: str, tmp_path: Path) -> None:
+def test_without_a_finding(sanitizer: str, files: tuple[str, ...], tmp_path: Path) -> None:
     """Each engine that one of the tests ends in order has to end with 0; a finding of a sanitizer is 99."""
     try:
         engine = sanitized.build("engine", sanitizer=sanitizer) / "ipshare-engine"
@@ -28,7 +30,7 @@ def test_traffic_and_cases(sanitizer: str, tmp_path: Path) -> None:
     settings = logs | CALM | {"IPSHARE_ENGINE": str(engine), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = sanitized.run(
         *("env", *(f"{name}={value}" for name, value in settings.items())),
-        *(sys.executable, "-m", "pytest", "-q", *(HERE / name for name in FILES)),
+        *(sys.executable, "-m", "pytest", "-q", *(HERE / name for name in files)),
         cwd=sanitized.ROOT,
         timeout_s=280,
     )
@@ -36,4 +38,4 @@ def test_traffic_and_cases(sanitizer: str, tmp_path: Path) -> None:
     assert not reports, reports[:6000]
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
     passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed and int(passed[1]) > 400, done.stdout[-1000:]
+    assert passed and int(passed[1]) >= FILES[files], done.stdout[-1000:]

@@ -1,7 +1,9 @@
-"""A pair of NAT gateways as its operator has it: TCP connections from inside outlive a switchover and a kill (S3).
+"""A pair of NAT gateways as its operator has it: TCP connections from inside outlive a switchover and a kill
+(S3).
 
 Client and gateways share a LAN, gateways and server a WAN; the client's default route and the server's routes
-to the pools point to VIPs. Two agents run from one file. Every wait is for an event, bounded by the lab's patience.
+to the pools point to VIPs. Two agents run from one file. Every wait is for an event, bounded by the lab's
+patience.
 """
 
 from __future__ import annotations
@@ -112,11 +114,11 @@ class NatLab(PairLab):
 class Gateway:
     """One node: its directory, its namespace, its agent."""
 
-    def __init__(self, lab: NatLab, name: str, host: int) -> None:
+    def __init__(self, lab: NatLab, name: str, host: int, more: str) -> None:
         self.name, self.dir = name, lab.directory / name
         self.dir.mkdir()
         self.file = self.dir / "site.toml"
-        self.file.write_text(SITE.format(node=name, host=host, dir=self.dir))
+        self.file.write_text(SITE.format(node=name, host=host, dir=self.dir) + more)
         self.prefix = ["nsenter", f"--net={NETNS_DIR / lab.names[name]}"]
         self.agent: subprocess.Popen[bytes] | None = None
 
@@ -146,9 +148,9 @@ class Gateway:
 class Net:
     """Two gateways, and a server that sends back what it gets."""
 
-    def __init__(self, lab: NatLab, end: contextlib.ExitStack) -> None:
+    def __init__(self, lab: NatLab, end: contextlib.ExitStack, more: str) -> None:
         self.lab, self.end = lab, end
-        self.a, self.b = Gateway(lab, "a", 1), Gateway(lab, "b", 2)
+        self.a, self.b = Gateway(lab, "a", 1, more), Gateway(lab, "b", 2, more)
         make_key(self.a.dir / "pair.key")
         key = self.b.dir / "pair.key"
         key.write_text((self.a.dir / "pair.key").read_text())
@@ -198,14 +200,20 @@ class Net:
         return until(found)
 
 
-@pytest.fixture
-def net(tmp_path: Path) -> Iterator[Net]:
+@contextlib.contextmanager
+def started(directory: Path, more: str = "") -> Iterator[Net]:
     with contextlib.ExitStack() as end:
-        made = Net(end.enter_context(NatLab(tmp_path)), end)
+        made = Net(end.enter_context(NatLab(directory)), end, more)
         end.callback(made.a.stop)
         end.callback(made.b.stop)
         for node in (made.a, made.b):
             node.start()
+        yield made
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Iterator[Net]:
+    with started(tmp_path) as made:
         yield made
 
 
@@ -314,6 +322,27 @@ def test_what_is_inside_stays_inside_and_everything_is_undone(net: Net) -> None:
         name = net.lab.names[node.name]
         assert "490" not in run(name, "ip rule") + run(name, "ip -6 rule")
         assert run(name, "ip route show table all").count("4902") == 0
+
+
+def test_public_addresses_on_the_uplinks_own_link_are_vips(tmp_path: Path) -> None:
+    vips = (f'[[pair.vip]]\naddress = "{address}"\ninterface = "wan0"\n' for address in POOLS[0])
+    with started(tmp_path, "".join(vips)) as net:
+        active, standby = net.both()
+        server = net.lab.names["server"]
+        run(server, f"ip route replace {POOLS[0]} dev wan0")
+        connections = net.connect()
+        talk(connections, b"hello")
+        assert until(lambda: ordered(active))["state"] == "standby"
+        talk(connections, b"after the switchover")
+        words = run(net.lab.names[standby.name], "ip -o link show wan0").split()
+        mac = words[words.index("link/ether") + 1]
+
+        def told() -> bool:
+            found = run(server, "ip neigh show dev wan0").splitlines()
+            known = [line for line in found if "198.51.100." in line]
+            return bool(known) and all(mac in line for line in known)
+
+        until(told)  # whoever answered for them before
 
 
 def test_a_pool_address_on_an_interface_is_refused_before_anything_is_changed(net: Net) -> None:

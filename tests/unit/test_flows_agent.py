@@ -1,4 +1,4 @@
-"""The agent and tracked connections, over an engine whose table is filled by hand: set, changed, kept, gone."""
+"""The agent and tracked connections, over an engine whose table is filled by hand: set, changed, gone."""
 
 from __future__ import annotations
 

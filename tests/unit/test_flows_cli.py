@@ -192,6 +192,18 @@ def test_the_fullest_addresses_come_first(gateway: World, ipshare: Run) -> None:
     assert out.splitlines()[2].startswith("198.51.100.8") and "... and 2 more" in out
 
 
+def test_diff_says_what_changes_beside_the_tables(gateway: World, ipshare: Run) -> None:
+    assert "nothing differs" in ipshare("diff")[1]
+    (gateway.directory / "site.toml").write_text(
+        site_text(gateway.directory, more=text(gateway, pool="198.51.100.8/31"))
+    )
+    out = ipshare("diff")[1]
+    assert "~ nat office: pools 198.51.100.8 -> 198.51.100.8-198.51.100.9" in out and "- mirror" in out
+    assert ipshare("diff", "--exit-code")[0] == exits.NO
+    assert ipshare("apply")[0] == 0
+    assert "nothing differs" in ipshare("diff")[1]
+
+
 def test_mirror_status_of_a_standby(gateway: World, ipshare: Run) -> None:
     code, out, _ = ipshare("mirror", "status")
     assert code == 0

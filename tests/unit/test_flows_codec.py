@@ -119,8 +119,8 @@ def asked(**words: Any) -> Any:
 
 
 def test_a_filter_as_the_engine_gets_it() -> None:
-    record = asked(src="10.0.0.7/16", dst="203.0.113.5", dst_port="443", proto="tcp", state="open", kind="napt",
-                   realm=2, limit=9)  # fmt: skip
+    ends = {"src": "10.0.0.7/16", "dst": "203.0.113.5", "dst_port": "443", "proto": "tcp"}
+    record = asked(**ends, state="open", kind="napt", realm=2, limit=9)
     assert (bytes(record["src"][:4]), record["src_len"]) == (bytes([10, 0, 0, 0]), 16)
     assert (record["dst_len"], record["mapped_len"], record["family"]) == (32, 0, 4)
     assert (record["dst_port"], record["proto"], record["realm"], record["limit"]) == (443, 6, 3, 9)

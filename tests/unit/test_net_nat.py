@@ -1,4 +1,4 @@
-"""The recipe of NAT: what goes into the engine, what stays out of it, and what a configuration makes of it."""
+"""The recipe of NAT: what goes into the engine, what stays out, and what a configuration makes of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def routes(spec: NodeNet, table: int) -> dict[tuple[str, str], RouteAdd]:
 
 
 def way(spec: NodeNet, destination: str) -> str:
-    """Where the NAT's table sends a packet: the longest prefix, then the lowest metric, as the kernel does."""
+    """Where the NAT's table sends a packet: the longest prefix, then the lowest metric, as in a kernel."""
     address = ip_address(destination)
     fits = [r for r in routes(spec, spec.nat_table).values() if address in ip_network(r.prefix)]
     best = min(fits, key=lambda r: (-ip_network(r.prefix).prefixlen, r.metric))

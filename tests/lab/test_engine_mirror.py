@@ -1,0 +1,232 @@
+"""Two engines as a pair with a mirror: what the standby knows, and what becomes of connections when it takes over."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ipshare.core import lib
+from ipshare.engine.embedded import ControlError
+from ipshare.lab.netns import inside
+from tests.engine_lab import run
+from tests.flows_lab import OUTSIDE4, OUTSIDE6, Nat, NatNode, nat_lab
+from tests.pair_lab import until
+
+FAMILIES = [(socket.AF_INET, OUTSIDE4), (socket.AF_INET6, OUTSIDE6)]
+Ends = list[tuple[socket.socket, socket.socket]]
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Nat]:
+    with nat_lab(tmp_path) as made:
+        yield made
+
+
+def begin(node: NatNode, **values: Any) -> None:
+    node.start()
+    node.join()
+    node.serve()
+    node.mirror(**values)
+
+
+def active_and_standby(lab: Nat) -> tuple[NatNode, NatNode]:
+    """As soon as there are both; the lab's routers follow."""
+
+    def found() -> tuple[NatNode, NatNode] | None:
+        states = [node.pair_state() for node in (lab.a, lab.b)]
+        if sorted(states) != sorted((lib.IPS_PAIR_ACTIVE, lib.IPS_PAIR_STANDBY)):
+            return None
+        return (lab.a, lab.b) if states[0] == lib.IPS_PAIR_ACTIVE else (lab.b, lab.a)
+
+    active, standby = until(found)
+    lab.follow("a" if active is lab.a else "b")
+    return active, standby
+
+
+def is_mirrored(active: NatNode, standby: NatNode) -> bool:
+    peer = active.state()["mirror"]["peers"][0]
+    return bool(standby.state()["is_ready"] and peer["is_ready"] and not peer["lag_events"])
+
+
+def start(lab: Nat, **values: Any) -> tuple[NatNode, NatNode]:
+    for node in (lab.a, lab.b):
+        begin(node, **values)
+    active, standby = active_and_standby(lab)
+    until(lambda: is_mirrored(active, standby))
+    return active, standby
+
+
+def connections(lab: Nat, n: int) -> Ends:
+    ends = []
+    for family, address in FAMILIES:
+        with inside(lab.names["out"], lambda family=family: socket.socket(family)) as listener:
+            listener.bind((address, 0))
+            listener.listen(n)
+            listener.settimeout(60)
+            for _ in range(n):
+                client = inside(lab.names["in"], lambda family=family: socket.socket(family))
+                client.settimeout(60)
+                client.connect(listener.getsockname()[:2])
+                server, _ = listener.accept()
+                server.settimeout(60)
+                ends.append((client, server))
+    return ends
+
+
+def speak(ends: Ends) -> None:
+    for client, server in ends:
+        client.sendall(b"question")
+        assert server.recv(8) == b"question"
+        server.sendall(b"answer")
+        assert client.recv(6) == b"answer"
+
+
+def table(node: NatNode) -> dict[bytes, tuple[Any, ...]]:
+    """All that has to be equal at both nodes."""
+    return {
+        r["flow"].tobytes(): (r["mapped"].tobytes(), *(int(r[k]) for k in ("mapped_port", "kind", "state", "flags", "version")))
+        for r in node.sessions()
+    }  # fmt: skip
+
+
+def closed(ends: Ends) -> None:
+    for pair in ends:
+        for end in pair:
+            end.close()
+
+
+def test_connections_outlive_the_node_that_was_killed(lab: Nat) -> None:
+    """Each first packet waited for the standby; the one that was killed comes back as a standby, under load."""
+    active, standby = start(lab, commit_acked=1, commit_us=2_000_000)
+    ends = connections(lab, 20)
+    speak(ends)
+    until(lambda: table(active) == table(standby) and len(table(active)) == 40)
+    state = active.state()
+    assert int(state["committed"]) > 0 and int(state["uncommitted"]) == int(state["held"]) == 0
+    with pytest.raises(ControlError, match="at the active node"):
+        standby.close_sessions()
+    active.kill()
+    until(lambda: standby.pair_state() == lib.IPS_PAIR_ACTIVE)
+    lab.follow("a" if standby is lab.a else "b")
+    speak(ends)
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            more = connections(lab, 3)
+            speak(more)
+            closed(more)
+
+    loader = threading.Thread(target=load)
+    loader.start()
+    begin(active)
+    until(lambda: is_mirrored(standby, active))
+    stop.set()
+    loader.join(120)
+    speak(ends)
+    until(lambda: table(standby) == table(active))
+    closed(ends)
+
+
+def test_equal_after_a_third_was_lost(lab: Nat) -> None:
+    """Digests compared all the while, and both whole tables."""
+    active, standby = start(lab)
+    for node in (active, standby):
+        run(node.name, "nft add table inet lossy")
+        run(node.name, "nft add chain inet lossy in { type filter hook input priority 0 ; }")
+        run(node.name, "nft add rule inet lossy in udp dport 6082 numgen random mod 100 < 30 drop")
+    kept = connections(lab, 20)
+    for _ in range(5):
+        gone = connections(lab, 10)
+        speak(gone)
+        closed(gone)
+    speak(kept)
+    active.close_sessions(state=lib.IPS_STATE_CLOSED)
+    until(lambda: is_mirrored(active, standby) and table(active) == table(standby))
+    compared = int(standby.state()["mirror"]["counters"][16])
+    until(lambda: int(standby.state()["mirror"]["counters"][16]) > compared)
+    assert int(active.state()["mirror"]["counters"][4]) > 0, "nothing was sent again"
+    assert len(table(standby)) >= 40
+    closed(kept)
+
+
+def test_a_switchover_waits_until_the_standby_knows_the_sessions(lab: Nat) -> None:
+    active, standby = start(lab)
+    ends = connections(lab, 2)
+    record = np.zeros(1, np.dtype([("order", np.uint32), ("argument", np.uint32)]))
+    record[0]["order"] = lib.IPS_CTL_PAIR_SWITCHOVER
+    standby.control._call(lib.IPS_CTL_MIRROR_CLEAR)
+    standby.mirror(config_digest=8)  # never ready
+    assert not standby.state()["is_ready"]
+
+    def is_refused() -> bool:
+        try:
+            standby.set(lib.IPS_CTL_PAIR_COMMAND, record)
+        except ControlError as error:
+            return "mirror" in error.message
+        return False
+
+    until(is_refused)
+    standby.mirror()
+    until(lambda: is_mirrored(active, standby))
+
+    def is_taken() -> bool:
+        try:
+            standby.set(lib.IPS_CTL_PAIR_COMMAND, record)
+        except ControlError:
+            return False
+        return True
+
+    until(is_taken)
+    until(lambda: standby.pair_state() == lib.IPS_PAIR_ACTIVE)
+    active_and_standby(lab)
+    speak(ends)
+    closed(ends)
+
+
+def test_another_key_and_another_configuration_are_named(lab: Nat) -> None:
+    for node, key in ((lab.a, b"a" * 32), (lab.b, b"b" * 32)):
+        begin(node, key=key)
+    for node in (lab.a, lab.b):
+        until(lambda node=node: int(node.state()["peer_notes"][0]) & lib.IPS_CTL_MIRROR_WRONG_KEY)
+    for node, digest in ((lab.a, 1), (lab.b, 2)):
+        node.mirror(config_digest=digest)
+    for node in (lab.a, lab.b):
+        until(lambda node=node: int(node.state()["peer_notes"][0]) & lib.IPS_CTL_MIRROR_MISMATCH)
+
+
+def test_a_silent_standby_costs_the_first_packet_its_patience(lab: Nat) -> None:
+    """It goes all the same, and is counted."""
+    active, standby = start(lab, commit_acked=1, commit_us=20_000)
+    run(standby.name, "nft add table inet deaf")
+    run(standby.name, "nft add chain inet deaf in { type filter hook input priority 0 ; }")
+    run(standby.name, "nft add rule inet deaf in udp dport 6082 drop")
+    ends = connections(lab, 1)
+    speak(ends)
+    assert int(active.state()["uncommitted"]) >= 1
+    closed(ends)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"n_peers": 0}, "1 to 8 peers"),
+        ({"role": 2}, "role"),
+        ({"ring": 5}, "ring"),
+        ({"window": 3}, "window"),
+        ({"id": 2}, "this node's id"),
+    ],
+)
+def test_refused_mirrors(lab: Nat, values: dict[str, int], sentence: str) -> None:
+    lab.a.start(workers=1)
+    with pytest.raises(ControlError, match="nothing to mirror"):
+        lab.a.mirror()
+    lab.a.serve()
+    with pytest.raises(ControlError, match=sentence):
+        lab.a.mirror(**values)
