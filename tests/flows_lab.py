@@ -2,9 +2,9 @@
 
     inside 10.0.1.9, fd00:1::9 -- LAN -- a (.1), b (.2) -- uplink -- outside 192.0.2.9, 2001:db8:2::9
 
-Pools are 203.0.113.0/30 and 2001:db8:9::/126. Routers of the lab follow who is active: ``Nat.follow`` points both
-sides' routes at a node. Engines run in the nodes; a and b have a link of their own, for pair and mirror. Every
-wait is for an event, bounded by PATIENCE_S.
+Pools are 203.0.113.0/30 and 2001:db8:9::/126. Routers of the lab follow who is active: ``Nat.follow`` points
+both sides' routes at a node. a and b have a link of their own, for pair and mirror. Every wait is for an
+event, bounded by PATIENCE_S.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from ipshare.lab import netns
 from ipshare.lab.netns import inside
 from tests.engine_lab import SYSCTLS, _packed, load, run
 
-FLOWS, FLOWS_STATE, MIRROR = (
-    dtype(f"struct ips_ctl_{name}") for name in ("flows", "flows_state", "mirror")
-)
+FLOWS, FLOWS_STATE, MIRROR = (dtype(f"struct ips_ctl_{name}") for name in ("flows", "flows_state", "mirror"))
 PAIR, PAIR_STATE = dtype("struct ips_ctl_pair"), dtype("struct ips_ctl_pair_state")
 FILTER, SESSION, FOUND, CLOSED = (
     dtype(f"struct {name}")

@@ -24,7 +24,7 @@ static void open_path(struct flows_path *p, const struct ips_ctl_pair_path *rec,
   int class = CLASS_BULK, priority = 0, buffer = BUFFER;
   if (p->fd >= 0 || now_ns < p->retry_ns) return;
   p->retry_ns = now_ns + RETRY_NS;
-  p->fd = rt_path_open(rec);
+  p->fd = rt_path_open_shared(rec);
   if (p->fd < 0) return;
   setsockopt(p->fd, SOL_SOCKET, SO_PRIORITY, &priority, sizeof priority);
   setsockopt(p->fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);

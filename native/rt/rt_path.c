@@ -43,19 +43,23 @@ static void set_options(int fd, unsigned family) {
   }
 }
 
-int rt_path_open(const struct ips_ctl_pair_path *p) {
+static int open_path(const struct ips_ctl_pair_path *p, int shares_port) {
   struct sockaddr_storage local, remote;
   socklen_t n = fill(&local, p->family, p->local, p->local_port);
   fill(&remote, p->family, p->remote, p->remote_port);
   int fd = socket(local.ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return -1;
   set_options(fd, p->family);
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &shares_port, sizeof shares_port);
   if (bind(fd, (struct sockaddr *)&local, n) == 0 && connect(fd, (struct sockaddr *)&remote, n) == 0) return fd;
   int error = errno;
   close(fd);
   errno = error;
   return -1;
 }
+
+int rt_path_open(const struct ips_ctl_pair_path *p) { return open_path(p, 0); }
+int rt_path_open_shared(const struct ips_ctl_pair_path *p) { return open_path(p, 1); }
 
 ssize_t rt_path_receive(int fd, uint8_t *out, size_t room) {
   for (int tries = 0; tries < 4; tries++) { /* an ICMP error that came before is reported first */

@@ -276,10 +276,19 @@ def test_listed_and_closed_by_filter(lab: Nat, node: NatNode) -> None:
     assert sorted(int(r["flow"]["dst_port"]) for r in node.sessions(proto=17)) == sorted(ports)
     assert len(node.sessions(dst_port=ports[0])) == 1 and len(node.sessions(limit=2)) == 2
     assert len(node.sessions(family=4, mapped=_packed(POOL4), mapped_len=30)) == 5
-    assert not len(node.sessions(family=6)) and not len(node.sessions(realm=3)) and len(node.sessions(realm=4)) == 5
+    assert (
+        not len(node.sessions(family=6))
+        and not len(node.sessions(realm=3))
+        and len(node.sessions(realm=4)) == 5
+    )
     assert node.close_sessions(dst_port=ports[0]) == 1 and node.close_sessions(proto=17) == 4
     assert not len(node.sessions())
-    for fault in ({"family": 5}, {"src_len": 8}, {"family": 4, "src_len": 33}, {"family": 4, "src": _packed("1.2.3.4")}):
+    for fault in (
+        {"family": 5},
+        {"src_len": 8},
+        {"family": 4, "src_len": 33},
+        {"family": 4, "src": _packed("1.2.3.4")},
+    ):
         with pytest.raises(ControlError, match="filter"):
             node.sessions(**fault)
     for client, server, _ in ends:

@@ -1,7 +1,8 @@
-"""Two engines as a pair with a mirror: what the standby knows, and what becomes of connections when it takes over."""
+"""A pair of engines with a mirror: what the standby knows, and what outlives the active node."""
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 from collections.abc import Iterator
@@ -65,12 +66,13 @@ def start(lab: Nat, **values: Any) -> tuple[NatNode, NatNode]:
 def connections(lab: Nat, n: int) -> Ends:
     ends = []
     for family, address in FAMILIES:
-        with inside(lab.names["out"], lambda family=family: socket.socket(family)) as listener:
+        made = functools.partial(socket.socket, family)
+        with inside(lab.names["out"], made) as listener:
             listener.bind((address, 0))
             listener.listen(n)
             listener.settimeout(60)
             for _ in range(n):
-                client = inside(lab.names["in"], lambda family=family: socket.socket(family))
+                client = inside(lab.names["in"], made)
                 client.settimeout(60)
                 client.connect(listener.getsockname()[:2])
                 server, _ = listener.accept()
@@ -89,10 +91,15 @@ def speak(ends: Ends) -> None:
 
 def table(node: NatNode) -> dict[bytes, tuple[Any, ...]]:
     """All that has to be equal at both nodes."""
+    names = ("mapped_port", "kind", "state", "flags", "version")
     return {
-        r["flow"].tobytes(): (r["mapped"].tobytes(), *(int(r[k]) for k in ("mapped_port", "kind", "state", "flags", "version")))
+        r["flow"].tobytes(): (r["mapped"].tobytes(), *(int(r[name]) for name in names))
         for r in node.sessions()
-    }  # fmt: skip
+    }
+
+
+def notes(node: NatNode, wanted: int) -> int:
+    return int(node.state()["peer_notes"][0]) & wanted
 
 
 def closed(ends: Ends) -> None:
@@ -102,7 +109,7 @@ def closed(ends: Ends) -> None:
 
 
 def test_connections_outlive_the_node_that_was_killed(lab: Nat) -> None:
-    """Each first packet waited for the standby; the one that was killed comes back as a standby, under load."""
+    """Each first packet waited for the standby; who was killed comes back as a standby, under load."""
     active, standby = start(lab, commit_acked=1, commit_us=2_000_000)
     ends = connections(lab, 20)
     speak(ends)
@@ -194,11 +201,11 @@ def test_another_key_and_another_configuration_are_named(lab: Nat) -> None:
     for node, key in ((lab.a, b"a" * 32), (lab.b, b"b" * 32)):
         begin(node, key=key)
     for node in (lab.a, lab.b):
-        until(lambda node=node: int(node.state()["peer_notes"][0]) & lib.IPS_CTL_MIRROR_WRONG_KEY)
+        until(functools.partial(notes, node, lib.IPS_CTL_MIRROR_WRONG_KEY))
     for node, digest in ((lab.a, 1), (lab.b, 2)):
         node.mirror(config_digest=digest)
     for node in (lab.a, lab.b):
-        until(lambda node=node: int(node.state()["peer_notes"][0]) & lib.IPS_CTL_MIRROR_MISMATCH)
+        until(functools.partial(notes, node, lib.IPS_CTL_MIRROR_MISMATCH))
 
 
 def test_a_silent_standby_costs_the_first_packet_its_patience(lab: Nat) -> None:
@@ -223,7 +230,7 @@ def test_a_silent_standby_costs_the_first_packet_its_patience(lab: Nat) -> None:
         ({"id": 2}, "this node's id"),
     ],
 )
-def test_refused_mirrors(lab: Nat, values: dict[str, int], sentence: str) -> None:
+def test_refused_mirrors(lab: Nat, values: dict[str, Any], sentence: str) -> None:
     lab.a.start(workers=1)
     with pytest.raises(ControlError, match="nothing to mirror"):
         lab.a.mirror()

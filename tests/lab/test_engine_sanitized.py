@@ -1,4 +1,4 @@
-"""The engine under sanitizers passes the tests of real traffic, of the packet cases and of NAT and mirror, without a finding."""
+"""The engine under sanitizers passes tests of traffic, cases, NAT and mirror without a finding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import pytest
 from tests import sanitized
 
 HERE = Path(__file__).parent
-FILES = {("test_cases_engine.py", "test_engine_traffic.py"): 400, ("test_engine_flows.py", "test_engine_mirror.py"): 30}
+FILES = {
+    ("test_cases_engine.py", "test_engine_traffic.py"): 400,
+    ("test_engine_flows.py", "test_engine_mirror.py"): 30,
+}
 """And how many tests there are at least."""
 CALM = {"HYPOTHESIS_PROFILE": "quick"}
 
