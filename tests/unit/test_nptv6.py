@@ -84,7 +84,8 @@ def test_ports_and_payload_are_untouched(box: Site) -> None:
 def test_fragments_need_no_state(box: Site) -> None:
     """RFC 6296 1.2: every packet is mapped by itself, later fragments before the first."""
     later = IPv6(src=LOCAL_A6, dst=CLIENT6) / IPv6ExtHdrFragment(nh=17, offset=100, id=5) / DATA
-    first = IPv6(src=LOCAL_A6, dst=CLIENT6) / IPv6ExtHdrFragment(nh=17, m=1, id=5) / UDP(len=900) / Raw(bytes(96))
+    begins = UDP(len=900) / Raw(bytes(96))
+    first = IPv6(src=LOCAL_A6, dst=CLIENT6) / IPv6ExtHdrFragment(nh=17, m=1, id=5) / begins
     assert {out(box, later).src, out(box, first).src} == {GLOBAL6}
 
 
