@@ -26,7 +26,7 @@ from tests.engine_lab import run
 
 DNSMASQ = shutil.which("dnsmasq") or "/usr/sbin/dnsmasq"
 pytestmark = pytest.mark.skipif(not Path(DNSMASQ).exists(), reason="LEASES NOT RUN: no dnsmasq")
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 SITE = """
 [node]
 name = "{name}"
