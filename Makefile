@@ -3,7 +3,7 @@
 # second time that costs nothing.
 PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
-APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev
+APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base
 
 .PHONY: demo test setup setup-test plugin lint bench perf perf-vpp fuzz clean
 demo: setup
@@ -29,7 +29,7 @@ setup-test: .venv/.installed-test ipshare/_bin/ipshare-engine
 	@touch $@
 
 # The C core: the extension module and the engine, rebuilt when a source is newer.
-NATIVE := $(wildcard native/*.c native/*.h native/*.def native/engine/*.c native/engine/*.h native/tap/*.c native/tap/*.h native/rt/*.c native/rt/*.h native/flows/*.c native/flows/*.h native/build_cffi.py)
+NATIVE := $(wildcard native/*.c native/*.h native/*.def native/engine/*.c native/engine/*.h native/tap/*.c native/tap/*.h native/rt/*.c native/rt/*.h native/flows/*.c native/flows/*.h native/natlog/*.c native/natlog/*.h native/build_cffi.py)
 ipshare/_bin/ipshare-engine: $(NATIVE) setup.py | .venv/.installed
 	@echo "building the C core"
 	@$(PY) setup.py --quiet build_ext --inplace

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +39,7 @@ from ipshare.engine.flows import Flowing, FlowsState, SessionDump
 from ipshare.engine.flows_text import mirror_report, nat_report
 from ipshare.engine.memory import MemoryEngine
 from ipshare.engine.moved import moved_shares
+from ipshare.engine.natlog import Block, NatLogging, nat_log_report, whois
 from ipshare.engine.packet_words import packet as packet_of
 from ipshare.engine.pair_following import PairFollowing
 from ipshare.engine.pairing import Order, Pairing, PairState
@@ -249,6 +251,11 @@ class Node:
         with AgentClient(self.config.node.runtime_dir, timeout_s=timeout_s) as agent:
             return agent.call("status")
 
+    def leases(self) -> list[dict[str, Any]]:
+        """A row for each workload of [[lease]]: address, state, end, trouble. Raises as ``status``."""
+        rows: list[dict[str, Any]] = self.status().get("leases", [])
+        return rows
+
     # ---- a redundant pair (S2) ----------------------------------------------
 
     def pair(self) -> PairState:
@@ -348,6 +355,25 @@ class Node:
             raise Refused("this node translates nothing by NAT", hint="see [[nat]] in docs/configuration.md")
         exhausted = state.sessions["ports_exhausted"]
         return nat_report(self._flowing().nat_addresses(), nats, exhausted, limit=limit)
+
+    def nat_log(self) -> dict[str, Any]:
+        """Collectors, what was sent, what was lost. Raises Refused (no NAT log), NotRunning."""
+        log, engine = self._applied().nat_log, self._flowing()
+        state = engine.nat_log_state() if isinstance(engine, NatLogging) else None
+        if log is None or state is None:
+            raise Refused("this node keeps no NAT log", hint="see [nat_log] in docs/configuration.md")
+        return nat_log_report(log, state)
+
+    def nat_whois(self, address: str, port: int | None = None) -> list[Block]:
+        """Whose a public port is, or which ports an inside address has. Raises Refused: no address, or no
+        NAT has deterministic ports."""
+        nats = self.config.nats
+        if not any(nat.deterministic for nat in nats):
+            raise Refused("no NAT of this node has deterministic ports", hint="see deterministic in [[nat]]")
+        try:
+            return whois(nats, ip_address(address), port)
+        except ValueError:
+            raise Refused(f"not an IP address: {address!r}") from None
 
     def mirror_status(self) -> dict[str, Any]:
         """Role, peers, lag, what is wrong (ipshare.engine.flows_text.mirror_report). Raises Refused (nothing

@@ -26,6 +26,9 @@ from ipshare.model_flows import Sessions as Sessions
 from ipshare.model_flows import SessionTimeouts as SessionTimeouts
 from ipshare.model_flows import Tracking as Tracking
 from ipshare.model_pair import Criterion as Criterion
+from ipshare.model_natlog import Lease as Lease
+from ipshare.model_natlog import NatCollector as NatCollector
+from ipshare.model_natlog import NatLog as NatLog
 from ipshare.model_pair import Pair as Pair
 from ipshare.model_pair import PairMode as PairMode
 from ipshare.model_pair import PairPath as PairPath
@@ -436,6 +439,8 @@ class Config:
     pair: Pair | None = None  # set where this node is one of two
     sessions: Sessions | None = None  # set where connections are tracked or translated
     nats: tuple[Nat, ...] = ()
+    nat_log: NatLog | None = None
+    leases: tuple[Lease, ...] = ()
     mirror: Mirror | None = None  # set where sessions go to the pair's other node
 
     @property

@@ -102,6 +102,7 @@ class Nat:
     last_port: int
     filtering: Filtering
     interfaces: tuple[str, ...]  # Linux devices that inside traffic comes in by
+    deterministic: bool = False  # a block of ports for each inside address: one inside, one pool per family
 
     @property
     def addresses(self) -> int:
@@ -151,7 +152,7 @@ def nat_digest(nats: Iterable[Nat]) -> int:
     said = repr(
         [
             (nat.realm, nat.name, sorted(map(str, nat.inside)), [str(pool) for pool in nat.pools],
-             nat.first_port, nat.last_port, nat.filtering.value)
+             nat.first_port, nat.last_port, nat.filtering.value, nat.deterministic)
             for nat in nats
         ]
     )  # fmt: skip

@@ -17,12 +17,8 @@ def declarations(header: Path) -> str:
 
 
 ffibuilder = FFI()
-API = [
-    HERE / "ips_api.h",
-    *sorted(HERE.glob("ips_*_api.h")),
-    HERE / "ips_control.h",
-    HERE / "ips_control_flows.h",
-]
+CONTROL = [HERE / f"ips_control{part}.h" for part in ("", "_flows", "_natlog")]
+API = [HERE / "ips_api.h", *sorted(HERE.glob("ips_*_api.h")), *CONTROL]
 for header in API:
     ffibuilder.cdef(declarations(header))
 ffibuilder.set_source(

@@ -53,6 +53,9 @@ enum ips_ctl_op {            /* payload of the request -> payload of the reply [
   IPS_CTL_MIRROR_SET = 27,   /* ips_ctl_mirror -> -; again with the same content: nothing */
   IPS_CTL_MIRROR_CLEAR = 28, /* - -> - */
   IPS_CTL_SESSIONS_FEED = 29, /* ips_ctl_feed [+ fd of ips_ctl_fed[]] -> - */
+  /* ips_control_natlog.h: */
+  IPS_CTL_NATLOG_SET = 40,   /* ips_ctl_natlog -> -; again with the same content: nothing */
+  IPS_CTL_NATLOG_STATE = 41, /* - -> ips_ctl_natlog_state */
 };
 
 enum ips_ctl_status {

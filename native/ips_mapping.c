@@ -72,7 +72,7 @@ static void unlink_node(struct ips_mappings *m, struct ips_chain *c, uint32_t i,
 }
 
 static struct ips_outer_end end_of(const struct ips_mapping *x) {
-  return (struct ips_outer_end){ips_peek(x->number), port_of(ips_peek(x->inner.rest))};
+  return (struct ips_outer_end){.number = ips_peek(x->number), .port = port_of(ips_peek(x->inner.rest))};
 }
 
 /* ---- taking ---- */
@@ -93,9 +93,11 @@ static bool search(struct ips_mappings *m, const struct ips_inner *k, const stru
   for (uint32_t i = 0; i < total; i++) {
     uint32_t at = (start + i) % total, r = 0;
     while (at >= ranges[r].n) at -= ranges[r++].n;
-    uint32_t number = ranges[r].first + at, port = ips_ports_take(m->ports[number], proto, random);
+    const struct ips_pool_range *range = &ranges[r];
+    uint32_t number = range->first + at;
+    uint32_t port = ips_ports_take(m->ports[number], proto, range->first_port, range->last_port, random);
     if (!port) continue;
-    *out = (struct ips_outer_end){number, ips_port_class(proto) < 0 ? 0 : (uint16_t)port};
+    *out = (struct ips_outer_end){.number = number, .port = ips_port_class(proto) < 0 ? 0 : (uint16_t)port};
     return true;
   }
   return false;
@@ -137,6 +139,7 @@ int ips_mapping_take(struct ips_mappings *m, uint32_t worker, const struct ips_i
     verdict = IPS_PORTS_EXHAUSTED;
   } else {
     insert(m, in, i, k, *out);
+    out->is_new = true;
   }
   ips_chain_unlock(in);
   return verdict;
@@ -149,7 +152,7 @@ bool ips_mapping_claim(struct ips_mappings *m, uint32_t worker, const struct ips
   unsigned proto = proto_of(k->rest);
   bool claimed = false;
   *owner = (struct ips_inner){.rest = 0};
-  *had = (struct ips_outer_end){IPS_NONE, 0};
+  *had = (struct ips_outer_end){.number = IPS_NONE};
   ips_chain_lock(in);
   uint32_t i = find_in(m, in, k);
   if (i != IPS_NONE) {
@@ -168,13 +171,13 @@ bool ips_mapping_claim(struct ips_mappings *m, uint32_t worker, const struct ips
   return claimed;
 }
 
-void ips_mapping_give(struct ips_mappings *m, uint32_t worker, const struct ips_inner *k) {
+bool ips_mapping_give(struct ips_mappings *m, uint32_t worker, const struct ips_inner *k) {
   struct ips_chain *in = chain_in(m, k);
   ips_chain_lock(in);
   uint32_t i = find_in(m, in, k);
   if (i == IPS_NONE || __atomic_sub_fetch(&m->nodes[i].refs, 1, __ATOMIC_ACQ_REL)) {
     ips_chain_unlock(in);
-    return;
+    return false;
   }
   struct ips_outer_end end = end_of(&m->nodes[i]);
   struct ips_chain *out = chain_out(m, end, proto_of(k->rest));
@@ -186,6 +189,7 @@ void ips_mapping_give(struct ips_mappings *m, uint32_t worker, const struct ips_
   ips_stacks_push(&m->free, worker, i);
   ips_add(m->used, -1);
   ips_chain_unlock(in);
+  return true;
 }
 
 bool ips_mapping_from_outside(const struct ips_mappings *m, struct ips_outer_end end, unsigned proto,

@@ -18,6 +18,7 @@ struct ips_inner {      /* the key from inside */
 struct ips_outer_end {  /* what it is mapped to */
   uint32_t number;      /* of the address */
   uint16_t port;
+  bool is_new;          /* of ips_mapping_take: made by this call */
 };
 struct ips_mapping {
   struct ips_inner inner; /* the upper 16 bits of `rest`: the public port */
@@ -37,7 +38,10 @@ struct ips_mappings {
 };
 
 /* What a search for a public port needs to know of its pool: numbers first .. first + n - 1. */
-struct ips_pool_range { uint32_t first, n; };
+struct ips_pool_range {
+  uint32_t first, n;
+  uint16_t first_port, last_port; /* 0, 0: what each address gives out */
+};
 
 bool ips_mappings_init(struct ips_mappings *m, uint32_t capacity, uint64_t seed, struct ips_addresses *a);
 void ips_mappings_close(struct ips_mappings *m);
@@ -59,7 +63,8 @@ int ips_mapping_take(struct ips_mappings *m, uint32_t worker, const struct ips_i
  * *owner is who has the public port (rest 0: nobody), and *had is what `inner` has. */
 bool ips_mapping_claim(struct ips_mappings *m, uint32_t worker, const struct ips_inner *inner,
                        struct ips_outer_end want, struct ips_inner *owner, struct ips_outer_end *had);
-void ips_mapping_give(struct ips_mappings *m, uint32_t worker, const struct ips_inner *inner);
+/* True: that was the last one that used it; it is gone. */
+bool ips_mapping_give(struct ips_mappings *m, uint32_t worker, const struct ips_inner *inner);
 /* False: none. proto: of the packet. */
 bool ips_mapping_from_outside(const struct ips_mappings *m, struct ips_outer_end end, unsigned proto,
                               struct ips_inner *out);

@@ -26,7 +26,19 @@ static uint32_t add_address(struct ips_napt *n, unsigned family, const uint8_t *
   return number;
 }
 
+/* A deterministic pool whose subscribers all have a block, and no block in another one of their realm. */
+static bool is_plan(const struct ips_napt *n, const struct ips_napt_pool_rec *r) {
+  struct ips_block b;
+  if (!ips_block_of(r, r->inside, &b) || memcmp(b.subscriber, r->inside, 16)) return false;
+  for (const struct ips_napt_pool_rec *p = n->plans; p < n->plans + n->n_plans; p++)
+    if (p->realm == r->realm && p->family == r->family &&
+        (ips_block_of(p, r->inside, &b) || ips_block_of(r, p->inside, &b)))
+      return false;
+  return true;
+}
+
 static bool add_pool(struct ips_napt *n, const struct ips_napt_pool_rec *r) {
+  if (r->block && !is_plan(n, r)) return false;
   struct ips_napt_group *last = n->n_groups ? &n->groups[n->n_groups - 1] : NULL;
   uint8_t address[16];
   memcpy(address, r->first, 16);
@@ -38,14 +50,16 @@ static bool add_pool(struct ips_napt *n, const struct ips_napt_pool_rec *r) {
     uint32_t number = add_address(n, r->family, address);
     struct ips_pool_range *range = n->ranges + n->n_ranges;
     if (number == IPS_NONE) return false;
+    if (r->block) continue; /* whose ports are whose follows from the record */
     if (i && range[-1].first + range[-1].n == number) {
       range[-1].n++;
       continue;
     }
-    *range = (struct ips_pool_range){number, 1};
+    *range = (struct ips_pool_range){.first = number, .n = 1};
     n->n_ranges++;
     last->n++;
   }
+  if (r->block) n->plans[n->n_plans++] = *r;
   return true;
 }
 
@@ -163,6 +177,21 @@ const struct ips_napt_group *ips_napt_group(const struct ips_napt *n, unsigned f
     if (x->family == family && (hi & x->mask_hi) == x->hi && (lo & x->mask_lo) == x->lo)
       return &n->groups[x->group];
   return NULL;
+}
+
+const struct ips_pool_range *ips_napt_ranges(const struct ips_napt *n, const struct ips_napt_group *g,
+                                             const struct ips_flow *f, struct ips_pool_range *own,
+                                             uint32_t *n_ranges) {
+  struct ips_block b;
+  for (const struct ips_napt_pool_rec *p = n->plans; p < n->plans + n->n_plans; p++) {
+    if (p->realm != g->realm || p->family != f->family || !ips_block_of(p, f->src, &b))
+      continue;
+    *own = (struct ips_pool_range){ips_napt_number(n, f->family, b.address), 1, b.first, b.last};
+    *n_ranges = own->first != IPS_NONE;
+    return own;
+  }
+  *n_ranges = g->n;
+  return n->ranges + g->first;
 }
 
 uint32_t ips_napt_number(const struct ips_napt *n, unsigned family, const uint8_t *address) {

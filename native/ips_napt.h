@@ -23,10 +23,11 @@ struct ips_napt {
   struct ips_frag_table *frags;
   uint64_t seed;
   uint8_t filtering;
-  uint32_t n_ranges, n_groups, n_insides;
+  uint32_t n_ranges, n_groups, n_insides, n_plans;
   struct ips_pool_range *ranges; /* numbers in a row; an address that was known before ends a row */
   uint8_t *is_pool;              /* by number of an address */
   struct ips_napt_group groups[IPS_NAPT_POOLS];
+  struct ips_napt_pool_rec plans[IPS_NAPT_POOLS]; /* the deterministic ones */
   struct ips_napt_inside insides[IPS_NAPT_INSIDES]; /* the longest prefix first */
   struct { ips_emit_fn fn; void *arg; } emit[IPS_NAPT_WORKERS];
 };
@@ -49,6 +50,10 @@ struct ips_carried { uint8_t tcp_flags; bool opens; uint32_t bytes, worker; uint
 /* The group whose inside the address is in; NULL: none. */
 const struct ips_napt_group *ips_napt_group(const struct ips_napt *n, unsigned family,
                                             const uint8_t *address);
+/* What a mapping of that source may be taken from: *n_ranges of them, or `own`, filled here. */
+const struct ips_pool_range *ips_napt_ranges(const struct ips_napt *n, const struct ips_napt_group *g,
+                                             const struct ips_flow *f, struct ips_pool_range *own,
+                                             uint32_t *n_ranges);
 /* The number of a pool address; NONE: it is none. */
 uint32_t ips_napt_number(const struct ips_napt *n, unsigned family, const uint8_t *address);
 

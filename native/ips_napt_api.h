@@ -19,7 +19,25 @@ struct ips_napt_pool_rec {   /* public addresses of one realm; a realm may have 
   uint16_t realm;            /* the same number at both nodes of a pair */
   uint8_t family, reserved;
   uint16_t first_port, last_port; /* given out; 0, 0: 1,024 .. 65,535. ICMP identifiers: all but 0 */
+  /* Deterministic ports (RFC 7422): block > 0. The subscribers of `inside`, each a prefix of unit_len bits,
+   * have the blocks of `block` ports in their order, address by address; nobody else has ports of this pool,
+   * and they have no others. ICMP identifiers: the same numbers. */
+  uint8_t inside[16];
+  uint8_t inside_len, unit_len; /* 1 .. 32 or 128; at most 2^24 subscribers */
+  uint16_t block;
 };
+struct ips_block {
+  uint8_t address[16];       /* public */
+  uint8_t subscriber[16];    /* first inside address */
+  uint32_t index;            /* of the address in its pool */
+  uint16_t first, last;      /* ports */
+  uint8_t family, subscriber_len, reserved[2];
+};
+/* Both ways, without any state: the block of an inside address, the block that a public end is in. False: the
+ * pool is not deterministic, or it is in none (a port that is left over at the end of an address too). */
+bool ips_block_of(const struct ips_napt_pool_rec *pool, const uint8_t *inside, struct ips_block *out);
+bool ips_block_at(const struct ips_napt_pool_rec *pool, const uint8_t *address, uint16_t port,
+                  struct ips_block *out);
 struct ips_napt_inside_rec { /* whose sources are translated; the longest prefix decides */
   uint8_t prefix[16];
   uint8_t family, prefix_len;

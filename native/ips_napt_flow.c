@@ -5,6 +5,7 @@
  * (endpoint-independent filtering) is kept under the same key, so that there is never a second one of it.
  */
 #include "ips_napt.h"
+#include "ips_natlog.h"
 #include "ips_tcp.h"
 
 enum { TRIES = 4 };
@@ -42,6 +43,26 @@ static int open_session(struct ips_napt *n, const struct ips_place *p, struct ip
   return ips_session_open(n->sessions, c->worker, p, &o, c->bytes, c->now_ns);
 }
 
+/* The mapping of a session that could not be opened; whoever else uses it meanwhile keeps it. */
+static void give_back(struct ips_sessions *t, const struct ips_flow *f, struct ips_outer_end end,
+                      const struct ips_carried *c) {
+  struct ips_inner inner = ips_inner_of(f);
+  bool gone = ips_mapping_give(&t->mappings, c->worker, &inner);
+  if (gone == end.is_new) return; /* nobody was told of it, or it lives on and its maker told of it */
+  unsigned event = gone ? IPS_NATLOG_MAPPING_DELETE : IPS_NATLOG_MAPPING_CREATE;
+  ips_log_mapping(t, c->worker, event, f, end, c->now_ns);
+}
+
+/* No mapping for a new flow. */
+static int unmapped(struct ips_sessions *t, const struct ips_flow *f, int verdict,
+                    const struct ips_carried *c) {
+  bool ports = verdict == IPS_PORTS_EXHAUSTED;
+  ips_add(*(ports ? &t->stats.ports_exhausted : &t->stats.full), 1);
+  ips_log_limit(t, c->worker, ports ? 0 : IPS_NATLOG_QUOTA_MAPPINGS, f, ports ? 0 : t->mappings.capacity,
+                c->now_ns);
+  return verdict;
+}
+
 int ips_napt_decide_out(struct ips_napt *n, const struct ips_ends *e, const struct ips_napt_group *g,
                         const struct ips_carried *c, struct ips_turn *turn) {
   struct ips_sessions *t = n->sessions;
@@ -50,6 +71,8 @@ int ips_napt_decide_out(struct ips_napt *n, const struct ips_ends *e, const stru
   struct ips_packet_seen s = {.side = 0, .tcp_flags = c->tcp_flags, .bytes = c->bytes};
   struct ips_found found;
   struct ips_outer_end end;
+  struct ips_pool_range own;
+  uint32_t n_ranges;
   for (unsigned i = 0; i < TRIES; i++) { /* others open and end it meanwhile */
     if (ips_session_find(t, &p, &found)) {
       if (ips_word_kind(found.word) != IPS_SESSION_NAPT)
@@ -61,14 +84,15 @@ int ips_napt_decide_out(struct ips_napt *n, const struct ips_ends *e, const stru
     }
     if (!may_open(e, c)) return IPS_NO_SESSION;
     struct ips_inner inner = ips_inner_of(&f);
-    int verdict = ips_mapping_take(&t->mappings, c->worker, &inner, n->ranges + g->first, g->n,
+    const struct ips_pool_range *ranges = ips_napt_ranges(n, g, &f, &own, &n_ranges);
+    int verdict = ips_mapping_take(&t->mappings, c->worker, &inner, ranges, n_ranges,
                                    ips_mix(n->seed ^ c->now_ns, p.hash), &end);
-    if (verdict == IPS_PORTS_EXHAUSTED) ips_add(t->stats.ports_exhausted, 1);
-    if (verdict == IPS_SESSIONS_FULL) ips_add(t->stats.full, 1);
-    if (verdict) return verdict;
+    if (verdict) return unmapped(t, &f, verdict, c);
     verdict = open_session(n, &p, end, 0, c);
     if (verdict == IPS_OK) public_source(n, end.number, end.port, e, turn);
-    else ips_mapping_give(&t->mappings, c->worker, &inner);
+    else give_back(t, &f, end, c);
+    if (verdict == IPS_OK && end.is_new)
+      ips_log_mapping(t, c->worker, IPS_NATLOG_MAPPING_CREATE, &f, end, c->now_ns);
     if (verdict != IPS_OPENED_BY_ANOTHER) return verdict;
   }
   return IPS_NO_SESSION;
@@ -77,7 +101,7 @@ int ips_napt_decide_out(struct ips_napt *n, const struct ips_ends *e, const stru
 bool ips_napt_flow_in(const struct ips_napt *n, const struct ips_ends *e, uint32_t number,
                       struct ips_flow *flow) {
   struct ips_inner inner;
-  struct ips_outer_end end = {number, e->dst_port};
+  struct ips_outer_end end = {.number = number, .port = e->dst_port};
   int class = ips_port_class(e->proto);
   if (!ips_mapping_from_outside(&n->sessions->mappings, end, e->proto, &inner)) return false;
   *flow = (struct ips_flow){.src_port = class < 0 ? e->dst_port : (uint16_t)inner.rest,
@@ -110,7 +134,7 @@ int ips_napt_decide_in(struct ips_napt *n, const struct ips_ends *e, uint32_t nu
     struct ips_inner inner = ips_inner_of(&f);
     if (ips_mapping_take(&t->mappings, c->worker, &inner, NULL, 0, 0, &end)) continue; /* has just ended */
     verdict = end.number == number ? open_session(n, &p, end, IPS_SESSION_FROM_OUTSIDE, c) : IPS_NO_SESSION;
-    if (verdict != IPS_OK) ips_mapping_give(&t->mappings, c->worker, &inner);
+    if (verdict != IPS_OK) give_back(t, &f, end, c);
     if (verdict == IPS_OPENED_BY_ANOTHER) verdict = IPS_NO_SESSION;
   }
   if (verdict) return verdict;

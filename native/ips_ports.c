@@ -31,13 +31,15 @@ static uint64_t within(unsigned word, unsigned first, unsigned last) {
   return mask;
 }
 
-uint32_t ips_ports_take(struct ips_port_set *s, unsigned proto, uint64_t random) {
+uint32_t ips_ports_take(struct ips_port_set *s, unsigned proto, uint16_t least, uint16_t most,
+                        uint64_t random) {
   int class = ips_port_class(proto);
   if (class < 0) return ips_ports_claim(s, proto, 0);
-  unsigned first = class == 2 ? 1 : ips_peek(s->first), last = class == 2 ? 65535 : ips_peek(s->last);
+  unsigned first = least ? least : class == 2 ? 1 : ips_peek(s->first);
+  unsigned last = most ? most : class == 2 ? 65535 : ips_peek(s->last);
   if (last < first) return 0; /* both are changing now */
   unsigned n = last - first + 1;
-  if (ips_peek(s->used[class]) >= n) return 0;
+  if (!least && ips_peek(s->used[class]) >= n) return 0;
   unsigned start = first + (unsigned)((random & UINT32_MAX) * n >> 32), words = last / 64 - first / 64 + 1;
   for (unsigned i = 0; i <= words;
        i++) { /* the word it began in comes again at the end, then with all its bits */

@@ -29,8 +29,9 @@ static inline int ips_port_class(unsigned proto) {
   }
 }
 
-/* Takes a free port; 0: none. (Port 0 itself is never given out; for protocols without ports: 1 = taken.) */
-uint32_t ips_ports_take(struct ips_port_set *s, unsigned proto, uint64_t random);
+/* Takes a free port of first .. last (0, 0: any that the address gives out); 0: none. (Port 0 itself is never given out; for protocols without ports: 1 = taken.) */
+uint32_t ips_ports_take(struct ips_port_set *s, unsigned proto, uint16_t first, uint16_t last,
+                        uint64_t random);
 /* Takes this one. False: it is taken. */
 bool ips_ports_claim(struct ips_port_set *s, unsigned proto, uint16_t port);
 void ips_ports_give(struct ips_port_set *s, unsigned proto, uint16_t port);

@@ -144,7 +144,7 @@ static int add(struct ips_sessions *t, uint32_t worker, const struct ips_place *
                const struct ips_session_rec *r, uint32_t number, uint32_t tick,
                struct ips_session_rec *owner) {
   struct ips_inner inner = ips_inner_of(&r->flow), holder = {.rest = 0};
-  struct ips_outer_end end = {number, r->mapped_port}, had = {IPS_NONE, 0};
+  struct ips_outer_end end = {.number = number, .port = r->mapped_port}, had = {.number = IPS_NONE};
   bool napt = r->kind == IPS_SESSION_NAPT;
   if (!ips_budget_take(&t->used, t->capacity)) return IPS_APPLY_FULL;
   if (napt && !ips_mapping_claim(&t->mappings, worker, &inner, end, &holder, &had)) {

@@ -48,7 +48,7 @@ uint32_t ips_sessions_expire(struct ips_sessions *t, uint32_t worker, uint64_t n
         break;
       }
       struct ips_place p = place_at(t, i);
-      ips_session_end(t, worker, &p, i, tick);
+      ips_session_end(t, worker, &p, i, now_ns);
       ended++;
     }
   }
@@ -65,7 +65,7 @@ int ips_sessions_close(struct ips_sessions *t, uint32_t worker, const struct ips
     ips_chain_unlock(ips_chain_of(t, &p));
     return 0;
   }
-  ips_session_end(t, worker, &p, i, ips_tick(t, now_ns));
+  ips_session_end(t, worker, &p, i, now_ns);
   return 1;
 }
 

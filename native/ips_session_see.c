@@ -4,8 +4,9 @@
  * changes a state, promotes, or opens takes the chain's lock and looks again, since others may have been
  * first.
  */
-#include "ips_session_table.h"
+#include "ips_natlog.h"
 #include "ips_parse.h"
+#include "ips_session_table.h"
 #include "ips_tcp.h"
 
 
@@ -14,14 +15,39 @@ static int refused(uint64_t *counter, int verdict) {
   return verdict;
 }
 
+/* The same of a flow that cannot be opened because `limit` is reached. */
+static int no_room(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
+                   const struct ips_opening *o, int verdict, uint64_t now_ns) {
+  struct ips_flow f = ips_flow_of(p->flow);
+  uint64_t *counter = verdict == IPS_SOURCE_LIMIT     ? &t->stats.source_limit
+                      : verdict == IPS_HALF_OPEN_FULL ? &t->stats.half_open_full
+                                                      : &t->stats.full;
+  uint32_t limit = verdict == IPS_SOURCE_LIMIT     ? t->sources.limit
+                   : verdict == IPS_HALF_OPEN_FULL ? t->half_capacity
+                                                   : t->capacity;
+  unsigned quota = verdict == IPS_SOURCE_LIMIT ? IPS_NATLOG_QUOTA_SOURCE : IPS_NATLOG_QUOTA_SESSIONS;
+  if (o->kind == IPS_SESSION_NAPT) ips_log_limit(t, worker, quota, &f, limit, now_ns);
+  return refused(counter, verdict);
+}
+
+/* What a node of NAPT began as; the log's part of ips_session_open. */
+static void log_opening(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
+                        const struct ips_opening *o, uint64_t now_ns) {
+  if (o->kind != IPS_SESSION_NAPT || !ips_log_of(t, IPS_NATLOG_SESSIONS)) return;
+  struct ips_session_rec r = {.flow = ips_flow_of(p->flow), .mapped_port = o->port, .kind = o->kind,
+                              .flags = o->flags};
+  ips_address_copy(&t->addresses, o->number, r.mapped);
+  ips_log_session(t, worker, IPS_NATLOG_SESSION_CREATE, &r, now_ns);
+}
+
 int ips_session_open(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
                      const struct ips_opening *o, uint32_t bytes, uint64_t now_ns) {
   struct ips_flow f = ips_flow_of(p->flow);
-  if (ips_peek(t->used) >= t->capacity) return refused(&t->stats.full, IPS_SESSIONS_FULL);
-  if (!ips_source_take(&t->sources, &f, o->flags)) return refused(&t->stats.source_limit, IPS_SOURCE_LIMIT);
+  if (ips_peek(t->used) >= t->capacity) return no_room(t, worker, p, o, IPS_SESSIONS_FULL, now_ns);
+  if (!ips_source_take(&t->sources, &f, o->flags)) return no_room(t, worker, p, o, IPS_SOURCE_LIMIT, now_ns);
   if (!ips_budget_take(&t->half, t->half_capacity)) {
     ips_source_give(&t->sources, &f, o->flags);
-    return refused(&t->stats.half_open_full, IPS_HALF_OPEN_FULL);
+    return no_room(t, worker, p, o, IPS_HALF_OPEN_FULL, now_ns);
   }
   uint32_t node = ips_stacks_pop(&t->free, worker); /* there is one: both budgets together are the nodes */
   while (node == IPS_NONE) node = ips_stacks_pop(&t->free, worker);
@@ -36,6 +62,7 @@ int ips_session_open(struct ips_sessions *t, uint32_t worker, const struct ips_p
   ips_chain_unlock(ips_chain_of(t, p));
   if (!late) {
     ips_add(t->stats.opened, 1);
+    log_opening(t, worker, p, o, now_ns);
     return IPS_OK;
   }
   ips_stacks_push(&t->free, worker, node);
@@ -63,10 +90,11 @@ static void begin_anew(struct ips_session_node *n, unsigned side, uint32_t bytes
 
 /* The packet changes more than counters and time. */
 static int change(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
-                  const struct ips_packet_seen *s, uint32_t tick) {
+                  const struct ips_packet_seen *s, uint64_t now_ns) {
+  uint32_t tick = ips_tick(t, now_ns);
   struct ips_chain *c = ips_chain_of(t, p);
   struct ips_flow f = ips_flow_of(p->flow);
-  struct ips_session_rec r;
+  struct ips_session_rec r, before = {.kind = IPS_SESSION_TRACK};
   ips_chain_lock(c);
   uint32_t i = ips_session_locate(t, p);
   if (i == IPS_NONE) {
@@ -82,7 +110,11 @@ static int change(struct ips_sessions *t, uint32_t worker, const struct ips_plac
     ips_chain_unlock(c);
     return refused(&t->stats.full, IPS_SESSIONS_FULL);
   }
-  if (step.reopen && !half) begin_anew(n, s->side, s->bytes, tick);
+  bool anew = step.reopen && !half;
+  if (anew) {
+    ips_session_record(t, n, tick, &before);
+    begin_anew(n, s->side, s->bytes, tick);
+  }
   word = (word & ~15u) | step.state;
   if (promoted) word &= ~IPS_WORD_HALF;
   ips_put(n->word, word);
@@ -98,6 +130,10 @@ static int change(struct ips_sessions *t, uint32_t worker, const struct ips_plac
     ips_source_give(&t->sources, &f, flags);
     ips_add(t->half, -1);
     ips_add(t->stats.promoted, 1);
+  }
+  if (anew) {
+    ips_log_session(t, worker, IPS_NATLOG_SESSION_DELETE, &before, now_ns);
+    ips_log_session(t, worker, IPS_NATLOG_SESSION_CREATE, &r, now_ns);
   }
   return IPS_OK;
 }
@@ -126,7 +162,7 @@ int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_
   ips_add(n->packets[s->side], 1);
   ips_add(n->bytes[s->side], s->bytes);
   if (ips_unlikely(step.state != state || step.reopen || (step.promote && (f->word & IPS_WORD_HALF))))
-    return change(t, worker, p, s, tick);
+    return change(t, worker, p, s, now_ns);
   bool kept = s->side == 0 || proto != IPS_PROTO_UDP || ips_peek(t->udp_inbound_refreshes) ||
               ips_word_kind(f->word) != IPS_SESSION_NAPT; /* RFC 4787 REQ-6 */
   if (tick <= last || !kept) return IPS_OK;

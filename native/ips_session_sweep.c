@@ -90,7 +90,7 @@ static bool is_homeless(const struct ips_sessions *t, uint32_t node, const struc
 
 uint32_t ips_sessions_prune(struct ips_sessions *t, uint32_t worker, uint64_t now_ns, uint64_t *cursor,
                             uint32_t nodes) {
-  uint32_t ended = 0, tick = ips_tick(t, now_ns);
+  uint32_t ended = 0;
   for (; nodes && *cursor < ips_get(t->free.fresh); nodes--, ++*cursor) {
     uint32_t node = (uint32_t)*cursor;
     struct ips_flow f = flow_at(t, node);
@@ -98,7 +98,7 @@ uint32_t ips_sessions_prune(struct ips_sessions *t, uint32_t worker, uint64_t no
     struct ips_place p = ips_place_of(t, &f);
     ips_chain_lock(ips_chain_of(t, &p));
     if (ips_session_locate(t, &p) == node && is_homeless(t, node, &f)) {
-      ips_session_end(t, worker, &p, node, tick); /* gives the lock back */
+      ips_session_end(t, worker, &p, node, now_ns); /* gives the lock back */
       ended++;
     } else {
       ips_chain_unlock(ips_chain_of(t, &p));

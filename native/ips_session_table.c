@@ -1,4 +1,5 @@
 /* ips_session_table.c: making and freeing the table; nodes in chains and out of them; records of nodes. */
+#include "ips_natlog.h"
 #include "ips_session_table.h"
 #include <stddef.h>
 #include <stdlib.h>
@@ -133,35 +134,38 @@ void ips_session_unlink(struct ips_sessions *t, const struct ips_place *p, uint3
   ips_put(t->nodes[node].word, ips_peek(t->nodes[node].word) & 0xffff0000u);
 }
 
-void ips_session_release(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
+bool ips_session_release(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
                          uint32_t word, uint16_t flags) {
   struct ips_flow f = ips_flow_of(p->flow);
+  bool gone = false;
   if (ips_word_kind(word) == IPS_SESSION_NAPT) {
     struct ips_inner inner = ips_inner_of(&f);
-    ips_mapping_give(&t->mappings, worker, &inner);
+    gone = ips_mapping_give(&t->mappings, worker, &inner);
   }
   ips_stacks_push(&t->free, worker, node);
   if (word & IPS_WORD_HALF) ips_source_give(&t->sources, &f, flags);
   uint32_t *budget = word & IPS_WORD_HALF ? &t->half : &t->used;
   ips_add(*budget, -1);
   ips_add(t->stats.ended, 1);
+  return gone;
 }
 
 void ips_session_end(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
-                     uint32_t tick) {
+                     uint64_t now_ns) {
   struct ips_session_node *n = &t->nodes[node];
   struct ips_session_rec r;
+  struct ips_outer_end end = {.number = ips_peek(n->number), .port = ips_peek(n->mapped_port)};
   uint32_t word = ips_peek(n->word);
   uint16_t flags = ips_peek(n->flags);
   bool half = word & IPS_WORD_HALF;
-  if (!half) {
-    ips_put(n->version, ips_session_version(t, p));
-    ips_session_record(t, n, tick, &r);
-  }
+  if (!half) ips_put(n->version, ips_session_version(t, p));
+  ips_session_record(t, n, ips_tick(t, now_ns), &r);
   ips_session_unlink(t, p, node);
   if (!half) ips_session_tell(t, worker, IPS_SESSION_DELETE, &r); /* before anybody can have its port */
   ips_chain_unlock(ips_chain_of(t, p));
-  ips_session_release(t, worker, p, node, word, flags);
+  bool gone = ips_session_release(t, worker, p, node, word, flags);
+  ips_log_session(t, worker, IPS_NATLOG_SESSION_DELETE, &r, now_ns);
+  if (gone) ips_log_mapping(t, worker, IPS_NATLOG_MAPPING_DELETE, &r.flow, end, now_ns);
 }
 
 /* ---- records ---- */

@@ -61,6 +61,7 @@ struct ips_sessions {
   struct { uint32_t tcp_opening, tcp_open, tcp_closing, udp, icmp, other, refresh; } ticks;
   ips_session_event_fn event;
   void *event_arg;
+  struct ips_natlog *log; /* ips_natlog.h; NULL: none */
   uint64_t versions[IPS_VERSIONS];
   /* Snapshots of a peer (ips_session_sweep.c); the mirror's thread alone. */
   uint8_t marks[256];    /* by shard: what a session bears that its last snapshot, or a later change, confirmed */
@@ -132,12 +133,13 @@ void ips_session_write(struct ips_session_node *n, const struct ips_place *p, ui
                        uint16_t flags, uint32_t tick);
 void ips_session_link(struct ips_sessions *t, const struct ips_place *p, uint32_t node, uint32_t word);
 void ips_session_unlink(struct ips_sessions *t, const struct ips_place *p, uint32_t node);
-/* After the chain was unlocked: what a removed node held. `word`: as it was. */
-void ips_session_release(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
+/* After the chain was unlocked: what a removed node held. `word`: as it was. True: its mapping, the last
+ * one's that used it, is gone. */
+bool ips_session_release(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
                          uint32_t word, uint16_t flags);
-/* Ends a session found at `node`, with its lock held, which is given back. */
+/* Ends a session found at `node`, with its lock held, which is given back; logged. */
 void ips_session_end(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,
-                     uint32_t tick);
+                     uint64_t now_ns);
 static inline void ips_session_tell(struct ips_sessions *t, uint32_t worker, int op,
                                     const struct ips_session_rec *r) {
   if (t->event) t->event(t->event_arg, worker, op, r);

@@ -183,10 +183,17 @@ class Sessions:
 
 
 class Nat(Sessions):
-    """Inside 10/8 and fd00::/8; a pool of each family. ``ports``: first and last."""
+    """Inside 10/8 and fd00::/8; a pool of each family. ``ports``: first and last. ``blocks``: bits of
+    subscriber numbers and ports of each; the subscribers are the first ones of the inside prefix."""
 
     def __init__(
-        self, *, addresses: int = 2, ports: tuple[int, int] = (0, 0), filtering: int = 1, **config: Any
+        self,
+        *,
+        addresses: int = 2,
+        ports: tuple[int, int] = (0, 0),
+        filtering: int = 1,
+        blocks: tuple[int, int] = (0, 0),
+        **config: Any,
     ) -> None:
         super().__init__(**config)
         self.frags = ffi.gc(lib.ips_frag_new(64, 32, 1500, 1), lib.ips_frag_free)
@@ -196,6 +203,10 @@ class Nat(Sessions):
             inside = ip_network(prefix)
             pools[i].first, pools[i].n, pools[i].realm = list(packed(first)), addresses, REALM
             pools[i].family, (pools[i].first_port, pools[i].last_port) = inside.version, ports
+            if blocks[1]:
+                unit = 32 if inside.version == 4 else 64
+                pools[i].inside, pools[i].unit_len = list(packed(prefix.split("/")[0])), unit
+                pools[i].inside_len, pools[i].block = unit - blocks[0], blocks[1]
             insides[i].prefix = list(packed(str(inside.network_address)))
             insides[i].family, insides[i].prefix_len, insides[i].realm = (
                 inside.version,

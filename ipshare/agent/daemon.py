@@ -28,6 +28,7 @@ from ipshare.agent.client import socket_path
 from ipshare.agent.confirm import remaining_s
 from ipshare.agent.guard import EngineGuard
 from ipshare.agent.mirror_database import DatabaseMirror
+from ipshare.agent.leases import Leases
 from ipshare.agent.pair_hooks import PairHooks
 from ipshare.agent.pair_routes import PairRoutes
 from ipshare.agent.pair_watch import PairChange, PairWatch
@@ -91,6 +92,7 @@ class Daemon:
         self.hooks = PairHooks(self._hook_ended)
         self.routes = PairRoutes(lambda trouble: self._note("pair routes", trouble))
         self.database = DatabaseMirror()
+        self.leases = Leases(config.node.state_dir, lambda: self._spawn(self._leases_changed()))
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="work")
@@ -129,6 +131,7 @@ class Daemon:
         finally:
             notify.notify("STOPPING=1")
             self.pair.close()
+            self.leases.close()
             await self.server.stop()
             for task in self._tasks:
                 task.cancel()
@@ -180,6 +183,7 @@ class Daemon:
             "notes": dict(self.notes),
             "paths": self.prober.report(),
             "pair": await self._pair_status(config),
+            "leases": self.leases.report(),
             **await self._flows_status(config),
         }
 
@@ -256,6 +260,8 @@ class Daemon:
             raise NoPrivilege("only root may take the node down")
         config = self.node.config or self.wanted
         self.guard.close()
+        self.leases.give_back()
+        self.leases.close()
         down = await self._change("down", "everything", str(caller), lambda: self.node.down(config))
         await self.pair.forget()
         asyncio.get_running_loop().call_later(0.05, self._stop.set)  # the answer goes out first
@@ -315,6 +321,7 @@ class Daemon:
                     await self._change("mend", "; ".join(drift), "agent", self.node.reconcile)
             await self._look_at_pair()
             await self._look_at_flows()
+            self._follow_leases()
 
     def _pair_changed(self, change: PairChange) -> None:
         """In the event loop, once for each change of the engine's half of the pair."""
@@ -327,6 +334,7 @@ class Daemon:
         if config.pair is not None:
             self.routes.look(config.pair, change.new, change.epoch)
             self.hooks.changed(config.pair, change)
+        self._follow_leases()
         self._spawn(self._look_at_pair())
 
     def _hook_ended(self, trouble: str) -> None:
@@ -362,6 +370,15 @@ class Daemon:
     def _follow_pair(self, boot_id: str) -> None:
         config = self.node.config
         self.pair.follow(self.node.engine if config is not None and config.pair else None, boot_id)
+
+    def _follow_leases(self) -> None:
+        """DHCP is spoken by the active node alone."""
+        if self.node.config is not None:
+            self.leases.follow(self.node.config, self.pair.state)
+            self._note("leases", self.leases.troubles())
+
+    async def _leases_changed(self) -> None:
+        await self._change("lease", self.leases.summary(), "dhcp", self.node.reconcile)
 
     async def _stay_reachable(self) -> None:
         """Somebody emptied runtime_dir: lock and socket are made again; the engine's socket only the engine
@@ -439,6 +456,7 @@ class Daemon:
             self.guard.watch(info.pid)
             self._follow_pair(info.boot_id)
             self._spawn(self._look_at_flows())
+            self._follow_leases()
             self._note("engine", "")
 
     def _note(self, topic: str, text: str) -> None:

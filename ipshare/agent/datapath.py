@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ipshare.agent.flows import align as align_flows
 from ipshare.agent.flows import memory_short
+from ipshare.agent.natlog import align_nat_log
 from ipshare.agent.netspec import netspec, read_facts
 from ipshare.agent.pair import Told, align
 from ipshare.agent.pair import preflight as pair_preflight
@@ -121,7 +122,8 @@ class EmbeddedDataPath:
         return changed
 
     def flows(self, engine: Engine, config: Config) -> bool:
-        return align_flows(engine, config, config.node.runtime_dir / "flows.json")
+        changed = align_flows(engine, config, config.node.runtime_dir / "flows.json")
+        return align_nat_log(engine, config) or changed
 
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         assert isinstance(engine, EmbeddedEngine), "this data path makes no other"

@@ -21,9 +21,11 @@ from typing import Protocol
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
 from ipshare.agent.pair_ports import remove as remove_ports
+from ipshare.agent.leases import addresses_in
 from ipshare.agent.store import Store, same
 from ipshare.engine.desired import desired
 from ipshare.engine.flows import Flowing, FlowsState
+from ipshare.engine.leased import with_leases
 from ipshare.engine.pairing import Order, Pairing, PairState
 from ipshare.engine.plan import Plan, diff
 from ipshare.engine.plan_text import named
@@ -328,7 +330,7 @@ class Reconciler:
                 f"node {config.node.name} has no engine running", hint="start it: ipshare agent FILE"
             )
         actual, now = engine.read(), self.store.current()
-        wanted = self.data_path.tables(engine, config)
+        wanted = self.data_path.tables(engine, self._leased(config))
         return diff(named(actual, desired(now)) if now is not None else actual, wanted)
 
     def preflight(self, config: Config) -> Sequence[Problem]:
@@ -347,7 +349,7 @@ class Reconciler:
             self.data_path.ready(engine, config)
             paired = self.data_path.pair(engine, config)
             tracked = self.data_path.flows(engine, config)
-            plan = diff(engine.read(), self.data_path.tables(engine, config))
+            plan = diff(engine.read(), self.data_path.tables(engine, self._leased(config)))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
             lines = tuple(self.routes.apply(config))
@@ -361,6 +363,10 @@ class Reconciler:
         self.config = config
         self._left = (engine.info().boot_id, generation)
         return Done(generation, sum(change.count for change in plan), copies, lines, started, paired, tracked)
+
+    def _leased(self, config: Config) -> Config:
+        """With what its workloads have by DHCP."""
+        return with_leases(config, addresses_in(config.node.state_dir)) if config.leases else config
 
     def attached(self, config: Config) -> Engine | None:
         """The running engine; None if none runs."""

@@ -43,6 +43,7 @@ def nats(site: Site) -> tuple[model.Nat, ...]:
             first_port=nat.ports[0],
             last_port=nat.ports[1],
             filtering=model.Filtering(nat.filtering),
+            deterministic=nat.deterministic,
             interfaces=tuple(nat.interfaces),
         )
         for realm, nat in enumerate(site.nat, 1)

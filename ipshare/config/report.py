@@ -14,6 +14,7 @@ from ipshare.config import (
     check_bindings,
     check_flows,
     check_nat,
+    check_natlog,
     check_pair,
     check_places,
     check_subnets,
@@ -26,7 +27,8 @@ from ipshare.config.site import Site, sort_out
 from ipshare.errors import ConfigError, Problem
 from ipshare.model import BindingSet, Config
 
-_PARTS = (checks, check_places, check_bindings, check_vpp, check_subnets, check_pair, check_flows, check_nat)
+_FLOWS = (check_flows, check_nat, check_natlog)
+_PARTS = (checks, check_places, check_bindings, check_vpp, check_subnets, check_pair, *_FLOWS)
 ALL_CHECKS: dict[str, list[checks.Check]] = {
     kind: [check for part in _PARTS for check in part.CHECKS.get(kind, [])]
     for kind in dict.fromkeys(kind for part in _PARTS for kind in part.CHECKS)

@@ -3,7 +3,7 @@
 A model describes one table alone; what ties tables together is in ipshare.config.checks. The texts
 here are the reference: they are exported as a JSON Schema for editors and checked against docs/.
 The tables of the VPP engine are in schema_vpp, that of a pair in schema_pair, those of tracked connections in
-schema_flows, the types of values in values.
+schema_flows, NAT logs and leases in schema_natlog, the types of values in values.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pydantic import Field
 from ipshare.config.schema_flows import Mirror as Mirror
 from ipshare.config.schema_flows import Nat as Nat
 from ipshare.config.schema_flows import Sessions as Sessions
+from ipshare.config.schema_natlog import Lease as Lease
+from ipshare.config.schema_natlog import NatLog as NatLog
 from ipshare.config.schema_pair import Pair as Pair
 from ipshare.config.schema_pair import PairWitness as PairWitness
 from ipshare.config.schema_pair import _without_default
@@ -341,6 +343,8 @@ class File(Table):
     pair: Pair = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     sessions: Sessions = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     nat: list[Nat] = []
+    nat_log: NatLog = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
+    lease: list[Lease] = []
     mirror: Mirror = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
 
 

@@ -102,6 +102,12 @@ class Nat(Table):
         description="Who may send to an open mapping: whoever knows it (RFC 4787 REQ-8), or only whom the "
         "inside endpoint has sent to. The same in every [[nat]].",
     )
+    deterministic: bool = Field(
+        default=False,
+        description="Every inside address (IPv6: every /64) has a block of ports of its own, which follows "
+        "from its number (RFC 7422): `ipshare whois` answers without a log. One prefix inside and one "
+        "range of addresses, in each family.",
+    )
     interfaces: list[Device] = Field(
         description="Linux devices that traffic from inside comes in by: only theirs is translated."
     )

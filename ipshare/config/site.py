@@ -36,6 +36,7 @@ _ARRAYS: dict[str, type[schema.Table]] = {
     "route": schema.Route,
     "neighbor": schema.Neighbor,
     "nat": schema.Nat,
+    "lease": schema.Lease,
 }
 _TABLES: dict[str, type[schema.Table]] = {
     "node": schema.Node,
@@ -47,6 +48,7 @@ _OPTIONAL: dict[str, type[schema.Table]] = {
     "pair": schema.Pair,
     "sessions": schema.Sessions,
     "mirror": schema.Mirror,
+    "nat_log": schema.NatLog,
 }
 """As _TABLES, but it matters whether the table is there at all."""
 
@@ -63,6 +65,7 @@ class Site:
     pair: schema.Pair | None = None
     sessions: schema.Sessions | None = None
     mirror: schema.Mirror | None = None
+    nat_log: schema.NatLog | None = None
     network: list[schema.Network] = field(default_factory=list)
     endpoint: list[schema.Endpoint] = field(default_factory=list)
     distribution: list[schema.Distribution] = field(default_factory=list)
@@ -75,6 +78,7 @@ class Site:
     route: list[schema.Route] = field(default_factory=list)
     neighbor: list[schema.Neighbor] = field(default_factory=list)
     nat: list[schema.Nat] = field(default_factory=list)
+    lease: list[schema.Lease] = field(default_factory=list)
     incomplete: set[str] = field(default_factory=set)
 
     def tables(self, kind: str) -> list[Any]:

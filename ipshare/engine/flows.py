@@ -19,8 +19,9 @@ from ipshare.core.flows import MIRROR_COUNTERS, MIRROR_NOTES, MIRROR_PHASES, MIR
 from ipshare.engine.session_filter import SessionFilter
 from ipshare.engine.tables import Records
 from ipshare.errors import EngineError
-from ipshare.model import Address, Commit, Filtering, Mirror, Nat, Pair, Sessions, packed
+from ipshare.model import Address, AddressRange, Commit, Filtering, Mirror, Nat, Pair, Sessions, packed
 from ipshare.model_flows import nat_digest
+from ipshare.model_natlog import block_size, subscriber_bits
 
 FLOWS = dtype("struct ips_ctl_flows")
 FLOWS_STATE = dtype("struct ips_ctl_flows_state")
@@ -182,6 +183,8 @@ def encode_flows(settings: FlowsSettings) -> bytes:
     for row, (nat, pool) in zip(record["pools"], pools, strict=False):
         row["first"], row["family"], row["n"] = _raw(pool.first), pool.first.version, pool.count
         row["realm"], row["first_port"], row["last_port"] = nat.realm, nat.first_port, nat.last_port
+        if nat.deterministic:
+            put_block(row, nat, pool)
     for row, (nat, prefix) in zip(record["insides"], insides, strict=False):
         row["prefix"], row["prefix_len"] = _raw(prefix.network_address), prefix.prefixlen
         row["family"], row["realm"] = prefix.version, nat.realm
@@ -207,6 +210,14 @@ def encode_feed(epoch: int, flags: int, count: int) -> bytes:
     record = np.zeros(1, FEED)
     record[0]["epoch"], record[0]["flags"], record[0]["count"] = epoch, flags, count
     return record.tobytes()
+
+
+def put_block(row: Any, nat: Nat, pool: AddressRange) -> None:
+    """The part of a pool's record that makes its ports deterministic."""
+    inside = next(prefix for prefix in nat.inside if prefix.version == pool.first.version)
+    row["inside"], row["inside_len"] = _raw(inside.network_address), inside.prefixlen
+    row["unit_len"] = subscriber_bits(inside)
+    row["block"] = block_size(inside, pool.count, nat.last_port - nat.first_port + 1)
 
 
 def encode_mirror(settings: MirrorSettings) -> bytes:

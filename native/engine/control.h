@@ -61,6 +61,9 @@ int op_pair_state(struct call *c);
 int op_pair_wait(struct call *c);
 int op_pair_command(struct call *c);
 void answer_pair_waiters(struct control *c);
+/* ops_natlog.c */
+int op_natlog_set(struct call *c);
+int op_natlog_state(struct call *c);
 /* ops_flows.c */
 int op_flows_set(struct call *c);
 int op_flows_state(struct call *c);

@@ -14,6 +14,7 @@
 #define ENGINE_H
 #include "../ips_control.h"
 #include "../ips_core.h"
+#include "../natlog/natlog.h"
 #include "../flows/flows.h"
 #include "../rt/rt.h"
 #include "../tap/tap.h"
@@ -85,6 +86,7 @@ struct engine {
   struct region region;
   struct taps *taps;
   struct rt *rt;           /* rt/rt.h */
+  struct natlog *natlog;   /* natlog/natlog.h */
   struct flows *flows;     /* flows/flows.h */
   uint8_t boot_id[16];
   uint64_t started_ns;

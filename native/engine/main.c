@@ -151,7 +151,8 @@ static int prepare(struct engine *e) {
   e->rt = rt_create(&(struct rt_host){.tables = e->tables, .progress = worker_progress, .arg = e, .n_workers = workers,
                                       .wake_event = e->wake_event, .role = flows_role, .mirror_ready = flows_ready,
                                       .flows = e->flows});
-  if (!e->taps || !e->rt) return cannot_start();
+  e->natlog = natlog_create(workers + 2); /* packet threads, ips-mirror, control */
+  if (!e->taps || !e->rt || !e->natlog) return cannot_start();
   return EXIT_OK;
 }
 
@@ -183,6 +184,7 @@ static void stop(struct engine *e) {
   for (uint32_t i = 0; i < e->options.workers; i++) worker_stop(&e->workers[i]);
   rt_destroy(e->rt);
   flows_destroy(e->flows);
+  natlog_destroy(e->natlog);
   taps_destroy(e->taps);
   ips_worker_free(e->why);
   ips_tables_free(e->tables);

@@ -236,6 +236,8 @@ static const struct operation {
   [IPS_CTL_MIRROR_CLEAR] = {op_mirror_clear, 0, false},
   [IPS_CTL_SESSIONS_FEED] = {op_sessions_feed, sizeof(struct ips_ctl_feed), true},
   [IPS_CTL_PAIR_COMMAND] = {op_pair_command, sizeof(struct ips_ctl_pair_command), false},
+  [IPS_CTL_NATLOG_SET] = {op_natlog_set, sizeof(struct ips_ctl_natlog), false},
+  [IPS_CTL_NATLOG_STATE] = {op_natlog_state, 0, false},
 };
 
 int control_call(struct call *c) {

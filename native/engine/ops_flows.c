@@ -13,6 +13,7 @@ int op_flows_set(struct call *c) {
   const char *sentence = "";
   memcpy(&wanted, c->payload, sizeof wanted);
   int status = flows_set(flows_of(c), &wanted, &sentence);
+  if (flows_of(c)->sessions) natlog_attach(c->control->engine->natlog, flows_of(c)->sessions);
   return status == IPS_CTL_OK ? status : refuse(c, status, "%s", sentence);
 }
 

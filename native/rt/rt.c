@@ -183,7 +183,7 @@ int rt_pair_set(struct rt *rt, const struct ips_ctl_pair *p, const char **senten
   struct ips_pair_config times;
   if (rt->is_set && memcmp(&rt->set, p, sizeof *p) == 0) return IPS_CTL_OK;
   if (rt->host.links != &rt_links_of_linux && (p->n_publics || p->n_criteria || p->n_ports))
-    return refuse(sentence, IPS_CTL_BAD_ARGUMENT, "this engine takes neither public prefixes nor criteria");
+    return refuse(sentence, IPS_CTL_BAD_ARGUMENT, "this engine takes neither public prefixes nor criteria nor sub-interfaces");
   int status = check(p, &times, sentence);
   if (status != IPS_CTL_OK) return status;
   uint64_t changes = rt->state.changes;

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ipshare.core import lib
+from ipshare.core import ffi, lib
 from ipshare.engine.tables import BINDING, ENDPOINT, HEADER, MEMBER, NETWORK, POLICY, Tables, pack
 from tests.cases import Case, address, cases
 from tests.oracle.checksum import checksum
@@ -131,6 +131,18 @@ def pair() -> Inputs:
         yield f"steps-{number}", b"\2" + rng.randbytes(4 * 60 + number % 16)
 
 
+def natlog() -> Inputs:
+    """Records of every kind, in both families."""
+    kinds = [(event, 0) for event in (4, 5, 8, 9, 12, 99)] + [(13, quota) for quota in range(4)]
+    for room, losses in ((0, 0), (9, 1), (255, 200)):
+        found = b""
+        for (event, quota), family in [(kind, family) for kind in kinds for family in (4, 6)]:
+            r = ffi.new("struct ips_natlog_rec *", {"at_ns": 100, "event": event, "quota": quota, "limit": 7})
+            r.flow.family, r.flow.proto, r.flow.src_port = family, 17, 1000
+            found += bytes(ffi.buffer(r))
+        yield f"{room}", bytes((room, losses, 5)) + found
+
+
 def napt() -> Inputs:
     """Each packet from inside, and to a pool address as an answer would be."""
 
@@ -216,7 +228,7 @@ def mirror() -> Inputs:
     yield "all", tick.join(packed)
 
 
-MAKERS = (parse, rewrite, forward, decap, gso, frag, pair, napt, image, mirror)
+MAKERS = (natlog, parse, rewrite, forward, decap, gso, frag, pair, napt, image, mirror)
 TARGETS = {f"fuzz_{maker.__name__}": maker for maker in MAKERS}
 
 

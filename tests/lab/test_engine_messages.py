@@ -86,6 +86,8 @@ PAYLOADS = {
     lib.IPS_CTL_MIRROR_SET: record("ips_ctl_mirror", n_peers=1),
     lib.IPS_CTL_MIRROR_CLEAR: b"",
     lib.IPS_CTL_SESSIONS_FEED: record("ips_ctl_feed", flags=1),
+    lib.IPS_CTL_NATLOG_SET: record("ips_ctl_natlog", what=7, template_s=600),
+    lib.IPS_CTL_NATLOG_STATE: b"",
 }
 BEYOND = max(ffi.typeof("enum ips_ctl_op").elements) + 1
 

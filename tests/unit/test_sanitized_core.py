@@ -27,6 +27,7 @@ SUBSET = (
     "test_napt.py",
     "test_napt_packets.py",
     "test_napt_sequences.py",
+    "test_natlog.py",
     "test_sessions.py",
     "test_tables.py",
     "test_tables_errors.py",

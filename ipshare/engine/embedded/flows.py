@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ipshare.core import dtype, lib
-from ipshare.engine import flows
+from ipshare.engine import flows, natlog
 from ipshare.engine.embedded.control import Control
 from ipshare.engine.embedded.wire import ControlError, Reply, map_fd, sealed_memfd
 from ipshare.engine.session_filter import SessionFilter
 from ipshare.engine.tables import Records
 from ipshare.errors import Refused
+from ipshare.model import NatLog
 
 FOUND = dtype("struct ips_ctl_sessions")
 CLOSED = dtype("struct ips_ctl_closed")
@@ -65,6 +66,18 @@ class EmbeddedFlows:
 
     def clear_mirror(self) -> None:
         self._ask(lib.IPS_CTL_MIRROR_CLEAR)
+
+    def set_nat_log(self, log: NatLog | None, host: str) -> None:
+        self._ask(lib.IPS_CTL_NATLOG_SET, natlog.encode_nat_log(log, host))
+
+    def nat_log_state(self) -> natlog.NatLogState | None:
+        try:
+            reply = self.control.call(lib.IPS_CTL_NATLOG_STATE)
+        except ControlError as error:
+            if error.status == lib.IPS_CTL_UNKNOWN_OP:
+                return None
+            raise
+        return natlog.decode_nat_log_state(reply.one(natlog.NAT_LOG_STATE))
 
     def feed_sessions(self) -> EmbeddedFeed:
         return EmbeddedFeed(Control(self.control.path, timeout_s=FEED_TIMEOUT_S))
