@@ -25,10 +25,10 @@ from ipshare.model_flows import Nat as Nat
 from ipshare.model_flows import Sessions as Sessions
 from ipshare.model_flows import SessionTimeouts as SessionTimeouts
 from ipshare.model_flows import Tracking as Tracking
-from ipshare.model_pair import Criterion as Criterion
 from ipshare.model_natlog import Lease as Lease
 from ipshare.model_natlog import NatCollector as NatCollector
 from ipshare.model_natlog import NatLog as NatLog
+from ipshare.model_pair import Criterion as Criterion
 from ipshare.model_pair import Pair as Pair
 from ipshare.model_pair import PairMode as PairMode
 from ipshare.model_pair import PairPath as PairPath

@@ -26,8 +26,8 @@ from ipshare.agent import notify
 from ipshare.agent.audit import Audit
 from ipshare.agent.client import socket_path
 from ipshare.agent.confirm import remaining_s
+from ipshare.agent.flows_watch import FlowsWatch
 from ipshare.agent.guard import EngineGuard
-from ipshare.agent.mirror_database import DatabaseMirror
 from ipshare.agent.leases import Leases
 from ipshare.agent.pair_hooks import PairHooks
 from ipshare.agent.pair_routes import PairRoutes
@@ -35,7 +35,6 @@ from ipshare.agent.pair_watch import PairChange, PairWatch
 from ipshare.agent.prober import Prober
 from ipshare.agent.reconcile import Done, Reconciler
 from ipshare.agent.server import Caller, Server
-from ipshare.engine.flows_text import mirror_report, mirror_troubles, sessions_report, sessions_troubles
 from ipshare.engine.pair_text import report as pair_report
 from ipshare.engine.pair_text import troubles
 from ipshare.engine.pairing import ORDERS
@@ -91,7 +90,7 @@ class Daemon:
         self.pair = PairWatch(config.node.runtime_dir / "pair.json", self._pair_changed)
         self.hooks = PairHooks(self._hook_ended)
         self.routes = PairRoutes(lambda trouble: self._note("pair routes", trouble))
-        self.database = DatabaseMirror()
+        self.flows = FlowsWatch(reconciler, self._work, self._note)
         self.leases = Leases(config.node.state_dir, lambda: self._spawn(self._leases_changed()))
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
@@ -138,7 +137,7 @@ class Daemon:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self.guard.close()
             await self.routes.close()
-            await asyncio.to_thread(self.database.close)
+            await self.flows.close()
             await self.hooks.close()
             self._worker.shutdown()
 
@@ -184,7 +183,7 @@ class Daemon:
             "paths": self.prober.report(),
             "pair": await self._pair_status(config),
             "leases": self.leases.report(),
-            **await self._flows_status(config),
+            **await self.flows.status(config),
         }
 
     async def _pair_status(self, config: Config) -> dict[str, Any] | None:
@@ -194,16 +193,6 @@ class Daemon:
             if pair_state is not None and config.pair is not None
             else None
         )
-
-    async def _flows_status(self, config: Config) -> dict[str, Any]:
-        state = await self._work(self.node.flows_state)
-        if state is None or not state.has_flows or config.sessions is None:
-            return {"sessions": None, "mirror": None}
-        has_mirror = state.has_mirror and config.mirror is not None
-        return {
-            "sessions": sessions_report(state),
-            "mirror": mirror_report(state, config, self.database.report()) if has_mirror else None,
-        }
 
     async def _apply(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         path, within = request.get("path"), request.get("confirm_within_s")
@@ -320,7 +309,7 @@ class Daemon:
                     log.warning("not as it should be: %s; mending", "; ".join(drift))
                     await self._change("mend", "; ".join(drift), "agent", self.node.reconcile)
             await self._look_at_pair()
-            await self._look_at_flows()
+            await self.flows.look()
             self._follow_leases()
 
     def _pair_changed(self, change: PairChange) -> None:
@@ -350,22 +339,6 @@ class Daemon:
         info = await self._work(self.node.engine_info)
         if info is not None:
             self._follow_pair(info.boot_id)
-
-    async def _look_at_flows(self) -> None:
-        """What is wrong with sessions and mirror, as notes; and a database is followed, or no more."""
-        state = await self._work(self.node.flows_state)
-        config = self.node.config
-        if state is not None and config is not None and config.sessions is not None:
-            self._note("sessions", "; ".join(sessions_troubles(state)))
-            self._note("mirror", "; ".join(mirror_troubles(state, config)))
-        else:
-            self._note("sessions", "")
-            self._note("mirror", "")
-        info = await self._work(self.node.engine_info)
-        boot_id = info.boot_id if info is not None else ""
-        await asyncio.to_thread(self.database.follow, self.node.engine, config, boot_id)
-        is_active = state is not None and state.is_active
-        self._note("database", self.database.troubles(is_active=is_active))
 
     def _follow_pair(self, boot_id: str) -> None:
         config = self.node.config
@@ -455,7 +428,7 @@ class Daemon:
             info = self.node.engine.info()
             self.guard.watch(info.pid)
             self._follow_pair(info.boot_id)
-            self._spawn(self._look_at_flows())
+            self._spawn(self.flows.look())
             self._follow_leases()
             self._note("engine", "")
 

@@ -38,24 +38,29 @@ class _Running:
 
 
 class DatabaseMirror:
-    """``follow`` from one thread at a time; ``report`` and ``troubles`` from any."""
+    """Usable from any thread."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # of who starts and stops
         self._running: _Running | None = None
         self._what = ""
         self._problem = ""
 
     def follow(self, engine: Engine | None, config: Config | None, boot_id: str) -> None:
         """Runs for this engine and configuration, or not at all. Does not raise: see ``troubles``."""
+        with self._lock:
+            self._follow(engine, config, boot_id)
+
+    def _follow(self, engine: Engine | None, config: Config | None, boot_id: str) -> None:
         wanted = config is not None and config.mirror is not None and config.mirror.database is not None
         if not wanted or config is None or not isinstance(engine, Flowing):
-            self.close()
+            self._end()
             self._problem = ""
             return
         what = hashlib.blake2b(repr((boot_id, config.mirror, config.pair, config.nats)).encode()).hexdigest()
         if what == self._what and self._running is not None:
             return
-        self.close()
+        self._end()
         try:
             self._running = _start(engine, config)
             self._what, self._problem = what, ""
@@ -82,6 +87,10 @@ class DatabaseMirror:
         return f"sessions are not mirrored: {trouble}" if trouble else ""
 
     def close(self) -> None:
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
         running, self._running, self._what = self._running, None, ""
         if running is None:
             return

@@ -20,8 +20,8 @@ from typing import Protocol
 
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
-from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.leases import addresses_in
+from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.store import Store, same
 from ipshare.engine.desired import desired
 from ipshare.engine.flows import Flowing, FlowsState

@@ -55,8 +55,8 @@ class _Batch:
 
 
 class Publisher:
-    """Of one node. ``config``: digest of what followers must have, too. ``keep``: octets of changes that stay in the stream, about; who is further behind reads
-    all sessions. ``run`` until ``stop``."""
+    """Of one node. ``config``: digest of what followers must have, too. ``keep``: octets of changes that stay
+    in the stream, about; who is further behind reads all sessions. ``run`` until ``stop``."""
 
     def __init__(
         self, relay: Relay, store: Store, node: str, config: str = "", keep: int = KEEP_OCTETS

@@ -1,4 +1,4 @@
-"""Two NAT gateways whose sessions go by way of a real Redis: takeovers, and a database that is gone (S3.6)."""
+"""Two NAT gateways whose sessions go by way of a real Redis: takeovers, a database that is gone (S3.6)."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ def safe(net: Net) -> tuple[Any, Any]:
             at = [node.status() for node in (one, other)]
             states = [(each["pair"] or {}).get("state") for each in at]
             mirrors = [each["mirror"] for each in at]
-            if states == ["active", "standby"] and all(mirrors):
-                if mirrors[0]["peers"][0]["ready"] and mirrors[1]["ready"]:
-                    return one, other
+            if states != ["active", "standby"] or not all(mirrors):
+                continue
+            if mirrors[0]["peers"][0]["ready"] and mirrors[1]["ready"]:
+                return one, other
         return None
 
     return until(found)
