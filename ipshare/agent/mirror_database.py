@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipshare.agent.pair import read_key
-from ipshare.engine.flows import RELAY_NAME, Flowing, SessionFeed, relay_key, relay_peer_name
+from ipshare.engine.flows import RELAY_NAME, Fed, SessionFeed, relay_key, relay_peer_name
 from ipshare.engine.protocol import Engine
 from ipshare.errors import IpshareError, Refused
 from ipshare.model import Config, Database
@@ -53,7 +53,7 @@ class DatabaseMirror:
 
     def _follow(self, engine: Engine | None, config: Config | None, boot_id: str) -> None:
         wanted = config is not None and config.mirror is not None and config.mirror.database is not None
-        if not wanted or config is None or not isinstance(engine, Flowing):
+        if not wanted or config is None or not isinstance(engine, Fed):
             self._end()
             self._problem = ""
             return
@@ -116,7 +116,7 @@ def password_of(database: Database) -> str | None:
         raise Refused(f"the password of the database cannot be read: {error}") from None
 
 
-def _start(engine: Flowing, config: Config) -> _Running:
+def _start(engine: Fed, config: Config) -> _Running:
     try:
         from ipshare.mirror.follow import Follower
         from ipshare.mirror.publish import Publisher

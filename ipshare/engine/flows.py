@@ -157,8 +157,13 @@ class Flowing(Protocol):
     def clear_mirror(self) -> None:
         """They are not any more."""
 
+
+@runtime_checkable
+class Fed(Protocol):
+    """An engine that others than its mirror can tell of an active node's sessions."""
+
     def feed_sessions(self) -> SessionFeed:
-        """For what an active node's sessions became, if a database tells it."""
+        """On a connection of its own."""
 
 
 def encode_flows(settings: FlowsSettings) -> bytes:

@@ -1,6 +1,6 @@
 """A witness's rules, records and memory: whom it may support, and what it knows after a restart.
 
-That a pair obeys it: tests/lab/test_witness.py, and native/tests/pair_model.c, which runs the same rules.
+That a pair obeys it: tests/lab/test_witness_lab.py, and native/tests/pair_model.c, which runs the same rules.
 """
 
 from __future__ import annotations
