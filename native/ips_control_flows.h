@@ -38,7 +38,7 @@ struct ips_ctl_mirror {
   uint8_t key[32];             /* of the pair */
   char node[64];
   uint8_t id, role, n_peers;   /* role: enum ips_ctl_mirror_role */
-  uint8_t commit_acked;        /* 1: a session's first packet waits until each ready standby has the session */
+  uint8_t commit_acked;        /* 1: a session's first packet waits until each ready standby has it */
   uint32_t commit_us;          /* but no longer than this; then it goes, and is counted as uncommitted */
   uint32_t ring, window;       /* changes per worker, datagrams per peer; 0: defaults */
   uint64_t digest_ns;          /* between two comparisons of all sessions; 0: never */

@@ -1,9 +1,9 @@
 /* ips_unbound.c: packets that no binding is for, where this node has port-translating NAT.
  *
- * From outside: to an address of a pool. From inside: of a source that has a pool, or an error that may be about a
- * packet of such a one. Scope and TTL are judged here, before any byte changes, as for stateless packets; what the
- * way behind this node carries, the host's routing knows: its "too big" comes back as an error to be translated.
- * Anything else is not ours: NO_BINDING stands, and nothing was changed or sent.
+ * From outside: to an address of a pool. From inside: of a source that has a pool, or an error that may be
+ * about a packet of such a one. Scope and TTL are judged here, before any byte changes, as for stateless
+ * packets; what the way behind this node carries, the host's routing knows: its "too big" comes back as an
+ * error to be translated. Anything else is not ours: NO_BINDING stands, and nothing was changed or sent.
  */
 #include "ips_napt.h"
 #include "ips_rewrite.h"

@@ -1,13 +1,15 @@
-/* flows.h: tracked connections of a running node: the session table, NAT by ports, the mirror (SYSTEMS.md S3, S4.3).
+/* flows.h: tracked connections of a running node: the session table, NAT by ports, the mirror (SYSTEMS.md S3,
+ * S4.3).
  *
  *   packet threads: flows_begin .. flows_end around a frame; the core translates and follows (ips_unbound.c,
  *                   ips_track.c); changes go into the mirror's ring of the thread (flows_packet.c)
- *   ips-mirror:     one thread at normal priority (flows_thread.c): the mirror's sockets, sealed channels, ticks;
- *                   time-outs; what a peer's snapshot does not know. The pair's real-time thread never waits for it
+ *   ips-mirror:     one thread at normal priority (flows_thread.c): the mirror's sockets, sealed channels,
+ *                   ticks; time-outs; what a peer's snapshot does not know. The pair's real-time thread never
+ *                   waits for it
  *   control:        sets, replaces and looks (flows.c, flows_list.c, flows_mirror.c); one thread
  *
- * Both hosts of the core can have it, as they have the taps. What packet threads see changes by one store; what was
- * there before is freed when each of them has ended the frame that it was in.
+ * Both hosts of the core can have it, as they have the taps. What packet threads see changes by one store;
+ * what was there before is freed when each of them has ended the frame that it was in.
  */
 #ifndef FLOWS_H
 #define FLOWS_H
@@ -67,7 +69,7 @@ struct flows {
   _Atomic(struct ips_sessions *) sessions;
   _Atomic(struct ips_napt *) napt;
   _Atomic(struct flows_mirror *) mirror;
-  _Atomic uint64_t role;    /* epoch << 1 | active; written by the pair's thread, or control where there is none */
+  _Atomic uint64_t role;    /* epoch << 1 | active; written by the pair's thread, else by control */
   _Atomic bool is_observer; /* a further standby: never active */
   /* The control thread's. */
   struct ips_ctl_flows set;
@@ -86,8 +88,8 @@ struct flows {
 struct flows *flows_create(uint32_t n_workers);
 void flows_destroy(struct flows *f);        /* no packet thread may be inside */
 /* Before the packet thread starts. */
-struct flows_worker *flows_attach(struct flows *f, uint32_t index, struct ips_worker *core, flows_send_fn send,
-                                  void *arg); /* NULL: no memory, no descriptor */
+struct flows_worker *flows_attach(struct flows *f, uint32_t index, struct ips_worker *core,
+                                  flows_send_fn send, void *arg); /* NULL: no memory, no descriptor */
 
 /* ---- packet threads ---- */
 void flows_enter(struct flows_worker *w);
@@ -114,13 +116,13 @@ void flows_let_go(struct flows_worker *w);
 static inline void flows_release(struct flows_worker *w) {
   if (ips_unlikely(w->n_held)) flows_let_go(w);
 }
-/* Before the thread sleeps: nanoseconds until something has to be sent whatever the standby says; 0: do not sleep;
- * UINT64_MAX: nothing waits. committed_event becomes readable when the standby has said it. */
+/* Before the thread sleeps: nanoseconds until something has to be sent whatever the standby says; 0: do not
+ * sleep; UINT64_MAX: nothing waits. committed_event becomes readable when the standby has said it. */
 uint64_t flows_before_sleep(struct flows_worker *w);
 
 /* ---- the pair's thread ---- */
 void flows_role(void *flows, bool is_active, uint64_t epoch);
-bool flows_ready(void *flows); /* the sessions of the active node are here, up to date; true without a mirror */
+bool flows_ready(void *flows); /* the active node's sessions are here, up to date; true without a mirror */
 
 /* ---- control: statuses of ips_control.h; *sentence says what is wrong ---- */
 int flows_set(struct flows *f, const struct ips_ctl_flows *c, const char **sentence);
@@ -140,7 +142,7 @@ size_t flows_select(const struct flows *f, const struct ips_ctl_session_filter *
 uint64_t flows_close(struct flows *f, const struct ips_ctl_session_filter *filter);
 
 /* flows.c, for the other files */
-bool flows_quiesce(struct flows *f);        /* every packet thread has ended the frame it was in; false: one hangs */
+bool flows_quiesce(struct flows *f);        /* each packet thread has ended its frame; false: one hangs */
 bool flows_is_active(const struct flows *f);
 void flows_follow(struct flows *f);          /* the session table takes its role */
 static inline uint32_t flows_thread_ring(const struct flows *f) { return f->n_workers; }

@@ -1,8 +1,8 @@
 /* flows_hold.c: a session's first packet waits until each ready standby has the session (decision 0021).
  *
- * A queue per packet thread, of bounded length and bytes, first in, first out: numbers and deadlines rise. Whoever
- * follows on the same flow waits behind. No standby ready: nothing waits. The standby silent: what waits goes when
- * commit_us is over. No room: it goes at once. Both are counted.
+ * A queue per packet thread, of bounded length and bytes, first in, first out: numbers and deadlines rise.
+ * Whoever follows on the same flow waits behind. No standby ready: nothing waits. The standby silent: what
+ * waits goes when commit_us is over. No room: it goes at once. Both are counted.
  */
 #define _GNU_SOURCE
 #include "../ips_chain.h"
@@ -14,8 +14,8 @@
 
 enum { BEFORE = 128 }; /* writable bytes before a packet that is sent */
 
-#define ADD(counter, n) atomic_store_explicit(&(counter), atomic_load_explicit(&(counter), memory_order_relaxed) + (n), \
-                                              memory_order_relaxed)
+#define GET(counter) atomic_load_explicit(&(counter), memory_order_relaxed)
+#define ADD(counter, n) atomic_store_explicit(&(counter), GET(counter) + (n), memory_order_relaxed)
 
 bool flows_hold_open(struct flows_worker *w) {
   w->held = calloc(FLOWS_HELD, sizeof *w->held);
@@ -40,7 +40,9 @@ static uint64_t key_of(const struct ips_pkt *p) {
   return l4 + 4 <= p->len ? ips_mix(h, ips_ld32(ip + l4)) : h;
 }
 
-static struct flows_held *at(struct flows_worker *w, uint32_t i) { return &w->held[(w->first_held + i) % FLOWS_HELD]; }
+static struct flows_held *at(struct flows_worker *w, uint32_t i) {
+  return &w->held[(w->first_held + i) % FLOWS_HELD];
+}
 
 /* The last one that this packet must not overtake; NULL: none. */
 static const struct flows_held *before(struct flows_worker *w, uint64_t key) {
@@ -78,7 +80,7 @@ bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
   const struct flows_held *earlier = before(w, key);
   bool must = made && ips_mirror_committed(w->mirror->core, w->index, made) == IPS_COMMIT_WAIT;
   if (!must && !earlier) return false;
-  if (w->n_held && w->held_by != w->mirror) return false; /* another mirror since: those go with the next turn */
+  if (w->n_held && w->held_by != w->mirror) return false; /* another mirror since: they go next turn */
   w->held_by = w->mirror;
   struct flows_held h = {.key = key, .is_first = must};
   h.number = must ? made : earlier->number;
@@ -90,7 +92,8 @@ bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
 }
 
 void flows_not_kept(struct flows_worker *w) {
-  if (w->made_in_vain || ips_mirror_committed(w->mirror->core, w->index, w->made) == IPS_COMMIT_WAIT) ADD(w->uncommitted, 1);
+  if (w->made_in_vain || ips_mirror_committed(w->mirror->core, w->index, w->made) == IPS_COMMIT_WAIT)
+    ADD(w->uncommitted, 1);
   w->made = 0;
   w->made_in_vain = false;
 }

@@ -1,7 +1,9 @@
-/* flows_thread.c: ips-mirror: what comes in, what is due, what is to be told, in turns of at most some milliseconds.
+/* flows_thread.c: ips-mirror: what comes in, what is due, what is to be told, in turns of at most some
+ * milliseconds.
  *
- * A turn: datagrams -> the mirror's tick -> a slice of what a snapshot did not know -> a slice of the table for
- * time-outs. It sleeps a millisecond while something moves, ten else; who has a change for it wakes it then.
+ * A turn: datagrams -> the mirror's tick -> a slice of what a snapshot did not know -> a slice of the table
+ * for time-outs. It sleeps a millisecond while something moves, ten else; who has a change for it wakes it
+ * then.
  */
 #define _GNU_SOURCE
 #include "../ips_mirror.h"
@@ -18,7 +20,8 @@ enum { STACK = 256 * 1024, BUSY_MS = 1, IDLE_MS = 10, ALONE_MS = 100, MOST_BUCKE
 
 void flows_wake(struct flows *f) {
   uint64_t one = 1;
-  if (atomic_load(&f->is_idle) && atomic_exchange(&f->is_idle, false) && write(f->wake, &one, sizeof one) < 0) {
+  if (atomic_load(&f->is_idle) && atomic_exchange(&f->is_idle, false) &&
+      write(f->wake, &one, sizeof one) < 0) {
     /* EAGAIN: it is readable already */
   }
 }
@@ -30,7 +33,8 @@ static void take_role(struct flows_mirror *m) {
   bool is_active = flows_is_active(m->flows);
   m->seen_role = role;
   if (role == m->told_role) return;
-  if (ips_mirror_set_role(m->core, is_active, m->set.role == IPS_CTL_MIRROR_OBSERVER ? 0 : role >> 1)) m->told_role = role;
+  uint64_t epoch = m->set.role == IPS_CTL_MIRROR_OBSERVER ? 0 : role >> 1;
+  if (ips_mirror_set_role(m->core, is_active, epoch)) m->told_role = role;
 }
 
 static void publish(struct flows_mirror *m, uint64_t now_ns) {
