@@ -58,6 +58,7 @@ struct ips_ctl_flows_state {
   struct ips_mirror_stats mirror;
   uint64_t committed, uncommitted, held; /* first packets that waited with success, in vain; waiting now */
   uint64_t hold_full;                    /* uncommitted because too many waited */
+  uint64_t hold_dropped;                 /* waited until this node was active no more: not sent */
   uint32_t has_flows, has_mirror, is_ready, n_addresses;
   uint8_t peer_notes[8];                 /* enum ips_ctl_mirror_note, in the order of ips_ctl_mirror.peers */
 };

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "flows.h"
 #include "flows_mirror.h"
+#include "../ips_mirror.h"
 #include "../ips_napt_api.h"
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,9 @@ struct flows *flows_create(uint32_t n_workers) {
   memset(f, 0, sizeof *f);
   f->n_workers = n_workers;
   f->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  bool fine = f->wake >= 0 && getrandom(&f->seed, sizeof f->seed, 0) == sizeof f->seed;
+  bool fine = f->wake >= 0 && getrandom(&f->seed, sizeof f->seed, 0) == sizeof f->seed &&
+              getrandom(&f->run, sizeof f->run, 0) == sizeof f->run;
+  f->run = (f->run & IPS_MIRROR_RUN) | 1;
   for (uint32_t i = 0; i < FLOWS_WORKERS; i++) {
     f->workers[i].flows = f;
     f->workers[i].committed_event = -1;

@@ -59,7 +59,7 @@ struct flows_worker {       /* of one packet thread, which alone writes it */
   void *send_arg;
   int committed_event;      /* eventfd to the packet thread */
   _Atomic uint64_t waits_for; /* it sleeps until this change is at the standby; 0: it does not */
-  _Atomic uint64_t committed, uncommitted, hold_full, now_held;
+  _Atomic uint64_t committed, uncommitted, hold_full, hold_dropped, now_held;
 } __attribute__((aligned(64)));
 
 struct flows {
@@ -77,6 +77,8 @@ struct flows {
   struct ips_frag_table *frags;
   struct ips_napt *stuck;   /* replaced while a packet thread hung: kept */
   uint64_t seed;
+  uint64_t run;             /* IPS_MIRROR_RUN of this process, */
+  uint16_t n_mirrors;       /* and how many mirrors it has had */
   bool has_mirror;
   /* ips-mirror */
   pthread_t thread;

@@ -2,7 +2,8 @@
  *
  * A queue per packet thread, of bounded length and bytes, first in, first out: numbers and deadlines rise.
  * Whoever follows on the same flow waits behind. No standby ready: nothing waits. The standby silent: what
- * waits goes when commit_us is over. No room: it goes at once. Both are counted.
+ * waits goes when commit_us is over. No room: it goes at once. Both are counted. A node whose lease ran out
+ * meanwhile sends nothing of it: the addresses are another's.
  */
 #define _GNU_SOURCE
 #include "../ips_chain.h"
@@ -98,7 +99,7 @@ void flows_not_kept(struct flows_worker *w) {
   w->made_in_vain = false;
 }
 
-static void send_first(struct flows_worker *w) {
+static void end_first(struct flows_worker *w, bool is_sent) {
   struct flows_held h = *at(w, 0);
   h.pkt.data = w->arena + h.at + BEFORE;
   h.pkt.headroom = BEFORE;
@@ -107,7 +108,8 @@ static void send_first(struct flows_worker *w) {
   w->arena_used -= h.room;
   if (!w->n_held) w->arena_next = 0;
   atomic_store_explicit(&w->now_held, w->n_held, memory_order_relaxed);
-  w->send(w->send_arg, &h.pkt, h.side);
+  if (is_sent) w->send(w->send_arg, &h.pkt, h.side);
+  else ADD(w->hold_dropped, 1);
 }
 
 /* What the standby says of the first one; a mirror that is gone says nothing more. */
@@ -118,14 +120,15 @@ static int said(const struct flows_worker *w, const struct flows_held *h) {
 
 void flows_let_go(struct flows_worker *w) {
   uint64_t now = flows_now_ns();
+  bool has_lease = now < atomic_load_explicit(&w->core->shared->forward_until, memory_order_acquire);
   flows_enter(w);
   while (w->n_held) {
     struct flows_held *h = at(w, 0);
     int commit = said(w, h);
-    if (commit == IPS_COMMIT_WAIT && now < h->until_ns) break;
+    if (has_lease && commit == IPS_COMMIT_WAIT && now < h->until_ns) break;
     if (h->is_first && commit == IPS_COMMIT_DONE) ADD(w->committed, 1);
     if (h->is_first && commit != IPS_COMMIT_DONE) ADD(w->uncommitted, 1);
-    send_first(w);
+    end_first(w, has_lease);
   }
   flows_leave(w);
 }
@@ -159,6 +162,7 @@ void flows_hold_state(const struct flows *f, struct ips_ctl_flows_state *out) {
     out->committed += atomic_load_explicit(&w->committed, memory_order_relaxed);
     out->uncommitted += atomic_load_explicit(&w->uncommitted, memory_order_relaxed);
     out->held += atomic_load_explicit(&w->now_held, memory_order_relaxed);
+    out->hold_dropped += atomic_load_explicit(&w->hold_dropped, memory_order_relaxed);
     out->hold_full += atomic_load_explicit(&w->hold_full, memory_order_relaxed);
   }
 }

@@ -1,5 +1,6 @@
 /* flows_mirror.c: the mirror is set, cleared, begun anew; its figures. Its thread stands still meanwhile. */
 #define _GNU_SOURCE
+#include "../ips_mirror.h"
 #include "flows_mirror.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,10 +84,9 @@ static uint32_t tombstones(const struct ips_mirror_config *c) {
 
 static struct flows_mirror *make(struct flows *f, const struct ips_ctl_mirror *c) {
   struct flows_mirror *m = calloc(1, sizeof *m);
-  uint64_t boot = 0;
   if (!m) return NULL;
+  uint64_t boot = f->run | (uint64_t)++f->n_mirrors << 48;
   pthread_mutex_init(&m->lock, NULL);
-  while (!boot) random_octets(NULL, (uint8_t *)&boot, sizeof boot);
   m->flows = f;
   m->set = *c;
   explicit_bzero(m->set.key, sizeof m->set.key);
