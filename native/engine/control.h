@@ -69,7 +69,7 @@ int op_sessions_close(struct call *c);
 int op_nat_addresses(struct call *c);
 int op_mirror_set(struct call *c);
 int op_mirror_clear(struct call *c);
-void answer_dump(struct control *c);
+void answer_flows(struct control *c); /* what goes on between requests */
 void stop_dump(void);
 /* control.c */
 int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload,

@@ -10,7 +10,7 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 
-enum { FRAGMENTED = 8192, EARLY = 1024, EARLY_BYTES = 2048, PRUNED = 65536, LAST_MS = 2000 };
+enum { FRAGMENTED = 8192, EARLY = 1024, EARLY_BYTES = 2048, LAST_MS = 2000 };
 
 struct flows *flows_create(uint32_t n_workers) {
   struct flows *f = aligned_alloc(64, (sizeof *f + 63) & ~(size_t)63);
@@ -144,13 +144,6 @@ static int make_sessions(struct flows *f, const struct ips_ctl_flows *c, const c
   return IPS_CTL_OK;
 }
 
-/* Sessions of addresses that have left the pools. */
-static void prune(struct flows *f) {
-  uint64_t cursor = 0;
-  while (cursor != UINT64_MAX)
-    ips_sessions_prune(f->sessions, flows_control_ring(f), flows_now_ns(), &cursor, PRUNED);
-}
-
 static int replace_napt(struct flows *f, const struct ips_ctl_flows *c, const char **sentence) {
   const struct ips_napt_config n = {.pools = c->pools, .insides = c->insides, .n_pools = c->n_pools,
                                     .n_insides = c->n_insides, .filtering = c->filtering,
@@ -169,7 +162,8 @@ static int replace_napt(struct flows *f, const struct ips_ctl_flows *c, const ch
     ips_napt_free(f->stuck == old ? NULL : f->stuck);
     f->stuck = old;
   }
-  prune(f);
+  atomic_fetch_add(&f->prunes, 1); /* sessions of addresses that have left the pools */
+  flows_wake(f);
   return IPS_CTL_OK;
 }
 

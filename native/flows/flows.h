@@ -84,6 +84,7 @@ struct flows {
   pthread_t thread;
   bool runs;
   int wake;                 /* eventfd to the thread */
+  _Atomic uint64_t prunes;  /* asked for: sessions whose address has left its pool */
   _Atomic bool stop, is_idle; /* is_idle: whoever has something for it wakes it */
 };
 
@@ -141,7 +142,9 @@ bool flows_matches(const struct ips_ctl_session_filter *filter, const struct ips
 /* Copies into out, which has room for FLOWS_SLICE; *scanned grows. Returns how many. */
 size_t flows_select(const struct flows *f, const struct ips_ctl_session_filter *filter, uint64_t *cursor,
                     struct ips_session_rec *out, uint64_t *scanned);
-uint64_t flows_close(struct flows *f, const struct ips_ctl_session_filter *filter);
+/* Ends those that match, a slice for each call; *cursor and *closed begin at 0. False: that was all. */
+bool flows_close_some(struct flows *f, const struct ips_ctl_session_filter *filter, uint64_t *cursor,
+                      uint64_t *closed);
 
 /* flows.c, for the other files */
 bool flows_quiesce(struct flows *f);        /* each packet thread has ended its frame; false: one hangs */

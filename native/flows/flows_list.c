@@ -48,14 +48,13 @@ size_t flows_select(const struct flows *f, const struct ips_ctl_session_filter *
   return kept;
 }
 
-uint64_t flows_close(struct flows *f, const struct ips_ctl_session_filter *filter) {
+bool flows_close_some(struct flows *f, const struct ips_ctl_session_filter *filter, uint64_t *cursor,
+                      uint64_t *closed) {
   static struct ips_session_rec some[FLOWS_SLICE]; /* control thread only */
   uint32_t ring = flows_control_ring(f);
-  uint64_t cursor = 0, closed = 0, scanned = 0;
-  while (cursor != UINT64_MAX && (!filter->limit || closed < filter->limit)) {
-    size_t n = flows_select(f, filter, &cursor, some, &scanned);
-    for (size_t i = 0; i < n && (!filter->limit || closed < filter->limit); i++)
-      closed += (uint64_t)ips_sessions_close(f->sessions, ring, &some[i].flow, flows_now_ns());
-  }
-  return closed;
+  uint64_t scanned = 0;
+  size_t n = flows_select(f, filter, cursor, some, &scanned);
+  for (size_t i = 0; i < n && (!filter->limit || *closed < filter->limit); i++)
+    *closed += (uint64_t)ips_sessions_close(f->sessions, ring, &some[i].flow, flows_now_ns());
+  return *cursor != UINT64_MAX && (!filter->limit || *closed < filter->limit);
 }

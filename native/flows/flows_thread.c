@@ -2,8 +2,8 @@
  * milliseconds.
  *
  * A turn: datagrams -> the mirror's tick -> a slice of what a snapshot did not know -> a slice of the table
- * for time-outs. It sleeps a millisecond while something moves, ten else; who has a change for it wakes it
- * then.
+ * for time-outs, one for addresses that left their pools. It sleeps a millisecond while something moves, ten
+ * else; who has a change for it wakes it then.
  */
 #define _GNU_SOURCE
 #include "../ips_mirror.h"
@@ -102,6 +102,17 @@ static bool expire(struct flows *f, struct pace *pace, uint64_t now_ns) {
   return pace->due >= MOST_BUCKETS;
 }
 
+/* From the first node on whenever control asks: what it had set before is over. */
+struct pruning { uint64_t seen, cursor; };
+
+static bool prune(struct flows *f, struct pruning *p) {
+  uint64_t asked = atomic_load(&f->prunes);
+  if (asked != p->seen) *p = (struct pruning){asked, 0};
+  if (p->cursor == UINT64_MAX) return false;
+  ips_sessions_prune(f->sessions, flows_thread_ring(f), flows_now_ns(), &p->cursor, FLOWS_SLICE);
+  return p->cursor != UINT64_MAX;
+}
+
 /* ---- the thread ---- */
 
 static int patience(struct flows *f, struct flows_mirror *m, bool has_more) {
@@ -120,11 +131,13 @@ static void *run(void *arg) {
   struct flows_mirror *m = f->mirror;
   struct pollfd fds[1 + FLOWS_SOCKETS];
   struct pace pace = {flows_now_ns(), 0};
+  struct pruning pruning = {0, 0}; /* a thread that begins anew looks at all of them once */
   while (!atomic_load(&f->stop)) {
     uint64_t events;
     if (m) mirror_turn(m);
     bool has_more = ips_sessions_sweep(f->sessions, flows_thread_ring(f), FLOWS_SLICE);
     has_more |= expire(f, &pace, flows_now_ns());
+    has_more |= prune(f, &pruning);
     uint32_t n = 0;
     fds[n++] = (struct pollfd){.fd = f->wake, .events = POLLIN};
     if (m) n += flows_net_poll(m, fds + n);

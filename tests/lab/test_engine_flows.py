@@ -209,7 +209,7 @@ def test_a_pool_that_goes_takes_its_sessions_along(lab: Nat, node: NatNode) -> N
     changed = flows()
     changed[0]["pools"][0]["first"] = _packed("203.0.113.64")
     node.set(lib.IPS_CTL_FLOWS_SET, changed)
-    assert {int(r["flow"]["family"]) for r in node.sessions()} == {6}
+    until(lambda: {int(r["flow"]["family"]) for r in node.sessions()} == {6})
     assert {bytes(a["address"])[3] for a in node.addresses() if a["family"] == 4} == {64, 65, 66, 67}
     client, server = ends[1]
     client.sendall(b"still")
