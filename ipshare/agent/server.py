@@ -151,7 +151,7 @@ class Server:
 
 
 async def _end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Hears the caller out, a second at most: closed earlier, the answer would be lost with what is unread."""
+    """Hears the caller out, a second at most: closed earlier, the answer is lost with what is unread."""
     writer.write_eof()
     async with asyncio.timeout(DRAIN_S):
         while await reader.read(MAX_LINE):

@@ -150,8 +150,8 @@ def test_a_client_stays_at_one_end_point_whatever_it_sends(shared: Lab) -> None:
 def test_icmp_errors_reach_the_right_server_behind_a_shared_address(shared: Lab) -> None:
     """The servers' packets are too long for the way to the client: its router's error comes to the Global IP.
 
-    Narrow is the router's route, not its device: a device that is smaller than its peer silently drops what the
-    client sends, too."""
+    Narrow is the router's route, not its device: a device that is smaller than its peer silently drops what
+    the client sends, too."""
     seen = set()
     for client, router in (("c1", "r1"), ("c2", "r1"), ("c3", "r2")):
         for family in FAMILIES:
