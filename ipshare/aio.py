@@ -122,6 +122,9 @@ class Node:
     async def flows(self) -> FlowsState:
         return await _run(self.sync.flows)
 
+    async def leases(self) -> list[dict[str, Any]]:
+        return await _run(self.sync.leases)
+
     async def nat(self, *, limit: int = 0) -> dict[str, Any]:
         return await _run(self.sync.nat, limit=limit)
 

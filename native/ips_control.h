@@ -165,7 +165,7 @@ struct ips_ctl_why {
   uint32_t verdict, disposition;
   uint32_t counter, endpoint; /* or ~0 */
   uint32_t n_packets;         /* described after this struct */
-  uint32_t omitted;           /* further ones */
+  uint32_t omitted;           /* further ones; a flow's first packet through NAT */
 };
 
 /* What a probe learned about the path to an end point record of the live generation: the

@@ -38,7 +38,7 @@ struct ips_ctl_mirror {
   uint8_t key[32];             /* of the pair */
   char node[64];
   uint8_t id, role, n_peers;   /* role: enum ips_ctl_mirror_role */
-  uint8_t commit_acked;        /* 1: a session's first packet waits until each ready standby has the session */
+  uint8_t commit_acked;        /* 1: a session's first packet waits until each ready standby has it */
   uint32_t commit_us;          /* but no longer than this; then it goes, and is counted as uncommitted */
   uint32_t ring, window;       /* changes per worker, datagrams per peer; 0: defaults */
   uint64_t digest_ns;          /* between two comparisons of all sessions; 0: never */
@@ -58,6 +58,7 @@ struct ips_ctl_flows_state {
   struct ips_mirror_stats mirror;
   uint64_t committed, uncommitted, held; /* first packets that waited with success, in vain; waiting now */
   uint64_t hold_full;                    /* uncommitted because too many waited */
+  uint64_t hold_dropped;                 /* waited until this node was active no more: not sent */
   uint32_t has_flows, has_mirror, is_ready, n_addresses;
   uint8_t peer_notes[8];                 /* enum ips_ctl_mirror_note, in the order of ips_ctl_mirror.peers */
 };

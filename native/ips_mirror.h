@@ -60,6 +60,10 @@ struct ips_mirror_slot {
 
 enum ips_mirror_job { IPS_JOB_NONE, IPS_JOB_SNAPSHOT, IPS_JOB_SHARDS, IPS_JOB_SUMS };
 
+/* Of a boot id of the seals: the bits that name the process. A mirror set anew in the same process, which
+ * still has its sessions, takes others above them, and may keep its epoch. */
+#define IPS_MIRROR_RUN ((1ull << 48) - 1)
+
 struct ips_mirror_tx {
   enum ips_mirror_phase phase;
   bool is_ready, is_resync_wanted;

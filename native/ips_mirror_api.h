@@ -15,7 +15,9 @@
 #include "ips_seal_api.h"
 
 enum ips_mirror_const {
-  IPS_MIRROR_PEERS = 8, IPS_MIRROR_WORKERS = 66 /* packet threads, the mirror's own and the control thread */, IPS_MIRROR_SHARDS = 256,
+  IPS_MIRROR_PEERS = 8,
+  IPS_MIRROR_WORKERS = 66, /* packet threads, the mirror's own and the control thread */
+  IPS_MIRROR_SHARDS = 256,
   IPS_MIRROR_RECORD = 120,  /* octets of the longest record on the wire */
 };
 

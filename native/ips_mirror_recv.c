@@ -227,7 +227,7 @@ static void from_active(struct ips_mirror *m, uint32_t peer, const uint8_t *d, s
     return;
   }
   uint8_t why = judge_epoch(m, peer, epoch);
-  if (why == IPS_REFUSED_NOT && rx->was_fed && boot != rx->boot && epoch == rx->epoch) {
+  if (why == IPS_REFUSED_NOT && rx->was_fed && (boot ^ rx->boot) & IPS_MIRROR_RUN && epoch == rx->epoch) {
     ips_mcount(m, BOOT_CHANGED);
     why = IPS_REFUSED_BOOT;
   }

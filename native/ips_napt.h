@@ -45,7 +45,9 @@ struct ips_turn {
   uint16_t src_port, dst_port;
 };
 /* What else is to be known of a packet. */
-struct ips_carried { uint8_t tcp_flags; bool opens; uint32_t bytes, worker; uint64_t now_ns; };
+struct ips_carried { uint8_t tcp_flags; bool opens, asks; uint32_t bytes, worker; uint64_t now_ns; };
+/* asks: nothing is opened or touched; a packet from inside that would open a flow: this, for a verdict. */
+enum { IPS_NAPT_WOULD_OPEN = -1 };
 
 /* The group whose inside the address is in; NULL: none. */
 const struct ips_napt_group *ips_napt_group(const struct ips_napt *n, unsigned family,
@@ -66,6 +68,11 @@ int ips_napt_decide_in(struct ips_napt *n, const struct ips_ends *e, uint32_t nu
 /* The flow of the mapping at (number, e->dst_port), towards e->src. False: no mapping. */
 bool ips_napt_flow_in(const struct ips_napt *n, const struct ips_ends *e, uint32_t number,
                       struct ips_flow *flow);
+
+/* ---- ips_napt_packet.c ---- */
+/* What would become of this packet now: translated, or why not; nothing is opened, touched, held or sent.
+ * Limits and free ports are not asked for. */
+int ips_napt_ask(struct ips_napt *n, struct ips_pkt *p, bool is_outer, uint64_t now_ns);
 
 /* ---- ips_napt_write.c ---- */
 void ips_napt_write(struct ips_pkt *p, const struct ips_view *v, const struct ips_turn *turn);

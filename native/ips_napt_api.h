@@ -57,10 +57,11 @@ struct ips_napt_config {
 };
 
 struct ips_napt;
-/* frags: the table that tells later fragments their ports; NULL: fragments are refused (FRAGMENTS_FULL). NULL:
- * no memory, a number out of range, pools that overlap, more addresses than the table can number. A second one
- * of the same sessions replaces the first, which translates on until no worker uses it and it is freed; then
- * ips_sessions_prune ends the sessions of addresses that are in no pool any more. Free it before its sessions.
+/* frags: the table that tells later fragments their ports; NULL: fragments are refused (FRAGMENTS_FULL).
+ * NULL: no memory, a number out of range, pools that overlap, more addresses than the table can number. A
+ * second one of the same sessions replaces the first, which translates on until no worker uses it and it is
+ * freed; then ips_sessions_prune ends the sessions of addresses that are in no pool any more. Free it before
+ * its sessions.
  */
 struct ips_napt *ips_napt_new(struct ips_sessions *s, struct ips_frag_table *frags,
                               const struct ips_napt_config *c);
@@ -87,8 +88,8 @@ struct ips_napt_address { /* one public address */
 /* Writes at most `room`; returns how many there are. */
 size_t ips_napt_addresses(const struct ips_napt *n, struct ips_napt_address *out, size_t room);
 
-/* From the next packet on the worker follows tracked bindings in s, and translates with n, from either side, what
- * no binding is for. NULL: it does not. */
+/* From the next packet on the worker follows tracked bindings in s, and translates with n, from either side,
+ * what no binding is for. NULL: it does not. */
 void ips_worker_set_flows(struct ips_worker *w, struct ips_sessions *s, struct ips_napt *n);
 
 /* Processor nanoseconds of `rounds` passes over n UDP packets from inside, which are copied each time;

@@ -77,12 +77,13 @@ int ips_napt_decide_out(struct ips_napt *n, const struct ips_ends *e, const stru
     if (ips_session_find(t, &p, &found)) {
       if (ips_word_kind(found.word) != IPS_SESSION_NAPT)
         return IPS_NO_SESSION; /* a peer's word: followed only */
-      int verdict = ips_session_touch(t, c->worker, &p, &found, &s, c->now_ns);
+      int verdict = c->asks ? IPS_OK : ips_session_touch(t, c->worker, &p, &found, &s, c->now_ns);
       if (verdict == IPS_OK) public_source(n, found.number, found.mapped_port, e, turn);
       if (verdict != IPS_NO_SESSION) return verdict;
       continue;
     }
     if (!may_open(e, c)) return IPS_NO_SESSION;
+    if (c->asks) return IPS_NAPT_WOULD_OPEN;
     struct ips_inner inner = ips_inner_of(&f);
     const struct ips_pool_range *ranges = ips_napt_ranges(n, g, &f, &own, &n_ranges);
     int verdict = ips_mapping_take(&t->mappings, c->worker, &inner, ranges, n_ranges,
@@ -126,11 +127,15 @@ int ips_napt_decide_in(struct ips_napt *n, const struct ips_ends *e, uint32_t nu
     if (ips_session_find(t, &p, &found)) {
       if (ips_word_kind(found.word) != IPS_SESSION_NAPT)
         return IPS_NO_SESSION; /* a peer's word: followed only */
-      verdict = ips_session_touch(t, c->worker, &p, &found, &s, c->now_ns);
+      verdict = c->asks ? IPS_OK : ips_session_touch(t, c->worker, &p, &found, &s, c->now_ns);
       continue;
     }
     if (n->filtering == IPS_FILTER_ADDRESS_AND_PORT) return IPS_FILTERED;
     if (ips_port_class(e->proto) == 2 || !may_open(e, c)) return IPS_NO_SESSION;
+    if (c->asks) {
+      verdict = IPS_OK;
+      break;
+    }
     struct ips_inner inner = ips_inner_of(&f);
     if (ips_mapping_take(&t->mappings, c->worker, &inner, NULL, 0, 0, &end)) continue; /* has just ended */
     verdict = end.number == number ? open_session(n, &p, end, IPS_SESSION_FROM_OUTSIDE, c) : IPS_NO_SESSION;

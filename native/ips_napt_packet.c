@@ -73,7 +73,7 @@ static int finish(struct ips_napt *n, struct ips_pkt *p, const struct ips_view *
   return IPS_OK;
 }
 
-int ips_napt_out(struct ips_napt *n, struct ips_pkt *p, uint32_t worker, uint64_t now_ns) {
+static int out(struct ips_napt *n, struct ips_pkt *p, uint32_t worker, uint64_t now_ns, bool asks) {
   struct ips_view v;
   struct ips_ends e;
   struct ips_turn turn = {0};
@@ -83,8 +83,10 @@ int ips_napt_out(struct ips_napt *n, struct ips_pkt *p, uint32_t worker, uint64_
   const struct ips_napt_group *g = ips_napt_group(n, v.family, ips_field_at(p->data, v.family, IPS_SRC));
   if (!g) return IPS_NO_BINDING;
   if (!is_translatable(p, &v, true)) return IPS_UNTRANSLATABLE;
+  if (asks && v.fragment_at) return IPS_HELD; /* whether its first fragment is known, only itself can ask */
   if ((verdict = read_ends(n, p, &v, now_ns, &e))) return verdict;
   struct ips_carried c = carried(p, &v, worker, now_ns);
+  c.asks = asks;
   if ((verdict = ips_napt_decide_out(n, &e, g, &c, &turn))) return verdict;
   uint32_t number = ips_napt_number(n, v.family, e.dst);
   if (ips_unlikely(number !=
@@ -94,11 +96,12 @@ int ips_napt_out(struct ips_napt *n, struct ips_pkt *p, uint32_t worker, uint64_
     seen.src_port = turn.src_port;
     if ((verdict = ips_napt_decide_in(n, &seen, number, &c, &turn))) return verdict;
   }
-  if ((verdict = finish(n, p, &v, &e, &turn, worker, now_ns))) return verdict;
+  if (asks) ips_napt_write(p, &v, &turn);
+  else if ((verdict = finish(n, p, &v, &e, &turn, worker, now_ns))) return verdict;
   return number == IPS_NONE ? IPS_OK : IPS_HAIRPINNED;
 }
 
-int ips_napt_in(struct ips_napt *n, struct ips_pkt *p, uint32_t worker, uint64_t now_ns) {
+static int in(struct ips_napt *n, struct ips_pkt *p, uint32_t worker, uint64_t now_ns, bool asks) {
   struct ips_view v;
   struct ips_ends e;
   struct ips_turn turn = {0};
@@ -108,8 +111,22 @@ int ips_napt_in(struct ips_napt *n, struct ips_pkt *p, uint32_t worker, uint64_t
   if (number == IPS_NONE) return IPS_NO_BINDING;
   if (ips_unlikely(ips_is_icmp_error(p, &v))) return ips_napt_error_in(n, p, &v, number);
   if (!is_translatable(p, &v, false)) return IPS_UNTRANSLATABLE;
+  if (asks && v.fragment_at) return IPS_HELD; /* whether its first fragment is known, only itself can ask */
   if ((verdict = read_ends(n, p, &v, now_ns, &e))) return verdict;
   struct ips_carried c = carried(p, &v, worker, now_ns);
+  c.asks = asks;
   if ((verdict = ips_napt_decide_in(n, &e, number, &c, &turn))) return verdict;
-  return finish(n, p, &v, &e, &turn, worker, now_ns);
+  if (!asks) return finish(n, p, &v, &e, &turn, worker, now_ns);
+  ips_napt_write(p, &v, &turn);
+  return IPS_OK;
+}
+
+int ips_napt_out(struct ips_napt *n, struct ips_pkt *p, uint32_t worker, uint64_t now_ns) {
+  return out(n, p, worker, now_ns, false);
+}
+int ips_napt_in(struct ips_napt *n, struct ips_pkt *p, uint32_t worker, uint64_t now_ns) {
+  return in(n, p, worker, now_ns, false);
+}
+int ips_napt_ask(struct ips_napt *n, struct ips_pkt *p, bool is_outer, uint64_t now_ns) {
+  return is_outer ? in(n, p, 0, now_ns, true) : out(n, p, 0, now_ns, true);
 }

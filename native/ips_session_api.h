@@ -45,9 +45,9 @@ void ips_sessions_free(struct ips_sessions *t);
 
 enum { IPS_SESSION_BORN = 4 }; /* with UPSERT, where a session has just opened */
 /* What the mirror hears: a session that opened (past half-open), changed state, was active for another
- * `refresh`, or ended. Called by the worker that did it, under the lock of the session's chain, after the table
- * shows it: so changes of one session are told in the order of their versions. It must neither call the table
- * nor wait. Before the workers start. */
+ * `refresh`, or ended. Called by the worker that did it, under the lock of the session's chain, after the
+ * table shows it: so changes of one session are told in the order of their versions. It must neither call the
+ * table nor wait. Before the workers start. */
 typedef void (*ips_session_event_fn)(void *arg, uint32_t worker, int op, const struct ips_session_rec *rec);
 void ips_sessions_on_event(struct ips_sessions *t, ips_session_event_fn fn, void *arg);
 
@@ -98,7 +98,8 @@ int ips_sessions_close(struct ips_sessions *t, uint32_t worker, const struct ips
 uint32_t ips_sessions_expire(struct ips_sessions *t, uint32_t worker, uint64_t now_ns, uint32_t buckets);
 uint32_t ips_sessions_buckets(const struct ips_sessions *t);
 /* Other times and RFC 4787 REQ-6, while workers go on; the last packet of each session counts as it did. */
-void ips_sessions_set_times(struct ips_sessions *t, const struct ips_session_timeouts *s, bool inbound_refreshes);
+void ips_sessions_set_times(struct ips_sessions *t, const struct ips_session_timeouts *s,
+                            bool inbound_refreshes);
 /* Ends sessions, half-open flows too, whose public address is in no pool of their realm any more, among the
  * next `nodes` from *cursor on, which begins at 0. Returns how many; *cursor = ~0: that was the end. */
 uint32_t ips_sessions_prune(struct ips_sessions *t, uint32_t worker, uint64_t now_ns, uint64_t *cursor,

@@ -159,7 +159,8 @@ static int add(struct ips_sessions *t, uint32_t worker, const struct ips_place *
   take_over(&t->nodes[node], r, tick);
   ips_chain_lock(ips_chain_of(t, p));
   bool late = ips_session_locate(t, p) != IPS_NONE;
-  if (!late) ips_session_link(t, p, node, r->state | (uint32_t)r->kind << 4 | ips_session_mark(t, &r->flow) << 8);
+  if (!late)
+    ips_session_link(t, p, node, r->state | (uint32_t)r->kind << 4 | ips_session_mark(t, &r->flow) << 8);
   ips_chain_unlock(ips_chain_of(t, p));
   if (!late) return IPS_APPLIED;
   ips_stacks_push(&t->free, worker, node);

@@ -167,7 +167,8 @@ int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_
               ips_word_kind(f->word) != IPS_SESSION_NAPT; /* RFC 4787 REQ-6 */
   if (tick <= last || !kept) return IPS_OK;
   bool first = __atomic_compare_exchange_n(&n->last, &last, tick, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-  uint32_t period = ips_peek(t->ticks.refresh), phase = f->node * 2654435761u % period; /* so that not all report at once */
+  uint32_t period = ips_peek(t->ticks.refresh);
+  uint32_t phase = f->node * 2654435761u % period; /* so that not all report at once */
   if (first && (tick + phase) / period != (last + phase) / period)
     refresh(t, worker, p, tick);
   return IPS_OK;

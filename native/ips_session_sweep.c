@@ -1,10 +1,10 @@
-/* ips_session_sweep.c: what is not there any more: sessions that a peer's snapshot does not know, and those of an
- * address that has left its pool.
+/* ips_session_sweep.c: what is not there any more: sessions that a peer's snapshot does not know, and those
+ * of an address that has left its pool.
  *
- * A snapshot is mark and sweep: a shard has a mark, another one with each snapshot; whatever is applied, or is
- * found to be known already, bears it. What does not when the snapshot is complete goes, a slice of nodes at a
- * time, so that ten million sessions stop nobody. Of 255 snapshots in a row that broke, a mark may come again:
- * a session that none of them confirmed stays then until the digests differ.
+ * A snapshot is mark and sweep: a shard has a mark, another one with each snapshot; whatever is applied, or
+ * is found to be known already, bears it. What does not when the snapshot is complete goes, a slice of nodes
+ * at a time, so that ten million sessions stop nobody. Of 255 snapshots in a row that broke, a mark may come
+ * again: a session that none of them confirmed stays then until the digests differ.
  */
 #include "ips_mirror_api.h"
 #include "ips_session_table.h"
@@ -38,7 +38,8 @@ void ips_sessions_end_snapshot(struct ips_sessions *t, int shard, bool is_comple
 
 static bool is_swept(const struct ips_sessions *t, const struct ips_flow *f, uint32_t word) {
   unsigned shard = ips_mirror_shard(f);
-  return ips_get(t->standby) && ips_word_kind(word) && t->swept[shard / 64] >> shard % 64 & 1 && ips_word_mark(word) != t->marks[shard];
+  return ips_get(t->standby) && ips_word_kind(word) && t->swept[shard / 64] >> shard % 64 & 1 &&
+         ips_word_mark(word) != t->marks[shard];
 }
 
 static struct ips_flow flow_at(const struct ips_sessions *t, uint32_t node) {

@@ -12,7 +12,8 @@ static uint32_t ticks_of(uint32_t seconds, uint32_t otherwise) {
   return ticks > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)ticks;
 }
 
-void ips_sessions_set_times(struct ips_sessions *t, const struct ips_session_timeouts *s, bool inbound_refreshes) {
+void ips_sessions_set_times(struct ips_sessions *t, const struct ips_session_timeouts *s,
+                            bool inbound_refreshes) {
   ips_put(t->ticks.tcp_opening, ticks_of(s->tcp_opening, 240));
   ips_put(t->ticks.tcp_open, ticks_of(s->tcp_open, 7440));
   ips_put(t->ticks.tcp_closing, ticks_of(s->tcp_closing, 240));

@@ -64,7 +64,7 @@ struct ips_sessions {
   struct ips_natlog *log; /* ips_natlog.h; NULL: none */
   uint64_t versions[IPS_VERSIONS];
   /* Snapshots of a peer (ips_session_sweep.c); the mirror's thread alone. */
-  uint8_t marks[256];    /* by shard: what a session bears that its last snapshot, or a later change, confirmed */
+  uint8_t marks[256];    /* by shard: borne by what its last snapshot, or a change since, confirmed */
   uint64_t swept[4];     /* shards whose unconfirmed sessions go */
   uint32_t sweep_at, sweep_left;
   bool is_new_origin;    /* versions of unconfirmed sessions count as 0 */

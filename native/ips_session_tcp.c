@@ -49,5 +49,6 @@ uint32_t ips_session_patience(const struct ips_sessions *t, unsigned proto, unsi
   if (state == IPS_STATE_OPENING) return ips_peek(t->ticks.tcp_opening);
   if (state == IPS_STATE_OPEN) return ips_peek(t->ticks.tcp_open);
   bool half_closed = state == IPS_STATE_CLIENT_CLOSED || state == IPS_STATE_SERVER_CLOSED;
-  return half_closed && !(flags & IPS_SESSION_ONE_SIDED) ? ips_peek(t->ticks.tcp_open) : ips_peek(t->ticks.tcp_closing);
+  return half_closed && !(flags & IPS_SESSION_ONE_SIDED) ? ips_peek(t->ticks.tcp_open)
+                                                         : ips_peek(t->ticks.tcp_closing);
 }

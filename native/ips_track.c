@@ -1,8 +1,8 @@
 /* ips_track.c: packets of tracked bindings and their sessions (SYSTEMS.md S4.3).
  *
- * Translation is stateless and needs no session; who follows the flow only watches. So whatever the session table
- * says, full or not, the packet goes as it would have gone. The flow is the one that the client sees: its address
- * and the Global IP, at every node alike.
+ * Translation is stateless and needs no session; who follows the flow only watches. So whatever the session
+ * table says, full or not, the packet goes as it would have gone. The flow is the one that the client sees:
+ * its address and the Global IP, at every node alike.
  */
 #include "ips_session_table.h"
 #include "ips_worker.h"

@@ -68,6 +68,8 @@ struct ips_worker {
   struct ips_tables *tables;
   struct ips_sessions *sessions; /* where tracked bindings' flows are followed; NULL: nowhere */
   struct ips_napt *napt;         /* what translates packets without a binding; NULL: nothing */
+  bool asks, would_open;         /* asks: NAT opens, touches, holds nothing; would_open: it would, and the
+                                    packet in hand is OK but not translated */
   struct ips_gro *gro;
   uint8_t *scratch;         /* IPS_SCRATCH_BYTES */
   uint8_t *train;           /* as many: the tunnel packets of one super-packet, together */

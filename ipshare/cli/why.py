@@ -59,4 +59,5 @@ def _print(answer: Answer, offline: bool) -> None:
     for made in answer.errors:
         output.line(f"answers     {made['text']}")
     if not answer.packets and not answer.errors:
-        output.line("sends       nothing")
+        is_sent = answer.disposition == "send"  # a flow's first packet through NAT
+        output.line("sends       " + ("it, from a public port that is chosen then" if is_sent else "nothing"))

@@ -203,7 +203,7 @@ static void handle(struct control *c, int fd) {
   }
   answer_waiters(c);
   answer_pair_waiters(c);
-  answer_dump(c);
+  answer_flows(c);
 }
 
 static int prepare_loop(struct control *c) {

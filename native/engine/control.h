@@ -74,7 +74,7 @@ int op_mirror_set(struct call *c);
 int op_mirror_clear(struct call *c);
 int op_sessions_feed(struct call *c);
 int map_sealed(struct call *c, void **map, size_t *bytes); /* ops.c: the memfd that came with it; *map NULL: none */
-void answer_dump(struct control *c);
+void answer_flows(struct control *c); /* what goes on between requests */
 void stop_dump(void);
 /* control.c */
 int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload,

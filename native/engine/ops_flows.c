@@ -77,15 +77,53 @@ static int take_filter(struct call *c, struct ips_ctl_session_filter *filter) {
   return flows_of(c)->sessions ? IPS_CTL_OK : no_flows(c);
 }
 
+/* ---- closing: a slice at a time, other clients' requests between them; one at a time ---- */
+
+static struct {
+  bool runs;
+  struct ips_ctl_session_filter filter;
+  uint64_t cursor;
+  struct ips_ctl_closed closed;
+  uint32_t client, seq;
+} closing;
+
+static bool close_some(struct control *c) {
+  closing.runs =
+    flows_close_some(c->engine->flows, &closing.filter, &closing.cursor, &closing.closed.closed);
+  if (closing.runs) eventfd_signal(c->engine->wake_event);
+  return closing.runs;
+}
+
 int op_sessions_close(struct call *c) {
   struct ips_ctl_session_filter filter;
   int status = take_filter(c, &filter);
   if (status != IPS_CTL_OK) return status;
   if (!flows_is_active(flows_of(c)))
     return refuse(c, IPS_CTL_REFUSED, "this node is a standby: close the sessions at the active node");
-  struct ips_ctl_closed closed = {flows_close(flows_of(c), &filter)};
-  memcpy(c->out, &closed, c->out_bytes = sizeof closed);
+  if (closing.runs && control_client(c->control, closing.client))
+    return refuse(c, IPS_CTL_TOO_MANY, "other sessions are being closed: try again");
+  closing.filter = filter;
+  closing.cursor = closing.closed.closed = 0;
+  closing.client = c->client->number;
+  closing.seq = c->head.seq;
+  c->deferred = close_some(c->control);
+  memcpy(c->out, &closing.closed, c->out_bytes = sizeof closing.closed);
   return IPS_CTL_OK;
+}
+
+/* Whose client has gone ends where it is. */
+static void answer_closing(struct control *c) {
+  static const struct ips_ctl_error lost = {.text = "this node became a standby meanwhile: some are closed"};
+  struct client *client = closing.runs ? control_client(c, closing.client) : NULL;
+  struct ips_ctl_request to = {.op = IPS_CTL_SESSIONS_CLOSE, .seq = closing.seq};
+  if (!client) {
+    closing.runs = false;
+  } else if (!flows_is_active(c->engine->flows)) {
+    closing.runs = false;
+    control_reply(client, &to, IPS_CTL_REFUSED, &lost, sizeof lost, -1);
+  } else if (!close_some(c)) {
+    control_reply(client, &to, IPS_CTL_OK, &closing.closed, sizeof closing.closed, -1);
+  }
 }
 
 /* ---- the dump: a thread of its own goes through the table; one at a time ---- */
@@ -167,7 +205,7 @@ int op_sessions_dump(struct call *c) {
   return IPS_CTL_OK;
 }
 
-void answer_dump(struct control *c) {
+static void answer_dump(struct control *c) {
   if (!dump.runs || !atomic_load(&dump.done)) return;
   struct client *client = control_client(c, dump.client);
   struct ips_ctl_request to = {.op = IPS_CTL_SESSIONS_DUMP, .seq = dump.seq};
@@ -179,6 +217,11 @@ void answer_dump(struct control *c) {
     control_reply(client, &to, IPS_CTL_SYSTEM, &error, sizeof error, -1);
   }
   dump_end();
+}
+
+void answer_flows(struct control *c) {
+  answer_closing(c);
+  answer_dump(c);
 }
 
 void stop_dump(void) { dump_end(); }

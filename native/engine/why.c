@@ -29,13 +29,19 @@ void why_emit(void *arg, struct ips_pkt *p, int kind) {
   if (collecting && kind != IPS_EMIT_COPY) collect(p, kind);
 }
 
-static void ask(struct ips_worker *w, int side, struct ips_pkt *p, struct ips_ctl_why *why) {
+static void ask(struct ips_worker *w, struct ips_napt *n, int side, struct ips_pkt *p,
+                struct ips_ctl_why *why) {
   ips_worker_begin(w, clock_ns(CLOCK_BOOTTIME));
+  w->napt = n;
+  w->asks = true;
+  w->would_open = false;
   int verdict = side == IPS_CTL_OUTER ? ips_outer(w, p) : ips_inner(w, p);
   *why = (struct ips_ctl_why){.generation = w->root ? w->root->generation : 0, .verdict = (uint32_t)verdict,
                               .disposition = ips_dispositions[verdict], .counter = p->counter,
                               .endpoint = p->endpoint};
-  if (ips_dispositions[verdict] == IPS_SEND) collect(p, IPS_EMIT_PACKET);
+  if (w->would_open) collecting->omitted++; /* its public end is chosen when it comes */
+  else if (ips_dispositions[verdict] == IPS_SEND) collect(p, IPS_EMIT_PACKET);
+  w->napt = NULL;
   ips_worker_end(w);
 }
 
@@ -60,7 +66,7 @@ int op_why(struct call *c) {
   struct ips_ctl_why why;
   struct collected found = {.out = c->out, .used = sizeof why};
   collecting = &found;
-  ask(c->control->engine->why, head.side, &p, &why);
+  ask(c->control->engine->why, c->control->engine->flows->napt, head.side, &p, &why);
   collecting = NULL;
   free(bytes);
   why.n_packets = found.n;

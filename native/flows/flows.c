@@ -1,15 +1,16 @@
-/* flows.c: life of a node's tracked connections: what is set, what replaces it while packets pass, whose turn it is to
- * be active. */
+/* flows.c: life of a node's tracked connections: what is set, what replaces it while packets pass, whose turn
+ * it is to be active. */
 #define _GNU_SOURCE
 #include "flows.h"
 #include "flows_mirror.h"
+#include "../ips_mirror.h"
 #include "../ips_napt_api.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 
-enum { FRAGMENTED = 8192, EARLY = 1024, EARLY_BYTES = 2048, PRUNED = 65536, LAST_MS = 2000 };
+enum { FRAGMENTED = 8192, EARLY = 1024, EARLY_BYTES = 2048, LAST_MS = 2000 };
 
 struct flows *flows_create(uint32_t n_workers) {
   struct flows *f = aligned_alloc(64, (sizeof *f + 63) & ~(size_t)63);
@@ -17,7 +18,9 @@ struct flows *flows_create(uint32_t n_workers) {
   memset(f, 0, sizeof *f);
   f->n_workers = n_workers;
   f->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  bool fine = f->wake >= 0 && getrandom(&f->seed, sizeof f->seed, 0) == sizeof f->seed;
+  bool fine = f->wake >= 0 && getrandom(&f->seed, sizeof f->seed, 0) == sizeof f->seed &&
+              getrandom(&f->run, sizeof f->run, 0) == sizeof f->run;
+  f->run = (f->run & IPS_MIRROR_RUN) | 1;
   for (uint32_t i = 0; i < FLOWS_WORKERS; i++) {
     f->workers[i].flows = f;
     f->workers[i].committed_event = -1;
@@ -42,8 +45,8 @@ void flows_destroy(struct flows *f) {
   free(f);
 }
 
-struct flows_worker *flows_attach(struct flows *f, uint32_t index, struct ips_worker *core, flows_send_fn send,
-                                  void *arg) {
+struct flows_worker *flows_attach(struct flows *f, uint32_t index, struct ips_worker *core,
+                                  flows_send_fn send, void *arg) {
   struct flows_worker *w = &f->workers[index];
   w->core = core;
   w->index = index;
@@ -123,7 +126,8 @@ static const char *fault(const struct ips_ctl_flows *c) {
 static int make_sessions(struct flows *f, const struct ips_ctl_flows *c, const char **sentence) {
   const struct ips_sessions_config s = {
     .sessions = c->sessions, .half_open = c->half_open, .half_open_per_source = c->half_open_per_source,
-    .mappings = c->mappings, .tombstones = c->tombstones, .addresses = c->addresses, .tombstone_s = c->tombstone_s,
+    .mappings = c->mappings, .tombstones = c->tombstones, .addresses = c->addresses,
+    .tombstone_s = c->tombstone_s,
     .source_bits4 = c->source_bits4, .source_bits6 = c->source_bits6, .standby = !flows_is_active(f),
     .udp_inbound_refreshes = c->udp_inbound_refreshes, .seed = f->seed, .now_ns = flows_now_ns(),
     .timeouts = c->timeouts,
@@ -140,20 +144,15 @@ static int make_sessions(struct flows *f, const struct ips_ctl_flows *c, const c
   return IPS_CTL_OK;
 }
 
-/* Sessions of addresses that have left the pools. */
-static void prune(struct flows *f) {
-  uint64_t cursor = 0;
-  while (cursor != UINT64_MAX)
-    ips_sessions_prune(f->sessions, flows_control_ring(f), flows_now_ns(), &cursor, PRUNED);
-}
-
 static int replace_napt(struct flows *f, const struct ips_ctl_flows *c, const char **sentence) {
   const struct ips_napt_config n = {.pools = c->pools, .insides = c->insides, .n_pools = c->n_pools,
-                                    .n_insides = c->n_insides, .filtering = c->filtering, .seed = f->seed ^ 0x51ab};
+                                    .n_insides = c->n_insides, .filtering = c->filtering,
+                                    .seed = f->seed ^ 0x51ab};
   struct ips_napt *fresh = ips_napt_new(f->sessions, f->frags, &n), *old = f->napt;
   if (!fresh)
     return refuse(sentence, IPS_CTL_BAD_ARGUMENT,
-                  "pools overlap, a prefix has host bits, or `addresses` has no room for addresses that came and went");
+                  "pools overlap, a prefix has host bits, or `addresses` has no room for addresses that came "
+                  "and went");
   for (uint32_t i = 0; i < f->n_workers; i++)
     if (f->workers[i].core) ips_napt_set_emit(fresh, i, flows_emit, &f->workers[i]);
   atomic_store(&f->napt, fresh);
@@ -163,7 +162,8 @@ static int replace_napt(struct flows *f, const struct ips_ctl_flows *c, const ch
     ips_napt_free(f->stuck == old ? NULL : f->stuck);
     f->stuck = old;
   }
-  prune(f);
+  atomic_fetch_add(&f->prunes, 1); /* sessions of addresses that have left the pools */
+  flows_wake(f);
   return IPS_CTL_OK;
 }
 
@@ -173,8 +173,9 @@ int flows_set(struct flows *f, const struct ips_ctl_flows *c, const char **sente
   if (wrong) return refuse(sentence, IPS_CTL_BAD_ARGUMENT, wrong);
   if (f->sessions && (memcmp(&f->set, c, offsetof(struct ips_ctl_flows, timeouts)) ||
                       f->set.source_bits4 != c->source_bits4 || f->set.source_bits6 != c->source_bits6))
-    return refuse(sentence, IPS_CTL_REFUSED, "the sizes of the session table are those of the engine's first one: "
-                                             "restart the engine to change them");
+    return refuse(sentence, IPS_CTL_REFUSED,
+                  "the sizes of the session table are those of the engine's first one: restart the engine to "
+                  "change them");
   int status = f->sessions ? IPS_CTL_OK : make_sessions(f, c, sentence);
   if (status == IPS_CTL_OK) status = replace_napt(f, c, sentence);
   if (status != IPS_CTL_OK) return status;

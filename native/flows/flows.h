@@ -1,13 +1,15 @@
-/* flows.h: tracked connections of a running node: the session table, NAT by ports, the mirror (SYSTEMS.md S3, S4.3).
+/* flows.h: tracked connections of a running node: the session table, NAT by ports, the mirror (SYSTEMS.md S3,
+ * S4.3).
  *
  *   packet threads: flows_begin .. flows_end around a frame; the core translates and follows (ips_unbound.c,
  *                   ips_track.c); changes go into the mirror's ring of the thread (flows_packet.c)
- *   ips-mirror:     one thread at normal priority (flows_thread.c): the mirror's sockets, sealed channels, ticks;
- *                   time-outs; what a peer's snapshot does not know. The pair's real-time thread never waits for it
+ *   ips-mirror:     one thread at normal priority (flows_thread.c): the mirror's sockets, sealed channels,
+ *                   ticks; time-outs; what a peer's snapshot does not know. The pair's real-time thread never
+ *                   waits for it
  *   control:        sets, replaces and looks (flows.c, flows_list.c, flows_mirror.c); one thread
  *
- * Both hosts of the core can have it, as they have the taps. What packet threads see changes by one store; what was
- * there before is freed when each of them has ended the frame that it was in.
+ * Both hosts of the core can have it, as they have the taps. What packet threads see changes by one store;
+ * what was there before is freed when each of them has ended the frame that it was in.
  */
 #ifndef FLOWS_H
 #define FLOWS_H
@@ -57,7 +59,7 @@ struct flows_worker {       /* of one packet thread, which alone writes it */
   void *send_arg;
   int committed_event;      /* eventfd to the packet thread */
   _Atomic uint64_t waits_for; /* it sleeps until this change is at the standby; 0: it does not */
-  _Atomic uint64_t committed, uncommitted, hold_full, now_held;
+  _Atomic uint64_t committed, uncommitted, hold_full, hold_dropped, now_held;
 } __attribute__((aligned(64)));
 
 struct flows {
@@ -67,7 +69,7 @@ struct flows {
   _Atomic(struct ips_sessions *) sessions;
   _Atomic(struct ips_napt *) napt;
   _Atomic(struct flows_mirror *) mirror;
-  _Atomic uint64_t role;    /* epoch << 1 | active; written by the pair's thread, or control where there is none */
+  _Atomic uint64_t role;    /* epoch << 1 | active; written by the pair's thread, else by control */
   _Atomic bool is_observer; /* a further standby: never active */
   /* The control thread's. */
   struct ips_ctl_flows set;
@@ -75,19 +77,22 @@ struct flows {
   struct ips_frag_table *frags;
   struct ips_napt *stuck;   /* replaced while a packet thread hung: kept */
   uint64_t seed;
+  uint64_t run;             /* IPS_MIRROR_RUN of this process, */
+  uint16_t n_mirrors;       /* and how many mirrors it has had */
   bool has_mirror;
   /* ips-mirror */
   pthread_t thread;
   bool runs;
   int wake;                 /* eventfd to the thread */
+  _Atomic uint64_t prunes;  /* asked for: sessions whose address has left its pool */
   _Atomic bool stop, is_idle; /* is_idle: whoever has something for it wakes it */
 };
 
 struct flows *flows_create(uint32_t n_workers);
 void flows_destroy(struct flows *f);        /* no packet thread may be inside */
 /* Before the packet thread starts. */
-struct flows_worker *flows_attach(struct flows *f, uint32_t index, struct ips_worker *core, flows_send_fn send,
-                                  void *arg); /* NULL: no memory, no descriptor */
+struct flows_worker *flows_attach(struct flows *f, uint32_t index, struct ips_worker *core,
+                                  flows_send_fn send, void *arg); /* NULL: no memory, no descriptor */
 
 /* ---- packet threads ---- */
 void flows_enter(struct flows_worker *w);
@@ -114,13 +119,13 @@ void flows_let_go(struct flows_worker *w);
 static inline void flows_release(struct flows_worker *w) {
   if (ips_unlikely(w->n_held)) flows_let_go(w);
 }
-/* Before the thread sleeps: nanoseconds until something has to be sent whatever the standby says; 0: do not sleep;
- * UINT64_MAX: nothing waits. committed_event becomes readable when the standby has said it. */
+/* Before the thread sleeps: nanoseconds until something has to be sent whatever the standby says; 0: do not
+ * sleep; UINT64_MAX: nothing waits. committed_event becomes readable when the standby has said it. */
 uint64_t flows_before_sleep(struct flows_worker *w);
 
 /* ---- the pair's thread ---- */
 void flows_role(void *flows, bool is_active, uint64_t epoch);
-bool flows_ready(void *flows); /* the sessions of the active node are here, up to date; true without a mirror */
+bool flows_ready(void *flows); /* the active node's sessions are here, up to date; true without a mirror */
 
 /* ---- control: statuses of ips_control.h; *sentence says what is wrong ---- */
 int flows_set(struct flows *f, const struct ips_ctl_flows *c, const char **sentence);
@@ -138,10 +143,12 @@ bool flows_matches(const struct ips_ctl_session_filter *filter, const struct ips
 /* Copies into out, which has room for FLOWS_SLICE; *scanned grows. Returns how many. */
 size_t flows_select(const struct flows *f, const struct ips_ctl_session_filter *filter, uint64_t *cursor,
                     struct ips_session_rec *out, uint64_t *scanned);
-uint64_t flows_close(struct flows *f, const struct ips_ctl_session_filter *filter);
+/* Ends those that match, a slice for each call; *cursor and *closed begin at 0. False: that was all. */
+bool flows_close_some(struct flows *f, const struct ips_ctl_session_filter *filter, uint64_t *cursor,
+                      uint64_t *closed);
 
 /* flows.c, for the other files */
-bool flows_quiesce(struct flows *f);        /* every packet thread has ended the frame it was in; false: one hangs */
+bool flows_quiesce(struct flows *f);        /* each packet thread has ended its frame; false: one hangs */
 bool flows_is_active(const struct flows *f);
 void flows_follow(struct flows *f);          /* the session table takes its role */
 static inline uint32_t flows_thread_ring(const struct flows *f) { return f->n_workers; }

@@ -1,8 +1,9 @@
 /* flows_hold.c: a session's first packet waits until each ready standby has the session (decision 0021).
  *
- * A queue per packet thread, of bounded length and bytes, first in, first out: numbers and deadlines rise. Whoever
- * follows on the same flow waits behind. No standby ready: nothing waits. The standby silent: what waits goes when
- * commit_us is over. No room: it goes at once. Both are counted.
+ * A queue per packet thread, of bounded length and bytes, first in, first out: numbers and deadlines rise.
+ * Whoever follows on the same flow waits behind. No standby ready: nothing waits. The standby silent: what
+ * waits goes when commit_us is over. No room: it goes at once. Both are counted. A node whose lease ran out
+ * meanwhile sends nothing of it: the addresses are another's.
  */
 #define _GNU_SOURCE
 #include "../ips_chain.h"
@@ -14,8 +15,8 @@
 
 enum { BEFORE = 128 }; /* writable bytes before a packet that is sent */
 
-#define ADD(counter, n) atomic_store_explicit(&(counter), atomic_load_explicit(&(counter), memory_order_relaxed) + (n), \
-                                              memory_order_relaxed)
+#define GET(counter) atomic_load_explicit(&(counter), memory_order_relaxed)
+#define ADD(counter, n) atomic_store_explicit(&(counter), GET(counter) + (n), memory_order_relaxed)
 
 bool flows_hold_open(struct flows_worker *w) {
   w->held = calloc(FLOWS_HELD, sizeof *w->held);
@@ -40,7 +41,9 @@ static uint64_t key_of(const struct ips_pkt *p) {
   return l4 + 4 <= p->len ? ips_mix(h, ips_ld32(ip + l4)) : h;
 }
 
-static struct flows_held *at(struct flows_worker *w, uint32_t i) { return &w->held[(w->first_held + i) % FLOWS_HELD]; }
+static struct flows_held *at(struct flows_worker *w, uint32_t i) {
+  return &w->held[(w->first_held + i) % FLOWS_HELD];
+}
 
 /* The last one that this packet must not overtake; NULL: none. */
 static const struct flows_held *before(struct flows_worker *w, uint64_t key) {
@@ -78,7 +81,7 @@ bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
   const struct flows_held *earlier = before(w, key);
   bool must = made && ips_mirror_committed(w->mirror->core, w->index, made) == IPS_COMMIT_WAIT;
   if (!must && !earlier) return false;
-  if (w->n_held && w->held_by != w->mirror) return false; /* another mirror since: those go with the next turn */
+  if (w->n_held && w->held_by != w->mirror) return false; /* another mirror since: they go next turn */
   w->held_by = w->mirror;
   struct flows_held h = {.key = key, .is_first = must};
   h.number = must ? made : earlier->number;
@@ -90,12 +93,13 @@ bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
 }
 
 void flows_not_kept(struct flows_worker *w) {
-  if (w->made_in_vain || ips_mirror_committed(w->mirror->core, w->index, w->made) == IPS_COMMIT_WAIT) ADD(w->uncommitted, 1);
+  if (w->made_in_vain || ips_mirror_committed(w->mirror->core, w->index, w->made) == IPS_COMMIT_WAIT)
+    ADD(w->uncommitted, 1);
   w->made = 0;
   w->made_in_vain = false;
 }
 
-static void send_first(struct flows_worker *w) {
+static void end_first(struct flows_worker *w, bool is_sent) {
   struct flows_held h = *at(w, 0);
   h.pkt.data = w->arena + h.at + BEFORE;
   h.pkt.headroom = BEFORE;
@@ -104,7 +108,8 @@ static void send_first(struct flows_worker *w) {
   w->arena_used -= h.room;
   if (!w->n_held) w->arena_next = 0;
   atomic_store_explicit(&w->now_held, w->n_held, memory_order_relaxed);
-  w->send(w->send_arg, &h.pkt, h.side);
+  if (is_sent) w->send(w->send_arg, &h.pkt, h.side);
+  else ADD(w->hold_dropped, 1);
 }
 
 /* What the standby says of the first one; a mirror that is gone says nothing more. */
@@ -115,14 +120,15 @@ static int said(const struct flows_worker *w, const struct flows_held *h) {
 
 void flows_let_go(struct flows_worker *w) {
   uint64_t now = flows_now_ns();
+  bool has_lease = now < atomic_load_explicit(&w->core->shared->forward_until, memory_order_acquire);
   flows_enter(w);
   while (w->n_held) {
     struct flows_held *h = at(w, 0);
     int commit = said(w, h);
-    if (commit == IPS_COMMIT_WAIT && now < h->until_ns) break;
+    if (has_lease && commit == IPS_COMMIT_WAIT && now < h->until_ns) break;
     if (h->is_first && commit == IPS_COMMIT_DONE) ADD(w->committed, 1);
     if (h->is_first && commit != IPS_COMMIT_DONE) ADD(w->uncommitted, 1);
-    send_first(w);
+    end_first(w, has_lease);
   }
   flows_leave(w);
 }
@@ -156,6 +162,7 @@ void flows_hold_state(const struct flows *f, struct ips_ctl_flows_state *out) {
     out->committed += atomic_load_explicit(&w->committed, memory_order_relaxed);
     out->uncommitted += atomic_load_explicit(&w->uncommitted, memory_order_relaxed);
     out->held += atomic_load_explicit(&w->now_held, memory_order_relaxed);
+    out->hold_dropped += atomic_load_explicit(&w->hold_dropped, memory_order_relaxed);
     out->hold_full += atomic_load_explicit(&w->hold_full, memory_order_relaxed);
   }
 }

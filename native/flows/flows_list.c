@@ -30,8 +30,10 @@ static bool is_within(const uint8_t *address, const uint8_t *prefix, unsigned bi
 bool flows_matches(const struct ips_ctl_session_filter *f, const struct ips_session_rec *r) {
   return (!f->family || f->family == r->flow.family) && is_within(r->flow.src, f->src, f->src_len) &&
          is_within(r->flow.dst, f->dst, f->dst_len) && is_within(r->mapped, f->mapped, f->mapped_len) &&
-         (!f->src_port || f->src_port == r->flow.src_port) && (!f->dst_port || f->dst_port == r->flow.dst_port) &&
-         (!f->mapped_port || f->mapped_port == r->mapped_port) && (!f->realm || f->realm == r->flow.realm + 1) &&
+         (!f->src_port || f->src_port == r->flow.src_port) &&
+         (!f->dst_port || f->dst_port == r->flow.dst_port) &&
+         (!f->mapped_port || f->mapped_port == r->mapped_port) &&
+         (!f->realm || f->realm == r->flow.realm + 1) &&
          (!f->proto || f->proto == r->flow.proto) && (!f->kind || f->kind == r->kind) &&
          (!f->state || f->state == r->state);
 }
@@ -46,13 +48,13 @@ size_t flows_select(const struct flows *f, const struct ips_ctl_session_filter *
   return kept;
 }
 
-uint64_t flows_close(struct flows *f, const struct ips_ctl_session_filter *filter) {
+bool flows_close_some(struct flows *f, const struct ips_ctl_session_filter *filter, uint64_t *cursor,
+                      uint64_t *closed) {
   static struct ips_session_rec some[FLOWS_SLICE]; /* control thread only */
-  uint64_t cursor = 0, closed = 0, scanned = 0;
-  while (cursor != UINT64_MAX && (!filter->limit || closed < filter->limit)) {
-    size_t n = flows_select(f, filter, &cursor, some, &scanned);
-    for (size_t i = 0; i < n && (!filter->limit || closed < filter->limit); i++)
-      closed += (uint64_t)ips_sessions_close(f->sessions, flows_control_ring(f), &some[i].flow, flows_now_ns());
-  }
-  return closed;
+  uint32_t ring = flows_control_ring(f);
+  uint64_t scanned = 0;
+  size_t n = flows_select(f, filter, cursor, some, &scanned);
+  for (size_t i = 0; i < n && (!filter->limit || *closed < filter->limit); i++)
+    *closed += (uint64_t)ips_sessions_close(f->sessions, ring, &some[i].flow, flows_now_ns());
+  return *cursor != UINT64_MAX && (!filter->limit || *closed < filter->limit);
 }

@@ -1,5 +1,6 @@
 /* flows_mirror.c: the mirror is set, cleared, begun anew; its figures. Its thread stands still meanwhile. */
 #define _GNU_SOURCE
+#include "../ips_mirror.h"
 #include "flows_mirror.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +31,8 @@ static bool is_power(uint32_t n) { return (n & (n - 1)) == 0; }
 
 static const char *fault(const struct ips_ctl_mirror *c) {
   if (!c->n_peers || c->n_peers > IPS_CTL_MIRROR_PEERS) return "a mirror has 1 to 8 peers";
-  if (c->role > IPS_CTL_MIRROR_OBSERVER || c->commit_acked > 1) return "unknown role, or commit is neither 0 nor 1";
+  if (c->role > IPS_CTL_MIRROR_OBSERVER || c->commit_acked > 1)
+    return "unknown role, or commit is neither 0 nor 1";
   if (!is_text(c->node, sizeof c->node)) return "the node needs a name";
   if (c->ring && (!is_power(c->ring) || c->ring < 4 || c->ring > MOST_RING))
     return "the ring is a power of two from 4 to 4,194,304";
@@ -44,7 +46,8 @@ static const char *fault(const struct ips_ctl_mirror *c) {
       if (c->peers[k].id == p->id) return "two peers have one id";
     if (!p->n_paths || p->n_paths > IPS_CTL_PAIR_PATHS) return "a peer has 1 to 4 paths";
     for (uint32_t k = 0; k < p->n_paths; k++)
-      if ((p->paths[k].family != 4 && p->paths[k].family != 6) || !p->paths[k].local_port || !p->paths[k].remote_port)
+      if ((p->paths[k].family != 4 && p->paths[k].family != 6) || !p->paths[k].local_port ||
+          !p->paths[k].remote_port)
         return "a path needs two addresses of one family, and two ports";
   }
   return NULL;
@@ -82,11 +85,10 @@ static uint32_t tombstones(const struct ips_mirror_config *c) {
 
 static struct flows_mirror *make(struct flows *f, const struct ips_ctl_mirror *c) {
   struct flows_mirror *m = calloc(1, sizeof *m);
-  uint64_t boot = 0;
   if (!m) return NULL;
+  uint64_t boot = f->run | (uint64_t)++f->n_mirrors << 48;
   pthread_mutex_init(&m->lock, NULL);
   pthread_mutex_init(&m->turn, NULL);
-  while (!boot) random_octets(NULL, (uint8_t *)&boot, sizeof boot);
   m->flows = f;
   m->set = *c;
   explicit_bzero(m->set.key, sizeof m->set.key);
@@ -130,7 +132,8 @@ int flows_mirror_set(struct flows *f, const struct ips_ctl_mirror *c, const char
   const char *wrong = fault(c);
   if (wrong) return refuse(sentence, IPS_CTL_BAD_ARGUMENT, wrong);
   if (!f->sessions)
-    return refuse(sentence, IPS_CTL_REFUSED, "no connections are tracked on this node: there is nothing to mirror");
+    return refuse(sentence, IPS_CTL_REFUSED,
+                  "no connections are tracked on this node: there is nothing to mirror");
   struct flows_mirror *fresh = make(f, c);
   if (!fresh) return refuse(sentence, IPS_CTL_SYSTEM, "out of memory");
   f->mirror_set = *c;

@@ -1,8 +1,9 @@
 /* flows_mirror.h: the mirror of a node, as its thread has it.
  *
  * Made and freed by control while the thread does not run (flows_mirror.c); all of it but what is _Atomic and
- * `published` is that thread's own. The channel has the pair's key, but names of its own ("m1", "m2"): keys of
- * datagrams are made from both names, so neither channel opens what was sealed for the other (decision 0020).
+ * `published` is that thread's own. The channel has the pair's key, but names of its own ("m1", "m2"): keys
+ * of datagrams are made from both names, so neither channel opens what was sealed for the other (decision
+ * 0020).
  */
 #ifndef FLOWS_MIRROR_H
 #define FLOWS_MIRROR_H

@@ -1,8 +1,9 @@
-/* flows_net.c: the mirror's datagrams: one UDP socket for each path to each peer, read and written in batches.
+/* flows_net.c: the mirror's datagrams: one UDP socket for each path to each peer, read and written in
+ * batches.
  *
- * Handshakes go round over all paths while the peer is heard on none; everything else takes the first path that it
- * was heard on lately. A path that cannot be opened now is tried again: links come and go. What the kernel does
- * not take is lost, as on any network: the mirror sends it again.
+ * Handshakes go round over all paths while the peer is heard on none; everything else takes the first path
+ * that it was heard on lately. A path that cannot be opened now is tried again: links come and go. What the
+ * kernel does not take is lost, as on any network: the mirror sends it again.
  */
 #define _GNU_SOURCE
 #include "../rt/rt_path.h"
@@ -115,7 +116,8 @@ uint32_t flows_net_poll(const struct flows_mirror *m, struct pollfd *fds) {
   uint32_t n = 0;
   for (uint32_t p = 0; p < m->set.n_peers; p++)
     for (uint32_t i = 0; i < m->peers[p].n_paths; i++)
-      if (m->peers[p].paths[i].fd >= 0) fds[n++] = (struct pollfd){.fd = m->peers[p].paths[i].fd, .events = POLLIN};
+      if (m->peers[p].paths[i].fd >= 0)
+        fds[n++] = (struct pollfd){.fd = m->peers[p].paths[i].fd, .events = POLLIN};
   return n;
 }
 

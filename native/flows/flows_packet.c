@@ -1,7 +1,8 @@
-/* flows_packet.c: what a packet thread has to do with tracked connections: enter and leave a frame, hand on changes.
+/* flows_packet.c: what a packet thread has to do with tracked connections: enter and leave a frame, hand on
+ * changes.
  *
- * Entering is announced before anything shared is read, so that control, which stores first and looks then, sees
- * either a thread that reads the new, or one to wait for.
+ * Entering is announced before anything shared is read, so that control, which stores first and looks then,
+ * sees either a thread that reads the new, or one to wait for.
  */
 #define _GNU_SOURCE
 #include "../ips_worker.h"
@@ -17,7 +18,8 @@ void flows_enter(struct flows_worker *w) {
 
 void flows_leave(struct flows_worker *w) {
   ips_worker_set_flows(w->core, NULL, NULL);
-  atomic_store_explicit(&w->frame, atomic_load_explicit(&w->frame, memory_order_relaxed) + 1, memory_order_release);
+  uint64_t frame = atomic_load_explicit(&w->frame, memory_order_relaxed);
+  atomic_store_explicit(&w->frame, frame + 1, memory_order_release);
 }
 
 void flows_emit(void *worker, struct ips_pkt *p, int kind) {
@@ -25,7 +27,8 @@ void flows_emit(void *worker, struct ips_pkt *p, int kind) {
   w->core->emit(w->core->arg, p, kind);
 }
 
-/* Rings: of packet threads, then ips-mirror's and control's, which are in no frame: nothing is replaced meanwhile. */
+/* Rings: of packet threads, then ips-mirror's and control's, which are in no frame: nothing is replaced
+ * meanwhile. */
 void flows_event(void *flows, uint32_t ring, int op, const struct ips_session_rec *rec) {
   struct flows *f = flows;
   struct flows_worker *w = ring < f->n_workers ? &f->workers[ring] : NULL;

@@ -1,9 +1,10 @@
 /* flows_sink.c: the session table behind the mirror: copies for snapshots, changes of the active node.
  *
- * Changes of different packet threads come in no order: a port may be taken by a session before the one that had
- * it has ended here. What the table refuses for such a reason (the port is another's, there is no room) is put
- * aside and tried again, since the deletion is on its way, in this set or the next, or in what a snapshot sweeps.
- * In vain for PATIENCE: then the tables differ, and the stream is refused until a new snapshot.
+ * Changes of different packet threads come in no order: a port may be taken by a session before the one that
+ * had it has ended here. What the table refuses for such a reason (the port is another's, there is no room)
+ * is put aside and tried again, since the deletion is on its way, in this set or the next, or in what a
+ * snapshot sweeps. In vain for PATIENCE: then the tables differ, and the stream is refused until a new
+ * snapshot.
  */
 #define _GNU_SOURCE
 #include "flows_mirror.h"

@@ -1,7 +1,9 @@
-/* flows_thread.c: ips-mirror: what comes in, what is due, what is to be told, in turns of at most some milliseconds.
+/* flows_thread.c: ips-mirror: what comes in, what is due, what is to be told, in turns of at most some
+ * milliseconds.
  *
- * A turn: datagrams -> the mirror's tick -> a slice of what a snapshot did not know -> a slice of the table for
- * time-outs. It sleeps a millisecond while something moves, ten else; who has a change for it wakes it then.
+ * A turn: datagrams -> the mirror's tick -> a slice of what a snapshot did not know -> a slice of the table
+ * for time-outs, one for addresses that left their pools. It sleeps a millisecond while something moves, ten
+ * else; who has a change for it wakes it then.
  */
 #define _GNU_SOURCE
 #include "../ips_mirror.h"
@@ -18,7 +20,8 @@ enum { STACK = 256 * 1024, BUSY_MS = 1, IDLE_MS = 10, ALONE_MS = 100, MOST_BUCKE
 
 void flows_wake(struct flows *f) {
   uint64_t one = 1;
-  if (atomic_load(&f->is_idle) && atomic_exchange(&f->is_idle, false) && write(f->wake, &one, sizeof one) < 0) {
+  if (atomic_load(&f->is_idle) && atomic_exchange(&f->is_idle, false) &&
+      write(f->wake, &one, sizeof one) < 0) {
     /* EAGAIN: it is readable already */
   }
 }
@@ -30,7 +33,8 @@ static void take_role(struct flows_mirror *m) {
   bool is_active = flows_is_active(m->flows);
   m->seen_role = role;
   if (role == m->told_role) return;
-  if (ips_mirror_set_role(m->core, is_active, m->set.role == IPS_CTL_MIRROR_OBSERVER ? 0 : role >> 1)) m->told_role = role;
+  uint64_t epoch = m->set.role == IPS_CTL_MIRROR_OBSERVER ? 0 : role >> 1;
+  if (ips_mirror_set_role(m->core, is_active, epoch)) m->told_role = role;
 }
 
 static void publish(struct flows_mirror *m, uint64_t now_ns) {
@@ -100,6 +104,17 @@ static bool expire(struct flows *f, struct pace *pace, uint64_t now_ns) {
   return pace->due >= MOST_BUCKETS;
 }
 
+/* From the first node on whenever control asks: what it had set before is over. */
+struct pruning { uint64_t seen, cursor; };
+
+static bool prune(struct flows *f, struct pruning *p) {
+  uint64_t asked = atomic_load(&f->prunes);
+  if (asked != p->seen) *p = (struct pruning){asked, 0};
+  if (p->cursor == UINT64_MAX) return false;
+  ips_sessions_prune(f->sessions, flows_thread_ring(f), flows_now_ns(), &p->cursor, FLOWS_SLICE);
+  return p->cursor != UINT64_MAX;
+}
+
 /* ---- the thread ---- */
 
 static int patience(struct flows *f, struct flows_mirror *m, bool has_more) {
@@ -118,6 +133,7 @@ static void *run(void *arg) {
   struct flows_mirror *m = f->mirror;
   struct pollfd fds[1 + FLOWS_SOCKETS];
   struct pace pace = {flows_now_ns(), 0};
+  struct pruning pruning = {0, 0}; /* a thread that begins anew looks at all of them once */
   while (!atomic_load(&f->stop)) {
     uint64_t events;
     if (m) {
@@ -126,6 +142,7 @@ static void *run(void *arg) {
     }
     bool has_more = ips_sessions_sweep(f->sessions, flows_thread_ring(f), FLOWS_SLICE);
     has_more |= expire(f, &pace, flows_now_ns());
+    has_more |= prune(f, &pruning);
     if (m) pthread_mutex_unlock(&m->turn);
     uint32_t n = 0;
     fds[n++] = (struct pollfd){.fd = f->wake, .events = POLLIN};

@@ -9,12 +9,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scapy.layers.inet import IP, UDP
 
 from ipshare.core import VERDICTS, lib
-from ipshare.engine.embedded import ControlError
+from ipshare.engine.embedded import Control, ControlError
 from ipshare.lab.netns import inside
 from tests.engine_lab import _packed, run
 from tests.flows_lab import INSIDE4, OUTSIDE4, OUTSIDE6, POOL4, Nat, NatNode, flows, nat_lab
@@ -209,7 +211,7 @@ def test_a_pool_that_goes_takes_its_sessions_along(lab: Nat, node: NatNode) -> N
     changed = flows()
     changed[0]["pools"][0]["first"] = _packed("203.0.113.64")
     node.set(lib.IPS_CTL_FLOWS_SET, changed)
-    assert {int(r["flow"]["family"]) for r in node.sessions()} == {6}
+    until(lambda: {int(r["flow"]["family"]) for r in node.sessions()} == {6})
     assert {bytes(a["address"])[3] for a in node.addresses() if a["family"] == 4} == {64, 65, 66, 67}
     client, server = ends[1]
     client.sendall(b"still")
@@ -314,3 +316,54 @@ def test_a_full_table_refuses_new_flows_and_counts_them(tmp_path: Path) -> None:
         ends[0][0].sendto(b"goes on", ends[0][2])
         assert ends[0][1].recv(10) == b"goes on"
         assert np.all(lab.a.sessions()["kind"] == lib.IPS_SESSION_NAPT)
+
+
+def asked(node: NatNode, side: Any, **fields: Any) -> tuple[str, list[bytes], int]:
+    """(verdict, packets that would be sent, how many more)."""
+    packet = bytes(IP(**{name: fields[name] for name in ("src", "dst")}) / UDP(**fields["udp"]))
+    answer = node.control.why(packet, side)
+    return answer.verdict.name, [made.data for made in answer.packets], answer.omitted
+
+
+def test_why_knows_nat_and_opens_nothing(lab: Nat, node: NatNode) -> None:
+    client, server, at = udp(lab, socket.AF_INET, OUTSIDE4)
+    client.bind((INSIDE4, 0))
+    ports = {"sport": client.getsockname()[1], "dport": at[1]}
+    assert asked(node, "inner", src=INSIDE4, dst=OUTSIDE4, udp=ports) == ("OK", [], 1)
+    assert asked(node, "outer", src=OUTSIDE4, dst=POOL4, udp=ports) == ("NO_SESSION", [], 0)
+    assert node.stat("half_open") == node.stat("sessions") == 0
+    client.sendto(b"x", at)
+    _, public = server.recvfrom(10)
+    before = node.stat("sessions"), node.stat("half_open")
+    verdict, made, _ = asked(node, "inner", src=INSIDE4, dst=OUTSIDE4, udp=ports)
+    assert verdict == "OK" and (IP(made[0]).src, IP(made[0]).sport) == public
+    back = {"sport": at[1], "dport": public[1]}
+    verdict, made, _ = asked(node, "outer", src=OUTSIDE4, dst=public[0], udp=back)
+    assert verdict == "OK" and (IP(made[0]).dst, IP(made[0]).dport) == (INSIDE4, ports["sport"])
+    assert (node.stat("sessions"), node.stat("half_open")) == before == (0, 1)
+    client.close()
+    server.close()
+
+
+def test_thousands_are_closed_while_others_ask(lab: Nat, node: NatNode) -> None:
+    """More than go in one turn: the answer counts all of them."""
+    client, server, _ = udp(lab, socket.AF_INET, OUTSIDE4)
+    client.bind((INSIDE4, 0))
+    until(lambda: len(opened_by(client, node)) >= 8500)
+    with Control(node.socket) as other:
+        closer: list[int] = []
+        thread = threading.Thread(target=lambda: closer.append(node.close_sessions(proto=17)))
+        thread.start()
+        while thread.is_alive():
+            other._call(lib.IPS_CTL_FLOWS_STATE)
+        thread.join()
+    assert closer[0] >= 8500 and not len(node.sessions())
+    client.close()
+    server.close()
+
+
+def opened_by(client: socket.socket, node: NatNode) -> Any:
+    for port in range(10_000, 18_900):
+        for _ in range(2):
+            client.sendto(b"x", (OUTSIDE4, port))
+    return node.sessions()

@@ -208,6 +208,17 @@ def test_another_key_and_another_configuration_are_named(lab: Nat) -> None:
         until(functools.partial(notes, node, lib.IPS_CTL_MIRROR_MISMATCH))
 
 
+def test_a_mirror_set_anew_at_the_active_node_is_believed(lab: Nat) -> None:
+    """In the same epoch: the process is the same, and still has its sessions."""
+    active, standby = start(lab)
+    ends = connections(lab, 2)
+    for changed in ({"commit_us": 1000}, {"commit_us": 2000}):
+        active.mirror(**changed)
+        until(lambda: is_mirrored(active, standby) and table(active) == table(standby))
+    assert len(table(standby)) == 4
+    closed(ends)
+
+
 def test_a_silent_standby_costs_the_first_packet_its_patience(lab: Nat) -> None:
     """It goes all the same, and is counted."""
     active, standby = start(lab, commit_acked=1, commit_us=20_000)

@@ -14,7 +14,7 @@ from tests import sanitized
 HERE = Path(__file__).parent
 FILES = {
     ("test_cases_engine.py", "test_engine_traffic.py"): 400,
-    ("test_engine_flows.py", "test_engine_mirror.py"): 30,
+    ("test_engine_flows.py", "test_engine_mirror.py", "test_engine_hostile.py"): 32,
 }
 """And how many tests there are at least."""
 CALM = {"HYPOTHESIS_PROFILE": "quick"}

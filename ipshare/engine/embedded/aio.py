@@ -119,8 +119,10 @@ class AsyncControl:
     async def pair_command(self, order: Order) -> None:
         await _run(self.sync.pair_command, order)
 
-    async def call(self, op: int, payload: bytes = b"", *, timeout_s: float | None = None) -> Reply:
-        return await _run(self.sync.call, op, payload, timeout_s=timeout_s)
+    async def call(
+        self, op: int, payload: bytes = b"", *, fd: int = -1, timeout_s: float | None = None
+    ) -> Reply:
+        return await _run(self.sync.call, op, payload, fd=fd, timeout_s=timeout_s)
 
     async def shutdown(self) -> None:
         await _run(self.sync.shutdown)
