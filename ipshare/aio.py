@@ -122,6 +122,9 @@ class Node:
     async def flows(self) -> FlowsState:
         return await _run(self.sync.flows)
 
+    async def nat_log(self) -> dict[str, Any]:
+        return await _run(self.sync.nat_log)
+
     async def leases(self) -> list[dict[str, Any]]:
         return await _run(self.sync.leases)
 
