@@ -16,6 +16,7 @@ from ipshare import api
 from ipshare.api import Applied
 from ipshare.engine.asking import Answer
 from ipshare.engine.flows import FlowsState, SessionDump
+from ipshare.engine.natlog import Block
 from ipshare.engine.pairing import PairState
 from ipshare.engine.plan import Plan
 from ipshare.engine.plan_text import MAX_ITEMS, Summary
@@ -121,6 +122,9 @@ class Node:
 
     async def flows(self) -> FlowsState:
         return await _run(self.sync.flows)
+
+    async def nat_whois(self, address: str, port: int | None = None) -> list[Block]:
+        return await _run(self.sync.nat_whois, address, port)
 
     async def nat_log(self) -> dict[str, Any]:
         return await _run(self.sync.nat_log)
