@@ -57,6 +57,12 @@ static uint64_t now(void) {
   return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
 }
 
+/* at_ns may have been read before. */
+static bool is_over(uint64_t since_ns, uint64_t at_ns, uint64_t most) { return at_ns > since_ns && at_ns - since_ns > most; }
+static bool has_patience(const struct end *e, uint64_t at_ns) {
+  return !is_over(e->said_ns ? e->said_ns : e->begun_ns, at_ns, PATIENCE);
+}
+
 static void broken(const char *what) {
   perror(what);
   exit(1);
@@ -198,9 +204,9 @@ static void open_due(uint64_t at_ns) {
 static void look_at_short(uint64_t at_ns) {
   for (struct end *e = oldest.after, *after; e != &oldest; e = after) {
     after = e->after;
-    if (at_ns - e->begun_ns < SECOND || n_dead > EVENTS) break;
+    if (!is_over(e->begun_ns, at_ns, SECOND) || n_dead > EVENTS) break;
     if (e->is_open && !e->said_ns && e->n_said == 1) speak(e, at_ns);
-    else if (at_ns - (e->said_ns ? e->said_ns : e->begun_ns) > PATIENCE) ended(e, 0);
+    else if (!has_patience(e, at_ns)) ended(e, 0);
   }
 }
 
@@ -214,7 +220,7 @@ static void look_at_kept(uint64_t at_ns) {
     struct end **e = &kept[looked % n_kept];
     if (!*e) *e = open_one(KEPT, (int)(looked % n_kept & 1));
     else if ((*e)->is_open && !(*e)->said_ns) speak(*e, at_ns);
-    else if (at_ns - ((*e)->said_ns ? (*e)->said_ns : (*e)->begun_ns) > PATIENCE) ended(*e, 0);
+    else if (!has_patience(*e, at_ns)) ended(*e, 0);
   }
 }
 
