@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ from .road import VIPS, Road
 
 LATELY_S = 0.1
 NICE = -15
+SHARDS = 256  # compared in one round
 STATES = {lib.IPS_PAIR_ACTIVE: "active", lib.IPS_PAIR_STANDBY: "standby"}
 
 
@@ -105,15 +107,28 @@ class Ours:
         until(_paced(lambda: standby.pair_state() == lib.IPS_PAIR_ACTIVE))
         return at_ns
 
-    def become_equal(self) -> bool:
-        """Both tables, record by record, without a change under way; and the digests were compared afterwards."""
+    def become_equal(self) -> dict[str, Any]:
+        """Both tables, record by record, and the digests of all shards, compared after now.
+
+        Sessions go on to end and to be refreshed: what the active one has before and after the standby was read
+        must be there exactly so, and nothing else than what it had before or after."""
         active, standby = self.wait()
-        until(_paced(lambda: not active.state()["mirror"]["peers"][0]["lag_events"]))
-        until(_paced(lambda: _table(active) == _table(standby)))
-        before = self._counter(standby, "DIGESTS_COMPARED")
-        until(_paced(lambda: self._counter(standby, "DIGESTS_COMPARED") > before))
-        self.compared, self.resent = len(_table(standby)), self._counter(active, "DATAGRAMS_RESENT")
-        return _table(active) == _table(standby) and not self._counter(standby, "SHARDS_DIVERGED")
+        found: dict[str, Any] = {}
+
+        def equal() -> bool:
+            before, here, after = _table(active), _table(standby), _table(active)
+            firm = before.items() & after.items()
+            found.update(compared=len(here), firm=len(firm), missing=len(firm - here.items()),
+                         strange=len(here.keys() - before.keys() - after.keys()))  # fmt: skip
+            return not found["missing"] and not found["strange"]
+
+        with contextlib.suppress(AssertionError):
+            until(_paced(equal))
+        counted = self._counter(standby, "DIGESTS_COMPARED")
+        until(_paced(lambda: self._counter(standby, "DIGESTS_COMPARED") > counted + SHARDS))
+        found["resent"] = self._counter(active, "DATAGRAMS_RESENT")
+        found["diverged"] = self._counter(standby, "SHARDS_DIVERGED")
+        return found | {"equal": not found["missing"] and not found["strange"] and not found["diverged"]}
 
     @staticmethod
     def _counter(node: NatNode, name: str) -> int:

@@ -67,8 +67,8 @@ def _faults(load: Load, times: int, fault: Callable[[], int], after: Callable[[]
         if left > 0:
             time.sleep(left / 1e9)
         found.append(load.gap(at_ns, at_ns + WINDOW_NS))
-        worst = max(g["restored_ns"] for g in found[-1]) / 1e6
-        print(f"{number + 1} of {times}: {worst:.1f} ms", file=sys.stderr)
+        worst = [f"{g['restored_ns'] / 1e6:.1f} ms ({g['lost']} lost)" for g in found[-1]]
+        print(f"{number + 1} of {times}: {', '.join(worst)}", file=sys.stderr)
     return found
 
 
@@ -99,7 +99,7 @@ def _resync(load: Load, gates: Any, road: Road) -> dict[str, Any]:
     took = time.monotonic() - at
     time.sleep(STEADY_S)
     load.rate(0)
-    return {"resync_s": took, "equal": gates.become_equal(), "compared": gates.compared, "resent": gates.resent}
+    return {"resync_s": took} | gates.become_equal()
 
 
 def run(make: Callable[[Road], Any], directory: Path, kept: int, rate: int, kills: int, switchovers: int) -> dict[str, Any]:
