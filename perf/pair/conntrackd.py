@@ -112,14 +112,16 @@ General {{
 """
 
 
-def notify_script(where: Path) -> str:
+def notify_script(where: Path, *, direct: bool) -> str:
     """What is told at which change: the order of calls is that of conntrackd's own example."""
-    call = f"conntrackd -C {where}/conntrackd.conf"
-    primary = "\n    ".join(f"{call} {option}" for option in ("-c", "-f", "-R", "-B"))
-    return (
-        f"#!/bin/sh\nexec >>{where}/notify.log 2>&1\necho $1 >{where}/state\ncase $1 in\n"
-        f"  primary)\n    {primary} ;;\n  backup)\n    {call} -t\n    {call} -n ;;\n  fault)\n    {call} -t ;;\nesac\n"
-    )
+    told = {"primary": ("-c", "-f", "-R", "-B"), "backup": ("-t", "-n"), "fault": ("-t",)}
+    if direct:  # there is no cache to commit, and the backup's kernel keeps what it has
+        told = {"primary": ("-R", "-B"), "backup": ("-n",), "fault": ()}
+    lines = ["#!/bin/sh", f"exec >>{where}/notify.log 2>&1", "case $1 in"]
+    for state, options in told.items():
+        calls = [f"conntrackd -C {where}/conntrackd.conf {option}" for option in options]
+        lines.append("; ".join([f"{state}) echo {state} >{where}/state", *calls]) + " ;;")
+    return "\n".join([*lines, "esac"]) + "\n"
 
 
 class Box:
@@ -131,10 +133,12 @@ class Box:
         self.where.mkdir()
         self.processes: list[subprocess.Popen[bytes]] = []
         notify = self.where / "notify"
-        notify.write_text(notify_script(self.where))
+        notify.write_text(notify_script(self.where, direct=direct))
         notify.chmod(0o755)
         (self.where / "conntrackd.conf").write_text(conntrackd_conf(self.number, self.where, direct=direct))
         (self.where / "keepalived.conf").write_text(keepalived_conf(self.name, self.number, notify))
+        for family in ("-4", "-6"):
+            run(self.name, f"ip {family} rule del pref 90")  # the way into an engine
         for setting in ("tcp_loose=0", "tcp_be_liberal=1"):
             run(self.name, f"sysctl -qw net.netfilter.nf_conntrack_{setting}")
         inside(self.name, lambda: subprocess.run(["nft", "-f", "-"], input=RULES, text=True, check=True))
