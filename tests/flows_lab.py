@@ -85,7 +85,9 @@ class NatNode:
                                   icmp_source6=_packed("fd00:1::77").tobytes()))  # fmt: skip
         self.set(lib.IPS_CTL_FLOWS_SET, flows(**values))
 
-    def join(self, key: bytes = b"k" * 32, vips: dict[str, tuple[str, ...]] | None = None, **values: Any) -> None:
+    def join(
+        self, key: bytes = b"k" * 32, vips: dict[str, tuple[str, ...]] | None = None, **values: Any
+    ) -> None:
         """vips: addresses by interface."""
         pair, peer = np.zeros(1, PAIR), 3 - self.number
         p = pair[0]

@@ -1,9 +1,10 @@
-"""Kills, switchovers, a resync with loss; beside it keepalived with conntrackd, killed the same number of times or less.
+"""Kills, switchovers, a resync with loss; beside it keepalived with conntrackd, killed the same number of
+times or less.
 
     python -m perf.pair [--kills 100] [--peer-kills 10] [--only ipshare|conntrackd] [--json FILE]
 
-Needs root, nft and a C compiler; the peer keepalived and conntrackd, else it is left out. Exit code 1: a kept
-connection broke at ipshare, or the tables differed after the loss.
+Needs root, nft and a C compiler; the peer keepalived and conntrackd, else it is left out. Exit code 1: a
+kept connection broke at ipshare, or the tables differed after the loss.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ def main() -> int:
     a = parser.parse_args()
     print(machine.this().describe(), file=sys.stderr)
     found = {}
+    a.json.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ipshare-pair-") as directory:
         if a.only != "conntrackd":
             where = Path(directory) / "ours"
             found["ipshare"] = scenario.run(
                 lambda road: Ours(road, commit_us=a.commit_us), where, a.kept, a.rate, a.kills, a.switchovers
             )
+            a.json.write_text(json.dumps(found, indent=1))
         missing = conntrackd.missing()
         if a.only != "ipshare" and missing:
             print(f"left out: {missing}", file=sys.stderr)
@@ -51,8 +54,7 @@ def main() -> int:
                     lambda road, direct=direct: conntrackd.Conntrackd(road, direct=direct),
                     where, a.kept, a.rate, a.peer_kills, 0,
                 )  # fmt: skip
-    a.json.parent.mkdir(parents=True, exist_ok=True)
-    a.json.write_text(json.dumps(found, indent=1))
+                a.json.write_text(json.dumps(found, indent=1))
     print(table(found))
     ours = found.get("ipshare")
     return int(ours is not None and (ours["kept_broken"] > 0 or not ours["equal"]))

@@ -1,13 +1,16 @@
-"""conntrackd: the peer: keepalived (VRRP version 3) moves the VIPs, conntrackd (FTFW) tells the other kernel the flows.
+"""conntrackd: the peer: keepalived (VRRP version 3) moves the VIPs, conntrackd (FTFW) tells the other
+kernel the flows.
 
-nftables translates in the kernel, to the same pools. It is snat, not masquerade: masquerade takes an address of the
-node, which the other node has not. Advertisements go every 10 ms, the shortest that VRRP's centiseconds allow. As the
-authors advise: no flow is picked up in the middle (tcp_loose 0), what is unknown is dropped.
-`direct`: the standby's kernel has each flow at once (DisableExternalCache); else flows wait in conntrackd's cache
-and go into the kernel at the takeover, as in the example that comes with it.
+nftables translates in the kernel, to the same pools. It is snat, not masquerade: masquerade takes an
+address of the node, which the other node has not. Advertisements go every 10 ms, the shortest that
+VRRP's centiseconds allow. As the authors advise: no flow is picked up in the middle (tcp_loose 0), what
+is unknown is dropped. `direct`: the standby's kernel has each flow at once (DisableExternalCache); else
+flows wait in conntrackd's cache and go into the kernel at the takeover, as in the example that comes
+with it.
 
-A kill: conntrackd and all of keepalived get SIGKILL, and in the same moment the node's three links go down, for a
-kernel that lived on would go on translating. It comes back empty, as after a restart of the machine.
+A kill: conntrackd and all of keepalived get SIGKILL, and in the same moment the node's three links go
+down, for a kernel that lived on would go on translating. It comes back empty, as after a restart of the
+machine.
 """
 
 from __future__ import annotations
@@ -54,20 +57,41 @@ def missing() -> str:
 
 def keepalived_conf(node: str, number: int, notify: Path) -> str:
     """Two instances, one for each side, which go together; IPv6 addresses ride along with the IPv4 ones."""
-    text = [
-        f"global_defs {{\n  router_id {node}\n  vrrp_version 3\n  script_user root\n  enable_script_security\n"
-        "  vrrp_rt_priority 50\n  vrrp_garp_master_repeat 5\n}",
-        f'vrrp_sync_group both {{\n  group {{\n    lan0\n    up0\n  }}\n  notify_master "{notify} primary"\n'
-        f'  notify_backup "{notify} backup"\n  notify_fault "{notify} fault"\n}}',
-    ]
+    parts = [f"""global_defs {{
+  router_id {node}
+  vrrp_version 3
+  script_user root
+  enable_script_security
+  vrrp_rt_priority 50
+  vrrp_garp_master_repeat 5
+}}
+vrrp_sync_group both {{
+  group {{
+    lan0
+    up0
+  }}
+  notify_master "{notify} primary"
+  notify_backup "{notify} backup"
+  notify_fault "{notify} fault"
+}}
+"""]  # fmt: skip
     for vrid, (link, (v4, v6)) in enumerate(VIPS.items(), start=51):
-        text.append(
-            f"vrrp_instance {link} {{\n  state BACKUP\n  nopreempt\n  interface {link}\n"
-            f"  virtual_router_id {vrid}\n  priority {150 - number}\n  advert_int 0.01\n"
-            f"  virtual_ipaddress {{\n    {v4}/24 dev {link}\n  }}\n"
-            f"  virtual_ipaddress_excluded {{\n    {v6}/64 dev {link}\n  }}\n}}"
-        )
-    return "\n".join(text) + "\n"
+        parts.append(f"""vrrp_instance {link} {{
+  state BACKUP
+  nopreempt
+  interface {link}
+  virtual_router_id {vrid}
+  priority {150 - number}
+  advert_int 0.01
+  virtual_ipaddress {{
+    {v4}/24 dev {link}
+  }}
+  virtual_ipaddress_excluded {{
+    {v6}/64 dev {link}
+  }}
+}}
+""")  # fmt: skip
+    return "".join(parts)
 
 
 def conntrackd_conf(number: int, where: Path, *, direct: bool) -> str:
@@ -206,8 +230,8 @@ class Box:
         run(self.name, "conntrack -F")
         for link, prefix in LINKS.items():
             v4, _ = VIPS[link]
-            inside(self.name, lambda v4=v4, link=link: subprocess.run(
-                ["ip", "address", "del", f"{v4}/24", "dev", link], capture_output=True, check=False))  # fmt: skip
+            delete = ["ip", "address", "del", f"{v4}/24", "dev", link]
+            inside(self.name, lambda c=delete: subprocess.run(c, capture_output=True, check=False))
             run(self.name, f"ip link set {link} up")
             run(self.name, f"ip address replace {prefix.format(self.number)} dev {link} nodad")
         run(self.name, "ip link set direct up")
@@ -257,6 +281,9 @@ class Conntrackd:
     def restore(self) -> None:
         self._dead.come_back()
         self.wait()
+
+    def remark(self) -> str:
+        return ""
 
     def pids(self) -> list[int]:
         first = [p.pid for box in self.boxes for p in box.processes]

@@ -229,11 +229,12 @@ static void look_at_kept(uint64_t at_ns) {
 static void report(void) {
   struct rusage used;
   getrusage(RUSAGE_SELF, &used);
-  double cpu = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) + 1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+  const struct timeval *u = &used.ru_utime, *k = &used.ru_stime;
+  double cpu = (double)(u->tv_sec + k->tv_sec) + 1e-6 * (double)(u->tv_usec + k->tv_usec);
 #define F(name) printf("\"" #name "\": %llu, ", (unsigned long long)count.name)
   printf("{");
-  F(opened); F(established); F(done); F(reset); F(stalled); F(refused); F(unanswered); F(late_opens); F(skipped);
-  F(kept_open); F(kept_reset); F(kept_stalled); F(echoes); F(slowest_ns); F(server_resets); F(live);
+  F(opened); F(established); F(done); F(reset); F(stalled); F(refused); F(unanswered); F(late_opens);
+  F(skipped); F(kept_open); F(kept_reset); F(kept_stalled); F(echoes); F(slowest_ns); F(server_resets); F(live);
   printf("\"cpu_s\": %.3f}\n", cpu);
   count.slowest_ns = 0;
 }
@@ -248,9 +249,10 @@ static void command(void) {
     printf("[");
     for (int i = 0; i < 2; i++) {
       struct gap g = probe_gap(&probes[i], from, until);
-      printf("%s{\"lost\": %llu, \"run\": %llu, \"restored_ns\": %lld, \"outage_ns\": %lld, \"late_ns\": %llu}", i ? ", " : "",
-             (unsigned long long)g.lost, (unsigned long long)g.run, (long long)g.restored_ns, (long long)g.outage_ns,
-             (unsigned long long)g.late_ns);
+      printf("%s{\"lost\": %llu, \"rows\": %llu, \"restored_ns\": %lld, ", i ? ", " : "", (unsigned long long)g.lost,
+             (unsigned long long)g.rows, (long long)g.restored_ns);
+      printf("\"longest_ns\": %llu, \"later_ns\": %llu, \"late_ns\": %llu}", (unsigned long long)g.longest_ns,
+             (unsigned long long)g.later_ns, (unsigned long long)g.late_ns);
     }
     printf("]\n");
   } else if (sscanf(words, "rate %u", &rate) == 1) {

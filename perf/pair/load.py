@@ -19,8 +19,10 @@ NICE = -10  # less than the gateways
 
 
 def prefer(pid: int, nice: int) -> None:
-    """Before what else this machine does, of which the figures are no measure. Where the kernel groups processes
-    by session, a process's own niceness holds within its session only."""
+    """Before what else this machine does, of which the figures are no measure.
+
+    Where the kernel groups processes by session, a process's own niceness holds within its session only.
+    """
     for thread in Path(f"/proc/{pid}/task").iterdir():
         os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
     with contextlib.suppress(OSError):  # a kernel without such groups
@@ -36,7 +38,12 @@ class Load:
         subprocess.run(["cc", "-O2", "-pthread", "-o", binary, *map(str, SOURCES)], check=True)
         command = [binary, names["in"], names["out"], OUTSIDE4, OUTSIDE6, str(kept), str(rate)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            start_new_session=True,
         )
         prefer(self._process.pid, NICE)
 

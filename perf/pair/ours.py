@@ -1,4 +1,4 @@
-"""ours: two ipshare-engines as NAT gateways, with pair and mirror; nobody but the pair decides who is active."""
+"""ours: two ipshare-engines as NAT gateways; their pair decides who is active, nobody else."""
 
 from __future__ import annotations
 
@@ -80,9 +80,18 @@ class Ours:
         at_ns = time.monotonic_ns()
         active.engine.process.kill()
         active.engine.process.wait()
-        self._dead = active
+        self._dead, self._survivor, self._dropped = active, standby, 0
         until(_paced(lambda: standby.pair_state() == lib.IPS_PAIR_ACTIVE))
+        self._dropped = self._not_active()
         return at_ns
+
+    def remark(self) -> str:
+        """On the kill in hand: what the survivor dropped for want of a lease since it had become active."""
+        now = self._not_active()
+        return f"{now - self._dropped} packets dropped without a lease" if now > self._dropped else ""
+
+    def _not_active(self) -> int:
+        return sum(self._survivor.verdict("PAIR_NOT_ACTIVE", side) for side in (0, 1))
 
     def restore(self) -> None:
         """Who was killed comes back as the standby."""
@@ -103,15 +112,17 @@ class Ours:
                 return 0
             return at_ns
 
+        self._survivor = standby
         at_ns = until(_paced(taken))
         until(_paced(lambda: standby.pair_state() == lib.IPS_PAIR_ACTIVE))
+        self._dropped = self._not_active()
         return at_ns
 
     def become_equal(self) -> dict[str, Any]:
-        """Both tables, record by record, and the digests of all shards, compared after now.
+        """Both tables, record by record, and the digests of all shards.
 
-        Sessions go on to end and to be refreshed: what the active one has before and after the standby was read
-        must be there exactly so, and nothing else than what it had before or after."""
+        Sessions go on to end and to be refreshed: what the active one had before and after the standby was
+        read must be there exactly so, and nothing else than what it had before or after."""
         active, standby = self.wait()
         found: dict[str, Any] = {}
 
@@ -175,4 +186,3 @@ def _paced(question: Any) -> Any:
         return answer
 
     return ask
-

@@ -85,24 +85,30 @@ int probe_start(struct probe *both) {
   return pthread_create(&thread, NULL, run, both) ? -1 : 0;
 }
 
+/* A row ended, by an answer, or with the window (back 0). */
+static void end_row(struct gap *g, uint64_t length, uint64_t begun, uint64_t from_ns, uint64_t back, uint64_t until_ns) {
+  if (length < PROBE_ROW) return;
+  uint64_t took = (back ? back : until_ns) - begun;
+  if (!g->rows++) g->restored_ns = back ? (int64_t)(back - from_ns) : -1;
+  else if (took > g->later_ns) g->later_ns = took;
+  if (took > g->longest_ns) g->longest_ns = took;
+}
+
 struct gap probe_gap(const struct probe *p, uint64_t from_ns, uint64_t until_ns) {
-  struct gap g = {.restored_ns = -1, .outage_ns = 0};
-  uint64_t end = __atomic_load_n(&p->next, __ATOMIC_ACQUIRE), row = 0, row_begun = 0, before = 0;
-  int is_longest = 0;
+  struct gap g = {0};
+  uint64_t end = __atomic_load_n(&p->next, __ATOMIC_ACQUIRE), row = 0, begun = 0, before = 0;
   for (uint64_t i = end > PROBE_LOG - 64 ? end - PROBE_LOG + 64 : 0; i < end; i++) {
     uint64_t sent = p->sent[i % PROBE_LOG], back = p->back[i % PROBE_LOG];
-    if (sent >= from_ns && sent < until_ns) {
+    if (sent >= until_ns) break;
+    if (sent >= from_ns) {
       if (before && sent - before > MS && sent - before - MS > g.late_ns) g.late_ns = sent - before - MS;
-      if (!back) {
-        g.lost++;
-        if (!row++) row_begun = sent;
-        if (row > g.run) g.run = row, is_longest = 1, g.restored_ns = -1;
-      } else {
-        if (is_longest) g.restored_ns = (int64_t)(back - from_ns), g.outage_ns = (int64_t)(back - row_begun);
-        row = 0, is_longest = 0;
-      }
+      if (back) end_row(&g, row, begun, from_ns, back, until_ns);
+      else if (!row) begun = sent;
+      row = back ? 0 : row + 1;
+      g.lost += !back;
     }
     before = sent;
   }
+  end_row(&g, row, begun, from_ns, 0, until_ns);
   return g;
 }

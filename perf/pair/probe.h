@@ -12,11 +12,12 @@ struct probe {
   uint64_t sent[PROBE_LOG], back[PROBE_LOG]; /* back: 0 until the answer comes */
   uint64_t next;                  /* number of the next one */
 };
-/* What was not answered of the probes sent in a window. */
+/* What was not answered of the probes sent in a window. A row: at least PROBE_ROW in turn. */
+enum { PROBE_ROW = 3 };
 struct gap {
-  uint64_t lost, run;             /* all; the longest row of them */
-  int64_t restored_ns;            /* the first answer after that row, since the window's begin; -1: none */
-  int64_t outage_ns;              /* the same since the row's first was sent */
+  uint64_t lost, rows;            /* all; rows of them */
+  int64_t restored_ns;            /* the first answer after the first row, since the window's begin; 0: no row; -1: none came */
+  uint64_t longest_ns, later_ns;  /* from a row's first probe to the next answer: of all rows; of all but the first */
   uint64_t late_ns;               /* how late this thread itself was, at worst, in the window */
 };
 

@@ -1,8 +1,9 @@
 """road: the lab of the takeover benchmark: routers on both sides follow the VIPs as real ones do.
 
-Inside and outside have static routes by way of the VIPs 10.0.1.100, fd00:1::100, 192.0.2.100, 2001:db8:2::100;
-whoever is active answers ARP and neighbour solicitations for them, and nothing in here tells anybody who that is.
-A gateway whose translator is dead drops what still comes to it: its kernel would otherwise answer with errors.
+Inside and outside have static routes by way of the VIPs 10.0.1.100, fd00:1::100, 192.0.2.100,
+2001:db8:2::100; whoever is active answers ARP and neighbour solicitations for them, and nothing in here
+tells anybody who that is. A gateway whose translator is dead drops what still comes to it: its kernel
+would otherwise answer with errors.
 """
 
 from __future__ import annotations
