@@ -33,6 +33,7 @@ from .load import prefer
 from .road import VIPS, Road
 
 NICE = -15
+ENOUGH_S = 20.0
 LINKS = {"lan0": "fd00:1::{}/64", "up0": "2001:db8:2::{}/64"}
 RULES = f"""
 table inet pair {{
@@ -177,8 +178,8 @@ class Box:
 
     def start(self) -> None:
         (self.where / "state").write_text("none\n")
-        (self.where / "conntrackd.lock").unlink(missing_ok=True)
-        (self.where / "conntrackd.ctl").unlink(missing_ok=True)
+        for left in ("conntrackd.lock", "conntrackd.ctl", "k.pid", "v.pid"):  # nothing outlives a restart
+            (self.where / left).unlink(missing_ok=True)
         tracker = self._spawn(["conntrackd", "-C", f"{self.where}/conntrackd.conf"])
         until(lambda: (self.where / "conntrackd.ctl").exists() or time.sleep(0.01))
         keeper = self._spawn(
@@ -250,6 +251,7 @@ class Conntrackd:
     name = "keepalived, conntrackd"
 
     def __init__(self, road: Road, *, direct: bool) -> None:
+        self.incomplete: list[tuple[int, int]] = []
         self.boxes = [Box(node, road.directory, direct=direct) for node in (road.a, road.b)]
 
     def start(self) -> None:
@@ -258,13 +260,20 @@ class Conntrackd:
         self.wait()
 
     def wait(self) -> tuple[Box, Box]:
-        """(primary, backup), as soon as there are both and the backup has nearly all flows."""
+        """(primary, backup), as soon as there are both and the backup has nearly all flows.
+
+        If it does not get them in ENOUGH_S, the roles are enough: that is counted in `incomplete`."""
+        end = time.monotonic() + ENOUGH_S
 
         def found() -> tuple[Box, Box] | None:
             by_state = {box.state(): box for box in self.boxes}
             if set(by_state) == {"primary", "backup"}:
                 primary, backup = by_state["primary"], by_state["backup"]
-                if backup.entries() >= 0.95 * primary.entries() - 20:
+                has, wanted = backup.entries(), primary.entries()
+                if has >= 0.95 * wanted - 20:
+                    return primary, backup
+                if time.monotonic() > end:
+                    self.incomplete.append((has, wanted))
                     return primary, backup
             time.sleep(0.05)
             return None
@@ -290,7 +299,7 @@ class Conntrackd:
         return first + [child for pid in first for child in _children(pid)]
 
     def notes(self) -> dict[str, Any]:
-        return {"entries": [box.entries() for box in self.boxes]}
+        return {"entries": [box.entries() for box in self.boxes], "incomplete": self.incomplete}
 
     def end(self) -> None:
         for box in self.boxes:
