@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ipshare.core import dtype, lib
+from ipshare.core import VERDICTS, dtype, lib
 from ipshare.engine.embedded import Control, launch
 from ipshare.engine.tables import Tables
 from ipshare.lab import netns
@@ -168,7 +168,7 @@ class NatNode:
             os.close(reply.fd)
 
     def verdict(self, name: str, side: int) -> int:
-        return int(self.control.counters().verdicts()[side, int(getattr(lib, f"IPS_{name}", -1))])
+        return int(self.control.counters().verdicts()[side, [v.name for v in VERDICTS].index(name)])
 
     def kill(self) -> None:
         assert self.engine is not None

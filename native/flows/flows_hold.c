@@ -2,7 +2,8 @@
  *
  * A queue per packet thread, of bounded length and bytes, first in, first out: numbers and deadlines rise. Whoever
  * follows on the same flow waits behind. No standby ready: nothing waits. The standby silent: what waits goes when
- * commit_us is over. No room: it goes at once. Both are counted.
+ * commit_us is over. No room: it goes at once. Both are counted. Handed over meanwhile: what waits is dropped, for the
+ * other end would believe in a session that the new active node does not have.
  */
 #define _GNU_SOURCE
 #include "../ips_chain.h"
@@ -73,8 +74,13 @@ static bool append(struct flows_worker *w, const struct ips_pkt *p, int side, st
 bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
   uint64_t made = w->made, key = key_of(p);
   if (w->made_in_vain) ADD(w->uncommitted, 1);
+  bool is_new = made || w->made_in_vain;
   w->made = 0;
   w->made_in_vain = false;
+  if (is_new && !flows_is_active(w->flows)) { /* handed over in this frame */
+    ips_worker_count(w->core, (enum ips_side)side, IPS_PAIR_NOT_ACTIVE, IPS_NONE, p->len);
+    return true;
+  }
   const struct flows_held *earlier = before(w, key);
   bool must = made && ips_mirror_committed(w->mirror->core, w->index, made) == IPS_COMMIT_WAIT;
   if (!must && !earlier) return false;
@@ -95,7 +101,7 @@ void flows_not_kept(struct flows_worker *w) {
   w->made_in_vain = false;
 }
 
-static void send_first(struct flows_worker *w) {
+static void take_first(struct flows_worker *w, bool is_sent) {
   struct flows_held h = *at(w, 0);
   h.pkt.data = w->arena + h.at + BEFORE;
   h.pkt.headroom = BEFORE;
@@ -104,7 +110,8 @@ static void send_first(struct flows_worker *w) {
   w->arena_used -= h.room;
   if (!w->n_held) w->arena_next = 0;
   atomic_store_explicit(&w->now_held, w->n_held, memory_order_relaxed);
-  w->send(w->send_arg, &h.pkt, h.side);
+  if (is_sent) w->send(w->send_arg, &h.pkt, h.side);
+  else ips_worker_count(w->core, (enum ips_side)h.side, IPS_PAIR_NOT_ACTIVE, IPS_NONE, h.pkt.len);
 }
 
 /* What the standby says of the first one; a mirror that is gone says nothing more. */
@@ -119,10 +126,14 @@ void flows_let_go(struct flows_worker *w) {
   while (w->n_held) {
     struct flows_held *h = at(w, 0);
     int commit = said(w, h);
+    if (commit != IPS_COMMIT_DONE && !flows_is_active(w->flows)) { /* nobody who is active knows the session */
+      take_first(w, false);
+      continue;
+    }
     if (commit == IPS_COMMIT_WAIT && now < h->until_ns) break;
     if (h->is_first && commit == IPS_COMMIT_DONE) ADD(w->committed, 1);
     if (h->is_first && commit != IPS_COMMIT_DONE) ADD(w->uncommitted, 1);
-    send_first(w);
+    take_first(w, true);
   }
   flows_leave(w);
 }
