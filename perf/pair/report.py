@@ -9,6 +9,10 @@ def _times(f: dict[str, Any] | None) -> str:
     return "-" if f is None else f"{f['p50']:.1f} / {f['p99']:.1f} / {f['max']:.1f} ms"
 
 
+def _both(f: dict[str, Any]) -> str:
+    return str(f["switchover"]["load"]["stalled"] + f["switchover"]["load"]["reset"]) if "switchover" in f else "-"
+
+
 def _row(f: dict[str, Any]) -> dict[str, str]:
     load, cpu, kill = f["load"], f["cpu"], f["kill"]
     found = {
@@ -23,6 +27,7 @@ def _row(f: dict[str, Any]) -> dict[str, str]:
         "- established after 0.9 s or more (a SYN was lost)": f"{load['late_opens']:,}",
         "first packets: committed / not / of these in the 0.1 s before a kill": f["notes"].get("commit", "-"),
         "switchover: longest interruption, p50 / p99 / max": _times(f.get("switchover")),
+        "- young connections broken, kills and switchovers": _both(f),
         "probe's own lateness at worst": f"{kill['probe_late_ms']:.1f} ms",
         "processors while steady: load / gateways / all": " / ".join(
             f"{share:.2f}" for share in cpu.values()
