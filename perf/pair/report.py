@@ -1,4 +1,7 @@
-"""report: the figures of all pairs in one table, in Markdown; its rows are those of the first one."""
+"""report: the figures of all pairs in one table, in Markdown; its rows are those of the first one.
+
+Pure: what scenario.py found goes in, text comes out.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ def _times(f: dict[str, Any] | None) -> str:
 
 
 def _both(f: dict[str, Any]) -> str:
-    return str(f["switchover"]["load"]["stalled"] + f["switchover"]["load"]["reset"]) if "switchover" in f else "-"
+    if "switchover" not in f:
+        return "-"
+    load = f["switchover"]["load"]
+    return str(load["stalled"] + load["reset"])
 
 
 def _row(f: dict[str, Any]) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""The takeover benchmark's load and probes, on a pair whose routers follow the VIPs; small, and without times."""
+"""The takeover benchmark's load and probes, on a pair whose routers follow the VIPs: small, without times.
+
+The load has to see both: that traffic flows again and nothing broke, and that nobody is left.
+"""
 
 from __future__ import annotations
 
