@@ -5,7 +5,7 @@ PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
 APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base etcd-server
 
-.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp fuzz clean
+.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair fuzz clean
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
@@ -59,6 +59,10 @@ perf: setup-test
 # Beside VPP's own translators; needs an installed VPP and the plugin. Figures: build/perf-vpp.{txt,json,svg}
 perf-vpp: setup-test
 	$(PY) -m pytest perf/vpp --timeout=1200 $(PYTEST)
+
+# Takeovers of a pair, beside keepalived and conntrackd where they are installed; root, seven minutes
+perf-pair: setup-test
+	$(PY) -m perf.pair $(PAIR)
 
 # One fuzz target for as long as you like: make fuzz TARGET=fuzz_parse SECONDS=3600
 SECONDS ?= 600

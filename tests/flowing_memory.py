@@ -64,7 +64,7 @@ STATS = [
 EMPTY = FlowsState(
     now_ns=NOW_NS, has_flows=False, has_mirror=False, is_ready=False, is_active=False, epoch=0, addresses=0,
     sessions=dict.fromkeys(STATS, 0), counters={counter.name: 0 for counter in MIRROR_COUNTERS},
-    peers=(NOBODY,) * lib.IPS_MIRROR_PEERS, committed=0, uncommitted=0, held=0, hold_full=0,
+    peers=(NOBODY,) * lib.IPS_MIRROR_PEERS, committed=0, uncommitted=0, held=0, hold_full=0, hold_dropped=0,
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ipshare.core import dtype, lib
+from ipshare.core import VERDICTS, dtype, lib
 from ipshare.engine.embedded import Control, launch
 from ipshare.engine.tables import Tables
 from ipshare.lab import netns
@@ -85,7 +85,10 @@ class NatNode:
                                   icmp_source6=_packed("fd00:1::77").tobytes()))  # fmt: skip
         self.set(lib.IPS_CTL_FLOWS_SET, flows(**values))
 
-    def join(self, key: bytes = b"k" * 32) -> None:
+    def join(
+        self, key: bytes = b"k" * 32, vips: dict[str, tuple[str, ...]] | None = None, **values: Any
+    ) -> None:
+        """vips: addresses by interface."""
         pair, peer = np.zeros(1, PAIR), 3 - self.number
         p = pair[0]
         p["key"] = np.frombuffer(key, np.uint8)
@@ -97,6 +100,13 @@ class NatNode:
             p[name] = np.frombuffer(text.encode().ljust(len(p[name]), b"\0"), p[name].dtype)
         self._path(p["paths"][0], peer, 6081)
         self._path(p["paths"][1], peer, 6081, "10.0.1")
+        held = [(device, address) for device, some in (vips or {}).items() for address in some]
+        p["n_vips"] = len(held)
+        for vip, (device, address) in zip(p["vips"], held, strict=False):
+            vip["address"], vip["family"] = _packed(address), 6 if ":" in address else 4
+            vip["interface"] = np.frombuffer(device.encode().ljust(16, b"\0"), vip["interface"].dtype)
+        for name, value in values.items():
+            p[name] = value
         self.set(lib.IPS_CTL_PAIR_SET, pair)
 
     def _path(self, path: Any, peer: int, port: int, net: str = "10.9.0") -> None:
@@ -158,7 +168,7 @@ class NatNode:
             os.close(reply.fd)
 
     def verdict(self, name: str, side: int) -> int:
-        return int(self.control.counters().verdicts()[side, int(getattr(lib, f"IPS_{name}", -1))])
+        return int(self.control.counters().verdicts()[side, [v.name for v in VERDICTS].index(name)])
 
     def kill(self) -> None:
         assert self.engine is not None

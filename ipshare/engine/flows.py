@@ -99,6 +99,7 @@ class FlowsState:
     uncommitted: int
     held: int
     hold_full: int
+    hold_dropped: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -268,7 +269,7 @@ def decode_state(record: Any) -> FlowsState:
         peers=tuple(
             _peer(peer, int(notes)) for peer, notes in zip(mirror["peers"], record["peer_notes"], strict=True)
         ),
-        **{name: int(record[name]) for name in ("committed", "uncommitted", "held", "hold_full")},
+        **{name: int(record[name]) for name in ("committed", "uncommitted", "held", "hold_full", "hold_dropped")},
     )
 
 

@@ -42,6 +42,7 @@ def mirror_report(
         "uncommitted": state.uncommitted,
         "waiting": state.held,
         "waiting_full": state.hold_full,
+        "dropped": state.hold_dropped,
         "gaps": counters["GAPS"],
         **{name: sum(counters[part] for part in parts) for name, parts in SEVERAL.items()},
         "conflicts": state.sessions["conflicts"],

@@ -2,8 +2,8 @@
  *
  * A queue per packet thread, of bounded length and bytes, first in, first out: numbers and deadlines rise.
  * Whoever follows on the same flow waits behind. No standby ready: nothing waits. The standby silent: what
- * waits goes when commit_us is over. No room: it goes at once. Both are counted. A node whose lease ran out
- * meanwhile sends nothing of it: the addresses are another's.
+ * waits goes when commit_us is over. No room: it goes at once. Both are counted. Its lease over, or handed
+ * over meanwhile: what waits is dropped, for the other end would believe in a session that nobody has.
  */
 #define _GNU_SOURCE
 #include "../ips_chain.h"
@@ -76,8 +76,13 @@ static bool append(struct flows_worker *w, const struct ips_pkt *p, int side, st
 bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
   uint64_t made = w->made, key = key_of(p);
   if (w->made_in_vain) ADD(w->uncommitted, 1);
+  bool is_new = made || w->made_in_vain;
   w->made = 0;
   w->made_in_vain = false;
+  if (is_new && !flows_is_active(w->flows)) { /* handed over in this frame */
+    ips_worker_count(w->core, (enum ips_side)side, IPS_PAIR_NOT_ACTIVE, IPS_NONE, p->len);
+    return true;
+  }
   const struct flows_held *earlier = before(w, key);
   bool must = made && ips_mirror_committed(w->mirror->core, w->index, made) == IPS_COMMIT_WAIT;
   if (!must && !earlier) return false;
@@ -125,10 +130,11 @@ void flows_let_go(struct flows_worker *w) {
   while (w->n_held) {
     struct flows_held *h = at(w, 0);
     int commit = said(w, h);
-    if (has_lease && commit == IPS_COMMIT_WAIT && now < h->until_ns) break;
-    if (h->is_first && commit == IPS_COMMIT_DONE) ADD(w->committed, 1);
-    if (h->is_first && commit != IPS_COMMIT_DONE) ADD(w->uncommitted, 1);
-    end_first(w, has_lease);
+    bool is_ours = has_lease && (commit == IPS_COMMIT_DONE || flows_is_active(w->flows));
+    if (is_ours && commit == IPS_COMMIT_WAIT && now < h->until_ns) break;
+    if (is_ours && h->is_first && commit == IPS_COMMIT_DONE) ADD(w->committed, 1);
+    if (is_ours && h->is_first && commit != IPS_COMMIT_DONE) ADD(w->uncommitted, 1);
+    end_first(w, is_ours);
   }
   flows_leave(w);
 }
