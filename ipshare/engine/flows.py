@@ -35,6 +35,10 @@ FILTERING = {
 }
 
 
+HOLD = ("committed", "uncommitted", "held", "hold_full", "hold_dropped")
+"""What became of packets that waited for the standby."""
+
+
 @dataclass(frozen=True, slots=True)
 class FlowsSettings:
     """The session table, and what translates with it."""
@@ -269,7 +273,7 @@ def decode_state(record: Any) -> FlowsState:
         peers=tuple(
             _peer(peer, int(notes)) for peer, notes in zip(mirror["peers"], record["peer_notes"], strict=True)
         ),
-        **{name: int(record[name]) for name in ("committed", "uncommitted", "held", "hold_full", "hold_dropped")},
+        **{name: int(record[name]) for name in HOLD},
     )
 
 
