@@ -174,7 +174,8 @@ int worker_start(struct worker *w) {
   struct engine *e = w->engine;
   w->core = ips_worker_new(e->tables, w->index, emit, w);
   w->tap.core = w->core;
-  if (io_open(w) || !w->core || !(w->flows = flows_attach(e->flows, w->index, w->core, send_held, w))) return ENOMEM;
+  errno = ENOMEM; /* what no system call says */
+  if (io_open(w) || !w->core || !(w->flows = flows_attach(e->flows, w->index, w->core, send_held, w))) return errno;
   w->hold_timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
   w->epoll = epoll_create1(EPOLL_CLOEXEC);
   if (w->epoll < 0 || !watch(w, e->stop_event) || !watch(w, w->fd[IPS_CTL_OUTER]) ||

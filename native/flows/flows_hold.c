@@ -80,7 +80,7 @@ bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
   w->made = 0;
   w->made_in_vain = false;
   if (is_new && !flows_is_active(w->flows)) { /* handed over in this frame */
-    ips_worker_count(w->core, (enum ips_side)side, IPS_PAIR_NOT_ACTIVE, IPS_NONE, p->len);
+    ADD(w->hold_dropped, 1);
     return true;
   }
   const struct flows_held *earlier = before(w, key);
