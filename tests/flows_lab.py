@@ -104,7 +104,9 @@ class NatNode:
         p["n_vips"] = len(held)
         for vip, (device, address) in zip(p["vips"], held, strict=False):
             vip["address"], vip["family"] = _packed(address), 6 if ":" in address else 4
-            vip["interface"] = np.frombuffer(device.encode().ljust(16, b"\0"), vip["interface"].dtype)
+            vip["interface"] = np.frombuffer(
+                device.encode().ljust(vip["interface"].nbytes, b"\0"), vip["interface"].dtype
+            )
         for name, value in values.items():
             p[name] = value
         self.set(lib.IPS_CTL_PAIR_SET, pair)

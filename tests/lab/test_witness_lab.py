@@ -170,10 +170,10 @@ class InNamespace:
 
 def test_a_witness_in_etcd(lab: PairLab) -> None:
     """Each node's own process asks it. With etcd gone the pair goes on."""
-    asked = Asked(LOCAL, PORT, 2.0)
+    asked = Asked(LOCAL, PORT, 6.0)  # longer than a busy machine keeps etcd waiting
     with etcd(lab) as server, contextlib.ExitStack() as stack:
         for node in ("a", "b"):
-            judge = EtcdJudge([ETCD], "/ipshare/pair", timeout_s=0.5)
+            judge = EtcdJudge([ETCD], "/ipshare/pair", timeout_s=1.5)
             stack.enter_context(served(lab.names[node], LOCAL, InNamespace(lab.names[node], judge)))  # type: ignore[arg-type]
         active, standby = one_forwards_while_all_is_cut(lab, asked)
         lab.cut(False)
