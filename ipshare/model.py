@@ -25,6 +25,9 @@ from ipshare.model_flows import Nat as Nat
 from ipshare.model_flows import Sessions as Sessions
 from ipshare.model_flows import SessionTimeouts as SessionTimeouts
 from ipshare.model_flows import Tracking as Tracking
+from ipshare.model_groups import Group as Group
+from ipshare.model_groups import GroupMember as GroupMember
+from ipshare.model_groups import Peer as Peer
 from ipshare.model_natlog import Lease as Lease
 from ipshare.model_natlog import NatCollector as NatCollector
 from ipshare.model_natlog import NatLog as NatLog
@@ -174,6 +177,7 @@ class Engine:
     service_table: int  # routing table with our routes only, asked before the node's own
     reply_table: int  # routing table that takes replies into our devices
     nat_table: int  # routing table that takes what NAT translates into our devices
+    group_table: int  # routing table that takes what groups' members say to each other into our devices
     rule_priority: int  # of the first `ip rule`; ten in a row are ours
 
 
@@ -441,11 +445,17 @@ class Config:
     nats: tuple[Nat, ...] = ()
     nat_log: NatLog | None = None
     leases: tuple[Lease, ...] = ()
+    groups: tuple[Group, ...] = ()
     mirror: Mirror | None = None  # set where sessions go to the pair's other node
 
     @property
     def self_endpoint(self) -> Endpoint | None:
         return next((e for e in self.endpoints if e.is_self), None)
+
+    @property
+    def peers(self) -> tuple[tuple[str, Peer], ...]:
+        """(group, peer) of what this node translates for groups."""
+        return tuple((g.name, peer) for g in self.groups for peer in g.peers(self.node.endpoint))
 
     @property
     def self_distribution(self) -> Distribution | None:

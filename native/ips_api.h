@@ -88,7 +88,7 @@ int ips_answer_echo(struct ips_pkt *p); /* 1: a whole echo request became its re
  * packed, each record as below. DESIGN: S1.6, S1.8, S1.9. */
 enum ips_image_const {
   IPS_IMAGE_MAGIC = 0x54535049, /* "IPST" */
-  IPS_IMAGE_VERSION = 1,
+  IPS_IMAGE_VERSION = 2,
 };
 enum ips_image_flags {
   IPS_IMAGE_DELTA = 1, /* bindings are changes to base_generation; all other sections are complete */
@@ -104,8 +104,8 @@ struct ips_image_header {
                                ips_tables_info.settings */
   uint64_t base_generation; /* of a delta; else 0 */
   uint64_t term, revision;
-  uint32_t network_bytes, endpoint_bytes, policy_bytes, member_bytes, binding_bytes; /* record sizes */
-  uint32_t n_networks, n_endpoints, n_policies, n_members, n_bindings;
+  uint32_t network_bytes, endpoint_bytes, policy_bytes, member_bytes, peer_bytes, binding_bytes; /* of a record */
+  uint32_t n_networks, n_endpoints, n_policies, n_members, n_peers, n_bindings;
   uint32_t roles;           /* IPS_ROLE_* of this node */
   uint32_t reply_policy;    /* policy of distribution points for tunnelled replies, or ~0 */
   uint8_t icmp_source4[16]; /* source of ICMP errors made by this node; all zero: none are sent */
@@ -170,6 +170,17 @@ struct ips_member_rec {
   uint32_t weight;   /* 0: takes nothing new */
 };
 
+/* A member of a group (S5): what its peers call it, and the address that it has now. Only traffic between members of
+ * one group is translated, in the names of both, at the nodes next to them. No address is in two records. */
+enum ips_peer_flags { IPS_PEER_HERE = 1 }; /* this node is next to it */
+struct ips_peer_rec {
+  uint8_t address[16]; /* what its peers call it */
+  uint8_t now[16];     /* its address on the way; all zero: the same */
+  uint8_t family, flags;
+  uint16_t reserved;
+  uint32_t group;      /* opaque: members of one group have the same number */
+};
+
 enum ips_kind {
   IPS_KIND_NONE = 0,     /* in a delta: remove this binding, if it is there; of an answer: no binding here */
   IPS_KIND_ENDPOINT = 1, /* target = end point; local = offset from its local prefix, 128 bit big-endian
@@ -211,7 +222,7 @@ enum ips_load_error {
   IPS_LOAD_BAD_TARGET = 11,   /* index out of range, or wrong family */
   IPS_LOAD_BAD_OFFSET = 12,   /* offset + binding does not fit into the local prefix */
   IPS_LOAD_NOT_SORTED = 13,   /* bindings must ascend by (family, global, prefix_len) */
-  IPS_LOAD_DUPLICATE = 14,    /* equal prefix twice */
+  IPS_LOAD_DUPLICATE = 14,    /* equal prefix twice, or an address of two members of groups */
   IPS_LOAD_OUTSIDE = 15,      /* binding outside of every network */
   IPS_LOAD_OVERLAP = 16,      /* two bindings claim one local address; judged where roles make this node map
                                  it back, and not of end points that are encapsulated to (S1.6) */
@@ -220,10 +231,11 @@ enum ips_load_error {
   IPS_LOAD_BAD_POLICY = 19,   /* no member, weight sum 0, table size not prime */
   IPS_LOAD_BAD_ENDPOINT = 20, /* encapsulation without tunnel, bad MTU */
   IPS_LOAD_BAD_NETWORK = 21,  /* networks overlap */
+  IPS_LOAD_BAD_PEER = 22,     /* an address of a group's member that is none, or is both old and new */
 };
 struct ips_load_status {
   int error;        /* enum ips_load_error */
-  uint32_t section; /* 0 header, 1 network, 2 end point, 3 policy, 4 member, 5 binding */
+  uint32_t section; /* 0 header, 1 network, 2 end point, 3 policy, 4 member, 5 binding, 6 peer */
   uint32_t index;   /* of the first bad record in its section; ~0: a binding that a delta kept */
 };
 const char *ips_load_error_text(int error);
@@ -263,7 +275,7 @@ struct ips_tables_info {
   uint64_t settings;                       /* digest of its header's flags and roles .. icmp_rate: what else
                                               it does */
   uint64_t bytes;                          /* memory of all generations */
-  uint32_t n_networks, n_endpoints, n_policies, n_members, n_bindings, roles;
+  uint32_t n_networks, n_endpoints, n_policies, n_members, n_peers, n_bindings, roles;
 };
 void ips_tables_info(const struct ips_tables *t, struct ips_tables_info *out);
 /* Complete image of the live generation; returns bytes needed; writes only if they fit. */

@@ -117,7 +117,7 @@ void ips_content_drop(struct ips_mem *m, struct ips_content *c) {
   drop_maglev(m, c);
   ips_records_drop(m, &c->records);
   const void *blocks[] = {
-    r->net6.at, r->home4.at, r->home6.at, r->endpoints, r->policies, r->tunnels, c->scope, c->sections, c};
+    r->net6.at, r->home4.at, r->home6.at, r->endpoints, r->policies, r->tunnels, r->peers.at, c->scope, c->sections, c};
   for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) ips_release(m, (void *)(uintptr_t)blocks[i]);
 }
 
@@ -152,7 +152,7 @@ struct ips_content *ips_build(struct ips_mem *m, struct ips_cells *cells, const 
                         .out = content_new(m, image)};
   bool done = b.out ? ips_build_networks(&b) && ips_check_bindings(&b) && build_records(&b) &&
                         ips_check_kept(&b) && ips_build_homes(&b) && ips_build_policies(&b) &&
-                        ips_build_tunnels(&b) && ips_build_slots(&b) && ips_build_global6(&b) &&
+                        ips_build_tunnels(&b) && ips_build_peers(&b) && ips_build_slots(&b) && ips_build_global6(&b) &&
                         ips_build_local(&b) && ips_build_overlaps(&b)
                     : ips_no_memory(&b);
   ips_release(m, b.changes);

@@ -197,7 +197,7 @@ static inline int inner_hit(struct ips_worker *w, struct ips_pkt *p, const struc
   return verdict;
 }
 
-static int inner_translate(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
+static int bound(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
   uint32_t roles = w->header->roles;
   struct ips_hit h;
   if (ips_likely(ips_find_local(w->root, v->family, destination(p, v), &h)))
@@ -206,6 +206,18 @@ static int inner_translate(struct ips_worker *w, struct ips_pkt *p, const struct
       ips_find_global_self(w->root, v->family, source(p, v), &h) && h.kind != IPS_KIND_NONE)
     return reply(w, p, v, &h);
   return IPS_NO_BINDING;
+}
+
+static int inner_translate(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
+  int verdict = ips_unlikely(w->root->peers.at) ? ips_peers(w, p, v) : IPS_NO_BINDING;
+  return verdict == IPS_NO_BINDING ? bound(w, p, v) : verdict;
+}
+
+/* Nobody translates it. It may have come here because of a group whose traffic it is not: as it was, then. */
+static inline int nobodys(const struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v,
+                          enum ips_side side) {
+  if (ips_likely(!w->root->peers.at) || side != IPS_INNER) return IPS_NO_BINDING;
+  return ips_peers_concern(w->root, p, v) ? IPS_PASS : IPS_NO_BINDING;
 }
 
 /* What ips_tunnel_in has something to say about; anything else to a tunnel address has no binding. */
@@ -230,6 +242,7 @@ static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_
   else
     verdict = side == IPS_OUTER ? ips_outer_translate(w, p, &v) : inner_translate(w, p, &v);
   if (ips_unlikely(verdict == IPS_NO_BINDING) && w->napt) verdict = ips_unbound(w, p, &v);
+  if (ips_unlikely(verdict == IPS_NO_BINDING)) verdict = nobodys(w, p, &v, side);
   return ips_worker_count(w, side, verdict, p->counter, bytes);
 }
 

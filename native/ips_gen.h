@@ -15,6 +15,7 @@
 
 enum ips_section {
   IPS_IN_HEADER, IPS_IN_NETWORK, IPS_IN_ENDPOINT, IPS_IN_POLICY, IPS_IN_MEMBER, IPS_IN_BINDING,
+  IPS_IN_PEER,
 };
 
 /* ---- ips_image.c: an image whose bytes were checked ---- */
@@ -22,12 +23,13 @@ enum ips_section {
 struct ips_image {
   struct ips_image_header header;
   void *copy; /* of an image that was not aligned for its records */
-  const uint8_t *sections; /* networks .. members, then bindings */
+  const uint8_t *sections; /* networks .. peers, then bindings */
   size_t section_bytes;    /* without the bindings */
   const struct ips_network_rec *networks;
   const struct ips_endpoint_rec *endpoints;
   const struct ips_policy_rec *policies;
   const struct ips_member_rec *members;
+  const struct ips_peer_rec *peers;
   const struct ips_binding_rec *bindings;
 };
 /* Size, magic, version, digest, (term, revision) >= fence, base. False: *st says why. */
@@ -129,7 +131,7 @@ bool ips_dense_settle(struct ips_mem *m, struct ips_lpm *s);
 struct ips_content { /* may belong to two generations: a rollback publishes old content under a new number */
   struct ips_root root;   /* as published, but for generation, term and revision */
   uint32_t refs;
-  uint8_t *sections;      /* networks .. members of the image, as they came */
+  uint8_t *sections;      /* networks .. peers of the image, as they came */
   size_t section_bytes;
   struct ips_records records;
   struct ips_maglev **maglev; /* of each policy */
@@ -200,6 +202,7 @@ bool ips_build_overlaps(struct ips_build *b);  /* ips_overlap.c: do two bindings
 bool ips_build_policies(struct ips_build *b);  /* ips_parts.c: Maglev tables, shared where nothing changed */
 bool ips_build_tunnels(struct ips_build *b);   /* ips_parts.c */
 bool ips_build_homes(struct ips_build *b);     /* ips_parts.c: scopes and local prefixes */
+bool ips_build_peers(struct ips_build *b);     /* ips_peers.c: members of groups; judged */
 void ips_drop_slots(struct ips_mem *m, struct ips_root *r);
 bool ips_check_bindings(struct ips_build *b);  /* ips_binding.c: those of the image */
 bool ips_check_kept(struct ips_build *b);      /* of a delta: those of the base, where their ground changed */

@@ -10,9 +10,10 @@
 enum { MAX_SMALL = 65535, MAX_BINDINGS = 1 << 28 };
 
 /* Records are read where they lie, compared as bytes, and written by NumPy: no padding, 8-byte steps. */
-_Static_assert(sizeof(struct ips_image_header) == 144 && sizeof(struct ips_network_rec) == 24 &&
+_Static_assert(sizeof(struct ips_image_header) == 152 && sizeof(struct ips_network_rec) == 24 &&
                  sizeof(struct ips_endpoint_rec) == 64 && sizeof(struct ips_policy_rec) == 24 &&
-                 sizeof(struct ips_member_rec) == 8 && sizeof(struct ips_binding_rec) == 48,
+                 sizeof(struct ips_member_rec) == 8 && sizeof(struct ips_peer_rec) == 40 &&
+                 sizeof(struct ips_binding_rec) == 48,
                "layout of an image");
 
 #define HEADER(error) return ips_refuse(st, error, IPS_IN_HEADER, 0)
@@ -23,14 +24,15 @@ static bool check_sizes(const struct ips_image_header *h, size_t n, struct ips_l
   if (h->header_bytes != sizeof *h || h->network_bytes != sizeof(struct ips_network_rec) ||
       h->endpoint_bytes != sizeof(struct ips_endpoint_rec) ||
       h->policy_bytes != sizeof(struct ips_policy_rec) || h->member_bytes != sizeof(struct ips_member_rec) ||
-      h->binding_bytes != sizeof(struct ips_binding_rec))
+      h->peer_bytes != sizeof(struct ips_peer_rec) || h->binding_bytes != sizeof(struct ips_binding_rec))
     HEADER(IPS_LOAD_BAD_RECORD_SIZE);
   if (h->n_networks > MAX_SMALL || h->n_endpoints > MAX_SMALL || h->n_policies > MAX_SMALL ||
-      h->n_bindings > MAX_BINDINGS)
+      h->n_peers > MAX_SMALL || h->n_bindings > MAX_BINDINGS)
     HEADER(IPS_LOAD_TOO_LARGE);
   uint64_t total = sizeof *h + (uint64_t)h->n_networks * h->network_bytes +
                    (uint64_t)h->n_endpoints * h->endpoint_bytes + (uint64_t)h->n_policies * h->policy_bytes +
-                   (uint64_t)h->n_members * h->member_bytes + (uint64_t)h->n_bindings * h->binding_bytes;
+                   (uint64_t)h->n_members * h->member_bytes + (uint64_t)h->n_peers * h->peer_bytes +
+                   (uint64_t)h->n_bindings * h->binding_bytes;
   if (total != h->total_bytes || total > n) HEADER(IPS_LOAD_TRUNCATED);
   return true;
 }
@@ -66,6 +68,7 @@ bool ips_image_open(struct ips_mem *m, const void *bytes, size_t n, struct ips_i
   image->endpoints = (const void *)at, at += h->n_endpoints * sizeof *image->endpoints;
   image->policies = (const void *)at, at += h->n_policies * sizeof *image->policies;
   image->members = (const void *)at, at += h->n_members * sizeof *image->members;
+  image->peers = (const void *)at, at += h->n_peers * sizeof *image->peers;
   image->bindings = (const void *)at;
   image->section_bytes = (size_t)(at - image->sections);
   return true;

@@ -26,6 +26,7 @@ const char *ips_load_error_text(int error) {
       "policy without members or weights, with a member twice, or with a table size that will not do",
     [IPS_LOAD_BAD_ENDPOINT] =
       "encapsulation without a tunnel, an incomplete tunnel, or an impossible path MTU",
+    [IPS_LOAD_BAD_PEER] = "a member of a group has an address that no host may have, or moves to where it is",
     [IPS_LOAD_BAD_NETWORK] = "Global Networks overlap, or a field of one is out of range",
   };
   return error >= 0 && (size_t)error < sizeof texts / sizeof *texts ? texts[error] : NULL;

@@ -91,6 +91,22 @@ int ips_rewrite_error(struct ips_pkt *p, const struct ips_view *v, enum ips_fiel
   return IPS_OK;
 }
 
+int ips_rewrite_quoted(struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address) {
+  if (p->len < p->total_len) return IPS_SHORT_L4;
+  uint32_t start = v->l4 + 8u, end = quote_end(p, v);
+  uint8_t *ip = p->data + start;
+  if (end < start + (v->family == 4 ? 20u : 40u) || ip[0] >> 4 != v->family) return IPS_OK;
+  if (v->family == 4 && (ip[0] & 15) < 5) return IPS_BAD_QUOTE;
+  struct quote q = {.ip = start};
+  find_quoted_csum(ip, end - start, v->family, f, &q);
+  uint16_t delta = ips_address_delta(ips_field_at(ip, v->family, f), v->family, address);
+  uint16_t inside = mend_quote(p->data, v->family, f, address, delta, &q);
+  enum ips_csum mode = ips_l4_csum(p, v);
+  uint8_t *field = p->data + v->l4 + 2;
+  if (mode != IPS_CSUM_PARTIAL) ips_st16(field, ips_csum_mend_as(mode, false, ips_ld16(field), inside));
+  return IPS_OK;
+}
+
 /* RFC 9293 3.2; options end at the data offset or where the packet does. */
 void ips_clamp_syn(struct ips_pkt *p, const struct ips_view *v, unsigned mss) {
   uint8_t *tcp = p->data + v->l4;

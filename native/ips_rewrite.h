@@ -15,6 +15,8 @@
 
 /* Cold, in ips_rewrite.c. */
 int ips_rewrite_error(struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address);
+/* The quoted packet's address only: an error by a router about a packet to `f`. */
+int ips_rewrite_quoted(struct ips_pkt *p, const struct ips_view *v, enum ips_field f, const uint8_t *address);
 void ips_clamp_syn(struct ips_pkt *p, const struct ips_view *v, unsigned mss);
 
 /* An ICMP error that quotes the packet it is about; parse has seen its 8 bytes. */

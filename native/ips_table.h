@@ -170,6 +170,15 @@ struct ips_policy {
   uint64_t seed;
   uint64_t mask4, mask6_hi, mask6_lo;
 };
+/* A name of a member of a group (S5): its address, or, apart from it, what that is now. */
+struct ips_peer {
+  uint64_t hi, lo, to_hi, to_lo; /* the key; its other name, or the same again */
+  uint32_t group;
+  uint8_t family;                /* 0: free */
+  bool is_here, is_address, is_now; /* an address that never changed is both */
+};
+struct ips_peers { const struct ips_peer *at; uint32_t mask; }; /* open addressing, mask + 1 cells; NULL: none */
+
 struct ips_tunnel { struct ips_key remote, local; uint32_t endpoint; uint32_t family; }; /* family 0: free */
 
 struct ips_root {
@@ -183,6 +192,7 @@ struct ips_root {
   const struct ips_policy *policies;
   const struct ips_tunnel *tunnels; /* open addressing, tunnel_mask + 1 cells; remote 0: an own address */
   uint32_t tunnel_mask;
+  struct ips_peers peers;
   uint64_t tunnel_ends;        /* bit n: one of our own tunnel addresses ends in n, modulo 64 */
   uint8_t longest4;            /* longest IPv4 binding */
   uint16_t first4[257];        /* first network that begins with byte b; first4[b + 1]: behind the last */

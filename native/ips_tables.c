@@ -182,7 +182,7 @@ void ips_tables_info(const struct ips_tables *t, struct ips_tables_info *out) {
   out->digest = ips_content_digest(c->live->content);
   out->settings = settings_digest(h);
   out->n_networks = h->n_networks, out->n_endpoints = h->n_endpoints, out->n_policies = h->n_policies;
-  out->n_members = h->n_members, out->n_bindings = h->n_bindings, out->roles = h->roles;
+  out->n_members = h->n_members, out->n_peers = h->n_peers, out->n_bindings = h->n_bindings, out->roles = h->roles;
 }
 
 size_t ips_tables_dump(const struct ips_tables *t, void *out, size_t room) {

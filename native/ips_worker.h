@@ -126,6 +126,12 @@ static inline bool ips_is_tracked(const struct ips_worker *w, const struct ips_h
   return ips_unlikely(h->flags & IPS_BINDING_TRACK) && w->sessions;
 }
 
+/* ips_peers.c: a packet between members of a group. NO_BINDING: it is none. ips_peers_concern: one of its addresses
+ * is a member's, so that it may be here because of that alone. */
+__attribute__((cold)) int ips_peers(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v);
+__attribute__((cold)) bool ips_peers_concern(const struct ips_root *r, const struct ips_pkt *p,
+                                             const struct ips_view *v);
+
 /* ips_tunnel.c */
 int ips_tunnel_in(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v);
 int ips_tunnel_out(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e);

@@ -15,18 +15,34 @@ import numpy as np
 
 from ipshare.core import dtype, ffi, lib
 
-HEADER, NETWORK, ENDPOINT, POLICY, MEMBER, BINDING = (
+HEADER, NETWORK, ENDPOINT, POLICY, MEMBER, PEER, BINDING = (
     dtype(f"struct ips_{name}")
-    for name in ("image_header", "network_rec", "endpoint_rec", "policy_rec", "member_rec", "binding_rec")
+    for name in (
+        "image_header",
+        "network_rec",
+        "endpoint_rec",
+        "policy_rec",
+        "member_rec",
+        "peer_rec",
+        "binding_rec",
+    )
 )
 LOOKUP, CELLS = dtype("struct ips_lookup"), dtype("struct ips_cell_range")
 NONE = 0xFFFFFFFF
-SECTIONS = {"network": NETWORK, "endpoint": ENDPOINT, "policy": POLICY, "member": MEMBER, "binding": BINDING}
+SECTIONS = {
+    "network": NETWORK,
+    "endpoint": ENDPOINT,
+    "policy": POLICY,
+    "member": MEMBER,
+    "peer": PEER,
+    "binding": BINDING,
+}
 PLURAL = {
     "network": "networks",
     "endpoint": "endpoints",
     "policy": "policies",
     "member": "members",
+    "peer": "peers",
     "binding": "bindings",
 }
 
@@ -67,6 +83,14 @@ def member(end: int, weight: int = 1) -> Record:
     return {"endpoint": end, "weight": weight}
 
 
+def peer(address: str, now: str | list[int] = "", **fields: Any) -> Record:
+    """A member of a group; ``now`` "": it has not moved."""
+    record: Record = {"address": packed(address), "family": ip_address(address).version, "group": 1}
+    if now:
+        record["now"] = packed(now) if isinstance(now, str) else now
+    return record | fields
+
+
 def binding(
     prefix: str, target: int = 0, local: str | int = 0, kind: int | None = None, **fields: Any
 ) -> Record:
@@ -103,6 +127,7 @@ class Image:
     endpoints: Sequence[Record] = (endpoint("10.0.0.0/24"), endpoint("10.0.1.0/24"))
     policies: Sequence[Record] = ()
     members: Sequence[Record] = ()
+    peers: Sequence[Record] = ()
     bindings: Sequence[Record] | np.ndarray[Any, Any] = ()
     header: Record = field(default_factory=dict)
 

@@ -22,7 +22,7 @@ from ipshare.model import (
     Replies,
     contains,
 )
-from ipshare.net import GlobalNetwork, Inside, NodeNet, Reply
+from ipshare.net import GlobalNetwork, Inside, NodeNet, Reply, peer_routes
 
 _MAIN = 254
 _OVERHEAD = {PathKind.REWRITE: 0, PathKind.IPIP: 0, PathKind.GUE: 12}
@@ -73,6 +73,7 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
             for prefix in nat.inside
             for device in nat.interfaces
         ),
+        peers=peer_routes(peer for _, peer in config.peers),
         untracked=prefixes if endpoint and not distribution else (),
         notrack=facts.conntrack,
         ra_devices=facts.ra_devices,
@@ -81,6 +82,7 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
         service_table=config.engine.service_table,
         reply_table=config.engine.reply_table,
         nat_table=config.engine.nat_table,
+        group_table=config.engine.group_table,
         rule_priority=config.engine.rule_priority,
     )
 

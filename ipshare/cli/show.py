@@ -102,14 +102,13 @@ def _plain(name: str, value: Any) -> str:
 
 def _tables(tables: Tables, as_json: bool) -> None:
     from ipshare.engine.plan_text import UNMATCHED, option_text, prefix_text
+    from ipshare.engine.tables import SECTIONS
 
     networks = [
         {"prefix": prefix_text(n, "prefix"), "unmatched": UNMATCHED[n["unmatched"]]} for n in tables.networks
     ]
     options = {name: option_text(name, value) for name, value in tables.options.items()}
-    counts = {
-        name: len(tables.section(name)) for name in ("network", "endpoint", "policy", "member", "binding")
-    }
+    counts = {name: len(tables.section(name)) for name in SECTIONS}
     if as_json:
         return output.emit({"networks": networks, "options": options, "counts": counts})
     output.table(("network", "unmatched"), [(n["prefix"], n["unmatched"]) for n in networks])

@@ -183,7 +183,7 @@ def routing_tables(site: Site, engine: schema.Engine) -> Iterator[Finding]:
     reserved = {255: "local", 254: "main", 253: "default"}
     tables = {
         key: getattr(engine, key)
-        for key in ("service_table", "reply_table", "nat_table")
+        for key in ("service_table", "reply_table", "nat_table", "group_table")
         if key not in engine._broken
     }
     for key, number in tables.items():

@@ -13,6 +13,7 @@ from pathlib import Path
 from ipshare.config import (
     check_bindings,
     check_flows,
+    check_groups,
     check_nat,
     check_natlog,
     check_pair,
@@ -28,7 +29,7 @@ from ipshare.errors import ConfigError, Problem
 from ipshare.model import BindingSet, Config
 
 _FLOWS = (check_flows, check_nat, check_natlog)
-_PARTS = (checks, check_places, check_bindings, check_vpp, check_subnets, check_pair, *_FLOWS)
+_PARTS = (checks, check_places, check_bindings, check_vpp, check_subnets, check_pair, check_groups, *_FLOWS)
 ALL_CHECKS: dict[str, list[checks.Check]] = {
     kind: [check for part in _PARTS for check in part.CHECKS.get(kind, [])]
     for kind in dict.fromkeys(kind for part in _PARTS for kind in part.CHECKS)

@@ -15,6 +15,7 @@ from pydantic import Field
 from ipshare.config.schema_flows import Mirror as Mirror
 from ipshare.config.schema_flows import Nat as Nat
 from ipshare.config.schema_flows import Sessions as Sessions
+from ipshare.config.schema_groups import Group as Group
 from ipshare.config.schema_natlog import Lease as Lease
 from ipshare.config.schema_natlog import NatLog as NatLog
 from ipshare.config.schema_pair import Pair as Pair
@@ -127,6 +128,11 @@ class Engine(Table):
         default=4902,
         description="Routing table (number) that brings what [[nat]] translates into our devices. Must be "
         "free.",
+    )
+    group_table: RoutingTable = Field(
+        default=4903,
+        description="Routing table (number) that brings what members of a [[group]] say to each other into our "
+        "devices. Must be free.",
     )
     rule_priority: int = Field(
         default=4900,
@@ -345,6 +351,7 @@ class File(Table):
     nat: list[Nat] = []
     nat_log: NatLog = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     lease: list[Lease] = []
+    group: list[Group] = []
     mirror: Mirror = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
 
 

@@ -20,7 +20,7 @@ from ipshare.errors import IpshareError
 
 HEADROOM = 128
 ROOM = 65535 + 1
-SECTION_NAMES = ("header", "network", "end point", "policy", "member", "binding")
+SECTION_NAMES = ("header", "network", "end point", "policy", "member", "binding", "group member")
 NONE = 0xFFFFFFFF
 
 

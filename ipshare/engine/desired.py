@@ -22,10 +22,12 @@ from ipshare.engine.tables import (
     MEMBER,
     NETWORK,
     NO_POLICY,
+    PEER,
     POLICY,
     Records,
     Tables,
     sort_bindings,
+    sort_peers,
 )
 from ipshare.errors import IpshareError
 from ipshare.model import (
@@ -87,6 +89,7 @@ def desired(config: Config) -> Tables:
         endpoints=_rows(ENDPOINT, records.rows),
         policies=_rows(POLICY, policies.rows),
         members=_rows(MEMBER, policies.members),
+        peers=sort_peers(_peers(config)),
         bindings=sort_bindings(bindings),
         roles=_roles(config),
         reply_policy=reply_policy,
@@ -316,6 +319,25 @@ def _reply_policy(config: Config, endpoints: _Endpoints, policies: _Policies) ->
         if index is not None:
             members.append((index, distribution.weight))
     return policies.add("replies", members) if members else NO_POLICY
+
+
+def _peers(config: Config) -> Records:
+    """Members of the groups that have one next to this node, where something has moved."""
+    numbers = {group.name: number for number, group in enumerate(config.groups, 1)}
+    return _rows(
+        PEER,
+        (
+            _row(
+                PEER,
+                address=packed(peer.address),
+                now=packed(peer.now) if peer.has_moved else bytes(16),
+                family=peer.address.version,
+                flags=lib.IPS_PEER_HERE if peer.is_here else 0,
+                group=numbers[name],
+            )
+            for name, peer in config.peers
+        ),
+    )
 
 
 def _bindings(config: Config, endpoints: _Endpoints, policies: _Policies) -> Records:

@@ -10,13 +10,13 @@ Order of the actions: what is added before what is removed (make before break).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from ipshare.engine.tables import BINDING, Records, Tables, binding_keys, pack
+from ipshare.engine.tables import BINDING, Records, Tables, binding_keys, pack, peer_keys
 
 DELTA_AT_MOST = 0.25
 """A change of more than this share of the bindings is sent as a full image: cheaper than a merge."""
@@ -88,7 +88,11 @@ def diff(actual: Tables, desired: Tables) -> Plan:
             changes.append(Change("change", "option", np.array([have]), np.array([wanted]), name))
     for section in ("network", "endpoint", "policy", "member"):
         changes += _by_position(section, actual.section(section), desired.section(section))
-    changes += _bindings(actual.bindings, desired.bindings)
+    changes += _by_key("peer", peer_keys, actual.peers, desired.peers)
+    if _same_keys(actual.bindings, desired.bindings):
+        changes += _changed("binding", actual.bindings, desired.bindings)
+    else:
+        changes += _by_key("binding", binding_keys, actual.bindings, desired.bindings)
     order = {"add": 0, "change": 1, "remove": 2}
     return Plan(actual, desired, tuple(sorted(changes, key=lambda change: order[change.verb])))
 
@@ -105,28 +109,28 @@ def _by_position(section: str, have: Records, want: Records) -> Iterator[Change]
         yield Change("remove", section, have[common:], want[:0])
 
 
-def _bindings(have: Records, want: Records) -> Iterator[Change]:
-    """Sorted arrays, joined on (family, global, prefix_len)."""
-    if _same_keys(have, want):
-        yield from _changed(have, want)
-        return
+def _by_key(
+    section: str, keys: Callable[[Records], np.ndarray], have: Records, want: Records
+) -> Iterator[Change]:
+    """Arrays sorted by ``keys``, joined on them."""
     if not len(have) or not len(want):
-        yield Change("remove" if len(have) else "add", "binding", have, want)
+        if len(have) or len(want):
+            yield Change("remove" if len(have) else "add", section, have, want)
         return
-    have_keys, want_keys = binding_keys(have), binding_keys(want)
+    have_keys, want_keys = keys(have), keys(want)
     in_both_want = _present(want_keys, have_keys)
     in_both_have = _present(have_keys, want_keys)
-    yield from _changed(have[in_both_have], want[in_both_want])
+    yield from _changed(section, have[in_both_have], want[in_both_want])
     if not in_both_want.all():
-        yield Change("add", "binding", have[:0], want[~in_both_want])
+        yield Change("add", section, have[:0], want[~in_both_want])
     if not in_both_have.all():
-        yield Change("remove", "binding", have[~in_both_have], want[:0])
+        yield Change("remove", section, have[~in_both_have], want[:0])
 
 
-def _changed(old: Records, new: Records) -> Iterator[Change]:
+def _changed(section: str, old: Records, new: Records) -> Iterator[Change]:
     differs = (_words(old) != _words(new)).any(axis=1)
     if differs.any():
-        yield Change("change", "binding", old[differs], new[differs])
+        yield Change("change", section, old[differs], new[differs])
 
 
 def _same_keys(have: Records, want: Records) -> bool:

@@ -145,9 +145,18 @@ def record_text(tables: Tables, section: str, record: Any) -> str:
         return _endpoint_text(tables, record)
     if section == "policy":
         return f"{_policy_name(tables, record)}: {record['n_members']} members"
+    if section == "peer":
+        return _peer_text(record)
     if section == "member":
         return f"{tables.endpoint_name(int(record['endpoint']))}: weight {record['weight']}"
     return f"{prefix_text(record, 'global')}: {target_text(tables, record)}"
+
+
+def _peer_text(record: Any) -> str:
+    family = int(record["family"])
+    name, now = (unpacked(record[key].tobytes(), family) for key in ("address", "now"))
+    where = str(now) if record["now"].any() else "where it was"
+    return f"{name}: {where}" + (", next to this node" if record["flags"] & lib.IPS_PEER_HERE else "")
 
 
 def prefix_text(record: Any, name: str) -> str:

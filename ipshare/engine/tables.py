@@ -24,9 +24,17 @@ NETWORK = dtype("struct ips_network_rec")
 ENDPOINT = dtype("struct ips_endpoint_rec")
 POLICY = dtype("struct ips_policy_rec")
 MEMBER = dtype("struct ips_member_rec")
+PEER = dtype("struct ips_peer_rec")
 BINDING = dtype("struct ips_binding_rec")
 
-SECTIONS = {"network": NETWORK, "endpoint": ENDPOINT, "policy": POLICY, "member": MEMBER, "binding": BINDING}
+SECTIONS = {
+    "network": NETWORK,
+    "endpoint": ENDPOINT,
+    "policy": POLICY,
+    "member": MEMBER,
+    "peer": PEER,
+    "binding": BINDING,
+}
 """Sections of an image in their order; the header has ``n_<name>s`` and ``<name>_bytes`` for each."""
 
 NO_POLICY = 0xFFFFFFFF
@@ -48,7 +56,7 @@ def _none(layout: np.dtype[Any]) -> Any:
 class Tables:
     """One complete set of records. Arrays are never written to after construction.
 
-    ``bindings`` ascend by (family, global, prefix_len), without duplicates.
+    ``bindings`` ascend by (family, global, prefix_len), ``peers`` by (family, address), without duplicates.
     ``options`` are the header's scalars: roles (``IPS_ROLE_*``), reply_policy,
     icmp_source4/6 (16 bytes), icmp_rate (errors per second and worker), flags.
     Two values are equal if they make the same image, (term, revision) aside.
@@ -58,6 +66,7 @@ class Tables:
     endpoints: Records = _none(ENDPOINT)
     policies: Records = _none(POLICY)
     members: Records = _none(MEMBER)
+    peers: Records = _none(PEER)
     bindings: Records = _none(BINDING)
     roles: int = 0
     reply_policy: int = NO_POLICY
@@ -183,6 +192,19 @@ def binding_keys(bindings: Records) -> npt.NDArray[np.bytes_]:
     keys[:, 1:17] = bindings["global"]
     keys[:, 17] = bindings["prefix_len"]
     return keys.view("S18").reshape(-1)
+
+
+def peer_keys(peers: Records) -> npt.NDArray[np.bytes_]:
+    """Sort keys of peer records, shape (n,), 17 bytes: family, address."""
+    keys = np.empty((len(peers), 17), np.uint8)
+    keys[:, 0] = peers["family"]
+    keys[:, 1:] = peers["address"]
+    return keys.view("S17").reshape(-1)
+
+
+def sort_peers(peers: Records) -> Records:
+    """A sorted copy, as Tables want it."""
+    return peers[np.argsort(peer_keys(peers), kind="stable")]
 
 
 def sort_bindings(bindings: Records) -> Records:

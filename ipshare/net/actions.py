@@ -82,10 +82,13 @@ class RuleAdd:
     source: str | None = None
     table: int | None = None
     goto: int | None = None
+    destination: str | None = None
+    protocol: int | None = None  # of IP: 1 is ICMP
 
     @property
     def key(self) -> Key:
-        return ("rule", self.family, self.priority, self.iif, self.source, self.table, self.goto)
+        selector = (self.iif, self.source, self.destination, self.protocol)
+        return ("rule", self.family, self.priority, *selector, self.table, self.goto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +147,10 @@ def describe(action: Action) -> str:
             return f"address add {address} dev {device}"
         case RouteAdd():
             return _describe_route(action)
-        case RuleAdd(family, priority, iif, source, table, goto):
-            selector = f"from {source or 'all'}" + (f" iif {iif}" if iif else "")
+        case RuleAdd(family, priority, iif, source, table, goto, destination, protocol):
+            words = [f"from {source or 'all'}", f"to {destination}" if destination else ""]
+            words += [f"iif {iif}" if iif else "", f"ipproto {protocol}" if protocol else ""]
+            selector = " ".join(filter(None, words))
             target = f"lookup {table}" if table is not None else f"goto {goto}" if goto is not None else "nop"
             return f"-{family} rule add priority {priority} {selector} {target}"
         case SysctlSet(path, value):

@@ -111,7 +111,7 @@ class Kernel:
         """(the rule as far as our words go, its protocol number), for every rule of a family."""
         for message in self._ip.get_rules(family=_AF[family]):
             action = _ACTION_NAMES.get(message["action"])
-            source = message.get_attr("FRA_SRC")
+            source, destination = message.get_attr("FRA_SRC"), message.get_attr("FRA_DST")
             rule = RuleAdd(
                 family,
                 message.get_attr("FRA_PRIORITY") or 0,
@@ -119,6 +119,8 @@ class Kernel:
                 source=f"{source}/{message['src_len']}" if source else None,
                 table=message.get_attr("FRA_TABLE") if action == "to_tbl" else None,
                 goto=message.get_attr("FRA_GOTO") if action == "goto" else None,
+                destination=f"{destination}/{message['dst_len']}" if destination else None,
+                protocol=message.get_attr("FRA_IP_PROTO"),
             )
             yield rule, message.get_attr("FRA_PROTOCOL") or 0
 
@@ -260,6 +262,11 @@ class Kernel:
         if rule.source is not None:
             network = ip_network(rule.source)
             arguments |= {"src": str(network.network_address), "src_len": network.prefixlen}
+        if rule.destination is not None:
+            network = ip_network(rule.destination)
+            arguments |= {"dst": str(network.network_address), "dst_len": network.prefixlen}
+        if rule.protocol is not None:
+            arguments["ip_proto"] = rule.protocol
         if rule.table is not None:
             return arguments | {"action": "to_tbl", "table": rule.table}
         if rule.goto is not None:

@@ -113,6 +113,7 @@ def _occupied(spec: NodeNet, kernel: Kernel) -> Iterator[Problem]:
             (spec.service_table, "service"),
             (spec.reply_table, "reply"),
             (spec.nat_table, "nat"),
+            (spec.group_table, "group"),
         ):
             foreign = [r["prefix"] for r in kernel.routes(family, table) if r["protocol"] != PROTOCOL]
             if foreign:

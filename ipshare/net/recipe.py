@@ -10,6 +10,7 @@ Rules, p = rule_priority (docs/decisions/0004-service-table.md):
     p+1   iif inner_device  goto p+9      never ours: no loop, whatever the tables say
     p+2   from PREFIX iif DEVICE lookup reply_table      symmetric path (S1.5, S1.7)
     p+3   from INSIDE iif DEVICE lookup nat_table        NAT: net/nat.py (S3.5)
+    p+4   from or to ADDRESS lookup group_table          groups: net/peers.py (S5)
     p+8   lookup service_table            Global Networks, NAT pools, local networks, tunnel addresses
     p+9   nop                             where the gotos land; local policy and `main` follow
 
@@ -25,6 +26,7 @@ from typing import Literal
 from ipshare.model import Address, Prefix, host_prefix
 from ipshare.net.actions import Action, AddressAdd, LinkSet, NetError, NftTable, RouteAdd, RuleAdd, SysctlSet
 from ipshare.net.nat import Inside, nat_routes, nat_rules
+from ipshare.net.peers import PeerRoutes, peer_rules
 
 RULES = 10  # consecutive priorities that a node occupies
 NFT_TABLE = "ipshare"
@@ -66,6 +68,7 @@ class NodeNet:
     replies: tuple[Reply, ...] = ()
     pools: tuple[Prefix, ...] = ()  # public addresses of NATs; configured on no device
     insides: tuple[Inside, ...] = ()  # what NATs translate
+    peers: PeerRoutes = PeerRoutes()  # members of groups
     untracked: tuple[Prefix, ...] = ()  # more that conntrack must not see: an end point's Global Networks
     notrack: bool = False  # conntrack is in use: see net.facts.conntrack_in_use()
     ra_devices: tuple[
@@ -76,6 +79,7 @@ class NodeNet:
     service_table: int = 17301
     reply_table: int = 17302
     nat_table: int = 17303
+    group_table: int = 17304
     rule_priority: int = 500
 
     @property
@@ -95,6 +99,7 @@ def recipe(spec: NodeNet) -> list[Action]:
         *_notrack(spec),
         *_service_routes(spec),
         *_reply_routes(spec),
+        *_peer_routes(spec),
         *nat_routes(
             spec.nat_table,
             spec.insides,
@@ -116,7 +121,8 @@ def families(spec: NodeNet) -> tuple[int, ...]:
         *spec.pools,
         *(inside.source for inside in spec.insides),
     ]
-    return tuple(sorted({p.version for p in prefixes} | {a.version for a in (*spec.tunnels, *spec.held)}))
+    addresses = (*spec.tunnels, *spec.held, *spec.peers.addresses)
+    return tuple(sorted({p.version for p in prefixes} | {a.version for a in addresses}))
 
 
 def _check(spec: NodeNet) -> None:
@@ -124,7 +130,12 @@ def _check(spec: NodeNet) -> None:
         raise NetError(
             f"both devices are called {spec.outer_device}", hint="give the engine two device names"
         )
-    tables = {"service": spec.service_table, "reply": spec.reply_table, "NAT": spec.nat_table}
+    tables = {
+        "service": spec.service_table,
+        "reply": spec.reply_table,
+        "NAT": spec.nat_table,
+        "group": spec.group_table,
+    }
     for word, table in tables.items():
         if other := next((w for w, t in tables.items() if t == table and w != word), None):
             raise NetError(
@@ -183,7 +194,7 @@ def _notrack(spec: NodeNet) -> Iterator[Action]:
         *spec.pools,
         *(inside.source for inside in spec.insides),
         *spec.untracked,
-        *(host_prefix(address) for address in (*spec.tunnels, *spec.held)),
+        *(host_prefix(address) for address in (*spec.tunnels, *spec.held, *spec.peers.addresses)),
     ]
     yield NftTable(NFT_TABLE, notrack_body(spec.devices, prefixes))
 
@@ -246,8 +257,14 @@ def _service_routes(spec: NodeNet) -> Iterator[Action]:
         yield from _into(spec, spec.service_table, network.prefix, spec.outer_device, network.mtu)
     for prefix in spec.pools:
         yield from _into(spec, spec.service_table, prefix, spec.outer_device, 0)
-    for prefix in (*spec.local_networks, *(host_prefix(address) for address in spec.tunnels)):
+    inner = (*spec.tunnels, *spec.peers.diverted)
+    for prefix in (*spec.local_networks, *(host_prefix(address) for address in inner)):
         yield from _into(spec, spec.service_table, prefix, spec.inner_device, 0)
+
+
+def _peer_routes(spec: NodeNet) -> Iterator[Action]:
+    for address in spec.peers.still:
+        yield from _into(spec, spec.group_table, host_prefix(address), spec.inner_device, 0)
 
 
 def _reply_routes(spec: NodeNet) -> Iterator[Action]:
@@ -276,4 +293,5 @@ def _rules(spec: NodeNet) -> Iterator[Action]:
                     family, first + 2, iif=reply.device, source=str(reply.source), table=spec.reply_table
                 )
         yield from nat_rules(family, first + 3, spec.nat_table, spec.insides)
+        yield from peer_rules(family, first + 4, spec.group_table, spec.peers)
         yield RuleAdd(family, service, table=spec.service_table)

@@ -19,17 +19,20 @@ static size_t mend_image(uint8_t *out, const uint8_t *data, size_t n, uint64_t b
                                .endpoint_bytes = sizeof(struct ips_endpoint_rec),
                                .policy_bytes = sizeof(struct ips_policy_rec),
                                .member_bytes = sizeof(struct ips_member_rec),
+                               .peer_bytes = sizeof(struct ips_peer_rec),
                                .binding_bytes = sizeof(struct ips_binding_rec), .reply_policy = IPS_NONE};
   if (n < 6) return 0;
   h.flags = data[0] & 3, h.roles = data[1] & 31;
   h.n_networks = data[2] % 8, h.n_endpoints = data[3] % 8;
   h.n_policies = data[4] % 4, h.n_members = data[5] % 8;
+  h.n_peers = data[0] >> 2 & 7;
   if (h.flags & IPS_IMAGE_DELTA) h.base_generation = base;
   if (data[5] & 128) h.reply_policy = 0;
   data += 6, n -= 6;
   size_t fixed = h.n_networks * sizeof(struct ips_network_rec) +
                  h.n_endpoints * sizeof(struct ips_endpoint_rec) +
-                 h.n_policies * sizeof(struct ips_policy_rec) + h.n_members * sizeof(struct ips_member_rec);
+                 h.n_policies * sizeof(struct ips_policy_rec) + h.n_members * sizeof(struct ips_member_rec) +
+                 h.n_peers * sizeof(struct ips_peer_rec);
   if (n < fixed || n > ROOM - sizeof h) return 0;
   h.n_bindings = (uint32_t)((n - fixed) / sizeof(struct ips_binding_rec));
   n = fixed + h.n_bindings * sizeof(struct ips_binding_rec);

@@ -62,7 +62,7 @@ static inline size_t image_seal(const struct image *m, uint8_t *out) {
   struct ips_image_header h = m->h;
   h.network_bytes = sizeof *m->networks, h.endpoint_bytes = sizeof *m->endpoints;
   h.policy_bytes = sizeof *m->policies, h.member_bytes = sizeof *m->members;
-  h.binding_bytes = sizeof *m->bindings;
+  h.peer_bytes = sizeof(struct ips_peer_rec), h.binding_bytes = sizeof *m->bindings;
   const void *sections[] = {m->networks, m->endpoints, m->policies, m->members, m->bindings};
   size_t sizes[] = {h.n_networks * sizeof *m->networks, h.n_endpoints * sizeof *m->endpoints,
                     h.n_policies * sizeof *m->policies, h.n_members * sizeof *m->members,

@@ -18,10 +18,11 @@ from tests.table_images import (
     member,
     network,
     packed,
+    peer,
     policy,
 )
 
-HEAD, NETWORK, ENDPOINT, POLICY, MEMBER, BINDING = range(6)
+HEAD, NETWORK, ENDPOINT, POLICY, MEMBER, BINDING, PEER = range(7)
 GONE = lib.IPS_KIND_NONE
 TUNNEL = {"tunnel": ("192.0.2.1", "192.0.2.2")}
 TUNNEL6 = {"tunnel": ("2001:db8::1", "2001:db8::2")}
@@ -67,7 +68,7 @@ def offset(address: str) -> list[int]:
 LONG = [0] * 5 + [1] + [0] * 10
 CASES: dict[str, tuple[Image, str, int, int]] = {
     "magic": (header(magic=0x54535048), "BAD_MAGIC", HEAD, 0),
-    "version": (header(version=2), "BAD_VERSION", HEAD, 0),
+    "version": (header(version=3), "BAD_VERSION", HEAD, 0),
     "unknown flag": (header(flags=4096), "BAD_VERSION", HEAD, 0),
     "unknown role": (header(roles=4096), "BAD_VERSION", HEAD, 0),
     "reserved": (header(reserved=1), "BAD_VERSION", HEAD, 0),
@@ -79,7 +80,7 @@ CASES: dict[str, tuple[Image, str, int, int]] = {
             HEAD,
             0,
         )
-        for name in ("network", "endpoint", "policy", "member", "binding")
+        for name in ("network", "endpoint", "policy", "member", "peer", "binding")
     },
     "total": (header(total_bytes=10_000), "TRUNCATED", HEAD, 0),
     "count": (header(n_bindings=5), "TRUNCATED", HEAD, 0),
@@ -236,6 +237,28 @@ CASES: dict[str, tuple[Image, str, int, int]] = {
     "not sorted": (GOOD.but(bindings=[GOOD.bindings[i] for i in (1, 0)]), "NOT_SORTED", BINDING, 1),
     "families not sorted": (GOOD.but(bindings=[GOOD.bindings[i] for i in (3, 0)]), "NOT_SORTED", BINDING, 1),
     "twice": (GOOD.but(bindings=[GOOD.bindings[i] for i in (0, 1, 1)]), "DUPLICATE", BINDING, 2),
+    # members of groups
+    "too many peers": (header(n_peers=70_000), "TOO_LARGE", HEAD, 0),
+    "peer of no family": (GOOD.but(peers=[peer("10.3.0.1", family=5)]), "BAD_FAMILY", PEER, 0),
+    "peer with an unknown flag": (GOOD.but(peers=[peer("10.3.0.1", flags=2)]), "BAD_PEER", PEER, 0),
+    "peer reserved": (GOOD.but(peers=[peer("10.3.0.1", reserved=1)]), "BAD_PEER", PEER, 0),
+    "peer that is loopback": (GOOD.but(peers=[peer("127.0.0.1")]), "BAD_PEER", PEER, 0),
+    "peer without an address": (GOOD.but(peers=[peer("0.0.0.0")]), "BAD_PEER", PEER, 0),
+    "peer of v4 with more bytes": (GOOD.but(peers=[peer("10.3.0.1", now=LONG)]), "BAD_PEER", PEER, 0),
+    "peer that moved to where it was": (GOOD.but(peers=[peer("fd00::1", "fd00::1")]), "BAD_PEER", PEER, 0),
+    "peer twice": (GOOD.but(peers=[peer("10.3.0.1"), peer("10.3.0.1", "10.3.0.2")]), "DUPLICATE", PEER, 1),
+    "peer where another was": (
+        GOOD.but(peers=[peer("10.3.0.1", "10.3.0.2"), peer("10.3.0.2")]),
+        "DUPLICATE",
+        PEER,
+        1,
+    ),
+    "two peers in one place": (
+        GOOD.but(peers=[peer("10.3.0.1", "10.3.0.3"), peer("10.3.0.2", "10.3.0.3")]),
+        "DUPLICATE",
+        PEER,
+        1,
+    ),
     "outside": (with_row("bindings", 3, **{"global": packed("2001:db8:101::")}), "OUTSIDE", BINDING, 3),
     "wider than its network": (
         GOOD.but(
@@ -372,4 +395,4 @@ def test_digest_is_the_documented_one() -> None:
     for n in range(300):
         assert lib.ips_digest(raw[:n], n) == digest(raw[:n])
     assert lib.ips_digest(raw, 256) != lib.ips_digest(raw[1:257], 256)
-    assert HEADER.itemsize % 32 == 16
+    assert HEADER.itemsize % 8 == 0  # sections begin where 64-bit words may be read

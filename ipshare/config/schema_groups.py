@@ -1,0 +1,34 @@
+"""`[[group]]`: members that keep talking when the address of one of them changes (SYSTEMS.md S5).
+
+As in schema: one model per table, judged alone; what ties them together is in ipshare.config.check_groups.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ipshare.config.values import Address, Name, Table
+
+
+class GroupMember(Table):
+    """A member of a group."""
+
+    name: Name = Field(description="Name, for people.")
+    address: list[Address] = Field(
+        description="What its peers call it, at most one address of each family. It stays this for ever: after a "
+        "second move too."
+    )
+    now: list[Address] = Field(
+        default=[],
+        description="Its addresses where it is now, of the families that changed. Default: none did.",
+    )
+    at: Name = Field(description="End point that is next to it.")
+
+
+class Group(Table):
+    """Members that talk to each other by address. What was opened to an address that has changed goes on, and
+    new connections to it too: the nodes next to the members translate, in both directions. The same table at
+    all of them."""
+
+    name: Name = Field(description="Name, for people.")
+    member: list[GroupMember] = Field(description="Its members: `[[group.member]]`.")
