@@ -15,8 +15,8 @@ Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class GroupMember:
-    """A member. ``addresses``: what its peers call it, at most one of each family. ``now``: what has become of
-    some of them; a family that is missing there has not changed. ``at``: the end point that is next to it."""
+    """A member. ``addresses``: what its peers call it, at most one of each family. ``now``: what has become
+    of some of them; a family that is missing there has not changed. ``at``: the end point next to it."""
 
     name: str
     addresses: tuple[Address, ...]
@@ -39,8 +39,8 @@ class Group:
     place: Place = field(compare=False)
 
     def peers(self, endpoint: str | None) -> tuple[Peer, ...]:
-        """What a node that is ``endpoint`` has to translate: nothing, unless a member is next to it and in that
-        family something has moved."""
+        """What a node that is ``endpoint`` has to translate: nothing, unless a member is next to it and in
+        that family something has moved."""
         if all(member.at != endpoint for member in self.members):
             return ()
         all_names = [
@@ -54,7 +54,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """An address of a member: what its peers call it, where it is now, and whether this node is next to it."""
+    """An address of a member: what its peers call it, where it is now, and whether it is next to us."""
 
     address: Address
     now: Address

@@ -1,4 +1,4 @@
-"""Two nodes of a group in memory: ``P`` next to the application, ``B`` next to the database, which moved there."""
+"""Two nodes of a group in memory: ``P`` next to the application, ``B`` next to the database, which moved."""
 
 from __future__ import annotations
 

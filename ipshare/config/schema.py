@@ -16,6 +16,7 @@ from ipshare.config.schema_flows import Mirror as Mirror
 from ipshare.config.schema_flows import Nat as Nat
 from ipshare.config.schema_flows import Sessions as Sessions
 from ipshare.config.schema_groups import Group as Group
+from ipshare.config.schema_groups import GroupMember as GroupMember
 from ipshare.config.schema_natlog import Lease as Lease
 from ipshare.config.schema_natlog import NatLog as NatLog
 from ipshare.config.schema_pair import Pair as Pair
@@ -131,8 +132,8 @@ class Engine(Table):
     )
     group_table: RoutingTable = Field(
         default=4903,
-        description="Routing table (number) that brings what members of a [[group]] say to each other into our "
-        "devices. Must be free.",
+        description="Routing table (number) that brings what members of a [[group]] say to each other into "
+        "our devices. Must be free.",
     )
     rule_priority: int = Field(
         default=4900,

@@ -15,12 +15,12 @@ class GroupMember(Table):
 
     name: Name = Field(description="Name, for people.")
     address: list[Address] = Field(
-        description="What its peers call it, at most one address of each family. It stays this for ever: after a "
-        "second move too."
+        description="What its peers call it, at most one address of each family. It stays this for ever: "
+        "after a second move too."
     )
     now: list[Address] = Field(
         default=[],
-        description="Its addresses where it is now, of the families that changed. Default: none did.",
+        description="Where it is now, for the families whose address changed. Default: none did.",
     )
     at: Name = Field(description="End point that is next to it.")
 

@@ -1,12 +1,12 @@
-"""The recipe of groups: what a member next to this node says to one elsewhere, and back, goes into the engine
-(SYSTEMS.md S5).
+"""The recipe of groups: what a member next to this node says to one elsewhere, and back, goes into the
+engine (SYSTEMS.md S5).
 
     service table: what members elsewhere were called, and what those here are called now
-    p+4   from ADDRESS lookup group_table                what members here were called, those elsewhere are now
-    p+4   to ADDRESS ipproto icmp lookup group_table     errors by routers, to members that did not move
+    p+4   from ADDRESS lookup group_table              what members here were called, those elsewhere are now
+    p+4   to ADDRESS ipproto icmp lookup group_table   errors by routers, to members that did not move
 
-In that table are the members that did not move: what else a moved member says is none of ours. Whatever goes into
-the engine and is no traffic of a group comes out as it was. Pure.
+In that table are the members that did not move: what else a moved member says is none of ours. Whatever goes
+into the engine and is no traffic of a group comes out as it was. Pure.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ ICMP = {4: 1, 6: 58}
 
 @dataclass(frozen=True, slots=True)
 class PeerRoutes:
-    """Addresses of groups' members. ``diverted``: packets to them go into the engine; ``still``: of members that
-    did not move; ``sources``: packets from them to those go into the engine."""
+    """Addresses of groups' members. ``diverted``: packets to them go into the engine; ``still``: of members
+    that did not move; ``sources``: packets from them to those go into the engine."""
 
     diverted: tuple[Address, ...] = ()
     still: tuple[Address, ...] = ()
@@ -36,12 +36,11 @@ class PeerRoutes:
 
 def peer_routes(peers: Iterable[Peer]) -> PeerRoutes:
     """What a node needs for these peers."""
-    moved, still = [], []
-    for peer in peers:
-        (moved if peer.has_moved else still).append(peer)
+    told = tuple(peers)
+    moved = [peer for peer in told if peer.has_moved]
     return PeerRoutes(
         diverted=tuple(peer.now if peer.is_here else peer.address for peer in moved),
-        still=tuple(peer.address for peer in still),
+        still=tuple(peer.address for peer in told if not peer.has_moved),
         sources=tuple(peer.address if peer.is_here else peer.now for peer in moved),
     )
 
