@@ -16,18 +16,21 @@ Address = IPv4Address | IPv6Address
 @dataclass(frozen=True, slots=True)
 class GroupMember:
     """A member. ``addresses``: what its peers call it, at most one of each family. ``now``: what has become
-    of some of them; a family that is missing there has not changed. ``at``: the end point next to it."""
+    of some of them; a family that is missing there has not changed. ``also``: understood, but not used.
+    ``at``: the end point next to it."""
 
     name: str
     addresses: tuple[Address, ...]
     now: tuple[Address, ...]
+    also: tuple[Address, ...]
     at: str
     place: Place = field(compare=False)
 
-    def names(self) -> Iterator[tuple[Address, Address]]:
-        """(what its peers call it, where it is), for each family; the same twice where nothing changed."""
+    def peers(self, is_here: bool) -> Iterator[Peer]:
         for address in self.addresses:
-            yield address, next((a for a in self.now if a.version == address.version), address)
+            family = address.version
+            yield Peer(address, next((a for a in self.now if a.version == family), address), is_here)
+            yield from (Peer(address, a, is_here, True) for a in self.also if a.version == family)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +46,20 @@ class Group:
         that family something has moved."""
         if all(member.at != endpoint for member in self.members):
             return ()
-        all_names = [
-            Peer(address, now, member.at == endpoint)
-            for member in self.members
-            for address, now in member.names()
-        ]
-        moved = {peer.address.version for peer in all_names if peer.has_moved}
-        return tuple(peer for peer in all_names if peer.address.version in moved)
+        peers = [peer for member in self.members for peer in member.peers(member.at == endpoint)]
+        moved = {peer.address.version for peer in peers if peer.has_moved}
+        return tuple(peer for peer in peers if peer.address.version in moved)
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """An address of a member: what its peers call it, where it is now, and whether it is next to us."""
+    """An address of a member: what its peers call it, where it is now, and whether it is next to us.
+    ``also``: ``now`` is understood, but another one is used."""
 
     address: Address
     now: Address
     is_here: bool
+    also: bool = False
 
     @property
     def has_moved(self) -> bool:

@@ -171,8 +171,12 @@ struct ips_member_rec {
 };
 
 /* A member of a group (S5): what its peers call it, and the address that it has now. Only traffic between members of
- * one group is translated, in the names of both, at the nodes next to them. No address is in two records. */
-enum ips_peer_flags { IPS_PEER_HERE = 1 }; /* this node is next to it */
+ * one group is translated, in the names of both, at the nodes next to them. No address belongs to two members. */
+enum ips_peer_flags {
+  IPS_PEER_HERE = 1, /* this node is next to it */
+  IPS_PEER_ALSO = 2, /* `now` is understood and not used: the next address, or the last one. Another record says
+                        which is used */
+};
 struct ips_peer_rec {
   uint8_t address[16]; /* what its peers call it */
   uint8_t now[16];     /* its address on the way; all zero: the same */

@@ -3,8 +3,9 @@
  * A group knows each member by one address, for ever. On the way between two nodes packets bear the addresses
  * that members have now; behind a node, those that the group knows. So what a member of this node sends to one
  * elsewhere has both addresses replaced outwards, what comes from there both inwards, and of an ICMP error those in
- * the packet that it quotes as well. Stateless, and nothing here knows of earlier addresses: a second move replaces
- * the first. Whoever is no member is not translated: what he sends is passed on as it came.
+ * the packet that it quotes as well. Stateless; a second move replaces the first. An address may be understood
+ * before and after it is used (IPS_PEER_ALSO), so that nodes may learn of a move one after the other. Whoever is no
+ * member is not translated: what he sends is passed on as it came.
  */
 #include "ips_gen.h"
 #include "ips_rewrite.h"
@@ -40,7 +41,9 @@ static bool may_be_address(const struct ips_peer_rec *r, const uint8_t *address)
 static enum ips_load_error judge(const struct ips_peer_rec *r) {
   if (r->family != 4 && r->family != 6) return IPS_LOAD_BAD_FAMILY;
   bool has_moved = !ips_is_zero(r->now);
-  if (r->flags & ~IPS_PEER_HERE || r->reserved || !may_be_address(r, r->address)) return IPS_LOAD_BAD_PEER;
+  if (r->flags & ~(IPS_PEER_HERE | IPS_PEER_ALSO) || r->reserved || !may_be_address(r, r->address))
+    return IPS_LOAD_BAD_PEER;
+  if (r->flags & IPS_PEER_ALSO && !has_moved) return IPS_LOAD_BAD_PEER;
   if (has_moved && (!may_be_address(r, r->now) || !memcmp(r->address, r->now, 16))) return IPS_LOAD_BAD_PEER;
   return IPS_LOAD_OK;
 }
@@ -52,7 +55,7 @@ static enum ips_load_error add(const struct ips_peers *s, struct ips_peer *cells
   ips_u128 address = ips_ld_address(6, r->address), now = has_moved ? ips_ld_address(6, r->now) : address;
   struct ips_peer p = {ips_hi(address), ips_lo(address), ips_hi(now), ips_lo(now), r->group, r->family,
                        r->flags & IPS_PEER_HERE, true, !has_moved};
-  if (!put(s, cells, &p)) return IPS_LOAD_DUPLICATE;
+  if (!(r->flags & IPS_PEER_ALSO) && !put(s, cells, &p)) return IPS_LOAD_DUPLICATE;
   if (!has_moved) return IPS_LOAD_OK;
   p = (struct ips_peer){p.to_hi, p.to_lo, p.hi, p.lo, p.group, p.family, p.is_here, false, true};
   return put(s, cells, &p) ? IPS_LOAD_OK : IPS_LOAD_DUPLICATE;

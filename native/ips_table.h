@@ -170,7 +170,7 @@ struct ips_policy {
   uint64_t seed;
   uint64_t mask4, mask6_hi, mask6_lo;
 };
-/* A name of a member of a group (S5): its address, or, apart from it, what that is now. */
+/* A name of a member of a group (S5): its address, or, apart from it, what that is now (or was, or will be). */
 struct ips_peer {
   uint64_t hi, lo, to_hi, to_lo; /* the key; its other name, or the same again */
   uint32_t group;

@@ -33,8 +33,10 @@ APP, APP_NOW = ("10.1.0.5", "fd00:1::5"), ("10.3.0.5", "fd00:3::5")
 STRANGER = ("10.7.0.1", "fd00:7::1")
 
 
-def member(name: str, at: str, address: tuple[str, ...], now: tuple[str, ...] = ()) -> str:
-    told = f"now = {list(now)}\n" if now else ""
+def member(
+    name: str, at: str, address: tuple[str, ...], now: tuple[str, ...] = (), also: tuple[str, ...] = ()
+) -> str:
+    told = "".join(f"{key} = {list(value)}\n" for key, value in (("now", now), ("also", also)) if value)
     return f'[[group.member]]\nname = "{name}"\nat = "{at}"\naddress = {list(address)}\n{told}'
 
 

@@ -1,4 +1,4 @@
-"""show: what is live on a node, by name: info, tables, bindings, endpoints, policies."""
+"""show: what is live on a node, by name: info, tables, bindings, endpoints, policies, groups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ipshare.api import Node
     from ipshare.engine.tables import Tables
 
-TOPICS = ("info", "tables", "bindings", "endpoints", "policies")
+TOPICS = ("info", "tables", "bindings", "endpoints", "policies", "groups")
 
 
 @click.command("show")
@@ -39,7 +39,11 @@ def show_(
         elif topic == "endpoints":
             _endpoints(node.tables(), _paths(node), as_json)
         else:
-            pages: dict[str, Callable[[Tables, bool], None]] = {"tables": _tables, "policies": _policies}
+            pages: dict[str, Callable[[Tables, bool], None]] = {
+                "tables": _tables,
+                "policies": _policies,
+                "groups": _groups,
+            }
             pages[topic](node.tables(), as_json)
 
 
@@ -191,6 +195,24 @@ def _policies(tables: Tables, as_json: bool) -> None:
         return output.line("no policies")
     texts = [", ".join(f"{m['endpoint']} {m['share']:.0%}" for m in row["members"]) for row in rows]
     output.table(("policy", "members"), [(row["name"], text) for row, text in zip(rows, texts, strict=True)])
+    return None
+
+
+def _groups(tables: Tables, as_json: bool) -> None:
+    from ipshare.engine.plan_text import peer_rows
+
+    rows = peer_rows(tables)
+    if as_json:
+        return output.emit(rows)
+    if not rows:
+        return output.line("no members of groups: none is next to this node, or none has moved")
+    output.table(
+        ("group", "address", "now", "also", "here"),
+        [
+            (r["group"], r["address"], r["now"], ", ".join(r["also"]) or None, "yes" if r["here"] else None)
+            for r in rows
+        ],
+    )
     return None
 
 

@@ -15,6 +15,7 @@ def groups(site: Site) -> tuple[model.Group, ...]:
                     name=member.name,
                     addresses=tuple(member.address),
                     now=tuple(member.now),
+                    also=tuple(member.also),
                     at=member.at,
                     place=site.document.place((*group._path, "member", index)),
                 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from ipshare.config import schema
-from ipshare.config.checks import Check, Finding, unique_name, unknown_name
+from ipshare.config.checks import Check, Finding, is_vpp, unique_name, unknown_name
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import own_name, readable
 from ipshare.config.site import Site
@@ -27,7 +27,7 @@ class _Name:
     address: Address
     path: KeyPath
     member: KeyPath
-    is_now: bool
+    is_later: bool
 
 
 def _members(group: schema.Group) -> Iterator[tuple[KeyPath, schema.GroupMember]]:
@@ -35,11 +35,21 @@ def _members(group: schema.Group) -> Iterator[tuple[KeyPath, schema.GroupMember]
         yield (*group._path, "member", index), member
 
 
+def _names_of(path: KeyPath, member: schema.GroupMember) -> Iterator[_Name]:
+    for key in ("address", "now", "also"):
+        for index, address in enumerate(getattr(member, key)):
+            yield _Name(address, (*path, key, index), path, key != "address")
+
+
 def _names(group: schema.Group) -> Iterator[_Name]:
     for path, member in _members(group):
-        for key in ("address", "now"):
-            for index, address in enumerate(getattr(member, key)):
-                yield _Name(address, (*path, key, index), path, key == "now")
+        yield from _names_of(path, member)
+
+
+def engine(site: Site, group: schema.Group) -> Iterator[Finding]:
+    if is_vpp(site):
+        message = "groups need the embedded engine: the VPP plugin does not translate between members yet"
+        yield Finding(group._path, message, 'write kind = "embedded" in [engine], or leave the group out')
 
 
 def members(site: Site, group: schema.Group) -> Iterator[Finding]:
@@ -70,11 +80,13 @@ def families(site: Site, group: schema.Group) -> Iterator[Finding]:
                     message = f"a second IPv{address.version} address"
                     yield Finding((*path, key, index), message, hint)
         have = {address.version for address in member.address}
-        for index, address in enumerate(member.now):
-            if member.address and address.version not in have:
-                message = f"{address} is IPv{address.version}, and its peers know no such address of it"
+        for name in _names_of(path, member):
+            if member.address and name.address.version not in have:
+                message = (
+                    f"{name.address} is IPv{name.address.version}, and its peers know no such address of it"
+                )
                 hint = "an address moves within its family: nothing translates between IPv4 and IPv6"
-                yield Finding((*path, "now", index), message, hint)
+                yield Finding(name.path, message, hint)
 
 
 def scopes(site: Site, group: schema.Group) -> Iterator[Finding]:
@@ -91,8 +103,8 @@ def once(site: Site, group: schema.Group) -> Iterator[Finding]:
         first = seen.setdefault(name.address, name)
         if first is name:
             continue
-        if name.is_now and first.member == name.member:
-            message, hint = f"{name.address} is what it was before", "leave it out: nothing changed"
+        if name.is_later and first.member == name.member:
+            message, hint = f"{name.address} is an address of its already", "leave it out"
         else:
             message = f"{name.address} is a member's already ({site.document.place(first.path)})"
             hint = "an address belongs to one member of one group, now and before"
@@ -129,7 +141,7 @@ def total(site: Site, group: schema.Group) -> Iterator[Finding]:
     """Said at the group with which it becomes too much."""
     before = 0
     for other in readable(site.group, "member"):
-        count = before + sum(len(member.address) for member in other.member)
+        count = before + sum(len(member.address) + len(member.also) for member in other.member)
         if other is group and before <= MAX_NAMES < count:
             message = f"{count:,} addresses of members: an engine takes {MAX_NAMES:,}"
             yield Finding((*group._path, "member"), message, "leave groups out whose members are elsewhere")
@@ -137,5 +149,5 @@ def total(site: Site, group: schema.Group) -> Iterator[Finding]:
 
 
 CHECKS: dict[str, list[Check]] = {
-    "group": [unique_name, members, families, scopes, once, apart, total],
+    "group": [unique_name, engine, members, families, scopes, once, apart, total],
 }

@@ -22,6 +22,11 @@ class GroupMember(Table):
         default=[],
         description="Where it is now, for the families whose address changed. Default: none did.",
     )
+    also: list[Address] = Field(
+        default=[],
+        description="Addresses under which it is understood too: the next one, before anybody uses it, and "
+        "the last one, until nobody does. So nodes may learn of a move one after the other.",
+    )
     at: Name = Field(description="End point that is next to it.")
 
 

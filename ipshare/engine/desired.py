@@ -332,7 +332,7 @@ def _peers(config: Config) -> Records:
                 address=packed(peer.address),
                 now=packed(peer.now) if peer.has_moved else bytes(16),
                 family=peer.address.version,
-                flags=lib.IPS_PEER_HERE if peer.is_here else 0,
+                flags=(lib.IPS_PEER_HERE if peer.is_here else 0) | (lib.IPS_PEER_ALSO if peer.also else 0),
                 group=numbers[name],
             )
             for name, peer in config.peers

@@ -156,7 +156,28 @@ def _peer_text(record: Any) -> str:
     family = int(record["family"])
     name, now = (unpacked(record[key].tobytes(), family) for key in ("address", "now"))
     where = str(now) if record["now"].any() else "where it was"
+    if record["flags"] & lib.IPS_PEER_ALSO:
+        where = f"also {now}"
     return f"{name}: {where}" + (", next to this node" if record["flags"] & lib.IPS_PEER_HERE else "")
+
+
+def peer_rows(tables: Tables) -> list[dict[str, Any]]:
+    """Members of groups, one row for each address: ``group`` (its number), ``address``, ``now``, ``also``,
+    ``here``."""
+    rows: dict[bytes, dict[str, Any]] = {}
+    for record in tables.peers:
+        family = int(record["family"])
+        address, now = (str(unpacked(record[key].tobytes(), family)) for key in ("address", "now"))
+        key = bytes([family]) + record["address"].tobytes()
+        row = rows.setdefault(
+            key, {"group": int(record["group"]), "address": address, "now": address, "also": []}
+        )
+        row["here"] = bool(record["flags"] & lib.IPS_PEER_HERE)
+        if record["flags"] & lib.IPS_PEER_ALSO:
+            row["also"].append(now)
+        elif record["now"].any():
+            row["now"] = now
+    return list(rows.values())
 
 
 def prefix_text(record: Any, name: str) -> str:

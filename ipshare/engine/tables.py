@@ -56,7 +56,8 @@ def _none(layout: np.dtype[Any]) -> Any:
 class Tables:
     """One complete set of records. Arrays are never written to after construction.
 
-    ``bindings`` ascend by (family, global, prefix_len), ``peers`` by (family, address), without duplicates.
+    ``bindings`` ascend by (family, global, prefix_len), ``peers`` as ``sort_peers`` has
+    them, without duplicates.
     ``options`` are the header's scalars: roles (``IPS_ROLE_*``), reply_policy,
     icmp_source4/6 (16 bytes), icmp_rate (errors per second and worker), flags.
     Two values are equal if they make the same image, (term, revision) aside.
@@ -195,11 +196,14 @@ def binding_keys(bindings: Records) -> npt.NDArray[np.bytes_]:
 
 
 def peer_keys(peers: Records) -> npt.NDArray[np.bytes_]:
-    """Sort keys of peer records, shape (n,), 17 bytes: family, address."""
-    keys = np.empty((len(peers), 17), np.uint8)
+    """Sort keys of peer records, shape (n,), 34 bytes: family, address, and what is also understood."""
+    keys = np.zeros((len(peers), 34), np.uint8)
+    also = (peers["flags"] & lib.IPS_PEER_ALSO) != 0
     keys[:, 0] = peers["family"]
-    keys[:, 1:] = peers["address"]
-    return keys.view("S17").reshape(-1)
+    keys[:, 1:17] = peers["address"]
+    keys[also, 17] = 1
+    keys[also, 18:] = peers["now"][also]
+    return keys.view("S34").reshape(-1)
 
 
 def sort_peers(peers: Records) -> Records:

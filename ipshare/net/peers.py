@@ -38,10 +38,17 @@ def peer_routes(peers: Iterable[Peer]) -> PeerRoutes:
     """What a node needs for these peers."""
     told = tuple(peers)
     moved = [peer for peer in told if peer.has_moved]
+    used = [peer for peer in moved if not peer.also]
     return PeerRoutes(
-        diverted=tuple(peer.now if peer.is_here else peer.address for peer in moved),
+        diverted=(
+            *(peer.address for peer in used if not peer.is_here),
+            *(peer.now for peer in moved if peer.is_here),
+        ),
         still=tuple(peer.address for peer in told if not peer.has_moved),
-        sources=tuple(peer.address if peer.is_here else peer.now for peer in moved),
+        sources=(
+            *(peer.address for peer in used if peer.is_here),
+            *(peer.now for peer in moved if not peer.is_here),
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 /* fuzz_forward.c: any bytes as a packet through the whole path of a node that has every role.
  *
  * Input: side, what the host can do, and offload fields (8 bytes), then the packet; a bit of the first byte
- * asks for true IPv4 header sums, outside and inside of a tunnel, or few mutations would get past them.
+ * asks for true IPv4 header sums, outside and inside of a tunnel, or few mutations would get past them; others
+ * make it, or what it quotes, a packet between members of a group.
  * Checked besides the sanitizers: whatever is sent parses again, and nothing is held back for coalescing
  * where the host wants none.
  */
@@ -61,6 +62,35 @@ static void fill_bindings(struct image *m) {
   image_bind(m, 6, 0, 64, IPS_KIND_ENDPOINT, 4, 0);
 }
 
+/* Names of members of a group: two here, two elsewhere, of whom each second one has moved. */
+static const uint8_t names4[6][4] = {{10, 9, 0, 1}, {10, 9, 0, 2}, {10, 9, 9, 2}, {10, 9, 0, 3}, {10, 9, 0, 4},
+                                     {10, 9, 9, 4}};
+
+static void fill_peers(struct image *m) {
+  for (uint32_t i = 0; i < 8; i++) {
+    struct ips_peer_rec *p = m->peers + i;
+    uint32_t member = i % 4, at = (uint32_t[]){0, 1, 3, 4}[member];
+    p->family = i < 4 ? 4 : 6, p->group = 1, p->flags = member < 2 ? IPS_PEER_HERE : 0;
+    uint8_t *start[] = {p->address + (i < 4 ? 0 : 12), p->now + (i < 4 ? 0 : 12)};
+    if (i >= 4) p->address[0] = 0xfd;
+    memcpy(start[0], names4[at], 4);
+    if (member % 2 == 0) continue;
+    if (i >= 4) p->now[0] = 0xfd;
+    memcpy(start[1], names4[at + 1], 4);
+  }
+  m->h.n_peers = 8;
+}
+
+static void name_ends(uint8_t *ip, size_t n, uint8_t which) {
+  unsigned v6 = n && ip[0] >> 4 == 6;
+  if (n < (v6 ? 40u : 20u)) return;
+  for (unsigned f = 0; f < 2; f++) {
+    uint8_t *at = ip + (v6 ? 8 + 16 * f : 12 + 4 * f);
+    if (v6) memset(at, 0, 12), at[0] = 0xfd;
+    memcpy(at + (v6 ? 12 : 0), names4[(which >> 3 * f & 7) % 6], 4);
+  }
+}
+
 static void load(void) {
   static struct image m;
   static uint8_t raw[sizeof m];
@@ -71,6 +101,7 @@ static void load(void) {
   memcpy(m.h.icmp_source6, "\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\1", 16);
   fill_endpoints(&m);
   fill_bindings(&m);
+  fill_peers(&m);
   struct ips_load_status st;
   uint64_t generation = ips_tables_prepare(tables, raw, image_seal(&m, raw), &st);
   if (!generation)
@@ -92,6 +123,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                       .headroom = IPS_HEADROOM, .gso_type = (data[0] >> 1) % 3, .csum = (data[0] >> 3) % 3,
                       .gso_size = ips_ld16(data + 2), .csum_start = ips_ld16(data + 4),
                       .csum_offset = ips_ld16(data + 6)};
+  if (data[1] & 2) name_ends(room + IPS_HEADROOM, size - 8, data[4]);
+  size_t quote = size > 8 && room[IPS_HEADROOM] >> 4 == 6 ? 48 : 28;
+  if (data[1] & 4 && size - 8 > quote) {
+    name_ends(room + IPS_HEADROOM + quote, size - 8 - quote, data[5]);
+    if (data[0] & 0x20) mend_ip4(room + IPS_HEADROOM + quote, size - 8 - quote);
+  }
   if (data[0] & 0x20) {
     size_t n = size - 8, header = n ? (room[IPS_HEADROOM] & 15u) * 4 : 0;
     for (size_t gue = 0; gue <= 12; gue += 12)

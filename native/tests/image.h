@@ -6,7 +6,8 @@
 #include <stddef.h>
 
 enum {
-  IMAGE_NETWORKS = 4, IMAGE_ENDPOINTS = 6, IMAGE_POLICIES = 2, IMAGE_MEMBERS = 4, IMAGE_BINDINGS = 1024,
+  IMAGE_NETWORKS = 4, IMAGE_ENDPOINTS = 6, IMAGE_POLICIES = 2, IMAGE_MEMBERS = 4, IMAGE_PEERS = 8,
+  IMAGE_BINDINGS = 1024,
 };
 
 struct image {
@@ -15,6 +16,7 @@ struct image {
   struct ips_endpoint_rec endpoints[IMAGE_ENDPOINTS];
   struct ips_policy_rec policies[IMAGE_POLICIES];
   struct ips_member_rec members[IMAGE_MEMBERS];
+  struct ips_peer_rec peers[IMAGE_PEERS];
   struct ips_binding_rec bindings[IMAGE_BINDINGS];
 };
 
@@ -62,13 +64,14 @@ static inline size_t image_seal(const struct image *m, uint8_t *out) {
   struct ips_image_header h = m->h;
   h.network_bytes = sizeof *m->networks, h.endpoint_bytes = sizeof *m->endpoints;
   h.policy_bytes = sizeof *m->policies, h.member_bytes = sizeof *m->members;
-  h.peer_bytes = sizeof(struct ips_peer_rec), h.binding_bytes = sizeof *m->bindings;
-  const void *sections[] = {m->networks, m->endpoints, m->policies, m->members, m->bindings};
+  h.peer_bytes = sizeof *m->peers, h.binding_bytes = sizeof *m->bindings;
+  const void *sections[] = {m->networks, m->endpoints, m->policies, m->members, m->peers, m->bindings};
   size_t sizes[] = {h.n_networks * sizeof *m->networks, h.n_endpoints * sizeof *m->endpoints,
                     h.n_policies * sizeof *m->policies, h.n_members * sizeof *m->members,
+                    h.n_peers * sizeof *m->peers,
                     h.n_bindings * sizeof *m->bindings};
   size_t at = sizeof h;
-  for (int i = 0; i < 5; i++) {
+  for (int i = 0; i < 6; i++) {
     memcpy(out + at, sections[i], sizes[i]);
     at += sizes[i];
   }

@@ -79,6 +79,7 @@ def forward() -> Inputs:
         inner = _sent_to(case.packet, "10.4.0.3" if four else "2001:db8:a::10")
         yield f"{case.name}-outer", bytes((flags, 0)) + rest + outer
         yield f"{case.name}-inner", bytes((flags | 1, 0)) + rest + inner
+        yield f"{case.name}-peers", bytes((flags | 1, 6)) + rest + outer
         if four and case.verdict == "OK":
             tunnel = encap(_sent_to(case.packet, "203.0.113.3"), "192.0.2.20", "10.4.0.254", gue_port=GUE)
             yield f"{case.name}-tunnel", bytes((_side_and_fields(0, 0) | 1, number % 2)) + bytes(6) + tunnel

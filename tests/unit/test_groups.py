@@ -15,7 +15,7 @@ from ipshare.agent.netspec import Facts, netspec
 from ipshare.config import check_text
 from ipshare.engine.desired import desired
 from ipshare.engine.plan import diff
-from ipshare.engine.plan_text import summarize
+from ipshare.engine.plan_text import peer_rows, summarize
 from ipshare.net import recipe
 from ipshare.net.actions import RouteAdd, RuleAdd
 from tests.group_sites import (
@@ -27,6 +27,7 @@ from tests.group_sites import (
     MOVED,
     SITES,
     STRANGER,
+    Sites,
     configured,
     group,
     member,
@@ -187,6 +188,30 @@ def test_super_packets_keep_their_unfinished_checksum() -> None:
         assert between.dst == DB_NOW[0] and between[TCP].chksum != 0x1234
 
 
+BEFORE = group(member("app", "P", APP), member("db", "B", DB, (), DB_NOW))
+AFTER = group(member("app", "P", APP), member("db", "B", DB, DB_NOW, ("10.3.0.9", "fd00:3::9")))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("late", ["P", "B"])
+def test_nodes_may_learn_of_a_move_one_after_the_other(family: int, late: str) -> None:
+    """Where the new address is understood before it is used, and the last one after it was, no packet ever
+    gets to somebody who does not know the connection."""
+    second = group(member("app", "P", APP), member("db", "B", DB, ("10.3.0.9", "fd00:3::9"), DB_NOW))
+    for old, new in ((BEFORE, MOVED), (AFTER, second)):
+        with sites(old) as was, sites(new) as now:
+            mixed = Sites(was.P, now.B) if late == "P" else Sites(now.P, was.B)
+            there, back = (ip(family, *ends, PAYLOADS["tcp"]) for ends in ((APP, DB), (DB, APP)))
+            if old is BEFORE and late == "P":  # it still sends to where the database was; nobody is there
+                assert mixed.one("P", there) == there
+            else:
+                assert mixed.through(there) == there
+            if old is BEFORE and late == "B":
+                assert mixed.one("B", back) == back
+            else:
+                assert mixed.through(back, "B") == back
+
+
 # ---- tables and routes ----
 
 
@@ -236,6 +261,12 @@ def test_what_goes_into_the_engine() -> None:
     assert ip_network("10.1.0.9/32") not in moved.local_networks
 
 
+def test_show_names_what_each_member_is_called_and_where_it_is() -> None:
+    rows = peer_rows(desired(configured("B", AFTER)))
+    assert rows[1] == {"group": 1, "address": DB[0], "now": DB_NOW[0], "also": ["10.3.0.9"], "here": True}
+    assert rows[0] == {"group": 1, "address": APP[0], "now": APP[0], "also": [], "here": False}
+
+
 MISTAKES = {
     "no member": ('[[group]]\nname = "g"\nmember = []\n', "has no member"),
     "no such end point": (group(member("app", "Q", APP)), "no end point named 'Q'"),
@@ -243,7 +274,7 @@ MISTAKES = {
     "no address": (group(member("app", "P", ())), "no address"),
     "two of a family": (group(member("app", "P", ("10.1.0.5", "10.1.0.6"))), "second IPv4"),
     "from one family to another": (group(member("app", "P", APP[:1], APP_NOW[1:])), "is IPv6"),
-    "to where it was": (group(member("app", "P", APP, APP[:1])), "is what it was before"),
+    "to where it was": (group(member("app", "P", APP, APP[:1])), "is an address of its already"),
     "an address of two": (group(member("app", "P", APP), member("db", "B", APP[:1])), "a member's already"),
     "where another was": (
         group(member("app", "P", APP), member("db", "B", DB, APP[:1])),
@@ -256,6 +287,7 @@ MISTAKES = {
         '[[network]]\nname = "g"\nprefix = "10.1.0.0/24"\n' + group(member("app", "P", APP)),
         "in Global Network",
     ),
+    "with VPP": ('[engine]\nkind = "vpp"\n' + group(member("app", "P", APP)), "need the embedded engine"),
     "two groups of a name": (MOVED + group(member("x", "P", STRANGER)), "'shop' is taken"),
 }
 

@@ -240,7 +240,8 @@ CASES: dict[str, tuple[Image, str, int, int]] = {
     # members of groups
     "too many peers": (header(n_peers=70_000), "TOO_LARGE", HEAD, 0),
     "peer of no family": (GOOD.but(peers=[peer("10.3.0.1", family=5)]), "BAD_FAMILY", PEER, 0),
-    "peer with an unknown flag": (GOOD.but(peers=[peer("10.3.0.1", flags=2)]), "BAD_PEER", PEER, 0),
+    "peer with an unknown flag": (GOOD.but(peers=[peer("10.3.0.1", flags=4)]), "BAD_PEER", PEER, 0),
+    "peer that is also where it is": (GOOD.but(peers=[peer("10.3.0.1", flags=2)]), "BAD_PEER", PEER, 0),
     "peer reserved": (GOOD.but(peers=[peer("10.3.0.1", reserved=1)]), "BAD_PEER", PEER, 0),
     "peer that is loopback": (GOOD.but(peers=[peer("127.0.0.1")]), "BAD_PEER", PEER, 0),
     "peer without an address": (GOOD.but(peers=[peer("0.0.0.0")]), "BAD_PEER", PEER, 0),
