@@ -147,6 +147,9 @@ class NatNode:
             m[name] = value
         self.set(lib.IPS_CTL_MIRROR_SET, mirror)
 
+    def clear_mirror(self) -> None:
+        self.control._call(lib.IPS_CTL_MIRROR_CLEAR)
+
     def state(self) -> Any:
         return self.control._call(lib.IPS_CTL_FLOWS_STATE).one(FLOWS_STATE)
 

@@ -96,8 +96,13 @@ class VppNatNode(NatNode):
     def set(self, op: int, record: Any) -> None:
         if op == lib.IPS_CTL_PAIR_SET:
             self.driver.pair.set(record.tobytes())
+        elif op == lib.IPS_CTL_PAIR_COMMAND:
+            self.driver.pair.command(int(record[0]["order"]), int(record[0]["argument"]))
         else:
             self.driver.tracked.order(op, record.tobytes())
+
+    def clear_mirror(self) -> None:
+        self.driver.clear_mirror()
 
     def state(self) -> Any:
         return np.frombuffer(self.driver.tracked.order(lib.IPS_CTL_FLOWS_STATE), FLOWS_STATE)[0]
