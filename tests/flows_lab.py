@@ -3,8 +3,9 @@
     inside 10.0.1.9, fd00:1::9 -- LAN -- a (.1), b (.2) -- uplink -- outside 192.0.2.9, 2001:db8:2::9
 
 Pools are 203.0.113.0/30 and 2001:db8:9::/126. Routers of the lab follow who is active: ``Nat.follow`` points
-both sides' routes at a node. a and b have a link of their own, for pair and mirror. Every wait is for an
-event, bounded by PATIENCE_S.
+both sides' routes at a node. a and b have links of their own, for pair and mirror. ``NatNode`` is what the
+tests ask of an engine; tests/vpp/nat_vpp.py has one that is a VPP. Every wait is for an event, bounded by
+PATIENCE_S.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import contextlib
 import itertools
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ipshare.core import VERDICTS, dtype, lib
-from ipshare.engine.embedded import Control, launch
+from ipshare.engine.embedded import Control, ControlError, launch
 from ipshare.engine.tables import Tables
+from ipshare.engine.vpp.flows import FlowsRefused
+from ipshare.engine.vpp.pair import PairRefused
+from ipshare.errors import EngineError
 from ipshare.lab import netns
 from ipshare.lab.netns import inside
 from tests.engine_lab import SYSCTLS, _packed, load, run
@@ -55,8 +59,18 @@ def flows(**values: Any) -> Any:
     return made
 
 
+REFUSED: tuple[type[EngineError], ...] = (ControlError, FlowsRefused, PairRefused)
+"""What an engine says no with."""
+
+
 class NatNode:
-    """An engine with NAT; half of a pair where ``join`` was called."""
+    """An engine with NAT; half of a pair where ``join`` was called. Here an embedded one."""
+
+    owns_devices = False
+    """Whether it takes the devices on LAN and uplink from the kernel."""
+    lan = "lan0"
+    last_ttl = 2
+    """Of a packet from inside that gets no further: the kernel is a hop before an embedded engine."""
 
     def __init__(self, lab: Nat, node: str, number: int) -> None:
         self.name, self.number, self.lab = lab.names[node], number, lab
@@ -77,12 +91,15 @@ class NatNode:
         for family in ("-4", "-6"):
             run(self.name, f"ip {family} route replace default dev ips-in table 80")
 
+    def load(self, content: Tables) -> None:
+        load(self.control, content)
+
     def set(self, op: int, record: Any) -> None:
         self.control._call(op, record.tobytes())
 
     def serve(self, **values: Any) -> None:
-        load(self.control, Tables(roles=lib.IPS_ROLE_OUTER, icmp_source4=_packed("10.0.1.77").tobytes(),
-                                  icmp_source6=_packed("fd00:1::77").tobytes()))  # fmt: skip
+        self.load(Tables(roles=lib.IPS_ROLE_OUTER, icmp_source4=_packed("10.0.1.77").tobytes(),
+                         icmp_source6=_packed("fd00:1::77").tobytes()))  # fmt: skip
         self.set(lib.IPS_CTL_FLOWS_SET, flows(**values))
 
     def join(
@@ -99,7 +116,7 @@ class NatNode:
                            ("epoch_file", str(self.lab.directory / f"{self.number}.epoch"))):  # fmt: skip
             p[name] = np.frombuffer(text.encode().ljust(len(p[name]), b"\0"), p[name].dtype)
         self._path(p["paths"][0], peer, 6081)
-        self._path(p["paths"][1], peer, 6081, "10.0.1")
+        self._path(p["paths"][1], peer, 6081, "10.8.0" if self.owns_devices else "10.0.1")
         held = [(device, address) for device, some in (vips or {}).items() for address in some]
         p["n_vips"] = len(held)
         for vip, (device, address) in zip(p["vips"], held, strict=False):
@@ -129,6 +146,9 @@ class NatNode:
         for name, value in values.items():
             m[name] = value
         self.set(lib.IPS_CTL_MIRROR_SET, mirror)
+
+    def clear_mirror(self) -> None:
+        self.control._call(lib.IPS_CTL_MIRROR_CLEAR)
 
     def state(self) -> Any:
         return self.control._call(lib.IPS_CTL_FLOWS_STATE).one(FLOWS_STATE)
@@ -170,7 +190,30 @@ class NatNode:
             os.close(reply.fd)
 
     def verdict(self, name: str, side: int) -> int:
-        return int(self.control.counters().verdicts()[side, [v.name for v in VERDICTS].index(name)])
+        return int(self.verdicts()[side, [v.name for v in VERDICTS].index(name)])
+
+    def verdicts(self) -> Any:
+        return self.control.counters().verdicts()
+
+    def why(self, packet: bytes, side: Any) -> tuple[str, list[bytes], int]:
+        """(verdict, packets that would be sent, how many more)."""
+        answer = self.control.why(packet, side)
+        return answer.verdict.name, [made.data for made in answer.packets], answer.omitted
+
+    @contextlib.contextmanager
+    def another(self) -> Iterator[Callable[[], object]]:
+        """A connection of its own, and how to ask by it for the state."""
+        with Control(self.socket) as other:
+            yield lambda: other._call(lib.IPS_CTL_FLOWS_STATE)
+
+    @contextlib.contextmanager
+    def narrow_uplink(self, mtu: int) -> Iterator[None]:
+        """What goes to OUTSIDE4 has to be that short."""
+        run(self.name, f"ip route replace {OUTSIDE4}/32 dev up0 mtu {mtu}")
+        try:
+            yield
+        finally:
+            run(self.name, f"ip route del {OUTSIDE4}/32 dev up0")
 
     def kill(self) -> None:
         assert self.engine is not None
@@ -186,8 +229,9 @@ class NatNode:
 class Nat:
     """Namespaces and links; engines are started on demand and end with the lab."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, kind: type[NatNode] = NatNode) -> None:
         tag = f"{os.getpid()}x{next(_serial)}"
+        self.kind = kind
         self.names = {node: f"nat-{node}-{tag}" for node in ("in", "lan", "a", "b", "up", "out")}
         self.directory = directory
         self._end = contextlib.ExitStack()
@@ -198,7 +242,7 @@ class Nat:
         except BaseException:
             self._end.close()
             raise
-        self.a, self.b = NatNode(self, "a", 1), NatNode(self, "b", 2)
+        self.a, self.b = self.kind(self, "a", 1), self.kind(self, "b", 2)
         for node in (self.a, self.b):
             self._end.callback(node.stop)
         return self
@@ -215,13 +259,13 @@ class Nat:
             run(name, "ip link set lo up")
         self._lan("lan", "lan0", "10.0.1", "fd00:1:", (("in", 9), ("a", 1), ("b", 2)))
         self._lan("up", "up0", "192.0.2", "2001:db8:2:", (("out", 9), ("a", 1), ("b", 2)))
-        run(self.names["a"], f"ip link add direct type veth peer name direct netns {self.names['b']}")
-        for node, host in (("a", 1), ("b", 2)):
-            name = self.names[node]
-            run(name, f"ip address add 10.9.0.{host}/24 dev direct")
-            run(name, "ip link set direct up")
-            for family in ("-4", "-6"):
-                run(name, f"ip {family} rule add iif lan0 lookup 80 pref 90")
+        for link, net in (("direct", "10.9.0"), ("second", "10.8.0")):
+            run(self.names["a"], f"ip link add {link} type veth peer name {link} netns {self.names['b']}")
+            for node, host in (("a", 1), ("b", 2)):
+                run(self.names[node], f"ip address add {net}.{host}/24 dev {link}")
+                run(self.names[node], f"ip link set {link} up")
+        for node, family in itertools.product(() if self.kind.owns_devices else ("a", "b"), ("-4", "-6")):
+            run(self.names[node], f"ip {family} rule add iif lan0 lookup 80 pref 90")
         self.follow("a")
 
     def _lan(self, lan: str, device: str, net4: str, net6: str, hosts: tuple[tuple[str, int], ...]) -> None:
@@ -231,9 +275,14 @@ class Nat:
             name = self.names[node]
             run(name, f"ip link add {device} type veth peer name to-{node} netns {self.names[lan]}")
             run(self.names[lan], f"ip link set to-{node} master br0 up")
-            run(name, f"ip address add {net4}.{host}/24 dev {device}")
-            run(name, f"ip address add {net6}:{host}/64 dev {device} nodad")
+            if self.kind.owns_devices and node in ("a", "b"):
+                run(name, f"sysctl -qw net.ipv6.conf.{device}.disable_ipv6=1")
+            else:
+                run(name, f"ip address add {net4}.{host}/24 dev {device}")
+                run(name, f"ip address add {net6}:{host}/64 dev {device} nodad")
             run(name, f"ip link set {device} up")
+            if self.kind.owns_devices:  # VPP's af_packet takes UDP super-packets for TCP's
+                run(name, f"ethtool -K {device} tx-udp-segmentation off")
 
     def follow(self, node: str) -> None:
         """Routes of both sides go to this node."""
@@ -245,6 +294,6 @@ class Nat:
 
 
 @contextlib.contextmanager
-def nat_lab(directory: Path) -> Iterator[Nat]:
-    with Nat(directory) as lab:
+def nat_lab(directory: Path, kind: type[NatNode] = NatNode) -> Iterator[Nat]:
+    with Nat(directory, kind) as lab:
         yield lab

@@ -89,6 +89,24 @@ def flows_settings(config: Config, had: Sessions | None) -> FlowsSettings | None
     return FlowsSettings(sessions, config.nats) if sessions is not None else None
 
 
+def empty(engine: Flowing, file: Path) -> bool:
+    """Mirror and pools go out of an engine that stays when its node does not; True: there was something. The
+    session table goes with the engine."""
+    state = engine.flows_state()
+    if state is None or not state.has_flows:
+        return False
+    told = _told(file, _boot_id(engine))
+    if state.has_mirror:
+        engine.clear_mirror()
+    if told.sizes is not None:
+        engine.set_flows(FlowsSettings(told.sizes, ()))
+    return state.has_mirror or bool(state.addresses)
+
+
+def _boot_id(engine: Flowing) -> str:
+    return engine.info().boot_id if isinstance(engine, Engine) else ""
+
+
 def drift(config: Config, state: FlowsState | None) -> list[str]:
     """What is not as the last pass left it."""
     found = []

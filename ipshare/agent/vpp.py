@@ -19,6 +19,9 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from ipshare.agent.flows import align as align_flows
+from ipshare.agent.flows import empty as empty_flows
+from ipshare.agent.natlog import align_nat_log
 from ipshare.agent.pair import Told
 from ipshare.agent.pair import align as align_pair
 from ipshare.core import lib
@@ -160,7 +163,7 @@ class VppDataPath:
         return _by_next_hop(wanted, numbers) if numbers else wanted
 
     def stop(self, config: Config, engine: Engine | None) -> str:
-        managed = vpp_of(config).managed
+        managed, file = vpp_of(config).managed, config.node.runtime_dir / "flows.json"
         done = ""
         if engine is not None:
             with contextlib.closing(_ours(engine)):
@@ -168,7 +171,8 @@ class VppDataPath:
                     _end(engine.info().pid)
                     done = "engine ended"
                 else:
-                    done = _taken_out(_ours(engine))
+                    done = _taken_out(_ours(engine), file)
+        file.unlink(missing_ok=True)
         if managed:
             _remove(settings(config))
             (config.node.runtime_dir / JOURNAL).unlink(missing_ok=True)
@@ -184,7 +188,8 @@ class VppDataPath:
         return changed
 
     def flows(self, engine: Engine, config: Config) -> bool:
-        return False  # nor tracks connections
+        changed = align_flows(engine, config, config.node.runtime_dir / "flows.json")
+        return align_nat_log(engine, config) or changed
 
     def learn_path(self, engine: Engine, endpoint: int, mtu: int, seconds: int) -> None:
         _ours(engine).set_path_mtu(endpoint, mtu, seconds)
@@ -251,7 +256,7 @@ def _ours(engine: Engine) -> VppEngine:
     return engine
 
 
-def _taken_out(engine: VppEngine) -> str:
+def _taken_out(engine: VppEngine, file: Path) -> str:
     """Tables first: a half of a pair that knows no pair any more would translate."""
     done = []
     if plan := diff(engine.read(), Tables()):
@@ -260,6 +265,8 @@ def _taken_out(engine: VppEngine) -> str:
     if engine.pair_state() is not None:
         engine.clear_pair()
         done.append("the pair")
+    if empty_flows(engine, file):
+        done.append("NAT and mirror")
     return f"{' and '.join(done)} taken out of VPP, which goes on" if done else ""
 
 

@@ -1,5 +1,4 @@
-"""Checks of `[sessions]`, `[mirror]` and `track`: an engine that can, times and sizes that fit, a pair to
-mirror to.
+"""Checks of `[sessions]`, `[mirror]` and `track`: times and sizes that fit, a pair to mirror to.
 
 NAT has a module of its own, check_nat. What takes the machine to see (memory, devices, addresses) is found
 by the agent before it starts. Pure.
@@ -8,11 +7,10 @@ by the agent before it starts. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import urlsplit
 
 from ipshare.config import schema
-from ipshare.config.checks import Check, Finding, is_vpp
+from ipshare.config.checks import Check, Finding
 from ipshare.config.resolve import readable
 from ipshare.config.site import Site
 from ipshare.model_flows import SESSION_BYTES
@@ -21,24 +19,6 @@ from ipshare.model_pair import FLOOR_S
 LONGEST_COMMIT_S = 1.0
 LARGE_BYTES = 4 << 30
 TIMES = ("tcp_opening", "tcp_open", "tcp_closing", "udp", "icmp", "other")
-
-
-def engine(site: Site, table: Any) -> Iterator[Finding]:
-    """Of [sessions], [[nat]] and [mirror]."""
-    if is_vpp(site):
-        kind = str(table._path[0])
-        message = f"{kind} needs the embedded engine: the VPP plugin tracks no connections yet"
-        yield Finding(table._path, message, f'write kind = "embedded" in [engine], or leave {kind} out')
-
-
-def embedded(check: Check) -> Check:
-    """Nothing more is said of a table that the engine cannot have."""
-
-    def checked(site: Site, table: Any) -> Iterator[Finding]:
-        if not is_vpp(site):
-            yield from check(site, table)
-
-    return checked
 
 
 def times(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
@@ -88,10 +68,7 @@ def track(site: Site, binding: schema.Binding) -> Iterator[Finding]:
             message = "observe goes only together with track"
             yield Finding((*binding._path, "observe"), message, 'write track = "always", or leave it out')
         return
-    if is_vpp(site):
-        message = "track needs the embedded engine: the VPP plugin tracks no connections yet"
-        yield Finding((*binding._path, "track"), message, 'write track = "off"')
-    elif binding.here or binding.down:
+    if binding.here or binding.down:
         key = "here" if binding.here else "down"
         message = f"nothing is tracked of a binding with {key} = true: no packet of it is translated"
         yield Finding((*binding._path, "track"), message, 'write track = "off"')
@@ -190,7 +167,7 @@ def url_fault(url: str) -> str | None:
 
 
 CHECKS: dict[str, list[Check]] = {
-    "sessions": [engine, *map(embedded, (times, sizes, used))],
+    "sessions": [times, sizes, used],
     "binding": [track],
-    "mirror": [engine, *map(embedded, (has_pair, has_sessions, commit, powers, digest, ports, database))],
+    "mirror": [has_pair, has_sessions, commit, powers, digest, ports, database],
 }

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
 from ipshare.config import schema
-from ipshare.config.check_flows import embedded, engine
-from ipshare.config.checks import Check, Finding, unique_name
+from ipshare.config.check_vpp import known_port
+from ipshare.config.checks import Check, Finding, is_vpp, unique_name
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import readable
 from ipshare.config.site import Site
@@ -117,6 +117,9 @@ def _claims(site: Site) -> Iterator[tuple[Prefix, str, str]]:
     own = "an address that this node has all the time is its own: leave it out of the pool"
     for source in [] if "icmp_source" in site.node._broken else site.node.icmp_source:
         yield host_prefix(source), f"{source}, an icmp_source of this node", own
+    for port in readable(site.interface, "addresses") if is_vpp(site) else ():
+        for had in port.addresses:
+            yield host_prefix(had.ip), f"{had.ip}, an address of {port.name}", own
     if site.pair is not None and "node" not in site.pair._broken:
         for node in readable(site.pair.node, "paths"):
             for address, _ in node.paths:
@@ -156,6 +159,8 @@ def interfaces(site: Site, nat: schema.Nat) -> Iterator[Finding]:
             yield Finding(path, f"{name!r} is {taken[name]}", "name the device towards the inside")
         elif name in seen:
             yield Finding(path, f"{name!r} is named twice", "list every device once")
+        elif is_vpp(site):
+            yield from known_port(site, path, name)
         seen.add(name)
 
 
@@ -178,10 +183,13 @@ def totals(site: Site, nat: schema.Nat) -> Iterator[Finding]:
 CHECKS: dict[str, list[Check]] = {
     "nat": [
         unique_name,
-        engine,
-        *map(
-            embedded,
-            (some, insides, has_pool, pools, port_range, one_filtering, interfaces, totals),
-        ),
+        some,
+        insides,
+        has_pool,
+        pools,
+        port_range,
+        one_filtering,
+        interfaces,
+        totals,
     ],
 }

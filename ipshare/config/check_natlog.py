@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from ipshare.config import schema
-from ipshare.config.check_flows import embedded, engine
 from ipshare.config.checks import Check, Finding, unique_name
 from ipshare.config.resolve import is_encapsulated, readable
 from ipshare.config.site import Site
@@ -136,7 +135,7 @@ def device(site: Site, lease: schema.Lease) -> Iterator[Finding]:
 
 
 CHECKS: dict[str, list[Check]] = {
-    "nat_log": [engine, *map(embedded, (has_nat, template_time, collectors))],
-    "nat": [embedded(blocks)],
+    "nat_log": [has_nat, template_time, collectors],
+    "nat": [blocks],
     "lease": [unique_name, place, server, mac, device],
 }

@@ -118,10 +118,19 @@ def _entries(site: Site) -> Iterator[tuple[str, Prefix, str]]:
             yield "local network", prefix, site.where(endpoint)
 
 
+def _pools(site: Site) -> Iterator[tuple[str, Prefix, str]]:
+    """What it enters into both tables."""
+    for nat in readable(site.nat, "addresses"):
+        for pool in nat.addresses:
+            for prefix in pool.prefixes:
+                yield "pool", prefix, site.where(nat)
+
+
 def route_beside_entries(site: Site, route: schema.Route) -> Iterator[Finding]:
-    if not is_vpp(site) or table_of(site, route) != site.vpp.service_table:
+    if not is_vpp(site):
         return
-    for what, prefix, where in _entries(site):
+    in_service = table_of(site, route) == site.vpp.service_table
+    for what, prefix, where in [*(_entries(site) if in_service else ()), *_pools(site)]:
         if contains(prefix, route.prefix):
             message = (
                 f"a route to {route.prefix} inside {what} {prefix} ({where}) takes its packets from "

@@ -61,17 +61,11 @@ int op_pair_state(struct call *c);
 int op_pair_wait(struct call *c);
 int op_pair_command(struct call *c);
 void answer_pair_waiters(struct control *c);
-/* ops_natlog.c */
-int op_natlog_set(struct call *c);
-int op_natlog_state(struct call *c);
 /* ops_flows.c */
-int op_flows_set(struct call *c);
-int op_flows_state(struct call *c);
+int op_flows(struct call *c); /* sessions, NAT, mirror, NAT log: all that needs no descriptor and no time */
 int op_sessions_dump(struct call *c);
 int op_sessions_close(struct call *c);
 int op_nat_addresses(struct call *c);
-int op_mirror_set(struct call *c);
-int op_mirror_clear(struct call *c);
 int op_sessions_feed(struct call *c);
 int map_sealed(struct call *c, void **map, size_t *bytes); /* ops.c: the memfd that came with it; *map NULL: none */
 void answer_flows(struct control *c); /* what goes on between requests */

@@ -227,17 +227,17 @@ static const struct operation {
   [IPS_CTL_PAIR_CLEAR] = {op_pair_clear, 0, false},
   [IPS_CTL_PAIR_STATE] = {op_pair_state, 0, false},
   [IPS_CTL_PAIR_WAIT] = {op_pair_wait, sizeof(struct ips_ctl_pair_seen), false},
-  [IPS_CTL_FLOWS_SET] = {op_flows_set, sizeof(struct ips_ctl_flows), false},
-  [IPS_CTL_FLOWS_STATE] = {op_flows_state, 0, false},
+  [IPS_CTL_FLOWS_SET] = {op_flows, sizeof(struct ips_ctl_flows), false},
+  [IPS_CTL_FLOWS_STATE] = {op_flows, 0, false},
   [IPS_CTL_SESSIONS_DUMP] = {op_sessions_dump, sizeof(struct ips_ctl_session_filter), false},
   [IPS_CTL_SESSIONS_CLOSE] = {op_sessions_close, sizeof(struct ips_ctl_session_filter), false},
   [IPS_CTL_NAT_ADDRESSES] = {op_nat_addresses, 0, false},
-  [IPS_CTL_MIRROR_SET] = {op_mirror_set, sizeof(struct ips_ctl_mirror), false},
-  [IPS_CTL_MIRROR_CLEAR] = {op_mirror_clear, 0, false},
+  [IPS_CTL_MIRROR_SET] = {op_flows, sizeof(struct ips_ctl_mirror), false},
+  [IPS_CTL_MIRROR_CLEAR] = {op_flows, 0, false},
   [IPS_CTL_SESSIONS_FEED] = {op_sessions_feed, sizeof(struct ips_ctl_feed), true},
   [IPS_CTL_PAIR_COMMAND] = {op_pair_command, sizeof(struct ips_ctl_pair_command), false},
-  [IPS_CTL_NATLOG_SET] = {op_natlog_set, sizeof(struct ips_ctl_natlog), false},
-  [IPS_CTL_NATLOG_STATE] = {op_natlog_state, 0, false},
+  [IPS_CTL_NATLOG_SET] = {op_flows, sizeof(struct ips_ctl_natlog), false},
+  [IPS_CTL_NATLOG_STATE] = {op_flows, 0, false},
 };
 
 int control_call(struct call *c) {

@@ -29,9 +29,9 @@ static void emit(void *arg, struct ips_pkt *p, int kind) {
 }
 
 /* A packet that has waited for the standby. */
-static void send_held(void *arg, struct ips_pkt *p, int side) {
+static void send_held(void *arg, struct ips_pkt *p, uint32_t side) {
   struct worker *w = arg;
-  w->side = side;
+  w->side = (int)side;
   io_send(w, p, false);
 }
 
@@ -53,7 +53,7 @@ static inline void one_packet(struct worker *w, uint8_t *at, uint32_t bytes, boo
     tap_verdict(&w->tap, &p, verdict);
   }
   if (ips_unlikely(ips_dispositions[verdict] != IPS_SEND)) flows_pass(w->flows);
-  else if (ips_likely(!flows_hold(w->flows, &p, w->side))) io_send(w, &p, is_stable);
+  else if (ips_likely(!flows_hold(w->flows, &p, (uint32_t)w->side))) io_send(w, &p, is_stable);
 }
 
 static void frame_begin(struct worker *w, int side) {

@@ -37,11 +37,11 @@ struct flows_held {
   struct ips_pkt pkt;       /* data: unused */
   uint64_t number, until_ns, key;
   uint32_t at, room;        /* in the arena; room: with what was left unused before it */
-  uint8_t side;
+  uint32_t tag;             /* the host's */
   bool is_first;            /* it made the session; else it waits behind such a one */
 };
-/* Sends a packet that has waited, on the side where it came from. Its thread's. */
-typedef void (*flows_send_fn)(void *arg, struct ips_pkt *p, int side);
+/* Sends a packet that has waited; tag: as flows_hold was told it, where it came from. Its thread's. */
+typedef void (*flows_send_fn)(void *arg, struct ips_pkt *p, uint32_t tag);
 
 struct flows_worker {       /* of one packet thread, which alone writes it */
   _Atomic uint64_t frame;   /* odd while the thread is in a frame */
@@ -100,15 +100,18 @@ void flows_leave(struct flows_worker *w);
 static inline void flows_begin(struct flows_worker *w) {
   if (atomic_load_explicit(&w->flows->sessions, memory_order_relaxed)) flows_enter(w);
 }
-static inline void flows_end(struct flows_worker *w) {
-  if (atomic_load_explicit(&w->frame, memory_order_relaxed) & 1) flows_leave(w);
+/* True: packets wait for the standby (flows_release). */
+static inline bool flows_end(struct flows_worker *w) {
+  if (ips_likely(!(atomic_load_explicit(&w->frame, memory_order_relaxed) & 1))) return false;
+  flows_leave(w);
+  return w->n_held;
 }
 
 /* After a packet that may be sent, in its frame. True: it is kept, and sent later. */
-bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side);
+bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, uint32_t tag);
 void flows_not_kept(struct flows_worker *w);
-static inline bool flows_hold(struct flows_worker *w, const struct ips_pkt *p, int side) {
-  return ips_unlikely(w->made | w->n_held | w->made_in_vain) && flows_keep(w, p, side);
+static inline bool flows_hold(struct flows_worker *w, const struct ips_pkt *p, uint32_t tag) {
+  return ips_unlikely(w->made | w->n_held | w->made_in_vain) && flows_keep(w, p, tag);
 }
 /* After any other packet: what it made was sent by emit(), and waits for nobody. */
 static inline void flows_pass(struct flows_worker *w) {

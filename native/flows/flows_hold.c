@@ -63,17 +63,17 @@ static bool take_room(struct flows_worker *w, uint32_t bytes, struct flows_held 
   return true;
 }
 
-static bool append(struct flows_worker *w, const struct ips_pkt *p, int side, struct flows_held h) {
+static bool append(struct flows_worker *w, const struct ips_pkt *p, uint32_t tag, struct flows_held h) {
   if (w->n_held == FLOWS_HELD || !take_room(w, BEFORE + p->len, &h)) return false;
   memcpy(w->arena + h.at + BEFORE, p->data, p->len);
   h.pkt = *p;
-  h.side = (uint8_t)side;
+  h.tag = tag;
   w->held[(w->first_held + w->n_held++) % FLOWS_HELD] = h;
   atomic_store_explicit(&w->now_held, w->n_held, memory_order_relaxed);
   return true;
 }
 
-bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
+bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, uint32_t tag) {
   uint64_t made = w->made, key = key_of(p);
   if (w->made_in_vain) ADD(w->uncommitted, 1);
   bool is_new = made || w->made_in_vain;
@@ -91,7 +91,7 @@ bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, int side) {
   struct flows_held h = {.key = key, .is_first = must};
   h.number = must ? made : earlier->number;
   h.until_ns = must ? w->core->now_ns + w->mirror->set.commit_us * 1000ull : earlier->until_ns;
-  if (append(w, p, side, h)) return true;
+  if (append(w, p, tag, h)) return true;
   ADD(w->hold_full, 1);
   if (must) ADD(w->uncommitted, 1);
   return false;
@@ -113,7 +113,7 @@ static void end_first(struct flows_worker *w, bool is_sent) {
   w->arena_used -= h.room;
   if (!w->n_held) w->arena_next = 0;
   atomic_store_explicit(&w->now_held, w->n_held, memory_order_relaxed);
-  if (is_sent) w->send(w->send_arg, &h.pkt, h.side);
+  if (is_sent) w->send(w->send_arg, &h.pkt, h.tag);
   else ADD(w->hold_dropped, 1);
 }
 

@@ -35,7 +35,7 @@ static _Atomic bool stop;
 static _Atomic uint64_t turns[WORKERS];
 
 static void nothing(void *arg, struct ips_pkt *p, int kind) { (void)arg, (void)p, (void)kind; }
-static void send_held(void *arg, struct ips_pkt *p, int side) {
+static void send_held(void *arg, struct ips_pkt *p, uint32_t side) {
   struct thread *t = arg;
   CHECK(p->len == BYTES && p->data[0] == 0x45 && side <= 1);
   t->sent++;
@@ -99,7 +99,7 @@ static uint32_t draw(struct thread *t, uint32_t n) {
 static void pass(struct thread *t, struct ips_pkt *p, int side) {
   int verdict = side ? ips_inner(t->core, p) : ips_outer(t->core, p);
   if (ips_dispositions[verdict] != IPS_SEND) flows_pass(t->flows);
-  else t->kept += flows_hold(t->flows, p, side);
+  else t->kept += flows_hold(t->flows, p, (uint32_t)side);
 }
 
 /* A datagram from inside and its answer, which makes the session. */

@@ -1,5 +1,5 @@
 /* api.c: the binary API (ipshare.api.in): who runs, counters, packets, next hops; and the list of all messages. Handlers
- * run on the main thread. Those about tables, taps and the pair have files of their own.
+ * run on the main thread. Those about tables, taps, the pair and tracked connections have files of their own.
  */
 #include "api.h"
 #include <vnet/format_fns.h>
@@ -264,6 +264,11 @@ void vl_api_ipshare_pair_command_t_handler (vl_api_ipshare_pair_command_t *mp);
 void vl_api_ipshare_pair_state_t_handler (vl_api_ipshare_pair_state_t *mp);
 void vl_api_ipshare_pair_wait_t_handler (vl_api_ipshare_pair_wait_t *mp);
 
+/* api_flows.c */
+void vl_api_ipshare_flows_t_handler (vl_api_ipshare_flows_t *mp);
+void vl_api_ipshare_nat_interface_t_handler (vl_api_ipshare_nat_interface_t *mp);
+void vl_api_ipshare_nat_interface_dump_t_handler (vl_api_ipshare_nat_interface_dump_t *mp);
+
 /* taps.c */
 void vl_api_ipshare_tap_start_t_handler (vl_api_ipshare_tap_start_t *mp);
 void vl_api_ipshare_tap_end_t_handler (vl_api_ipshare_tap_end_t *mp);
@@ -271,7 +276,7 @@ void vl_api_ipshare_tap_dump_t_handler (vl_api_ipshare_tap_dump_t *mp);
 
 #include <ipshare/ipshare.api.c>
 
-/* All but those that change the graph: configure, reply_interface. */
+/* All but those that change the graph: configure, reply_interface, nat_interface. */
 static const u16 barrier_free[] = {
   VL_API_IPSHARE_HELLO,	   VL_API_IPSHARE_PREPARE,	 VL_API_IPSHARE_COMMIT,	  VL_API_IPSHARE_ABORT,
   VL_API_IPSHARE_ROLLBACK, VL_API_IPSHARE_INFO,		 VL_API_IPSHARE_READ,	  VL_API_IPSHARE_COUNTER_INDEX,
@@ -279,7 +284,7 @@ static const u16 barrier_free[] = {
   VL_API_IPSHARE_NEXT_HOP_ADD, VL_API_IPSHARE_NEXT_HOP_DEL, VL_API_IPSHARE_REPLY_INTERFACE_DUMP,
   VL_API_IPSHARE_TAP_START, VL_API_IPSHARE_TAP_END, VL_API_IPSHARE_TAP_DUMP,
   VL_API_IPSHARE_PAIR_SET, VL_API_IPSHARE_PAIR_CLEAR,	 VL_API_IPSHARE_PAIR_COMMAND, VL_API_IPSHARE_PAIR_STATE,
-  VL_API_IPSHARE_PAIR_WAIT,
+  VL_API_IPSHARE_PAIR_WAIT,   VL_API_IPSHARE_FLOWS,	 VL_API_IPSHARE_NAT_INTERFACE_DUMP,
 };
 
 clib_error_t *

@@ -48,7 +48,7 @@ refuse (const ipshare_job_t *job, int op, int rv, int status, const char *senten
 static void
 done (ipshare_job_t *job)
 {
-  ipshare_pair_job_t *p = job->pair;
+  ipshare_pair_job_t *p = job->order;
   ipshare_job_pair_end (job);
   refuse (job, p->op, p->status == IPS_CTL_OK ? 0 : VNET_API_ERROR_INVALID_VALUE, p->status, p->sentence);
   forget (p);
@@ -63,11 +63,11 @@ start (u32 client_index, u32 context, int op, ipshare_pair_job_t *p, int rv)
 			.client_index = client_index,
 			.context = context,
 			.lane = IPSHARE_LANE_PAIR,
-			.pair = p };
+			.order = p };
   ipshare_ports_t *ports = NULL;
   if (!rv)
     rv = ready ();
-  if (!rv && ipshare_pair_busy ())
+  if (!rv && ipshare_lane_busy (IPSHARE_LANE_PAIR))
     rv = VNET_API_ERROR_BUSY;
   if (!rv && !p)
     rv = VNET_API_ERROR_UNSPECIFIED;
@@ -128,7 +128,7 @@ state_now (struct ips_ctl_pair_state *state)
 {
   if (!ipshare_main.configured)
     return VNET_API_ERROR_NO_SUCH_ENTRY;
-  if (ipshare_pair_busy ())
+  if (ipshare_lane_busy (IPSHARE_LANE_PAIR))
     return VNET_API_ERROR_BUSY;
   return rt_pair_state (ipshare_main.rt, state) ? 0 : VNET_API_ERROR_NO_SUCH_ENTRY;
 }

@@ -1,5 +1,6 @@
 /* builder.c: what takes long, or waits, is done beside VPP's threads: tables are read, validated and built in one lane,
- * and the pair is set, cleared and told in another, which waits for no tables.
+ * the pair is set, cleared and told in another, which waits for no tables, and so are tracked connections; these are
+ * listed in a fourth.
  *
  * A lane's plain pthread waits for one job at a time and uses only the core and libc: VPP's heap, vectors and clock belong
  * to VPP's threads. A process node looks every 200 us whether the job at hand is done, because a busy main
@@ -36,6 +37,8 @@ typedef struct
 static lane_t lanes[IPSHARE_N_LANES] = {
   [IPSHARE_LANE_TABLES] = LANE ("ipshare-build"),
   [IPSHARE_LANE_PAIR] = LANE ("ipshare-pair"),
+  [IPSHARE_LANE_FLOWS] = LANE ("ipshare-flows"),
+  [IPSHARE_LANE_SESSIONS] = LANE ("ipshare-list"),
 };
 
 static u64
@@ -93,9 +96,9 @@ ipshare_builder_busy (void)
 }
 
 bool
-ipshare_pair_busy (void)
+ipshare_lane_busy (u32 lane)
 {
-  return is_busy (lanes + IPSHARE_LANE_PAIR);
+  return is_busy (lanes + lane);
 }
 
 static void
@@ -302,7 +305,9 @@ process (vlib_main_t *vm, CLIB_UNUSED (vlib_node_runtime_t *node), CLIB_UNUSED (
   bool tap_ends = false;
   for (;;)
     {
-      bool busy = ipshare_builder_busy () || ipshare_pair_busy ();
+      bool busy = false;
+      for (u32 lane = 0; lane < IPSHARE_N_LANES; lane++)
+	busy |= ipshare_lane_busy (lane);
       vlib_process_wait_for_event_or_clock (vm, busy ? 200e-6 : tap_ends ? 1e-3 : 1.0);
       vlib_process_get_events (vm, NULL);
       for (lane_t *lane = lanes; lane < lanes + IPSHARE_N_LANES; lane++)

@@ -3,6 +3,7 @@
  * Runs once, under the worker barrier, while no packet comes to us. The plugin alone, loaded but not configured,
  * costs nothing.
  */
+#include "flows.h"
 #include "pair.h"
 #include <vnet/fib/fib_table.h>
 #include <vnet/api_errno.h>
@@ -51,6 +52,7 @@ free_threads (ipshare_main_t *im)
 {
   ipshare_thread_t *t;
   ipshare_taps_free (im);
+  ipshare_flows_free (im);
   vec_foreach (t, im->threads)
     {
       free (t->linear);
@@ -77,8 +79,11 @@ make_threads (ipshare_main_t *im)
       return false;
   im->why = ips_worker_new (im->tables, n, ipshare_why_emit, NULL);
   if (im->why)
-    ips_worker_set_coalescing (im->why, false);
-  return im->why != NULL && ipshare_taps_create (im);
+    {
+      ips_worker_set_coalescing (im->why, false);
+      im->why->asks = true;
+    }
+  return im->why != NULL && ipshare_taps_create (im) && ipshare_flows_create (im);
 }
 
 int

@@ -8,7 +8,7 @@
  * A next hop (an end point's `via`) is a DPO stacked on its tracked FIB entry; a back-walk stacks it anew.
  * Pools have their full size at once: workers read them while the main thread changes them.
  */
-#include <ipshare/ipshare.h>
+#include "flows.h"
 #include <vnet/api_errno.h>
 #include <vnet/dpo/drop_dpo.h>
 #include <vnet/dpo/load_balance.h>
@@ -139,6 +139,38 @@ ipshare_diverted_of (const struct ips_image_header *image)
   return wanted ? sorted (wanted) : NULL;
 }
 
+/* The largest prefix that begins at `at` and holds no more than n addresses; *n becomes the rest. */
+static u32
+prefix_len (unsigned family, ips_u128 at, u32 *n)
+{
+  u32 bits = family == 4 ? 32 : 128, host = 0;
+  ips_u128 one = family == 4 ? (ips_u128) 1 << 96 : 1;
+  while (host < bits && 2u << host <= *n && !(at & (one << host)))
+    host++;
+  *n -= 1u << host;
+  return bits - host;
+}
+
+ipshare_diverted_t *
+ipshare_diverted_of_pools (const struct ips_ctl_flows *set)
+{
+  ipshare_diverted_t *wanted = NULL;
+  for (u32 i = 0; i < set->n_pools; i++)
+    {
+      const struct ips_napt_pool_rec *pool = set->pools + i;
+      ips_u128 at = ips_ld_address (pool->family, pool->first), one = pool->family == 4 ? (ips_u128) 1 << 96 : 1;
+      for (u32 left = pool->n; left;)
+	{
+	  u8 address[16];
+	  u32 had = left, len = prefix_len (pool->family, at, &left);
+	  ips_st_address (address, at);
+	  add (&wanted, pool->family, len, address, IPS_OUTER, false);
+	  at += one * (had - left);
+	}
+    }
+  return wanted ? sorted (wanted) : NULL;
+}
+
 static const ipshare_diverted_t *
 find (ipshare_diverted_t *among, const ipshare_diverted_t *d)
 {
@@ -158,7 +190,7 @@ find (ipshare_diverted_t *among, const ipshare_diverted_t *d)
 }
 
 static void
-divert (ipshare_main_t *im, const ipshare_diverted_t *d, const ipshare_diverted_t *had)
+divert (ipshare_main_t *im, const u32 *fib, const ipshare_diverted_t *d, const ipshare_diverted_t *had)
 {
   fib_protocol_t proto = d->prefix.fp_proto;
   dpo_proto_t dpo_proto = fib_proto_to_dpo (proto);
@@ -168,32 +200,33 @@ divert (ipshare_main_t *im, const ipshare_diverted_t *d, const ipshare_diverted_
   dpo_stack (im->dpo_types[d->side], dpo_proto, &pool_elt_at_index (im->dpos, index)->parent, drop_dpo_get (dpo_proto));
   dpo_set (&dpo, im->dpo_types[d->side], dpo_proto, index);
   if (had && had->passes == d->passes)
-    fib_table_entry_special_dpo_update (im->service_fib[proto], &d->prefix, im->fib_source, flags, &dpo);
+    fib_table_entry_special_dpo_update (fib[proto], &d->prefix, im->fib_source, flags, &dpo);
   else
     {
       if (had) /* the two kinds of entry do not turn into each other */
-	fib_table_entry_special_remove (im->service_fib[proto], &d->prefix, im->fib_source);
-      fib_table_entry_special_dpo_add (im->service_fib[proto], &d->prefix, im->fib_source, flags, &dpo);
+	fib_table_entry_special_remove (fib[proto], &d->prefix, im->fib_source);
+      fib_table_entry_special_dpo_add (fib[proto], &d->prefix, im->fib_source, flags, &dpo);
     }
   dpo_reset (&dpo);
 }
 
 void
-ipshare_divert (ipshare_main_t *im, ipshare_diverted_t *before, ipshare_diverted_t *wanted, bool removals)
+ipshare_divert (ipshare_main_t *im, const u32 *fib, ipshare_diverted_t *before, ipshare_diverted_t *wanted,
+		bool removals)
 {
   ipshare_diverted_t *d;
   if (removals)
     {
       vec_foreach (d, before)
 	if (!find (wanted, d))
-	  fib_table_entry_special_remove (im->service_fib[d->prefix.fp_proto], &d->prefix, im->fib_source);
+	  fib_table_entry_special_remove (fib[d->prefix.fp_proto], &d->prefix, im->fib_source);
       return;
     }
   vec_foreach (d, wanted)
     {
       const ipshare_diverted_t *had = find (before, d);
       if (!had || had->side != d->side || had->passes != d->passes)
-	divert (im, d, had);
+	divert (im, fib, d, had);
     }
 }
 
@@ -331,6 +364,8 @@ interface_gone (CLIB_UNUSED (vnet_main_t *vnm), u32 sw_if_index, u32 is_add)
   ipshare_main_t *im = &ipshare_main;
   if (!is_add && sw_if_index < vec_len (im->reply_side_by_interface))
     ipshare_reply_interface (im, sw_if_index, 0, false);
+  if (!is_add)
+    ipshare_nat_interface_gone (im, sw_if_index);
   return 0;
 }
 

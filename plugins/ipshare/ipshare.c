@@ -1,5 +1,5 @@
 /* ipshare.c: the plugin itself, and what `vppctl show ipshare` says. */
-#include <ipshare/ipshare.h>
+#include "flows.h"
 #include <vnet/plugin/plugin.h>
 #include <vpp/app/version.h>
 #include <sys/random.h>
@@ -30,6 +30,22 @@ VLIB_INIT_FUNCTION (init) = {
 
 /* ---- show ipshare ---- */
 
+static void
+show_flows (vlib_main_t *vm)
+{
+  struct ips_ctl_flows_state s;
+  ipshare_flows_enter (&ipshare_main);
+  flows_state (ipshare_main.flows, &s);
+  ipshare_flows_leave (&ipshare_main);
+  if (!s.has_flows)
+    return;
+  vlib_cli_output (vm, "sessions: %u of %u, %u half open, %u mappings, %u public addresses%s", s.sessions.sessions,
+		   s.sessions.capacity, s.sessions.half_open, s.sessions.mappings, s.n_addresses,
+		   s.sessions.standby ? " (standby)" : "");
+  if (s.has_mirror)
+    vlib_cli_output (vm, "first packets: %lu committed, %lu not, %lu wait", s.committed, s.uncommitted, s.held);
+}
+
 static clib_error_t *
 show_summary (vlib_main_t *vm)
 {
@@ -42,6 +58,7 @@ show_summary (vlib_main_t *vm)
   vlib_cli_output (vm, "%u bindings in %u networks, %u end points, %u policies, %U", i->n_bindings, i->n_networks,
 		   i->n_endpoints, i->n_policies, format_memory_size, i->bytes);
   vlib_cli_output (vm, "counter cells: %u of %u", im->cells_used, im->counter_cells);
+  show_flows (vm);
   return 0;
 }
 
@@ -52,6 +69,8 @@ show_prefixes (vlib_main_t *vm)
   ipshare_next_hop_t *nh;
   vec_foreach (d, ipshare_main.diverted)
     vlib_cli_output (vm, "%U: %s", format_fib_prefix, &d->prefix, d->side == IPS_OUTER ? "outer" : "inner");
+  vec_foreach (d, ipshare_main.pools)
+    vlib_cli_output (vm, "%U: pool", format_fib_prefix, &d->prefix);
   vec_foreach (nh, ipshare_main.next_hops)
     if (nh->used)
       vlib_cli_output (vm, "next hop %u: %U table %u\n  %U", (u32) (nh - ipshare_main.next_hops), format_ip46_address,

@@ -18,7 +18,9 @@
 #include <vnet/fib/fib_source.h>
 #include <vnet/fib/fib_types.h>
 #include <vnet/ip/format.h>
+#include <vnet/buffer.h>
 
+#include "../../native/flows/flows.h"
 #include "../../native/ips_worker.h"
 #include "../../native/rt/rt.h"
 #include "../../native/tap/tap.h"
@@ -52,6 +54,8 @@ typedef enum
   IPSHARE_INNER6,
   IPSHARE_REPLY4,
   IPSHARE_REPLY6,
+  IPSHARE_NAT4,
+  IPSHARE_NAT6,
   IPSHARE_N_NODES,
 } ipshare_node_t;
 
@@ -61,7 +65,9 @@ typedef struct
   CLIB_CACHE_LINE_ALIGN_MARK (cacheline0);
   struct ips_worker *core;
   struct tap_worker tap;
+  struct flows_worker *flows;
   u32 *made;	   /* buffer indices */
+  u32 *let_go;	   /* too: of packets that have waited for the standby */
   u8 *linear;	   /* IPSHARE_LINEAR bytes: a packet of chained buffers, in one piece */
   vlib_buffer_t *current;
   u64 no_buffers;
@@ -107,6 +113,8 @@ typedef struct
   struct ips_worker *why;
   struct taps *taps;
   struct rt *rt; /* this node's half of a pair: pair.c */
+  struct flows *flows; /* tracked connections: flows.h */
+  struct natlog *natlog;
   vlib_combined_counter_main_t cells;
   fib_source_t fib_source;
   dpo_type_t dpo_types[2]; /* by enum ips_side */
@@ -116,7 +124,9 @@ typedef struct
   ipshare_next_hop_t *next_hops; /* index = id; 0 is none */
   dpo_id_t *ways[2];		 /* by FIB_PROTOCOL_IP4, _IP6: what workers read, by id: the outer node's way there, or 0 */
   ipshare_diverted_t *diverted, *diverted_before, *diverted_prepared;
+  ipshare_diverted_t *pools;   /* of NAT */
   u8 *reply_side_by_interface; /* 0: none, else side + 1 */
+  u16 **realms_by_interface;   /* of NAT: inside is there */
   struct ips_tables_info info; /* as the last control operation left it */
   u32 cells_used;
   vlib_log_class_t log;
@@ -137,8 +147,11 @@ int ipshare_configure (ipshare_main_t *im, u32 service, u32 delivery, u32 cells,
 void ipshare_fib_init (ipshare_main_t *im);
 /* The prefixes that an image wants diverted: a vector, ascending. */
 ipshare_diverted_t *ipshare_diverted_of (const struct ips_image_header *image);
-/* Puts them into the service table, in the place of those of `before`. */
-void ipshare_divert (ipshare_main_t *im, ipshare_diverted_t *before, ipshare_diverted_t *wanted, bool removals);
+/* The same of NAT pools. */
+ipshare_diverted_t *ipshare_diverted_of_pools (const struct ips_ctl_flows *set);
+/* Puts them into a table (fib: by protocol), in the place of those of `before`. */
+void ipshare_divert (ipshare_main_t *im, const u32 *fib, ipshare_diverted_t *before, ipshare_diverted_t *wanted,
+		     bool removals);
 u32 ipshare_next_hop_add (ipshare_main_t *im, const ip46_address_t *address, u32 table_id, int *rv);
 int ipshare_next_hop_del (ipshare_main_t *im, u32 id);
 int ipshare_reply_interface (ipshare_main_t *im, u32 sw_if_index, u8 side, bool enable);
@@ -151,6 +164,8 @@ enum
 {
   IPSHARE_LANE_TABLES,
   IPSHARE_LANE_PAIR,
+  IPSHARE_LANE_FLOWS,
+  IPSHARE_LANE_SESSIONS, /* lists them, which takes long */
   IPSHARE_N_LANES,
 };
 typedef struct ipshare_job
@@ -166,11 +181,11 @@ typedef struct ipshare_job
   struct ips_load_status status;
   struct ips_image_header *image; /* what was in `path`; freed after done() */
   size_t image_bytes;
-  void *pair;		 /* pair.c's */
+  void *order;		 /* of the pair (pair.h), of tracked connections (flows.h) */
 } ipshare_job_t;
 
 bool ipshare_builder_busy (void); /* with tables */
-bool ipshare_pair_busy (void);
+bool ipshare_lane_busy (u32 lane);
 void ipshare_builder_client_gone (u32 client_index); /* nobody is answered */
 void ipshare_process_wake (void); /* there is something for the process that looks after jobs and taps */
 /* False if another job is under way (reclaiming aside) or the thread cannot start: the job is not taken. */
@@ -180,8 +195,9 @@ void ipshare_job_prepare (ipshare_job_t *job);
 void ipshare_job_dump (ipshare_job_t *job);
 void ipshare_job_counter_index (ipshare_job_t *job);
 
-/* emit.c: what the core hands over during a frame. */
+/* emit.c: what the core hands over during a frame; what has waited for the standby. */
 void ipshare_emit (void *thread, struct ips_pkt *p, int kind);
+void ipshare_let_go (void *thread, struct ips_pkt *p, u32 tag);
 
 /* taps.c: captures and copies, the main thread's part. */
 bool ipshare_taps_create (ipshare_main_t *im);
@@ -197,16 +213,31 @@ void ipshare_nodes_init (vlib_main_t *vm, ipshare_main_t *im); /* node.c */
 void ipshare_info_refresh (ipshare_main_t *im);
 clib_error_t *ipshare_api_init (vlib_main_t *vm);
 
-/* The core, and whoever wants to see what goes in and comes out. */
-static_always_inline int
-ipshare_core (ipshare_thread_t *t, struct ips_pkt *p, enum ips_side side)
+/* Where a packet came from that waits for the standby. */
+static_always_inline u32
+ipshare_tag (const vlib_buffer_t *b, enum ips_side side)
 {
+  return vnet_buffer (b)->sw_if_index[VLIB_RX] << 1 | side;
+}
+
+/* The core, and whoever wants to see what goes in and comes out. *taken: a copy of the packet is kept, and sent later. */
+static_always_inline int
+ipshare_core (ipshare_thread_t *t, struct ips_pkt *p, enum ips_side side, bool *taken)
+{
+  int verdict;
   if (PREDICT_TRUE (t->tap.set == NULL))
-    return side == IPS_OUTER ? ips_outer (t->core, p) : ips_inner (t->core, p);
-  t->tap.side = side;
-  tap_before (&t->tap, p);
-  int verdict = side == IPS_OUTER ? ips_outer (t->core, p) : ips_inner (t->core, p);
-  tap_verdict (&t->tap, p, verdict);
+    verdict = side == IPS_OUTER ? ips_outer (t->core, p) : ips_inner (t->core, p);
+  else
+    {
+      t->tap.side = side;
+      tap_before (&t->tap, p);
+      verdict = side == IPS_OUTER ? ips_outer (t->core, p) : ips_inner (t->core, p);
+      tap_verdict (&t->tap, p, verdict);
+    }
+  if (PREDICT_FALSE (ips_dispositions[verdict] != IPS_SEND))
+    flows_pass (t->flows);
+  else
+    *taken = flows_hold (t->flows, p, ipshare_tag (t->current, side));
   return verdict;
 }
 

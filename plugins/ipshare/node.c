@@ -3,6 +3,7 @@
  *   ip4-lookup -> ipshare-outer-ip4 -> ip4-lookup in the delivery table, or straight to the next hop
  *                 (-inner-, and -ip6)  whatever the FIB has else (PASS, HERE), error-drop, or new packets by emit.c
  *   ip4-unicast -> ipshare-reply-ip4   on interfaces whose packets' sources are looked at (S1.5)
+ *               -> ipshare-nat-ip4     on interfaces towards the inside of a NAT (S3.5)
  *
  * A frame sees one generation. Ordinary packets take the core's express lane, inline, and the delivery table is
  * looked up right here: the nodes are siblings of ip4-lookup and ip6-lookup, so what those find is valid for us.
@@ -12,6 +13,8 @@
 #include <ipshare/ipshare.h>
 #include <vnet/feature/feature.h>
 #include <ipshare/ipshare.api_enum.h>
+#include "flows.h"
+#include "sources.h"
 #include "special.h"
 #include "ways.h"
 
@@ -69,9 +72,9 @@ put_back (vlib_buffer_t *b, const struct ips_pkt *p)
 /* Unchanged, to wherever it would have gone without us. */
 static u16
 follow (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_pkt *p, int verdict,
-	bool is_reply)
+	bool is_feature)
 {
-  if (is_reply)
+  if (is_feature)
     {
       u32 next;
       vnet_feature_next (&next, b);
@@ -134,7 +137,7 @@ send_made (ipshare_main_t *im, ipshare_frame_t *f)
 /* Off the lane. */
 static __attribute__ ((noinline)) u16
 uncommon (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, struct ips_pkt *p, int verdict,
-	  bool is_reply, bool taken)
+	  bool is_feature, bool taken)
 {
   u16 next = f->arcs[IPSHARE_TO_DROP];
   switch (taken ? IPS_CONSUMED : ips_dispositions[verdict])
@@ -143,10 +146,11 @@ uncommon (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, stru
       f->counts[verdict]++;
       put_back (b, p);
       if (verdict == IPS_PASS || verdict == IPS_HERE)
-	next = follow (im, f, b, p, verdict, is_reply);
+	next = follow (im, f, b, p, verdict, is_feature);
       else
 	{
-	  b->flags |= IPSHARE_BUFFER_F;
+	  if (!is_from_nat (p, verdict, is_feature))
+	    b->flags |= IPSHARE_BUFFER_F;
 	  next = resolve (im, f, b, p->data, p->total_len);
 	}
       send_to_next (f, bi, next);
@@ -166,7 +170,7 @@ uncommon (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, stru
 
 /* The whole way. */
 static __attribute__ ((noinline)) void
-one (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_side side, bool is_reply)
+one (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_side side, bool is_feature)
 {
   struct ips_pkt p;
   bool taken = false;
@@ -176,10 +180,10 @@ one (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_
   if (PREDICT_FALSE (b->flags & IPSHARE_SPECIAL_F))
     verdict = ipshare_special (im, f->vm, f->t, bi, b, &p, side, &taken);
   else
-    verdict = ipshare_core (f->t, &p, side);
+    verdict = ipshare_core (f->t, &p, side, &taken);
   if (PREDICT_FALSE (vec_len (f->t->made)))
     send_made (im, f);
-  u16 next = uncommon (im, f, bi, b, &p, verdict, is_reply, taken);
+  u16 next = uncommon (im, f, bi, b, &p, verdict, is_feature, taken);
   if (PREDICT_FALSE (f->node->flags & VLIB_NODE_FLAG_TRACE))
     trace (f, b, &p, verdict, side, next, false);
 }
@@ -198,11 +202,14 @@ begin (ipshare_main_t *im, ipshare_frame_t *f, vlib_main_t *vm, vlib_node_runtim
   clib_memset (f->counts, 0, sizeof f->counts);
   tap_begin (&f->t->tap, IPS_OUTER); /* the side is set for each packet */
   ips_worker_begin (f->t->core, ipshare_now_ns ());
+  flows_begin (f->t->flows);
 }
 
 static_always_inline void
 end (ipshare_frame_t *f)
 {
+  if (PREDICT_FALSE (flows_end (f->t->flows)))
+    ipshare_held_soon (f->vm);
   ips_worker_end (f->t->core);
   tap_end (&f->t->tap);
   if (PREDICT_TRUE (f->n_send))
@@ -321,34 +328,6 @@ translate_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame
   return n;
 }
 
-/* Has the packet a source that we translate or tunnel? */
-static_always_inline bool
-is_reply_of_ours (const struct ips_worker *core, vlib_buffer_t *b, enum ips_side side, unsigned family)
-{
-  struct ips_hit h;
-  const u8 *ip = vlib_buffer_get_current (b);
-  if (!core->root || b->current_length < (family == 4 ? 20 : 40))
-    return false;
-  const u8 *from = ips_field_at (ip, family, IPS_SRC);
-  return side == IPS_INNER ? ips_in_network (core->root, family, from) : ips_find_local (core->root, family, from, &h);
-}
-
-/* To an address of VPP itself: the gateway of the devices, which speak to it with their Global IPs as well. */
-static_always_inline bool
-is_for_vpp (vlib_buffer_t *b, bool is4)
-{
-  u32 sw_if_index = vnet_buffer (b)->sw_if_index[VLIB_RX];
-  const void *ip = vlib_buffer_get_current (b);
-  const ip6_header_t *ip6 = ip;
-  if (!is4 && ip6_address_is_link_local_unicast (&ip6->dst_address))
-    return true;
-  index_t lbi = is4 ? ip4_fib_forwarding_lookup (vec_elt (ip4_main.fib_index_by_sw_if_index, sw_if_index),
-						 &((const ip4_header_t *) ip)->dst_address) :
-		      ip6_fib_table_fwding_lookup (vec_elt (ip6_main.fib_index_by_sw_if_index, sw_if_index),
-						   &ip6->dst_address);
-  return load_balance_get_bucket_i (load_balance_get (lbi), 0)->dpoi_type == DPO_RECEIVE;
-}
-
 /* On as if we were not there. */
 static uword
 pass_frame (vlib_main_t *vm, vlib_node_runtime_t *node, u32 *from, u32 n)
@@ -366,25 +345,25 @@ pass_frame (vlib_main_t *vm, vlib_node_runtime_t *node, u32 *from, u32 n)
   return n;
 }
 
+/* Of the features: packets whose source is of interest go to the core, the others pass. */
 static_always_inline uword
-reply_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, ipshare_node_t kind, bool is4)
+source_frame (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, ipshare_node_t kind, bool is4)
 {
   ipshare_main_t *im = &ipshare_main;
   vlib_buffer_t *b[VLIB_FRAME_SIZE];
   u32 *from = vlib_frame_vector_args (frame), n = frame->n_vectors;
   ipshare_frame_t f;
+  bool is_nat = kind == IPSHARE_NAT4 || kind == IPSHARE_NAT6;
   if (PREDICT_FALSE (!im->configured))
     return pass_frame (vm, node, from, n);
   begin (im, &f, vm, node, kind);
   vlib_get_buffers (vm, from, b, n);
   for (u32 i = 0; i < n; i++)
     {
-      u32 sw_if_index = vnet_buffer (b[i])->sw_if_index[VLIB_RX], next;
-      /* 0: the operator switched the feature on, not we */
-      u8 set = PREDICT_TRUE (sw_if_index < vec_len (im->reply_side_by_interface)) ?
-		 im->reply_side_by_interface[sw_if_index] : 0;
-      enum ips_side side = set == 1 + IPS_OUTER ? IPS_OUTER : IPS_INNER;
-      if (set && is_reply_of_ours (f.t->core, b[i], side, is4 ? 4 : 6) && !is_for_vpp (b[i], is4))
+      u32 next;
+      enum ips_side side = IPS_INNER;
+      bool is_ours = is_nat ? is_inside (im, f.t->core, b[i], is4) : is_reply (im, f.t->core, b[i], &side, is4);
+      if (is_ours)
 	{
 	  one (im, &f, from[i], b[i], side, true);
 	  continue;
@@ -422,8 +401,10 @@ NODE (ipshare_inner_ip4_node, "ipshare-inner-ip4", "ip4-lookup",
       translate_frame (vm, node, frame, IPSHARE_INNER4, IPS_INNER, true))
 NODE (ipshare_inner_ip6_node, "ipshare-inner-ip6", "ip6-lookup",
       translate_frame (vm, node, frame, IPSHARE_INNER6, IPS_INNER, false))
-NODE (ipshare_reply_ip4_node, "ipshare-reply-ip4", NULL, reply_frame (vm, node, frame, IPSHARE_REPLY4, true))
-NODE (ipshare_reply_ip6_node, "ipshare-reply-ip6", NULL, reply_frame (vm, node, frame, IPSHARE_REPLY6, false))
+NODE (ipshare_reply_ip4_node, "ipshare-reply-ip4", NULL, source_frame (vm, node, frame, IPSHARE_REPLY4, true))
+NODE (ipshare_reply_ip6_node, "ipshare-reply-ip6", NULL, source_frame (vm, node, frame, IPSHARE_REPLY6, false))
+NODE (ipshare_nat_ip4_node, "ipshare-nat-ip4", NULL, source_frame (vm, node, frame, IPSHARE_NAT4, true))
+NODE (ipshare_nat_ip6_node, "ipshare-nat-ip6", NULL, source_frame (vm, node, frame, IPSHARE_NAT6, false))
 
 #ifndef CLIB_MARCH_VARIANT
 void
@@ -431,7 +412,8 @@ ipshare_nodes_init (vlib_main_t *vm, ipshare_main_t *im)
 {
   const u32 nodes[IPSHARE_N_NODES] = { ipshare_outer_ip4_node.index, ipshare_outer_ip6_node.index,
 				       ipshare_inner_ip4_node.index, ipshare_inner_ip6_node.index,
-				       ipshare_reply_ip4_node.index, ipshare_reply_ip6_node.index };
+				       ipshare_reply_ip4_node.index, ipshare_reply_ip6_node.index,
+				       ipshare_nat_ip4_node.index,   ipshare_nat_ip6_node.index };
   char *names[IPSHARE_N_TO] = { "error-drop", "ip4-lookup", "ip6-lookup" };
   for (u32 i = 0; i < IPSHARE_N_NODES; i++)
     for (u32 to = 0; to < IPSHARE_N_TO; to++)
@@ -447,5 +429,15 @@ VNET_FEATURE_INIT (ipshare_reply_ip4, static) = {
 VNET_FEATURE_INIT (ipshare_reply_ip6, static) = {
   .arc_name = "ip6-unicast",
   .node_name = "ipshare-reply-ip6",
+};
+VNET_FEATURE_INIT (ipshare_nat_ip4, static) = {
+  .arc_name = "ip4-unicast",
+  .node_name = "ipshare-nat-ip4",
+  .runs_after = VNET_FEATURES ("ipshare-reply-ip4"),
+};
+VNET_FEATURE_INIT (ipshare_nat_ip6, static) = {
+  .arc_name = "ip6-unicast",
+  .node_name = "ipshare-nat-ip6",
+  .runs_after = VNET_FEATURES ("ipshare-reply-ip6"),
 };
 #endif

@@ -6,6 +6,7 @@
  * A process node does the main thread's part: frames out of interfaces, their state, clients that wait.
  */
 #define _GNU_SOURCE
+#include "flows.h"
 #include "pair.h"
 #include <errno.h>
 #include <sched.h>
@@ -44,8 +45,8 @@ progress (CLIB_UNUSED (void *arg), u64 *out)
 
 /* VPP's main thread stays on one processor, and who is made by it would stay there too: next to a loop that never ends.
  * Anywhere will do but where workers are. */
-static void
-leave_their_processors (void)
+void
+ipshare_leave_processors (void)
 {
   cpu_set_t wanted;
   long n = sysconf (_SC_NPROCESSORS_CONF);
@@ -61,16 +62,21 @@ leave_their_processors (void)
 void
 ipshare_job_pair (ipshare_job_t *job)
 {
-  ipshare_pair_job_t *p = job->pair;
+  ipshare_pair_job_t *p = job->order;
   struct rt *rt = ipshare_main.rt;
+  u32 begun = rt->begun;
+  bool was_set = rt->is_set;
   switch (p->op)
     {
     case IPS_CTL_PAIR_SET:
-      leave_their_processors ();
+      ipshare_leave_processors ();
       p->status = rt_pair_set (rt, &p->set, &p->sentence);
+      if (rt->begun != begun)
+	ipshare_flows_other_pair (false, true);
       break;
     case IPS_CTL_PAIR_CLEAR:
       rt_pair_clear (rt);
+      ipshare_flows_other_pair (true, was_set);
       p->status = IPS_CTL_OK;
       break;
     default:
@@ -151,7 +157,7 @@ process (vlib_main_t *vm, CLIB_UNUSED (vlib_node_runtime_t *node), CLIB_UNUSED (
 	continue;
       looked = vlib_time_now (vm);
       ipshare_ports_look (ipshare_pair.shown);
-      if (ipshare_main.rt && !ipshare_pair_busy ())
+      if (ipshare_main.rt && !ipshare_lane_busy (IPSHARE_LANE_PAIR))
 	ipshare_pair_answer_waiters ();
     }
   return 0;
@@ -176,6 +182,9 @@ ipshare_pair_create (ipshare_main_t *im)
 					 .progress = progress,
 					 .n_workers = vlib_get_n_threads () - first,
 					 .wake_event = ipshare_pair.woken,
+					 .role = flows_role,
+					 .mirror_ready = flows_ready,
+					 .flows = im->flows,
 					 .links = &ipshare_links });
   if (im->rt)
     clib_file_add (&file_main, &(clib_file_t){ .read_function = woken,

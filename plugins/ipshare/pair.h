@@ -66,7 +66,8 @@ void ipshare_vips_enable (u32 sw_if_index, bool enable);
 /* pair.c */
 bool ipshare_pair_create (ipshare_main_t *im); /* at configuring, last: nothing of it is undone */
 void ipshare_pair_wake (void); /* the process: something changed */
-void ipshare_job_pair (ipshare_job_t *job); /* pair lane: sets, clears or commands, as job->pair says */
+void ipshare_leave_processors (void); /* the calling thread, no one of VPP's, goes where no worker is */
+void ipshare_job_pair (ipshare_job_t *job); /* pair lane: sets, clears or commands, as job->order says */
 void ipshare_job_pair_end (ipshare_job_t *job); /* main thread, afterwards */
 
 /* What a job of the pair does. */

@@ -100,8 +100,8 @@ chained (vlib_main_t *vm, ipshare_thread_t *t, u32 bi, vlib_buffer_t *b, struct 
   p->len = p->total_len;
   p->headroom = IPS_HEADROOM;
   u32 bytes = p->total_len;
-  int verdict = ipshare_core (t, p, side);
-  if (ips_dispositions[verdict] == IPS_SEND && verdict != IPS_PASS && verdict != IPS_HERE)
+  int verdict = ipshare_core (t, p, side, taken);
+  if (!*taken && ips_dispositions[verdict] == IPS_SEND && verdict != IPS_PASS && verdict != IPS_HERE)
     {
       if (p->data == linear && p->total_len == bytes)
 	copy_back (vm, b, linear, bytes);
@@ -130,8 +130,8 @@ ipshare_special (ipshare_main_t *im, vlib_main_t *vm, ipshare_thread_t *t, u32 b
   if (b->flags & VLIB_BUFFER_NEXT_PRESENT)
     verdict = chained (vm, t, bi, b, p, side, taken);
   else
-    verdict = ipshare_core (t, p, side);
-  if (had_offload && ips_dispositions[verdict] == IPS_SEND)
+    verdict = ipshare_core (t, p, side, taken);
+  if (had_offload && !*taken && ips_dispositions[verdict] == IPS_SEND)
     offloads_done (b, p, verdict);
   return verdict;
 }

@@ -1,6 +1,6 @@
 /* why.c: what would happen to this packet? The live generation answers through a worker of its own, so that no
  * counter of the data path moves and nothing is sent. Main thread. */
-#include <ipshare/ipshare.h>
+#include "flows.h"
 
 enum { ROOM = 256 << 10, PACKETS = 128 };
 
@@ -38,10 +38,15 @@ ipshare_why (ipshare_main_t *im, int side, struct ips_pkt *p, u32 *verdict, u64 
   collected.data = NULL;
   collected.n = collected.omitted = 0;
   ips_worker_begin (w, ipshare_now_ns ());
+  ipshare_flows_enter (im);
+  w->would_open = false;
   *verdict = side == IPS_OUTER ? ips_outer (w, p) : ips_inner (w, p);
   *generation = w->root ? w->root->generation : 0;
-  if (ips_dispositions[*verdict] == IPS_SEND)
+  if (w->would_open)
+    collected.omitted++; /* its public end is chosen when it comes */
+  else if (ips_dispositions[*verdict] == IPS_SEND)
     collect (p, IPS_EMIT_PACKET);
+  ipshare_flows_leave (im);
   ips_worker_end (w);
   *n = collected.n;
   *omitted = collected.omitted;

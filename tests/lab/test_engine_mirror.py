@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from ipshare.core import lib
-from ipshare.engine.embedded import ControlError
 from ipshare.lab.netns import inside
 from tests.engine_lab import run
-from tests.flows_lab import OUTSIDE4, OUTSIDE6, Nat, NatNode, nat_lab
+from tests.flows_lab import OUTSIDE4, OUTSIDE6, REFUSED, Nat, NatNode, nat_lab
 from tests.pair_lab import until
 
 FAMILIES = [(socket.AF_INET, OUTSIDE4), (socket.AF_INET6, OUTSIDE6)]
@@ -24,8 +23,14 @@ Ends = list[tuple[socket.socket, socket.socket]]
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Nat]:
-    with nat_lab(tmp_path) as made:
+def kind() -> type[NatNode]:
+    """Which engine."""
+    return NatNode
+
+
+@pytest.fixture
+def lab(tmp_path: Path, kind: type[NatNode]) -> Iterator[Nat]:
+    with nat_lab(tmp_path, kind) as made:
         yield made
 
 
@@ -116,7 +121,7 @@ def test_connections_outlive_the_node_that_was_killed(lab: Nat) -> None:
     until(lambda: table(active) == table(standby) and len(table(active)) == 40)
     state = active.state()
     assert int(state["committed"]) > 0 and int(state["uncommitted"]) == int(state["held"]) == 0
-    with pytest.raises(ControlError, match="at the active node"):
+    with pytest.raises(REFUSED, match="at the active node"):
         standby.close_sessions()
     active.kill()
     until(lambda: standby.pair_state() == lib.IPS_PAIR_ACTIVE)
@@ -168,14 +173,14 @@ def test_a_switchover_waits_until_the_standby_knows_the_sessions(lab: Nat) -> No
     ends = connections(lab, 2)
     record = np.zeros(1, np.dtype([("order", np.uint32), ("argument", np.uint32)]))
     record[0]["order"] = lib.IPS_CTL_PAIR_SWITCHOVER
-    standby.control._call(lib.IPS_CTL_MIRROR_CLEAR)
+    standby.clear_mirror()
     standby.mirror(config_digest=8)  # never ready
     assert not standby.state()["is_ready"]
 
     def is_refused() -> bool:
         try:
             standby.set(lib.IPS_CTL_PAIR_COMMAND, record)
-        except ControlError as error:
+        except REFUSED as error:
             return "mirror" in error.message
         return False
 
@@ -186,7 +191,7 @@ def test_a_switchover_waits_until_the_standby_knows_the_sessions(lab: Nat) -> No
     def is_taken() -> bool:
         try:
             standby.set(lib.IPS_CTL_PAIR_COMMAND, record)
-        except ControlError:
+        except REFUSED:
             return False
         return True
 
@@ -243,8 +248,8 @@ def test_a_silent_standby_costs_the_first_packet_its_patience(lab: Nat) -> None:
 )
 def test_refused_mirrors(lab: Nat, values: dict[str, Any], sentence: str) -> None:
     lab.a.start(workers=1)
-    with pytest.raises(ControlError, match="nothing to mirror"):
+    with pytest.raises(REFUSED, match="nothing to mirror"):
         lab.a.mirror()
     lab.a.serve()
-    with pytest.raises(ControlError, match=sentence):
+    with pytest.raises(REFUSED, match=sentence):
         lab.a.mirror(**values)

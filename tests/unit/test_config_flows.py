@@ -119,11 +119,24 @@ def test_a_mirror_needs_a_pair_and_sessions() -> None:
     assert (problem.key, "there are no sessions to mirror" in problem.message) == ("mirror", True)
 
 
-def test_vpp_is_refused_in_so_many_words() -> None:
-    text = cut(GOOD_NAT, "[pair]", "[sessions]").replace("[sessions]", '[engine]\nkind = "vpp"\n[sessions]')
-    problems = [p for p in check_text(text).problems if "the embedded engine" in p.message]
-    assert sorted(p.key for p in problems) == ["binding[0].track", "mirror", "nat[0]", "nat[1]", "sessions"]
-    assert all("tracks no connections yet" in p.message and p.hint for p in problems)
+def test_on_vpp_the_inside_is_behind_interfaces_of_vpp() -> None:
+    """All else is as on the embedded engine; an address of VPP itself is in no pool."""
+    ports = ('[[interface]]\nname = "host-eth0"\nhost = "eth0"\naddresses = ["192.0.2.2/24"]\n'
+             '[[interface]]\nname = "host-eth1"\nhost = "eth1"\n')  # fmt: skip
+    text = GOOD_NAT.replace('outside = ["eth0"]\n', "").replace("eth1", "host-eth1")
+    text = text.replace("[[network]]", f'[engine]\nkind = "vpp"\n{ports}[[network]]', 1)
+    [problem] = check_text(text).problems
+    assert (problem.key, problem.message) == (
+        "nat[1].interfaces[0]",
+        "there is no [[interface]] named 'eth2'",
+    )
+    good = text.replace("eth2", "host-eth0")
+    assert not check_text(good).problems
+    [problem] = check_text(good.replace("192.0.2.2/24", "198.51.100.9/24")).problems
+    assert (problem.key, "an address of host-eth0" in problem.message) == ("nat[0].addresses[0]", True)
+    route = '[[route]]\nprefix = "198.51.100.12/32"\ninterface = "host-eth0"\ntable = "delivery"\n[[network]]'
+    [problem] = check_text(good.replace("[[network]]", route, 1)).problems
+    assert "inside pool 198.51.100.8/29" in problem.message
 
 
 def test_what_is_strange_but_possible_is_a_warning() -> None:

@@ -25,6 +25,7 @@ from ipshare.engine.protocol import Counters, EngineInfo, Explanation, Side
 from ipshare.engine.tables import HEADER, Records, Tables, pack, unpack
 from ipshare.engine.vpp.client import DEFAULT_TIMEOUT_S, ApiRefused, Client
 from ipshare.engine.vpp.control import DROP, Control, Hello
+from ipshare.engine.vpp.flows import FlowsControl, VppFlows
 from ipshare.engine.vpp.pair import PairControl, PairRefused, PairWait, refused
 from ipshare.engine.vpp.retval import Retval
 from ipshare.engine.vpp.stats import Segment
@@ -48,7 +49,7 @@ class _Known:
     expected: int | None
 
 
-class VppEngine:
+class VppEngine(VppFlows):
     """The VPP whose API socket is ``socket`` and whose stats socket is ``stats_socket``.
 
     ``service_table``, ``delivery_table``: VPP's FIB tables; ``counter_cells``: per-binding counters. They are
@@ -71,6 +72,7 @@ class VppEngine:
         self.control = Control(self.client, scratch=scratch)
         again = lambda: Client(socket, timeout_s=timeout_s, api_dirs=api_dirs)  # noqa: E731
         self._taps, self.pair = Taps(self.client, again), PairControl(self.client, again)
+        self.tracked, self._again = FlowsControl(self.client, scratch), again
         self.stats_socket = Path(stats_socket)
         self._setup = (service_table, delivery_table, counter_cells)
         self._lock = threading.RLock()

@@ -253,6 +253,17 @@ class ReplySide(OnPort):
     side: int
 
 
+@dataclass(frozen=True, slots=True)
+class NatSide(OnPort):
+    """Inside hosts of the NAT ``realm`` are behind the interface (S3.5)."""
+
+    realm: int
+
+    @property
+    def slot(self) -> Slot:
+        return ("nat", self.port, self.realm)
+
+
 KINDS: tuple[type[Any], ...] = (
     HostPort,
     Loopback,
@@ -266,6 +277,7 @@ KINDS: tuple[type[Any], ...] = (
     PortAddress,
     Quiet,
     LinuxPair,
+    NatSide,
     Admin,
     StaticNeighbor,
     StaticRoute,
@@ -340,6 +352,8 @@ def _property(part: OnPort) -> str:
             return f"rx mode {mode}"
         case Admin(_, is_up):
             return "up" if is_up else "down"
+        case NatSide(_, realm):
+            return f"inside of NAT {realm} is behind it"
         case ReplySide(_, side):
             return f"replies are translated ({'inner' if side else 'outer'} side)"
     return {Quiet: "no router advertisements", ArpProxy: "ARP proxy"}[type(part)]

@@ -144,6 +144,8 @@ class Hands:
                 call("ip6nd_proxy_add_del", sw_if_index=index, is_add=is_add, ip=address)
             case p.ReplySide(_, side):
                 call("ipshare_reply_interface", sw_if_index=index, side=side, enable=is_add)
+            case p.NatSide(_, realm):
+                call("ipshare_nat_interface", sw_if_index=index, realm=realm, enable=is_add)
 
     def _in_table(self, part: p.StaticRoute | p.ArpRange, *, is_add: bool) -> None:
         if isinstance(part, p.ArpRange):

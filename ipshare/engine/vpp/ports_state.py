@@ -119,6 +119,9 @@ def _by_index(client: Client) -> Iterator[tuple[int, Callable[[str], p.Part]]]:
     if client.has("ipshare_reply_interface_dump"):
         for one in client.dump("ipshare_reply_interface_dump"):
             yield one.sw_if_index, partial(p.ReplySide, side=one.side)
+    if client.has("ipshare_nat_interface_dump"):
+        for one in client.dump("ipshare_nat_interface_dump"):
+            yield one.sw_if_index, partial(p.NatSide, realm=one.realm)
 
 
 def _routes(client: Client, table: int, names: Mapping[int, str]) -> Iterator[p.Part]:

@@ -5,7 +5,8 @@ Besides what [[interface]], [[bridge]], [[route]] and [[neighbor]] say themselve
   them still when VPP was restarted;
 - devices of a subnet in a Global Network take those that are elsewhere for neighbours: VPP answers ARP and
   neighbour solicitations for them, and looks their packets up in the service table (DESIGN.md section 5);
-- interfaces by which replies come in that shall go back through a distribution point (S1.5, S1.7).
+- interfaces by which replies come in that shall go back through a distribution point (S1.5, S1.7);
+- interfaces that the inside of a NAT is behind (S3.5), before they are up: untranslated nothing leaves.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def parts(config: Config) -> list[p.Part]:
         found.append(p.StaticRoute(vpp.table(route.table), str(route.prefix), via, route.interface))
     found += _proxies(config, vpp)
     found += _replies(config, vpp)
+    found += (p.NatSide(port, nat.realm) for nat in config.nats for port in nat.interfaces)
     return sorted(dict.fromkeys(found), key=lambda part: p.RANK[type(part)])
 
 
