@@ -123,8 +123,11 @@ def agent_stopped(world: World, node: Node) -> AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def engine_killed(world: World, node: Node) -> Iterator[None]:
-    os.kill(node.status()["engine_pid"], signal.SIGKILL)
-    yield
+    """Its agent, which would start another one within the dead time, is held until the heal."""
+    pid = node.status()["engine_pid"]
+    with agent_stopped(world, node):
+        os.kill(pid, signal.SIGKILL)
+        yield
 
 
 def engine_stopped(world: World, node: Node) -> AbstractContextManager[None]:
@@ -194,8 +197,7 @@ def power(world: World, node: Node) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Fault:
-    """``struck``, ``other``: states that the two nodes come to while it lasts. ``heals_itself``: the agent
-    does; nothing is to be seen of the struck node in between."""
+    """``struck``, ``other``: states that the two nodes come to while it lasts."""
 
     strike: Callable[[World, Node], AbstractContextManager[None]]
     struck: frozenset[int]
@@ -216,7 +218,7 @@ FAULTS = (
     Fault(agent_killed, frozenset({ACTIVE}), STANDBY),
     Fault(agent_stopped, frozenset({ACTIVE}), STANDBY),
     Fault(sync_cut, frozenset({ACTIVE}), STANDBY),
-    Fault(engine_killed, frozenset({STANDBY})),
+    Fault(engine_killed, SILENT),
     Fault(engine_stopped, SILENT),
     Fault(worker_hung, frozenset({INOP})),
     Fault(access_cut, frozenset({INOP})),
