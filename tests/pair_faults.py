@@ -168,11 +168,11 @@ def access_cut(world: World, node: Node) -> Iterator[None]:
 
 @contextlib.contextmanager
 def all_links_cut(world: World, node: Node) -> Iterator[None]:
-    world.port(node, False)
     world.links(node, world.between, False)
+    world.port(node, False)
     yield
-    world.links(node, world.between, True)
     world.port(node, True)
+    world.links(node, world.between, True)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ from tests.engine_lab import run
 from tests.pair_lab import VIPS, PairLab, until
 
 PORT, PACE_S, VIA_VIP, EVERY_V6 = 9000, 0.001, 3, 50
+FLOWS = 16
+"""So that every worker has some."""
 ETH_P_IP = 0x0800
 STAMP = struct.Struct("<Q")
 
@@ -91,12 +93,12 @@ def probes(lab: PairLab) -> Iterator[Probes]:
                     (sent_ns,) = STAMP.unpack_from(frame, 42)
                     found.arrivals.append(Arrival(sent_ns, now_ns(), frame[33], nodes.get(frame[6:12], 0)))
 
-    def send(mouth: socket.socket, six: socket.socket) -> None:
+    def send(six: socket.socket, *mouths: socket.socket) -> None:
         turn = 0
         while not ended.wait(PACE_S):
             for way in found.sent:
                 with contextlib.suppress(OSError):
-                    mouth.sendto(STAMP.pack(now_ns()), (f"198.18.1.{way}", PORT))
+                    mouths[turn % FLOWS].sendto(STAMP.pack(now_ns()), (f"198.18.1.{way}", PORT))
                     found.sent[way] += 1
             if turn % EVERY_V6 == 0:  # nobody answers it: it keeps the neighbour's entry in use
                 with contextlib.suppress(OSError):
@@ -112,7 +114,8 @@ def probes(lab: PairLab) -> Iterator[Probes]:
         ear.settimeout(0.05)
         return ear
 
-    ends = [inside(lab.names["lan"], listen), made(socket.AF_INET), made(socket.AF_INET6)]
+    ends = [inside(lab.names["lan"], listen), made(socket.AF_INET6)]
+    ends += [made(socket.AF_INET) for _ in range(FLOWS)]
     threads = [
         threading.Thread(target=hear, args=(ends[0],)),
         threading.Thread(target=send, args=tuple(ends[1:])),
