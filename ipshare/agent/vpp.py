@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import select
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from socket import SOCK_STREAM
 
+from ipshare.agent.ending import SILENT_TIMEOUT_S, end, silent, terminate
 from ipshare.agent.pair import Told
 from ipshare.agent.pair import align as align_pair
 from ipshare.core import lib
@@ -40,7 +39,7 @@ from ipshare.model import Config, Vpp
 
 log = logging.getLogger(__name__)
 
-STOP_TIMEOUT_S = 10.0
+PROGRAM = "vpp"
 LINUX_CP = ("linux_cp_plugin.so", "linux_nl_plugin.so")
 JOURNAL = "ports.undo"
 
@@ -165,10 +164,11 @@ class VppDataPath:
         if engine is not None:
             with contextlib.closing(_ours(engine)):
                 if managed:
-                    _end(engine.info().pid)
-                    done = "engine ended"
+                    done = end(engine.info().pid, "VPP", terminate)
                 else:
                     done = _taken_out(_ours(engine))
+        elif managed and (pid := silent(vpp_of(config).api_socket, SOCK_STREAM, PROGRAM)):
+            done = end(pid, "VPP", terminate, SILENT_TIMEOUT_S)
         if managed:
             _remove(settings(config))
             (config.node.runtime_dir / JOURNAL).unlink(missing_ok=True)
@@ -271,22 +271,6 @@ def _by_next_hop(tables: Tables, numbers: Mapping[tuple[str, int], int]) -> Tabl
         if not record["flags"] & lib.IPS_EP_DISTRIBUTION:
             record["via"] = numbers.get((name, family), 0)
     return replace(tables, endpoints=records)
-
-
-def _end(pid: int) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:  # it has just died
-        return
-    try:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        if not select.select([pidfd], [], [], STOP_TIMEOUT_S)[0]:
-            raise EngineError(f"VPP {pid} does not end", hint=f"kill -9 {pid}")
-    finally:
-        os.close(pidfd)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
 
 
 def _remove(what: Settings) -> None:
