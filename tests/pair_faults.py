@@ -51,6 +51,10 @@ class World:
             return self.half(node).state()
         return None
 
+    def answers(self, node: Node) -> bool:
+        """Whether its engine can be asked at all: not where the thread that answers is the one that hangs."""
+        return self.state(node) is not None
+
     def is_in(self, node: Node, *states: int) -> bool:
         state = self.state(node)
         return state is not None and int(state["state"]) in states

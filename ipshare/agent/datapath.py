@@ -11,7 +11,6 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from socket import SOCK_SEQPACKET
 
 from ipshare.agent.ending import SILENT_TIMEOUT_S, end, silent, terminate
 from ipshare.agent.flows import align as align_flows
@@ -93,7 +92,7 @@ class EmbeddedDataPath:
             assert isinstance(engine, EmbeddedEngine), "this data path makes no other"
             with contextlib.closing(engine):
                 done = end(engine.info().pid, "engine", lambda _: engine.control.shutdown())
-        elif pid := silent(engine_socket(config.node.runtime_dir), SOCK_SEQPACKET, PROGRAM):
+        elif pid := silent(engine_socket(config.node.runtime_dir), PROGRAM):
             done = end(pid, "engine", terminate, SILENT_TIMEOUT_S)
         for name in (
             "engine.sock",

@@ -15,14 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from socket import SOCK_STREAM
 
 from ipshare.agent.ending import SILENT_TIMEOUT_S, end, silent, terminate
 from ipshare.agent.pair import Told
 from ipshare.agent.pair import align as align_pair
 from ipshare.core import lib
 from ipshare.engine.desired import desired
-from ipshare.engine.failures import EngineGone
+from ipshare.engine.failures import EngineGone, EngineSilent
 from ipshare.engine.plan import diff
 from ipshare.engine.protocol import Engine
 from ipshare.engine.tables import Tables
@@ -34,7 +33,7 @@ from ipshare.engine.vpp.ports_apply import make_tables
 from ipshare.engine.vpp.ports_keep import Ports
 from ipshare.engine.vpp.retval import Retval
 from ipshare.engine.vpp.startup import PLUGINS, Settings
-from ipshare.errors import EngineError, NoPrivilege, NotRunning, Problem
+from ipshare.errors import NoPrivilege, NotRunning, Problem
 from ipshare.model import Config, Vpp
 
 log = logging.getLogger(__name__)
@@ -115,6 +114,9 @@ class VppDataPath:
                     f"may not talk to VPP at {vpp.api_socket}",
                     hint="run as root, or as a member of VPP's group (startup.conf: unix { gid vpp })",
                 ) from None
+            if vpp.managed and (pid := silent(vpp.api_socket, PROGRAM)):
+                # stopped or hung: it would go on beside another one, with the same addresses
+                raise EngineSilent(f"VPP {pid} does not answer", hint="ipshare down ends it") from None
             return None
         return engine
 
@@ -167,7 +169,7 @@ class VppDataPath:
                     done = end(engine.info().pid, "VPP", terminate)
                 else:
                     done = _taken_out(_ours(engine))
-        elif managed and (pid := silent(vpp_of(config).api_socket, SOCK_STREAM, PROGRAM)):
+        elif managed and (pid := silent(vpp_of(config).api_socket, PROGRAM)):
             done = end(pid, "VPP", terminate, SILENT_TIMEOUT_S)
         if managed:
             _remove(settings(config))

@@ -83,7 +83,7 @@ def _moves(world: World, fault: Fault, struck: Node, other: Node) -> str:
         assert reign - began < PATIENT * DEAD_NS
         until(lambda: world.turned_to(other))
         served = world.serves(other, reign)
-        if fault.struck != SILENT:
+        if fault.struck != SILENT and world.answers(struck):
             until(lambda: world.is_in(struck, *fault.struck))
         world.probes.more(DEAD_NS // 10**6)
         both = world.probes.by(numbers[0], reign)
