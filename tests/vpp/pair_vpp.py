@@ -45,7 +45,7 @@ class VppHalf(Half):
         self.vpp: Vpp | None = None
 
     def start(self) -> None:
-        self.vpp = start(self.settings, wrap=("nsenter", f"--net=/run/netns/{self.name}"))
+        self.vpp = start(self.settings, wrap=("nsenter", f"--net=/run/netns/{self.name}", *self.before))
         self.vppd = VppEngine(self.settings.api, self.settings.stats, counter_cells=1 << 12)
         self._wire(self.vppd.client)
         self.vppd.configure()
