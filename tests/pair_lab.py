@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 
 from ipshare.core import dtype, lib
 from ipshare.engine.embedded import Control, ControlError, launch
@@ -63,6 +65,10 @@ class Half:
     owns_lan = False
     """Whether it takes the device on the LAN from the kernel."""
     interface = "lan0"
+    worker = "ips-worker-0"
+    """The name of a thread that moves packets."""
+    before: tuple[str, ...] = ()
+    """A command that runs another one, this engine."""
 
     def __init__(self, lab: PairLab, name: str, number: int) -> None:
         self.name, self.number = lab.names[name], number
@@ -72,9 +78,36 @@ class Half:
         self.control = Control(self.socket)
 
     def start(self) -> None:
-        self.engine = inside(self.name, lambda: launch.start(self.socket, workers=1))
+        with self._program():
+            self.engine = inside(self.name, lambda: launch.start(self.socket, workers=1))
         for device in ("ips-out", "ips-in"):
             run(self.name, f"ip link set {device} up")
+
+    @contextlib.contextmanager
+    def _program(self) -> Iterator[None]:
+        """What is started as the engine."""
+        if not self.before:
+            yield
+            return
+        script = self.socket.with_suffix(".sh")
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(self.before)} {launch.binary()} "$@"\n')
+        script.chmod(0o755)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("IPSHARE_ENGINE", str(script))
+            yield
+
+    def attach(self, runtime: Path) -> None:
+        """The engine that an agent has started there is looked at from now on."""
+        self.control = Control(runtime / "engine.sock")
+
+    def deliver(self) -> None:
+        """Global addresses lie behind the LAN's own address: without an agent."""
+        for setting in ("ip_forward", "conf.all.rp_filter", "conf.lan0.rp_filter", "conf.ips-in.rp_filter"):
+            run(self.name, f"sysctl -qw net.ipv4.{setting}={int(setting == 'ip_forward')}")
+        run(self.name, "ip route replace 198.18.1.0/24 dev ips-in")
+        if "77" not in run(self.name, "ip rule show"):
+            run(self.name, "ip rule add iif ips-in lookup 77 pref 100")
+        run(self.name, f"ip route replace 203.0.113.0/24 via {LAN} table 77")
 
     def record(
         self,

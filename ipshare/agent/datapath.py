@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ipshare.agent.ending import SILENT_TIMEOUT_S, end, silent, terminate
 from ipshare.agent.flows import align as align_flows
 from ipshare.agent.flows import memory_short
 from ipshare.agent.natlog import align_nat_log
@@ -24,11 +24,11 @@ from ipshare.engine.embedded import EmbeddedEngine, EngineGone
 from ipshare.engine.embedded.launch import start
 from ipshare.engine.protocol import Engine
 from ipshare.engine.tables import Tables
-from ipshare.errors import EngineError, IpshareError, NoPrivilege, Problem, Refused
+from ipshare.errors import IpshareError, NoPrivilege, Problem, Refused
 from ipshare.model import Config
 from ipshare.net import recipe
 
-STOP_TIMEOUT_S = 10.0
+PROGRAM = "ipshare-engine"
 
 
 def engine_socket(runtime_dir: Path) -> Path:
@@ -87,19 +87,13 @@ class EmbeddedDataPath:
         return desired(config)
 
     def stop(self, config: Config, engine: Engine | None) -> str:
+        done = ""
         if engine is not None:
             assert isinstance(engine, EmbeddedEngine), "this data path makes no other"
             with contextlib.closing(engine):
-                pid = engine.info().pid
-                pidfd = os.pidfd_open(pid)
-                try:
-                    engine.control.shutdown()
-                    if not select.select([pidfd], [], [], STOP_TIMEOUT_S)[0]:
-                        raise EngineError(f"engine {pid} does not end", hint=f"kill -9 {pid}")
-                finally:
-                    os.close(pidfd)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+                done = end(engine.info().pid, "engine", lambda _: engine.control.shutdown())
+        elif pid := silent(engine_socket(config.node.runtime_dir), PROGRAM):
+            done = end(pid, "engine", terminate, SILENT_TIMEOUT_S)
         for name in (
             "engine.sock",
             "engine.sock.lock",
@@ -109,7 +103,7 @@ class EmbeddedDataPath:
             "flows.json",
         ):
             (config.node.runtime_dir / name).unlink(missing_ok=True)
-        return "engine ended" if engine is not None else ""
+        return done
 
     def copies(self, engine: Engine, config: Config) -> int:
         from ipshare.agent.copies import align

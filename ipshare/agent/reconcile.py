@@ -24,6 +24,7 @@ from ipshare.agent.leases import addresses_in
 from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.store import Store, same
 from ipshare.engine.desired import desired
+from ipshare.engine.failures import EngineSilent
 from ipshare.engine.flows import Flowing, FlowsState
 from ipshare.engine.leased import with_leases
 from ipshare.engine.pairing import Order, Pairing, PairState
@@ -291,7 +292,9 @@ class Reconciler:
 
     def down(self, config: Config) -> Down:
         """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
-        engine = self.attached(config)  # refused where it is not ours to end: before anything is undone
+        engine = None
+        with contextlib.suppress(EngineSilent):  # stopped or hung: the data path finds its process
+            engine = self.attached(config)  # refused where it is not ours to end: before anything is undone
         if isinstance(engine, Pairing) and config.pair is not None:
             _hand_over(engine)  # before our routes go
         lines = tuple(self.routes.undo(config))

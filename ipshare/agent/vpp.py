@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import select
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from ipshare.agent.ending import SILENT_TIMEOUT_S, end, silent, terminate
 from ipshare.agent.flows import align as align_flows
 from ipshare.agent.flows import empty as empty_flows
 from ipshare.agent.natlog import align_nat_log
@@ -26,7 +24,7 @@ from ipshare.agent.pair import Told
 from ipshare.agent.pair import align as align_pair
 from ipshare.core import lib
 from ipshare.engine.desired import desired
-from ipshare.engine.failures import EngineGone
+from ipshare.engine.failures import EngineGone, EngineSilent
 from ipshare.engine.plan import diff
 from ipshare.engine.protocol import Engine
 from ipshare.engine.tables import Tables
@@ -38,12 +36,12 @@ from ipshare.engine.vpp.ports_apply import make_tables
 from ipshare.engine.vpp.ports_keep import Ports
 from ipshare.engine.vpp.retval import Retval
 from ipshare.engine.vpp.startup import PLUGINS, Settings
-from ipshare.errors import EngineError, NoPrivilege, NotRunning, Problem
+from ipshare.errors import NoPrivilege, NotRunning, Problem
 from ipshare.model import Config, Vpp
 
 log = logging.getLogger(__name__)
 
-STOP_TIMEOUT_S = 10.0
+PROGRAM = "vpp"
 LINUX_CP = ("linux_cp_plugin.so", "linux_nl_plugin.so")
 JOURNAL = "ports.undo"
 
@@ -119,6 +117,9 @@ class VppDataPath:
                     f"may not talk to VPP at {vpp.api_socket}",
                     hint="run as root, or as a member of VPP's group (startup.conf: unix { gid vpp })",
                 ) from None
+            if vpp.managed and (pid := silent(vpp.api_socket, PROGRAM)):
+                # stopped or hung: it would go on beside another one, with the same addresses
+                raise EngineSilent(f"VPP {pid} does not answer", hint="ipshare down ends it") from None
             return None
         return engine
 
@@ -168,10 +169,11 @@ class VppDataPath:
         if engine is not None:
             with contextlib.closing(_ours(engine)):
                 if managed:
-                    _end(engine.info().pid)
-                    done = "engine ended"
+                    done = end(engine.info().pid, "VPP", terminate)
                 else:
                     done = _taken_out(_ours(engine), file)
+        elif managed and (pid := silent(vpp_of(config).api_socket, PROGRAM)):
+            done = end(pid, "VPP", terminate, SILENT_TIMEOUT_S)
         file.unlink(missing_ok=True)
         if managed:
             _remove(settings(config))
@@ -278,22 +280,6 @@ def _by_next_hop(tables: Tables, numbers: Mapping[tuple[str, int], int]) -> Tabl
         if not record["flags"] & lib.IPS_EP_DISTRIBUTION:
             record["via"] = numbers.get((name, family), 0)
     return replace(tables, endpoints=records)
-
-
-def _end(pid: int) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:  # it has just died
-        return
-    try:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        if not select.select([pidfd], [], [], STOP_TIMEOUT_S)[0]:
-            raise EngineError(f"VPP {pid} does not end", hint=f"kill -9 {pid}")
-    finally:
-        os.close(pidfd)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
 
 
 def _remove(what: Settings) -> None:

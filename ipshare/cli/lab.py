@@ -101,12 +101,19 @@ def up(target: str, as_json: bool, **spec: Any) -> None:
 
 @lab_.command("down")
 @click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every lab of this machine, whoever made it.")
 @json_option
-def down(name: str | None, as_json: bool) -> None:
-    """Remove the lab NAME, or all labs of this machine, with every process in them."""
+def down(name: str | None, everything: bool, as_json: bool) -> None:
+    """Remove the lab NAME, with every process in it."""
     from ipshare.lab import state
 
+    if everything and name is not None:
+        raise output.UsageProblem(f"--all, or {name}?", "name one lab, or say --all")
     names = _names(name)
+    if name is None and not everything and names:
+        raise output.UsageProblem(
+            "which lab?", f"name it, or say --all for every lab of this machine: {', '.join(names)}"
+        )
     if names:
         _needs_root("removing a lab")
     removed = {prefix: state.remove(prefix) for prefix in names}

@@ -44,6 +44,7 @@ enum {
 };
 #define NS_PER_S 1000000000ull
 #define HUNG_NS NS_PER_S
+#define STARVED_NS (NS_PER_S / 10) /* packets may wait so long for a worker that sleeps */
 
 struct options {
   const char *socket;
@@ -75,7 +76,8 @@ struct worker {
   int hold_timer;             /* timerfd: a packet that waits for the standby has waited long enough */
   pthread_t thread;
   bool started;
-  uint64_t slept;             /* looks of the pair's thread that found it asleep */
+  uint64_t slept;             /* looks of the pair's thread that found it asleep, with nothing to do */
+  uint64_t waits_ns, waits_sleep; /* since when these found packets in its queues, and in which sleep that was */
   struct io *io;              /* io.h: buffers and batches */
 };
 

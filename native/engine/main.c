@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <net/if.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -112,13 +113,27 @@ static int cannot_start(void) {
               "cannot start: %s", strerror(errno));
 }
 
-/* Of every worker, for the pair's lease; who sleeps has nothing to do, which is as good as having done it. */
+/* A worker that sleeps has nothing to do, which is as good as having done it; unless packets wait for it all the while:
+ * then it is starved, or stopped. */
+static bool is_idle(struct worker *w, uint64_t sleeps) {
+  struct pollfd queues[SIDES];
+  for (int side = 0; side < SIDES; side++) queues[side] = (struct pollfd){.fd = w->fd[side], .events = POLLIN};
+  uint64_t now = clock_ns(CLOCK_BOOTTIME);
+  bool waits = poll(queues, SIDES, 0) > 0 && (queues[0].revents | queues[1].revents) & POLLIN;
+  if (!waits || !w->waits_ns || w->waits_sleep != sleeps) w->waits_ns = now;
+  w->waits_sleep = sleeps;
+  return now - w->waits_ns < STARVED_NS;
+}
+
+/* Of every worker, for the pair's lease. */
 static void worker_progress(void *arg, uint64_t *out) {
   const struct engine *e = arg;
   for (uint32_t i = 0; i < e->options.workers; i++) {
-    const struct ips_ctl_worker *w = region_worker(&e->region, i);
-    bool asleep = __atomic_load_n(&w->asleep, __ATOMIC_RELAXED);
-    out[i] = asleep ? ++e->workers[i].slept : __atomic_load_n(&w->loops, __ATOMIC_RELAXED) + e->workers[i].slept;
+    const struct ips_ctl_worker *at = region_worker(&e->region, i);
+    struct worker *w = &e->workers[i];
+    bool asleep = __atomic_load_n(&at->asleep, __ATOMIC_RELAXED);
+    if (asleep && is_idle(w, __atomic_load_n(&at->sleeps, __ATOMIC_RELAXED))) w->slept++;
+    out[i] = asleep ? w->slept : __atomic_load_n(&at->loops, __ATOMIC_RELAXED) + w->slept;
   }
 }
 

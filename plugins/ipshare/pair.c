@@ -15,6 +15,7 @@
 #include <vnet/api_errno.h>
 
 #define TURN_S	 1e-3 /* while there is a pair: a busy main thread looks at descriptors rarely */
+#define STARVED_NS 100000000ull /* a sleeping thread may take so long to wake */
 #define LOOK_S	 1.0  /* at interfaces, should nobody have said that they changed */
 
 ipshare_pair_t ipshare_pair = { .woken = -1 };
@@ -29,6 +30,19 @@ first_packet_thread (void)
   return vlib_get_n_threads () > 1;
 }
 
+/* VPP lets no thread sleep for more than 10 ms: one that does not go on for long is starved, or stopped. */
+static bool
+is_idle (u32 worker, u64 loops)
+{
+  struct timespec t;
+  clock_gettime (CLOCK_BOOTTIME, &t);
+  u64 now = (u64) t.tv_sec * 1000000000ull + (u64) t.tv_nsec;
+  if (ipshare_pair.loops[worker] != loops || !ipshare_pair.moved_ns[worker])
+    ipshare_pair.moved_ns[worker] = now;
+  ipshare_pair.loops[worker] = loops;
+  return now - ipshare_pair.moved_ns[worker] < STARVED_NS;
+}
+
 static void
 progress (CLIB_UNUSED (void *arg), u64 *out)
 {
@@ -37,9 +51,11 @@ progress (CLIB_UNUSED (void *arg), u64 *out)
     {
       const vlib_main_t *vm = vlib_get_main_by_index (i);
       u64 *slept = ipshare_pair.slept + i - first;
-      if (__atomic_load_n (&vm->thread_sleeps, __ATOMIC_RELAXED))
+      u64 loops = (u64) __atomic_load_n (&vm->main_loop_count, __ATOMIC_RELAXED);
+      bool idle = is_idle (i - first, loops);
+      if (idle && __atomic_load_n (&vm->thread_sleeps, __ATOMIC_RELAXED))
 	++*slept;
-      out[i - first] = (u64) __atomic_load_n (&vm->main_loop_count, __ATOMIC_RELAXED) + *slept;
+      out[i - first] = loops + *slept;
     }
 }
 

@@ -45,6 +45,8 @@ typedef struct
   ipshare_ports_t *shown; /* the workers', and the main thread's */
   int woken;		  /* eventfd to the main thread */
   u64 slept[IPS_CTL_MAX_WORKERS];
+  u64 loops[IPS_CTL_MAX_WORKERS];    /* as they were when they last moved on */
+  u64 moved_ns[IPS_CTL_MAX_WORKERS]; /* and when that was */
 } ipshare_pair_t;
 
 extern ipshare_pair_t ipshare_pair;

@@ -28,8 +28,8 @@ from ipshare.agent.pair import make_key
 from ipshare.agent.spawn import spawn
 from ipshare.lab.netns import NETNS_DIR, inside
 from tests.engine_lab import run
-from tests.lab.test_pair_lab import IPSHARE
 from tests.pair_lab import PATIENCE_S, PairLab, until
+from tests.pair_nodes import IPSHARE
 
 SITE = """
 [node]

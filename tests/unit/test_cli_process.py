@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from ipshare.cli import exits
+from ipshare.cli.lab import down
+from ipshare.cli.output import UsageProblem
 from tests.agent_world import site_text
 
 ROOT = Path(__file__).parents[2]
@@ -208,3 +210,19 @@ def test_another_ones_lab_is_not_touched_without_root(tmp_path: Path, verb: list
     done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
     assert done.returncode == exits.NO_PRIVILEGE, done.stderr
     assert (tmp_path / "x-c1").exists() and (tmp_path / "x" / "state.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [((), "--all for every lab of this machine: x, y"), (("x", "--all"), "name one lab")]
+)
+def test_labs_that_nobody_named_are_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr("ipshare.lab.state.STATE_DIR", tmp_path)
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").write_text('{"names": [], "owner": 1, "started": ""}')
+    with pytest.raises(UsageProblem) as refused:
+        down.main(list(words), standalone_mode=False)
+    assert said in refused.value.hint
+    assert (tmp_path / "x" / "state.json").exists() and (tmp_path / "y" / "state.json").exists()

@@ -76,7 +76,7 @@ JSON_CALLS = {
     "probe mtu": ("probe", "mtu"),
     "version": ("version",),
     "completion": ("completion", "bash"),
-    "lab down": ("lab", "down"),
+    "lab down": ("lab", "down", "--all"),
     "lab list": ("lab", "list"),
     "pair key": ("pair", "key", "new.key"),
     "down": ("down",),

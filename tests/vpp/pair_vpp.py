@@ -20,7 +20,7 @@ from ipshare.engine.vpp.engine import VppEngine
 from ipshare.engine.vpp.launch import Vpp, clean, start
 from ipshare.engine.vpp.startup import Settings
 from tests.engine_lab import INNER
-from tests.pair_lab import PATIENCE_S, STATE, Half, PairLab
+from tests.pair_lab import LAN, PATIENCE_S, STATE, Half, PairLab
 
 AF_PACKET = {"mode": 1, "num_rx_queues": 1, "num_tx_queues": 1, "flags": 6, "rx_frame_size": 2048 * 33,
              "tx_frame_size": 2048 * 33, "rx_frames_per_block": 32, "tx_frames_per_block": 32}  # fmt: skip
@@ -31,6 +31,7 @@ class VppHalf(Half):
 
     owns_lan = True
     interface = "host-lan0"
+    worker = "vpp_main"
     workers = 0
 
     def __init__(self, lab: PairLab, name: str, number: int) -> None:
@@ -44,7 +45,7 @@ class VppHalf(Half):
         self.vpp: Vpp | None = None
 
     def start(self) -> None:
-        self.vpp = start(self.settings, wrap=("nsenter", f"--net=/run/netns/{self.name}"))
+        self.vpp = start(self.settings, wrap=("nsenter", f"--net=/run/netns/{self.name}", *self.before))
         self.vppd = VppEngine(self.settings.api, self.settings.stats, counter_cells=1 << 12)
         self._wire(self.vppd.client)
         self.vppd.configure()
@@ -61,6 +62,12 @@ class VppHalf(Half):
         self.link(True)
         for address in (f"10.0.0.{self.number}/24", f"fd00::{self.number}/64"):
             client.call("sw_interface_add_del_address", sw_if_index=self.port, is_add=True, prefix=address)
+
+    def attach(self, runtime: Path) -> None:
+        self.vppd = VppEngine(runtime / "vpp/api.sock", runtime / "vpp/stats.sock", counter_cells=1 << 12)
+
+    def deliver(self) -> None:
+        self.vppd.client.cli(f"ip route add 203.0.113.0/24 via {LAN} {self.interface}")
 
     def again(self) -> None:
         self.vppd.close()

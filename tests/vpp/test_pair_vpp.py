@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import signal
 import socket
 import threading
@@ -22,13 +20,13 @@ from ipshare.lab import userns
 from ipshare.lab.netns import inside
 from tests.engine_lab import run
 from tests.lab.test_engine_pair import ACTIVE, INOP, STANDBY, ask_for, neighbour, ordered, verdict
+from tests.pair_faults import hung
 from tests.pair_lab import PATIENCE_S, VIPS, PairLab, pair_lab, until
 from tests.vpp.pair_vpp import VppHalf
 
 pytestmark = pytest.mark.skipif(not userns.is_root(), reason="needs root")
 NOT_ACTIVE = next(v.number for v in VERDICTS if v.name == "PAIR_NOT_ACTIVE")
 BURST = 20
-PTRACE_ATTACH, PTRACE_DETACH, WALL = 16, 17, 0x40000000
 
 
 class Working(VppHalf):
@@ -47,19 +45,9 @@ def lab(tmp_path: Path) -> Iterator[PairLab]:
         yield made
 
 
-@contextlib.contextmanager
-def hung(half: VppHalf, thread: str) -> Iterator[None]:
-    """One thread of VPP stands still, as a debugger would have it; the others go on."""
+def pid(half: VppHalf) -> int:
     assert half.vpp is not None
-    tasks = Path(f"/proc/{half.vpp.pid}/task")
-    tid = next(int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().strip() == thread)
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.ptrace(PTRACE_ATTACH, tid, None, None) == 0, os.strerror(ctypes.get_errno())
-    os.waitpid(tid, WALL)
-    try:
-        yield
-    finally:
-        assert libc.ptrace(PTRACE_DETACH, tid, None, None) == 0
+    return half.vpp.pid
 
 
 def test_a_hung_worker_ends_the_reign(tmp_path: Path) -> None:
@@ -68,7 +56,7 @@ def test_a_hung_worker_ends_the_reign(tmp_path: Path) -> None:
         active, standby = lab.start()
         until(lambda: verdict(active) == "OK")
         assert isinstance(active, Working)
-        with hung(active, "vpp_wk_0"):
+        with hung(pid(active), "vpp_wk_0"):
             until(lambda: standby.is_in(ACTIVE) and active.is_in(INOP))
             assert verdict(active) == "PAIR_NOT_ACTIVE"
         until(lambda: active.is_in(STANDBY))
@@ -80,7 +68,7 @@ def test_a_hung_thread_of_the_pair_ends_the_reign(lab: PairLab) -> None:
     active, standby = lab.start()
     until(lambda: verdict(active) == "OK")
     assert isinstance(active, VppHalf)
-    with hung(active, "ips-pair"):
+    with hung(pid(active), "ips-pair"):
         until(lambda: standby.is_in(ACTIVE))
         assert verdict(active) == "PAIR_NOT_ACTIVE"
     until(lambda: active.is_in(STANDBY))
