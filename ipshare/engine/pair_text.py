@@ -77,7 +77,7 @@ def report(state: PairState, pair: Pair) -> dict[str, Any]:
 
 COUNTS = ("sent", "received", "refused", "vip_answers", "vip_refused", "announcements", "pauses")
 _WHY_LATE = {
-    "timer": "woken late",
+    "machine": "the machine stood still",
     "processor": "got no processor",
     "work": "its own work",
     "lock": "waited in its work",

@@ -1,15 +1,16 @@
 /* rt_late.c: was this thread late, by how much, and what kept it?
  *
  * Two gaps can be too long: from when a turn was due to when it began, and from its begin to its end. Of a long one the
- * kernel's own account says the cause: time that the thread was ready and had no processor (schedstat), time that it
- * ran (its own clock), and the rest. The accounts are read every BASE_NS, and when something was late; so an ordinary
- * turn costs one look at the clock. A machine that stood still as a whole shows as TIMER, or as WORK where it stopped in
- * the middle of a turn: no clock of the guest tells these apart.
+ * kernel's own account says the cause: time that the thread was ready and had no processor (schedstat), time that it ran
+ * (its own clock), whether it gave the processor up (rusage). None of these: the time passed while nothing ran here,
+ * which is the machine's doing: it stood still, or was in an interrupt. The first two accounts are read every BASE_NS
+ * and when something was late, so an ordinary turn costs one system call more.
  */
 #define _GNU_SOURCE
 #include "rt_late.h"
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,6 +29,12 @@ static uint64_t waited_ns(const struct rt_late *l) {
   ssize_t n = l->schedstat < 0 ? -1 : pread(l->schedstat, text, sizeof text - 1, 0);
   text[n > 0 ? n : 0] = 0;
   return sscanf(text, "%llu %llu", &ran, &waited) == 2 ? waited : 0;
+}
+
+/* How often the thread has waited for something. */
+static uint64_t slept(void) {
+  struct rusage u;
+  return getrusage(RUSAGE_THREAD, &u) ? 0 : (uint64_t)u.ru_nvcsw;
 }
 
 static void read_base(struct rt_late *l, uint64_t now_ns) {
@@ -56,9 +63,10 @@ void rt_late_close(struct rt_late *l) {
 
 void rt_late_woken(struct rt_late *l, uint64_t now_ns, struct ips_ctl_pair_state *s) {
   l->begun_ns = now_ns;
+  l->slept = slept();
   if (now_ns <= l->due_ns || now_ns - l->due_ns <= l->limit_ns) return;
   uint64_t late = now_ns - l->due_ns, waited = waited_ns(l) - l->waited_ns;
-  note(s, waited >= late / 2 ? IPS_CTL_PAIR_LATE_PROCESSOR : IPS_CTL_PAIR_LATE_TIMER, late, now_ns);
+  note(s, waited >= late / 2 ? IPS_CTL_PAIR_LATE_PROCESSOR : IPS_CTL_PAIR_LATE_MACHINE, late, now_ns);
   read_base(l, now_ns);
 }
 
@@ -68,7 +76,8 @@ void rt_late_done(struct rt_late *l, uint64_t now_ns, uint64_t tick_ns, struct i
   if (took > l->limit_ns) {
     uint64_t waited = waited_ns(l) - l->waited_ns, ran = ran_ns() - l->ran_ns;
     int why = waited >= took / 2 ? IPS_CTL_PAIR_LATE_PROCESSOR
-              : ran >= took / 2  ? IPS_CTL_PAIR_LATE_WORK : IPS_CTL_PAIR_LATE_LOCK;
+              : ran >= took / 2     ? IPS_CTL_PAIR_LATE_WORK
+              : slept() > l->slept  ? IPS_CTL_PAIR_LATE_LOCK : IPS_CTL_PAIR_LATE_MACHINE;
     note(s, why, took, now_ns);
   }
   if (took > l->limit_ns || now_ns - l->based_ns >= BASE_NS) read_base(l, now_ns);

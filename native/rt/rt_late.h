@@ -11,6 +11,7 @@ struct rt_late {
   uint64_t begun_ns, due_ns;   /* the turn in hand; the next one begins no later than due */
   uint64_t based_ns;           /* when the two below were read */
   uint64_t waited_ns, ran_ns;  /* so far: for a processor, on one */
+  uint64_t slept;              /* when the turn in hand began: how often the thread had waited */
   uint64_t stall_ns;           /* a worker that stands still for so long counts */
   bool is_stalled;
 };
