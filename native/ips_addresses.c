@@ -44,16 +44,38 @@ uint32_t ips_addresses_find(const struct ips_addresses *a, unsigned family, cons
   return ips_get(*slot_of(a, &x)) - 1;
 }
 
-uint32_t ips_addresses_add(struct ips_addresses *a, unsigned family, const uint8_t *address) {
-  struct ips_address x = of(family, address);
+static void lock(struct ips_addresses *a) {
   while (__atomic_exchange_n(&a->lock, 1, __ATOMIC_ACQUIRE)) ips_relax();
+}
+static void unlock(struct ips_addresses *a) { __atomic_store_n(&a->lock, 0, __ATOMIC_RELEASE); }
+
+bool ips_addresses_reserve(struct ips_addresses *a, uint32_t n) {
+  lock(a);
+  bool fits = n <= a->capacity - a->n;
+  a->reserved = fits ? n : 0;
+  unlock(a);
+  return fits;
+}
+
+static uint32_t add(struct ips_addresses *a, unsigned family, const uint8_t *address, bool is_reserved) {
+  struct ips_address x = of(family, address);
+  lock(a);
   uint32_t *slot = slot_of(a, &x), number = ips_peek(*slot) - 1;
-  if (number == IPS_NONE && a->n < a->capacity) {
+  bool has_room = is_reserved ? a->reserved > 0 : a->capacity - a->n > a->reserved;
+  if (number == IPS_NONE && has_room) {
     number = a->n;
     a->list[number] = x;
     ips_put(a->n, number + 1);
     ips_put(*slot, number + 1);
+    if (is_reserved) a->reserved--;
   }
-  __atomic_store_n(&a->lock, 0, __ATOMIC_RELEASE);
+  unlock(a);
   return number;
+}
+
+uint32_t ips_addresses_add(struct ips_addresses *a, unsigned family, const uint8_t *address) {
+  return add(a, family, address, false);
+}
+uint32_t ips_addresses_add_reserved(struct ips_addresses *a, unsigned family, const uint8_t *address) {
+  return add(a, family, address, true);
 }

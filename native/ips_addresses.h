@@ -12,6 +12,7 @@ struct ips_addresses {
   struct ips_address *list; /* by number */
   uint32_t *slots;          /* open addressing; number + 1 */
   uint32_t n, capacity, mask;
+  uint32_t reserved;        /* numbers that ips_addresses_add does not give out */
   uint8_t lock;
 };
 
@@ -21,6 +22,10 @@ size_t ips_addresses_bytes(const struct ips_addresses *a);
 /* address: 16 bytes, of IPv4 the first four and zeros. NONE: not there; of _add: no room. */
 uint32_t ips_addresses_find(const struct ips_addresses *a, unsigned family, const uint8_t *address);
 uint32_t ips_addresses_add(struct ips_addresses *a, unsigned family, const uint8_t *address);
+/* The next n new addresses have numbers for certain, if they are added here. false: there are not so many, nothing is
+ * reserved. 0: what is left of it is anybody's again. One thread. */
+bool ips_addresses_reserve(struct ips_addresses *a, uint32_t n);
+uint32_t ips_addresses_add_reserved(struct ips_addresses *a, unsigned family, const uint8_t *address);
 
 static inline void ips_address_copy(const struct ips_addresses *a, uint32_t number, uint8_t *out) {
   memcpy(out, &a->list[number].hi, 8);

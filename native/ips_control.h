@@ -268,6 +268,19 @@ struct ips_ctl_pair_state {
   uint32_t criteria_failed;       /* bit i: criterion i is not met */
   uint32_t publics_down;          /* bit i: the interface of public prefix i is down or gone */
   uint64_t ports_wrong;           /* bit i: sub-interface i is gone, or not up or down as it is to be */
+  /* How late the real-time thread was, by more than a quarter of a lease; late[i] counts why i + 1. */
+  uint64_t pauses;                /* how often it was away for so long that silence counts anew after it */
+  uint64_t last_late_at_ns;       /* CLOCK_BOOTTIME; 0: it never was */
+  uint64_t last_late_ns;          /* by how much */
+  uint64_t late[5], longest_late_ns[5];
+  uint32_t last_late, reserved;   /* enum ips_ctl_pair_late */
+};
+enum ips_ctl_pair_late {
+  IPS_CTL_PAIR_LATE_MACHINE = 1,   /* the machine stood still (a hypervisor), or an interrupt took long */
+  IPS_CTL_PAIR_LATE_PROCESSOR = 2, /* it was ready and got no processor */
+  IPS_CTL_PAIR_LATE_WORK = 3,      /* what it did in one turn took long */
+  IPS_CTL_PAIR_LATE_LOCK = 4,      /* in a turn it waited: for a lock, a page, a device */
+  IPS_CTL_PAIR_LATE_WORKER = 5,    /* not the thread: a packet thread did not advance for the lease's time */
 };
 enum ips_ctl_pair_note {
   IPS_CTL_PAIR_REALTIME = 1,      /* the thread has real-time priority */

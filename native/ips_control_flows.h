@@ -8,7 +8,10 @@
 #include "ips_mirror_api.h"
 #include "ips_napt_api.h"
 
-enum ips_ctl_flows_const { IPS_CTL_POOLS = 64, IPS_CTL_INSIDES = 256, IPS_CTL_MIRROR_PEERS = 8 };
+enum ips_ctl_flows_const {
+  IPS_CTL_POOLS = 64, IPS_CTL_INSIDES = 256, IPS_CTL_MIRROR_PEERS = 8,
+  IPS_CTL_MIRROR_COMMIT_US = 1000000, /* the longest that a first packet may wait */
+};
 
 /* FLOWS_SET: the session table and what translates with it. Sizes (up to `timeouts`) are those of the first
  * FLOWS_SET of a process: others are REFUSED. Everything else may change while traffic flows; sessions of an
@@ -39,7 +42,7 @@ struct ips_ctl_mirror {
   char node[64];
   uint8_t id, role, n_peers;   /* role: enum ips_ctl_mirror_role */
   uint8_t commit_acked;        /* 1: a session's first packet waits until each ready standby has it */
-  uint32_t commit_us;          /* but no longer than this; then it goes, and is counted as uncommitted */
+  uint32_t commit_us;          /* but no longer than this, 1 us to 1 s; then it goes, counted as uncommitted */
   uint32_t ring, window;       /* changes per worker, datagrams per peer; 0: defaults */
   uint64_t digest_ns;          /* between two comparisons of all sessions; 0: never */
   uint64_t config_digest;      /* of what has to be equal at all nodes: pools, realms, split of ports */

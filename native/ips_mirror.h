@@ -116,6 +116,9 @@ struct ips_mirror_rx {
   uint8_t *bytes;
   struct ips_mirror_tombs tombs;
   uint64_t diverged[4];        /* to be told */
+  bool is_summing;             /* the own digests are being counted, to be compared with these */
+  uint64_t compared[4];        /* shards */
+  uint32_t sums[IPS_MIRROR_SHARDS];
 };
 
 struct ips_mirror_peer {

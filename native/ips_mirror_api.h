@@ -36,8 +36,10 @@ struct ips_mirror_sink {
   void (*begin_snapshot)(void *arg, int shard, bool is_new_origin);
   /* is_complete: sessions (of the shard) that nothing confirmed since begin_snapshot go; else all stay. */
   void (*end_snapshot)(void *arg, int shard, bool is_complete);
-  /* Sums of ips_mirror_digest over the sessions of each shard, in one pass. */
-  void (*digest)(void *arg, uint64_t *sums);
+  /* Sums of ips_mirror_digest over the sessions of each shard, as they are when it begins, whatever is applied
+   * after that; a part of the table for each call, one at each tick. Begins: anew. 1: done; 0: call again; -1:
+   * they cannot be had now. */
+  int (*digest)(void *arg, bool begins, uint64_t *sums);
 };
 
 struct ips_mirror_config {

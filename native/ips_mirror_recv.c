@@ -24,7 +24,7 @@ static void end_snapshots(struct ips_mirror *m, struct ips_mirror_rx *rx) {
 
 void ips_rx_stop(struct ips_mirror *m, struct ips_mirror_rx *rx) {
   end_snapshots(m, rx);
-  rx->is_open = rx->is_complete = false;
+  rx->is_open = rx->is_complete = rx->is_summing = false;
 }
 
 static void refuse(struct ips_mirror *m, struct ips_mirror_rx *rx, uint8_t why) {
@@ -38,7 +38,7 @@ static void begin(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t strea
   ips_tombs_clear(&rx->tombs);
   memset(rx->lens, 0, m->c.window * sizeof *rx->lens);
   rx->is_open = rx->was_fed = true;
-  rx->is_complete = rx->diverged_due = false;
+  rx->is_complete = rx->diverged_due = rx->is_summing = false;
   rx->refusal = IPS_REFUSED_NOT;
   rx->stream = stream;
   rx->boot = boot;
@@ -90,19 +90,29 @@ static bool apply_record(struct ips_mirror *m, struct ips_mirror_rx *rx, int op,
   return true;
 }
 
-static void compare_sums(struct ips_mirror *m, struct ips_mirror_rx *rx, const uint8_t *at) {
+/* A part of the own table; compares where that was the last one. */
+static void count_sums(struct ips_mirror *m, struct ips_mirror_rx *rx, bool begins) {
   uint64_t sums[IPS_MIRROR_SHARDS];
-  if (!rx->is_complete) return;
-  m->c.sink.digest(m->c.sink.arg, sums);
+  int result = m->c.sink.digest(m->c.sink.arg, begins, sums);
+  rx->is_summing = result == 0;
+  if (result != 1) return;
   for (unsigned i = 0; i < IPS_MIRROR_SHARDS; i++) {
-    if (!(ips_get64(at + 2 + i / 64 * 8) >> i % 64 & 1) || ips_bit(rx->open_shards, i)) continue;
+    if (!ips_bit(rx->compared, i)) continue;
     ips_mcount(m, DIGESTS_COMPARED);
-    if ((uint32_t)sums[i] == ips_get32(at + 34 + 4 * i)) continue;
+    if ((uint32_t)sums[i] == rx->sums[i]) continue;
     ips_mcount(m, SHARDS_DIVERGED);
     if (!rx->diverged_due) memset(rx->diverged, 0, sizeof rx->diverged);
     rx->diverged_due = true;
     ips_set_bit(rx->diverged, i);
   }
+}
+
+/* Of the sender, as its table was here in the stream. One comparison at a time. */
+static void take_sums(struct ips_mirror *m, struct ips_mirror_rx *rx, const uint8_t *at) {
+  if (!rx->is_complete || rx->is_summing) return;
+  for (unsigned i = 0; i < 4; i++) rx->compared[i] = ips_get64(at + 2 + 8 * i) & ~rx->open_shards[i];
+  for (unsigned i = 0; i < IPS_MIRROR_SHARDS; i++) rx->sums[i] = ips_get32(at + 34 + 4 * i);
+  count_sums(m, rx, true);
 }
 
 static void apply_mark(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t peer, const uint8_t *at) {
@@ -129,7 +139,7 @@ static void apply_mark(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t 
       if (ips_bit(rx->open_shards, i)) sink->end_snapshot(sink->arg, (int)i, true);
       rx->open_shards[i / 64] &= ~(1ull << i % 64);
       break;
-    default: compare_sums(m, rx, at);
+    default: take_sums(m, rx, at);
   }
 }
 
@@ -270,6 +280,7 @@ static unsigned put_ranges(const struct ips_mirror *m, const struct ips_mirror_r
 void ips_rx_tick(struct ips_mirror *m, uint32_t peer, const struct ips_mirror_way *way) {
   struct ips_mirror_rx *rx = &m->peers[peer].rx;
   uint8_t d[IPS_MIRROR_ACK + 4 * IPS_MIRROR_RANGES] = {IPS_MSG_ACK};
+  if (rx->is_summing) count_sums(m, rx, false);
   if (rx->ack_due) {
     rx->ack_due = false;
     d[1] = (uint8_t)((rx->is_complete ? IPS_ACK_READY : 0) | (rx->refusal ? IPS_ACK_REFUSED : 0));

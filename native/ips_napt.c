@@ -12,16 +12,27 @@ static void next_address(unsigned family, uint8_t *address) {
   for (int i = (family == 4 ? 4 : 16) - 1; i >= 0 && ++address[i] == 0; i--) {}
 }
 
+/* A configuration is made twice: first without the table's knowledge, to find what is wrong, then, when nothing can be
+ * wrong any more, with it. So a refused one takes no number that another could need. */
+struct making {
+  bool is_real;
+  uint32_t tried;              /* addresses */
+  struct ips_port_set **sets;  /* for those that have none yet: of the real one */
+  uint32_t n_sets, n_new;      /* n_new: addresses without a number */
+};
+
 /* The address's number and ports, known from an earlier configuration or new. */
-static uint32_t add_address(struct ips_napt *n, unsigned family, const uint8_t *address) {
+static uint32_t add_address(struct ips_napt *n, struct making *k, unsigned family, const uint8_t *address) {
   struct ips_mappings *m = &n->sessions->mappings;
-  uint32_t number = ips_addresses_add(&n->sessions->addresses, family, address);
-  if (number == IPS_NONE || n->is_pool[number]) return IPS_NONE; /* no room; pools overlap */
-  if (!m->ports[number]) {
-    struct ips_port_set *s = ips_memory_new(sizeof *s);
-    if (!s) return IPS_NONE;
-    ips_put(m->ports[number], s);
+  struct ips_addresses *all = &n->sessions->addresses;
+  if (!k->is_real) {
+    uint32_t known = ips_addresses_find(all, family, address);
+    k->n_new += known == IPS_NONE;
+    k->n_sets += known == IPS_NONE || !m->ports[known];
+    return k->tried++;
   }
+  uint32_t number = ips_addresses_add_reserved(all, family, address);
+  if (!m->ports[number]) ips_put(m->ports[number], k->sets[--k->n_sets]);
   n->is_pool[number] = 1;
   return number;
 }
@@ -37,7 +48,7 @@ static bool is_plan(const struct ips_napt *n, const struct ips_napt_pool_rec *r)
   return true;
 }
 
-static bool add_pool(struct ips_napt *n, const struct ips_napt_pool_rec *r) {
+static bool add_pool(struct ips_napt *n, struct making *k, const struct ips_napt_pool_rec *r) {
   if (r->block && !is_plan(n, r)) return false;
   struct ips_napt_group *last = n->n_groups ? &n->groups[n->n_groups - 1] : NULL;
   uint8_t address[16];
@@ -47,9 +58,8 @@ static bool add_pool(struct ips_napt *n, const struct ips_napt_pool_rec *r) {
     *last = (struct ips_napt_group){r->realm, r->family, n->n_ranges, 0};
   }
   for (uint32_t i = 0; i < r->n; i++, next_address(r->family, address)) {
-    uint32_t number = add_address(n, r->family, address);
+    uint32_t number = add_address(n, k, r->family, address);
     struct ips_pool_range *range = n->ranges + n->n_ranges;
-    if (number == IPS_NONE) return false;
     if (r->block) continue; /* whose ports are whose follows from the record */
     if (i && range[-1].first + range[-1].n == number) {
       range[-1].n++;
@@ -60,6 +70,26 @@ static bool add_pool(struct ips_napt *n, const struct ips_napt_pool_rec *r) {
     last->n++;
   }
   if (r->block) n->plans[n->n_plans++] = *r;
+  return true;
+}
+
+/* Of a pool, as one number. */
+static unsigned __int128 first_of(const struct ips_napt_pool_rec *r) {
+  if (r->family == 4) return ips_be32(ips_ld32(r->first));
+  return (unsigned __int128)ips_be64(ips_ld64(r->first)) << 64 | ips_be64(ips_ld64(r->first + 8));
+}
+
+/* No two have an address in common, and none goes round the end. */
+static bool are_apart(const struct ips_napt_config *c) {
+  for (uint32_t i = 0; i < c->n_pools; i++) {
+    const struct ips_napt_pool_rec *r = &c->pools[i];
+    unsigned __int128 first = first_of(r), last = first + r->n - 1;
+    if (last < first || (r->family == 4 && last > UINT32_MAX)) return false;
+    for (uint32_t k = 0; k < i; k++) {
+      unsigned __int128 other = first_of(&c->pools[k]);
+      if (c->pools[k].family == r->family && other <= last && first <= other + c->pools[k].n - 1) return false;
+    }
+  }
   return true;
 }
 
@@ -87,14 +117,14 @@ static void take_effect(const struct ips_napt *n, const struct ips_napt_config *
 }
 
 /* By realm and family, so that each has its ranges in a row. */
-static bool add_pools(struct ips_napt *n, const struct ips_napt_config *c) {
+static bool add_pools(struct ips_napt *n, struct making *made, const struct ips_napt_config *c) {
   for (uint32_t i = 0; i < c->n_pools; i++) {
     bool first = true;
     for (uint32_t k = 0; k < i; k++)
       first &= c->pools[k].realm != c->pools[i].realm || c->pools[k].family != c->pools[i].family;
     for (uint32_t k = i; k < c->n_pools && first; k++)
       if (c->pools[k].realm == c->pools[i].realm && c->pools[k].family == c->pools[i].family &&
-          !add_pool(n, &c->pools[k]))
+          !add_pool(n, made, &c->pools[k]))
         return false;
   }
   return true;
@@ -135,6 +165,28 @@ static bool take_memory(struct ips_napt *n, const struct ips_napt_config *c) {
   return n->ranges && n->is_pool;
 }
 
+/* Memory for what the real one adds, and numbers. */
+static bool reserve(struct ips_napt *n, struct making *k) {
+  uint32_t wanted = k->n_sets;
+  k->sets = calloc(wanted + 1, sizeof *k->sets);
+  for (k->n_sets = 0; k->sets && k->n_sets < wanted; k->n_sets++)
+    if (!(k->sets[k->n_sets] = ips_memory_new(sizeof **k->sets))) break;
+  return k->sets && k->n_sets == wanted && ips_addresses_reserve(&n->sessions->addresses, k->n_new);
+}
+
+static void drop_reserve(struct ips_napt *n, struct making *k) {
+  while (k->sets && k->n_sets) ips_memory_free(k->sets[--k->n_sets], sizeof **k->sets);
+  free(k->sets);
+  ips_addresses_reserve(&n->sessions->addresses, 0);
+}
+
+static bool add_all(struct ips_napt *n, struct making *k, const struct ips_napt_config *c) {
+  n->n_groups = n->n_ranges = n->n_plans = n->n_insides = 0;
+  bool fits = add_pools(n, k, c);
+  for (uint32_t i = 0; i < c->n_insides && fits; i++) fits = add_inside(n, &c->insides[i]);
+  return fits;
+}
+
 struct ips_napt *ips_napt_new(struct ips_sessions *s, struct ips_frag_table *frags,
                               const struct ips_napt_config *c) {
   if (c->n_pools > IPS_NAPT_POOLS || c->n_insides > IPS_NAPT_INSIDES ||
@@ -143,12 +195,15 @@ struct ips_napt *ips_napt_new(struct ips_sessions *s, struct ips_frag_table *fra
   struct ips_napt *n = calloc(1, sizeof *n);
   if (!n) return NULL;
   *n = (struct ips_napt){.sessions = s, .frags = frags, .seed = c->seed, .filtering = c->filtering};
-  bool fits = take_memory(n, c) && add_pools(n, c);
-  for (uint32_t i = 0; i < c->n_insides && fits; i++) fits = add_inside(n, &c->insides[i]);
+  struct making k = {.is_real = false};
+  bool fits = take_memory(n, c) && are_apart(c) && add_all(n, &k, c) && reserve(n, &k);
   if (fits) {
+    k.is_real = true;
+    add_all(n, &k, c);
     take_effect(n, c);
-    return n;
   }
+  drop_reserve(n, &k);
+  if (fits) return n;
   ips_napt_free(n);
   return NULL;
 }

@@ -2,8 +2,9 @@
  *
  * Each input first asks whether this node has been away (`arrive`): a gap above late_ns, a lease that ran
  * out, or the peer's clock that went on while the own one stood still. Whoever was away has heard nothing
- * meanwhile: silence counts from now, and an active node stops until it knows the epoch again. Then the
- * input is noted, and `settle` draws the conclusions: state, reservation on disk, witness, message, lease,
+ * meanwhile: silence counts from now. An active node whose lease ran out meanwhile stops until it knows the
+ * epoch again (decision 0038: not so where the lease runs still, or nobody was there before). Then the input
+ * is noted, and `settle` draws the conclusions: state, reservation on disk, witness, message, lease,
  * announcement.
  */
 #include "ips_pair.h"
@@ -54,11 +55,21 @@ static void doubt(struct ips_pair *m, struct ips_pair_actions *out) {
   announce_anew(m);
 }
 
-static void was_away(struct ips_pair *m, struct ips_pair_actions *out) {
+static void was_away(struct ips_pair *m) {
   m->pauses++;
   m->resumed_ns = m->now_ns;
   m->claim = 0;
-  doubt(m, out);
+}
+
+/* Its lease is over. A peer that was not there before would have said so while it waited for this node, and
+ * waits for hold_ns: there is none yet. What came in meanwhile is heard first; then the tick knows. */
+static void lapse(struct ips_pair *m, uint64_t gap_ns, struct ips_pair_actions *out) {
+  if (!m->alone || m->cfg.witness || gap_ns >= m->cfg.hold_ns / 2) {
+    doubt(m, out);
+    return;
+  }
+  ips_pair_revoke(m, out);
+  m->lapsed = 1;
 }
 
 /* A clock that goes back makes every remembered time a lie, those the peer holds too: as after a start. */
@@ -91,9 +102,12 @@ static void arrive(struct ips_pair *m, uint64_t now_ns, struct ips_pair_actions 
   }
   uint64_t gap = now_ns - m->now_ns;
   m->now_ns = now_ns;
-  if (gap > m->cfg.late_ns) was_away(m, out);
+  bool late = gap > m->cfg.late_ns;
+  if (late) was_away(m);
   else m->late_max_ns = ips_pair_max(m->late_max_ns, gap);
-  if (m->forward_until_ns && now_ns >= m->sent_ns + m->cfg.lease_ns) doubt(m, out);
+  bool over = now_ns >= m->sent_ns + m->cfg.lease_ns || (late && now_ns >= m->forward_until_ns);
+  if (m->forward_until_ns && over) lapse(m, gap, out);
+  else if (late && m->confirm_ns) doubt(m, out); /* it waits anew */
 }
 
 static void reserve(struct ips_pair *m, struct ips_pair_actions *out) {
@@ -123,6 +137,10 @@ static void settle(struct ips_pair *m, struct ips_pair_actions *out) {
 
 void ips_pair_tick(struct ips_pair *m, uint64_t now_ns, struct ips_pair_actions *out) {
   arrive(m, now_ns, out);
+  if (m->lapsed && m->alone) announce_anew(m);
+  else if (m->lapsed) doubt(m, out);
+  m->lapsed = 0;
+  if (ips_pair_silent(m)) m->alone = 1;
   settle(m, out);
 }
 
@@ -171,7 +189,10 @@ static void compare_clocks(struct ips_pair *m, const struct ips_pair_msg *msg, s
   int64_t offset = (int64_t)(m->now_ns - msg->sent_ns);
   uint64_t drift = ips_pair_slow(&m->cfg, m->now_ns - p->heard_ns) - (m->now_ns - p->heard_ns);
   bool first = !p->heard_ns;
-  if (!first && offset < p->offset_ns - (int64_t)(m->cfg.late_ns + drift)) was_away(m, out);
+  if (!first && offset < p->offset_ns - (int64_t)(m->cfg.late_ns + drift)) {
+    was_away(m);
+    doubt(m, out);
+  }
   p->offset_ns += (int64_t)drift;
   if (first || offset < p->offset_ns) p->offset_ns = offset;
 }
@@ -241,6 +262,7 @@ int ips_pair_message(struct ips_pair *m, const struct ips_pair_msg *msg, uint64_
                      struct ips_pair_actions *out) {
   arrive(m, now_ns, out);
   int refused = refuse(m, msg);
+  if (!refused) m->alone = 0;
   if (!refused && ips_pair_higher(&msg->epoch, &m->highest)) m->highest = msg->epoch;
   if (!refused) refused = meet(m, msg);
   if (!refused && msg->sent_ns <= m->peer.sent_ns) refused = IPS_PAIR_BAD_STALE;

@@ -162,7 +162,10 @@ struct ips_pair {
   uint32_t pauses, contests;
   uint8_t state, reason, announced, maintenance;
   uint8_t knows;             /* has the right to claim an epoch: file, peer, witness or operator */
-  uint8_t forced, yielded, send_now, answer_now, contested, greet_now, zero[5];
+  uint8_t forced, yielded, send_now, answer_now, contested, greet_now;
+  uint8_t alone;             /* nothing was heard for a dead time in which this node was there, nor since */
+  uint8_t lapsed;            /* its lease ran out while it was alone and away: the next tick says what follows */
+  uint8_t zero[3];
 };
 
 /* boot: random, not 0, another one at each start. has_file: `counter` was read from the epoch file. */

@@ -52,7 +52,7 @@ void ips_pair_revoke(struct ips_pair *m, struct ips_pair_actions *out) {
 
 /* Counted from the last word to the peer: it takes over no sooner than dead_ns after that. */
 void ips_pair_extend(struct ips_pair *m, struct ips_pair_actions *out) {
-  if (m->state != IPS_PAIR_ACTIVE || m->confirm_ns || ips_pair_stalled(m)) return;
+  if (m->state != IPS_PAIR_ACTIVE || m->confirm_ns || m->lapsed || ips_pair_stalled(m)) return;
   uint64_t until = ips_pair_min(m->sent_ns + m->cfg.lease_ns, ips_pair_support(m));
   if (until <= m->now_ns || until <= m->forward_until_ns) return;
   m->forward_until_ns = until;

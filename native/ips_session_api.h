@@ -117,6 +117,11 @@ void ips_sessions_end_snapshot(struct ips_sessions *t, int shard, bool is_comple
 bool ips_sessions_sweep(struct ips_sessions *t, uint32_t worker, uint32_t nodes);
 /* Sums of ips_mirror_digest by shard (IPS_MIRROR_SHARDS of them). */
 void ips_sessions_sums(const struct ips_sessions *t, uint64_t *sums);
+/* The same of a standby, as it is at the beginning, whatever is applied, swept or pruned after that. false: not
+ * while sessions are being swept. */
+bool ips_sessions_begin_sums(struct ips_sessions *t);
+/* Looks at the next `nodes` nodes. true: that was all, and the sums are written. */
+bool ips_sessions_more_sums(struct ips_sessions *t, uint32_t nodes, uint64_t *sums);
 /* Standby no more: every time-out begins anew now. */
 void ips_sessions_promote(struct ips_sessions *t, uint64_t now_ns);
 void ips_sessions_stand_by(struct ips_sessions *t);

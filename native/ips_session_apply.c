@@ -248,14 +248,24 @@ static int delete(struct ips_sessions *t, uint32_t worker, const struct ips_sess
   return IPS_APPLIED;
 }
 
+/* The session's node, for the sums that are being counted. */
+static uint32_t counted(const struct ips_sessions *t, const struct ips_flow *f) {
+  struct ips_found found;
+  if (!t->is_summing) return IPS_NONE;
+  struct ips_place p = ips_place_of(t, f);
+  return ips_session_find(t, &p, &found) ? found.node : IPS_NONE;
+}
+
 int ips_sessions_apply(struct ips_sessions *t, uint32_t worker, int op, const struct ips_session_rec *rec,
                        uint64_t now_ns, struct ips_session_rec *owner) {
   struct ips_session_rec unasked;
   uint32_t tick = ips_tick(t, now_ns);
   int result = IPS_APPLY_BAD;
+  ips_sums_before(t, counted(t, &rec->flow));
   if (is_sound(rec) && op == IPS_SESSION_UPSERT)
     result = upsert(t, worker, rec, tick, owner ? owner : &unasked);
   if (is_sound(rec) && op == IPS_SESSION_DELETE) result = delete(t, worker, rec, tick);
+  ips_sums_after(t, counted(t, &rec->flow));
   uint64_t *counters[] = {&t->stats.applied, &t->stats.stale, &t->stats.conflicts, &t->stats.apply_full,
                           &t->stats.apply_bad};
   ips_add(*counters[result], 1);

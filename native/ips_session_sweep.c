@@ -56,7 +56,10 @@ static void sweep_node(struct ips_sessions *t, uint32_t worker, uint32_t node) {
   uint32_t word = ips_peek(t->nodes[node].word);
   uint16_t flags = ips_peek(t->nodes[node].flags);
   bool is_there = ips_session_locate(t, &p) == node && is_swept(t, &f, word);
-  if (is_there) ips_session_unlink(t, &p, node);
+  if (is_there) {
+    ips_sums_before(t, node);
+    ips_session_unlink(t, &p, node);
+  }
   ips_chain_unlock(ips_chain_of(t, &p));
   if (is_there) ips_session_release(t, worker, &p, node, word, flags);
 }
@@ -99,6 +102,7 @@ uint32_t ips_sessions_prune(struct ips_sessions *t, uint32_t worker, uint64_t no
     struct ips_place p = ips_place_of(t, &f);
     ips_chain_lock(ips_chain_of(t, &p));
     if (ips_session_locate(t, &p) == node && is_homeless(t, node, &f)) {
+      ips_sums_before(t, node);
       ips_session_end(t, worker, &p, node, now_ns); /* gives the lock back */
       ended++;
     } else {
@@ -107,12 +111,4 @@ uint32_t ips_sessions_prune(struct ips_sessions *t, uint32_t worker, uint64_t no
   }
   if (*cursor >= ips_get(t->free.fresh)) *cursor = UINT64_MAX;
   return ended;
-}
-
-void ips_sessions_sums(const struct ips_sessions *t, uint64_t *sums) {
-  struct ips_session_rec some[64];
-  uint64_t cursor = 0;
-  memset(sums, 0, IPS_MIRROR_SHARDS * sizeof *sums);
-  for (size_t n; (n = ips_sessions_scan(t, &cursor, 0, some, 64)) != 0;)
-    for (size_t i = 0; i < n; i++) sums[ips_mirror_shard(&some[i].flow)] += ips_mirror_digest(&some[i]);
 }

@@ -68,6 +68,9 @@ struct ips_sessions {
   uint64_t swept[4];     /* shards whose unconfirmed sessions go */
   uint32_t sweep_at, sweep_left;
   bool is_new_origin;    /* versions of unconfirmed sessions count as 0 */
+  bool is_summing;       /* ips_session_sums.c: nodes below sum_at are in the sums */
+  uint32_t sum_at;
+  uint64_t sums[256];
   uint32_t used, half;   /* sessions, half-open flows now */
   struct ips_sessions_stats stats; /* the counting ones, relaxed */
 };
@@ -122,6 +125,10 @@ static inline bool ips_session_find(const struct ips_sessions *t, const struct i
     if (ips_likely(ips_chain_is_still(c, seq))) return found;
   }
 }
+
+/* ips_session_sums.c: a node that this thread is about to change, and one that it has changed. */
+void ips_sums_before(struct ips_sessions *t, uint32_t node);
+void ips_sums_after(struct ips_sessions *t, uint32_t node);
 
 /* ---- ips_session_table.c; the chain is locked ---- */
 uint32_t ips_session_locate(const struct ips_sessions *t, const struct ips_place *p); /* node or NONE */

@@ -39,3 +39,5 @@ PAIR_REASONS: tuple[PairReason, ...] = tuple(
 )
 PAIR_NOTES: dict[int, str] = enum_names("enum ips_ctl_pair_note", "IPS_CTL_PAIR_")
 """Bit -> name."""
+PAIR_LATE: dict[int, str] = dict(sorted(enum_names("enum ips_ctl_pair_late", "IPS_CTL_PAIR_LATE_").items()))
+"""Number -> name, in the order of ``late`` in ``struct ips_ctl_pair_state``."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ipshare.core.pair import PAIR_LATE
 from ipshare.engine.pairing import PairState
 from ipshare.model import Pair
 
@@ -58,10 +59,30 @@ def report(state: PairState, pair: Pair) -> dict[str, Any]:
         "troubles": troubles(state, pair),
         **{name: getattr(state, name) for name in COUNTS},
         "jitter_us": state.jitter_ns / 1e3,
+        "late": {
+            name: {"times": times, "longest_us": longest / 1e3}
+            for name, times, longest in zip(
+                PAIR_LATE.values(), state.late, state.longest_late_ns, strict=False
+            )
+        },
+        "last_late": None
+        if not state.last_late
+        else {
+            "why": state.last_late,
+            "us": state.last_late_ns / 1e3,
+            "ago_s": _age_s(state, state.last_late_at_ns),
+        },
     }
 
 
-COUNTS = ("sent", "received", "refused", "vip_answers", "vip_refused", "announcements")
+COUNTS = ("sent", "received", "refused", "vip_answers", "vip_refused", "announcements", "pauses")
+_WHY_LATE = {
+    "machine": "the machine stood still",
+    "processor": "got no processor",
+    "work": "its own work",
+    "lock": "waited in its work",
+    "worker": "a worker stood still",
+}
 
 
 def troubles(state: PairState, pair: Pair) -> list[str]:
@@ -119,7 +140,19 @@ def lines(state: PairState, pair: Pair) -> list[str]:
         text.append(f"{'witness':12} {pair.witness}, {up}{grants}")
     if pair.vips:
         text.append(f"{'VIPs':12} {', '.join(f'{vip.address} on {vip.interface}' for vip in pair.vips)}")
+    if any(state.late):
+        text.append(f"{'late':12} {_lateness(state)}")
     return text
+
+
+def _lateness(state: PairState) -> str:
+    """How often the engine's thread was late, by how much at worst, what kept it; when that was last so."""
+    causes = [
+        f"{times} x {_WHY_LATE.get(name, name)}, {longest / 1e6:.1f} ms at worst"
+        for name, times, longest in zip(PAIR_LATE.values(), state.late, state.longest_late_ns, strict=False)
+        if times
+    ]
+    return f"{'; '.join(causes)}; {state.pauses} pauses; last {_span(_age_s(state, state.last_late_at_ns))} ago"
 
 
 def change_line(state: PairState) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 import numpy as np
 
 from ipshare.core import dtype, lib
-from ipshare.core.pair import PAIR_NOTES, PAIR_REASONS, PAIR_STATES
+from ipshare.core.pair import PAIR_LATE, PAIR_NOTES, PAIR_REASONS, PAIR_STATES
 from ipshare.errors import EngineError
 from ipshare.model import Address, Pair, PairMode, Witness, packed
 
@@ -52,7 +52,9 @@ class PairState:
 
     ``changes``: in this run of the engine. ``forward_until_ns``: the lease. ``paths_up``: numbers, from 0, of
     paths on which the peer was heard within the dead time. ``links_down``: numbers of VIPs whose interface is
-    down or gone. ``notes``: names of enum ips_ctl_pair_note.
+    down or gone. ``notes``: names of enum ips_ctl_pair_note. ``late``, ``longest_late_ns``: how often and by
+    how much the engine's thread was late, for each cause of ``PAIR_LATE``; ``last_late``: the last one's cause.
+    ``pauses``: how often that was long enough to doubt what it knew.
     """
 
     state: str
@@ -81,6 +83,12 @@ class PairState:
     criteria_failed: tuple[int, ...] = ()
     publics_down: tuple[int, ...] = ()
     ports_wrong: tuple[int, ...] = ()
+    pauses: int = 0
+    late: tuple[int, ...] = ()
+    longest_late_ns: tuple[int, ...] = ()
+    last_late: str = ""
+    last_late_at_ns: int = 0
+    last_late_ns: int = 0
 
     @property
     def forwards(self) -> bool:
@@ -200,9 +208,12 @@ def decode(record: Any) -> PairState:
         "reason": known.name if known else f"REASON_{reason}",
         "reason_text": known.text if known else "a reason that this version does not know",
         "notes": tuple(name for bit, name in PAIR_NOTES.items() if int(record["flags"]) & bit),
+        "late": tuple(int(n) for n in record["late"]),
+        "longest_late_ns": tuple(int(n) for n in record["longest_late_ns"]),
+        "last_late": PAIR_LATE.get(int(record["last_late"]), ""),
     }
     numbers: dict[str, Any] = {
-        name: int(record[name]) for name in PAIR_STATE.names or () if name not in {*said, "flags"}
+        name: int(record[name]) for name in PAIR_STATE.names or () if name not in {*said, "flags", "reserved"}
     }
     return PairState(**said, **numbers)
 

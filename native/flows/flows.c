@@ -123,7 +123,8 @@ static const char *fault(const struct ips_ctl_flows *c) {
   return NULL;
 }
 
-static int make_sessions(struct flows *f, const struct ips_ctl_flows *c, const char **sentence) {
+/* NULL: not possible. Nobody sees it yet. */
+static struct ips_sessions *make_sessions(struct flows *f, const struct ips_ctl_flows *c) {
   const struct ips_sessions_config s = {
     .sessions = c->sessions, .half_open = c->half_open, .half_open_per_source = c->half_open_per_source,
     .mappings = c->mappings, .tombstones = c->tombstones, .addresses = c->addresses,
@@ -134,25 +135,25 @@ static int make_sessions(struct flows *f, const struct ips_ctl_flows *c, const c
   };
   if (!f->frags) f->frags = ips_frag_new(FRAGMENTED, EARLY, EARLY_BYTES, f->seed ^ 0x9d3f);
   struct ips_sessions *t = f->frags ? ips_sessions_new(&s) : NULL;
-  if (!t)
-    return refuse(sentence, IPS_CTL_BAD_ARGUMENT, "no memory for so many sessions, or a number out of range");
-  ips_sessions_on_event(t, flows_event, f);
-  f->set = *c; /* the sizes hold from now on */
-  f->set.n_pools = f->set.n_insides = 0;
-  atomic_store(&f->sessions, t);
-  flows_follow(f);
-  return IPS_CTL_OK;
+  if (t) ips_sessions_on_event(t, flows_event, f);
+  return t;
 }
 
-static int replace_napt(struct flows *f, const struct ips_ctl_flows *c, const char **sentence) {
+/* Refused: everything is as it was. */
+static int replace_napt(struct flows *f, struct ips_sessions *t, const struct ips_ctl_flows *c,
+                        const char **sentence) {
   const struct ips_napt_config n = {.pools = c->pools, .insides = c->insides, .n_pools = c->n_pools,
                                     .n_insides = c->n_insides, .filtering = c->filtering,
                                     .seed = f->seed ^ 0x51ab};
-  struct ips_napt *fresh = ips_napt_new(f->sessions, f->frags, &n), *old = f->napt;
+  struct ips_napt *fresh = ips_napt_new(t, f->frags, &n), *old = f->napt;
   if (!fresh)
     return refuse(sentence, IPS_CTL_BAD_ARGUMENT,
                   "pools overlap, a prefix has host bits, or `addresses` has no room for addresses that came "
                   "and went");
+  if (!f->sessions) {
+    atomic_store(&f->sessions, t);
+    flows_follow(f);
+  }
   for (uint32_t i = 0; i < f->n_workers; i++)
     if (f->workers[i].core) ips_napt_set_emit(fresh, i, flows_emit, &f->workers[i]);
   atomic_store(&f->napt, fresh);
@@ -176,9 +177,14 @@ int flows_set(struct flows *f, const struct ips_ctl_flows *c, const char **sente
     return refuse(sentence, IPS_CTL_REFUSED,
                   "the sizes of the session table are those of the engine's first one: restart the engine to "
                   "change them");
-  int status = f->sessions ? IPS_CTL_OK : make_sessions(f, c, sentence);
-  if (status == IPS_CTL_OK) status = replace_napt(f, c, sentence);
-  if (status != IPS_CTL_OK) return status;
+  struct ips_sessions *t = f->sessions ? f->sessions : make_sessions(f, c);
+  if (!t)
+    return refuse(sentence, IPS_CTL_BAD_ARGUMENT, "no memory for so many sessions, or a number out of range");
+  int status = replace_napt(f, t, c, sentence);
+  if (status != IPS_CTL_OK) {
+    if (!f->sessions) ips_sessions_free(t);
+    return status;
+  }
   ips_sessions_set_times(f->sessions, &c->timeouts, c->udp_inbound_refreshes != 0);
   f->set = *c;
   if (!f->runs && flows_thread_start(f)) return refuse(sentence, IPS_CTL_SYSTEM, "no thread could be made");

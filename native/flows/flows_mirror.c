@@ -33,6 +33,8 @@ static const char *fault(const struct ips_ctl_mirror *c) {
   if (!c->n_peers || c->n_peers > IPS_CTL_MIRROR_PEERS) return "a mirror has 1 to 8 peers";
   if (c->role > IPS_CTL_MIRROR_OBSERVER || c->commit_acked > 1)
     return "unknown role, or commit is neither 0 nor 1";
+  if (c->commit_us > IPS_CTL_MIRROR_COMMIT_US || (c->commit_acked && !c->commit_us))
+    return "a first packet waits for 1 us to 1 s (commit_us)";
   if (!is_text(c->node, sizeof c->node)) return "the node needs a name";
   if (c->ring && (!is_power(c->ring) || c->ring < 4 || c->ring > MOST_RING))
     return "the ring is a power of two from 4 to 4,194,304";

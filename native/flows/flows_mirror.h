@@ -46,6 +46,7 @@ struct flows_mirror {
   /* flows_sink.c */
   struct flows_deferred { struct ips_session_rec rec; uint64_t since_ns; } *deferred;
   uint32_t n_deferred;
+  bool is_summing;           /* in this turn: there is more to be counted */
   bool has_failed;           /* something waited in vain: the stream is refused */
   /* flows_feed.c */
   pthread_mutex_t turn;      /* who applies to the table: the thread, for a turn, or control */

@@ -59,11 +59,13 @@ static void end_snapshot(void *arg, int shard, bool is_complete) {
   ips_sessions_end_snapshot(m->flows->sessions, shard, is_complete);
 }
 
-static void digest(void *arg, uint64_t *sums) {
+/* A slice for each turn. Not while a sweep goes on or records wait: the tables differ then. */
+static int digest(void *arg, bool begins, uint64_t *sums) {
   struct flows_mirror *m = arg;
-  while (ips_sessions_sweep(m->flows->sessions, flows_thread_ring(m->flows), FLOWS_SLICE)) {}
-  flows_sink_retry(m, flows_now_ns());
-  ips_sessions_sums(m->flows->sessions, sums);
+  if (begins) flows_sink_retry(m, flows_now_ns());
+  if (begins && (m->n_deferred || !ips_sessions_begin_sums(m->flows->sessions))) return -1;
+  m->is_summing = !ips_sessions_more_sums(m->flows->sessions, FLOWS_SLICE, sums);
+  return !m->is_summing;
 }
 
 struct ips_mirror_source flows_source(struct flows_mirror *m) { return (struct ips_mirror_source){m, scan}; }

@@ -74,6 +74,7 @@ static uint64_t heads_of(const struct flows_mirror *m) {
 }
 
 static void mirror_turn(struct flows_mirror *m) {
+  m->is_summing = false;
   take_role(m);
   flows_net_receive(m);
   uint64_t now = flows_now_ns(), heads = heads_of(m);
@@ -143,6 +144,7 @@ static void *run(void *arg) {
     bool has_more = ips_sessions_sweep(f->sessions, flows_thread_ring(f), FLOWS_SLICE);
     has_more |= expire(f, &pace, flows_now_ns());
     has_more |= prune(f, &pruning);
+    has_more |= m && m->is_summing;
     if (m) pthread_mutex_unlock(&m->turn);
     uint32_t n = 0;
     fds[n++] = (struct pollfd){.fd = f->wake, .events = POLLIN};

@@ -76,10 +76,20 @@ static void end_snapshot(void *arg, int shard, bool is_complete) {
     if (!t->confirmed[i] && (shard == -1 || shard == ips_mirror_shard(&t->s[i].flow))) drop(t, i);
 }
 
-static void digest(void *arg, uint64_t *sums) {
+static uint64_t begun[IPS_MIRROR_SHARDS];
+
+/* Counted at once, told after some calls. */
+static int digest(void *arg, bool begins, uint64_t *sums) {
+  static unsigned calls;
   struct table *t = arg;
+  if (!begins) {
+    memcpy(sums, begun, sizeof begun);
+    return ++calls % 3 == 0;
+  }
   memset(sums, 0, IPS_MIRROR_SHARDS * sizeof *sums);
   for (uint32_t i = 0; i < t->n; i++) sums[ips_mirror_shard(&t->s[i].flow)] += ips_mirror_digest(&t->s[i]);
+  memcpy(begun, sums, sizeof begun);
+  return (int)(t->n % 3) - 1;
 }
 
 static struct table tables[2];

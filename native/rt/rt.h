@@ -16,6 +16,7 @@
 #include "../ips_table.h"
 #include "../ips_vip_api.h"
 #include "rt_epoch.h"
+#include "rt_late.h"
 #include "rt_link.h"
 #include "rt_ports.h"
 #include "rt_reach.h"
@@ -72,6 +73,7 @@ struct rt {
   struct ips_pair_actions actions;
   struct ips_ctl_pair_state state; /* counters and notes; the rest is filled in by publish() */
   struct rt_epoch epoch;
+  struct rt_late late;
   struct rt_witness witness;
   struct rt_reach reach;
   struct rt_ports ports;

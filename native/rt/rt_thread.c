@@ -94,6 +94,7 @@ static void look_at_facts(struct rt *rt, uint64_t now) {
     .loaded = ips_tables_live(rt->host.tables) != NULL,
     .mirror_ready = !rt->host.mirror_ready || rt->host.mirror_ready(rt->host.flows),
   };
+  rt_late_workers(&rt->late, now - facts.workers_ns, now, &rt->state);
   rt->state.links_down = 0;
   for (uint32_t v = 0; v < rt->set.n_vips; v++)
     if (!rt->links[rt->vips[v].link].is_up && !rt->link_is_port[rt->vips[v].link]) rt->state.links_down |= 1u << v, facts.link_up = 0;
@@ -151,6 +152,7 @@ static void publish(struct rt *rt, uint64_t now) {
   s->epoch_node = m->highest.node;
   s->forward_until_ns = m->forward_until_ns;
   s->jitter_ns = m->late_max_ns;
+  s->pauses = m->pauses;
   s->ports_wrong = atomic_load(&rt->ports.wrong);
   s->granted_until_ns = m->grant_until_ns;
   s->peer_state = m->peer.state;
@@ -207,12 +209,16 @@ void *rt_thread(void *arg) {
   struct pollfd fds[4 + IPS_CTL_PAIR_PATHS + RT_LINKS];
   struct timespec tick = {.tv_nsec = (long)rt->times.tick_ns};
   if (be_punctual()) rt->state.flags |= IPS_CTL_PAIR_REALTIME;
+  rt_late_open(&rt->late, rt->times.late_ns / 2, rt->times.stall_ns);
+  rt_late_woken(&rt->late, rt_now_ns(), &rt->state);
   refresh_links(rt);
   while (!atomic_load(&rt->stop)) {
     uint64_t events;
     turn(rt);
+    rt_late_done(&rt->late, rt_now_ns(), rt->times.tick_ns, &rt->state);
     uint32_t n = fill_polls(rt, fds);
     ppoll(fds, n, &tick, NULL);
+    rt_late_woken(&rt->late, rt_now_ns(), &rt->state);
     for (uint32_t i = 0; i < 2; i++)
       if (fds[i].revents && read(fds[i].fd, &events, sizeof events) < 0) continue;
     if (fds[2].revents) {
@@ -220,5 +226,6 @@ void *rt_thread(void *arg) {
       refresh_links(rt);
     }
   }
+  rt_late_close(&rt->late);
   return NULL;
 }

@@ -64,13 +64,15 @@ static void end_snapshot(void *arg, int shard, bool is_complete) {
   for (uint32_t i = 0; i < SESSIONS && is_complete; i++) t->s[i].is_open &= t->s[i].is_confirmed;
 }
 
-static void digest(void *arg, uint64_t *sums) {
+static int digest(void *arg, bool begins, uint64_t *sums) {
   struct table *t = arg;
+  (void)begins;
   memset(sums, 0, IPS_MIRROR_SHARDS * sizeof *sums);
   for (uint32_t i = 0; i < SESSIONS; i++) {
     struct ips_session_rec r = record_of(i, &t->s[i]);
     if (t->s[i].is_open) sums[ips_mirror_shard(&r.flow)] += ips_mirror_digest(&r);
   }
+  return 1;
 }
 
 /* One change, pushed under the session's lock. Its number in the ring. */

@@ -221,7 +221,7 @@ static void step(struct world *w, enum event e) {
   for (int i = 0; i < 2; i++) {
     struct node *n = &w->n[i];
     if (!n->up || n->paused) continue;
-    bool was = n->resumed && n->m.state == IPS_PAIR_ACTIVE;
+    bool was = n->resumed && n->m.state == IPS_PAIR_ACTIVE && !forwards(w, i) && !n->m.alone;
     n->resumed = 0;
     int answer = n->answer;
     n->answer = 0;
@@ -241,7 +241,7 @@ static void step(struct world *w, enum event e) {
     facts(w, i, &out);
     ips_pair_tick(&n->m, clock_of(w, i), &out);
     act(w, i, &out);
-    if (was) CLAIM(!forwards(w, i)); /* promise (a): first it asks */
+    if (was) CLAIM(!forwards(w, i)); /* promise (a): its lease ran out meanwhile: first it asks */
   }
   for (int i = 0; i < 2; i++) w->n[i].lose = w->n[i].delay = 0;
 }

@@ -109,6 +109,7 @@ static void bury(void) {
 static struct end *open_one(enum kind kind, int family) {
   static unsigned turn;
   int fd = socket(there[family].ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
+  if (fd < 0 && errno == EMFILE && kind == SHORT) return count.skipped++, NULL; /* this process has no more */
   if (fd < 0) broken("socket");
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   struct sockaddr_storage to = at(&there[family], FIRST_PORT + turn++ % PORTS);

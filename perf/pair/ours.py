@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ipshare.core import lib
+from ipshare.core.pair import PAIR_LATE
 from ipshare.engine.embedded import ControlError
 from tests.flows_lab import NatNode
 from tests.mirror_world import COUNTERS
@@ -80,15 +81,28 @@ class Ours:
         at_ns = time.monotonic_ns()
         active.engine.process.kill()
         active.engine.process.wait()
-        self._dead, self._survivor, self._dropped = active, standby, 0
+        self._dead, self._survivor = active, standby
         until(_paced(lambda: standby.pair_state() == lib.IPS_PAIR_ACTIVE))
-        self._dropped = self._not_active()
+        self._dropped, self._late = self._not_active(), self._lateness()
         return at_ns
 
     def remark(self) -> str:
-        """On the kill in hand: what the survivor dropped for want of a lease since it had become active."""
-        now = self._not_active()
-        return f"{now - self._dropped} packets dropped without a lease" if now > self._dropped else ""
+        """On the fault in hand, since the survivor had become active: what it dropped for want of a lease, what
+        it says of its own lateness."""
+        now, said = self._not_active() - self._dropped, []
+        if now:
+            said.append(f"{now} packets dropped without a lease")
+        before, after = self._late, self._lateness()
+        for name in after:
+            if after[name] > before[name]:
+                said.append(f"{after[name] - before[name]} x {name}")
+        return ", ".join(said)
+
+    def _lateness(self) -> dict[str, int]:
+        """Of the survivor: how often, by cause; what its machine counted as a pause; changes of state."""
+        state = self._survivor.control._call(lib.IPS_CTL_PAIR_STATE).one(STATE)
+        found = {f"late: {name}": int(n) for name, n in zip(PAIR_LATE.values(), state["late"], strict=True)}
+        return found | {"pause": int(state["pauses"]), "change of state": int(state["changes"])}
 
     def _not_active(self) -> int:
         return sum(self._survivor.verdict("PAIR_NOT_ACTIVE", side) for side in (0, 1))
@@ -115,7 +129,7 @@ class Ours:
         self._survivor = standby
         at_ns = until(_paced(taken))
         until(_paced(lambda: standby.pair_state() == lib.IPS_PAIR_ACTIVE))
-        self._dropped = self._not_active()
+        self._dropped, self._late = self._not_active(), self._lateness()
         return at_ns
 
     def become_equal(self) -> dict[str, Any]:
@@ -157,6 +171,13 @@ class Ours:
         return {
             "commit": f"{self.committed:,} / {self.uncommitted} / {self.at_risk}",
             "jitter_us": [int(s["jitter_ns"]) // 1000 for s in states],
+            "late": [
+                {
+                    name: [int(n), int(longest) // 1000]
+                    for name, n, longest in zip(PAIR_LATE.values(), s["late"], s["longest_late_ns"], strict=True)
+                }
+                for s in states
+            ],
             "realtime": [bool(s["flags"] & lib.IPS_CTL_PAIR_REALTIME) for s in states],
             "epoch": [int(s["epoch"]) for s in states],
             "sessions": [node.stat("sessions") for node in self.nodes],

@@ -115,7 +115,7 @@ def closed(ends: Ends) -> None:
 
 def test_connections_outlive_the_node_that_was_killed(lab: Nat) -> None:
     """Each first packet waited for the standby; who was killed comes back as a standby, under load."""
-    active, standby = start(lab, commit_acked=1, commit_us=2_000_000)
+    active, standby = start(lab, commit_acked=1, commit_us=1_000_000)
     ends = connections(lab, 20)
     speak(ends)
     until(lambda: table(active) == table(standby) and len(table(active)) == 40)
@@ -244,6 +244,8 @@ def test_a_silent_standby_costs_the_first_packet_its_patience(lab: Nat) -> None:
         ({"ring": 5}, "ring"),
         ({"window": 3}, "window"),
         ({"id": 2}, "this node's id"),
+        ({"commit_us": 1_000_001}, "1 us to 1 s"),
+        ({"commit_acked": 1}, "1 us to 1 s"),
     ],
 )
 def test_refused_mirrors(lab: Nat, values: dict[str, Any], sentence: str) -> None:

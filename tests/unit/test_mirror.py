@@ -347,8 +347,44 @@ def test_silent_divergence_is_found_and_only_its_shard_resent() -> None:
     assert b.count("SHARDS_DIVERGED") == diverged
 
 
+def test_the_stream_goes_on_while_a_standby_counts_its_digests() -> None:
+    """One part at each tick; what is compared is how both were at that point of the stream."""
+    calls = 40
+    w, a, b = pair(settings=Settings(digest_ns=100 * MS, ring=1024))
+    b.store.digest_calls = calls
+    for i in range(100):
+        a.open(i)
+    ready(w, a)
+    w.until(lambda: b.count("DIGESTS_COMPARED"))
+    compared, applied = b.count("DIGESTS_COMPARED"), len(b.store.applied)
+    ticks = 0
+    while b.count("DIGESTS_COMPARED") == compared:
+        a.open(200 + ticks)
+        ticks += 1
+        w.step()
+    assert ticks >= calls and len(b.store.applied) - applied > calls / 2, "it was served meanwhile"
+    w.run(300)
+    assert b.count("SHARDS_DIVERGED") == 0
+    key, _ = next(iter(b.store.sessions.items()))
+    del b.store.sessions[key]
+    w.until(lambda: same(a, b))
+    assert b.count("SHARDS_DIVERGED") == 1
+
+
+def test_digests_that_cannot_be_had_now_are_compared_another_time() -> None:
+    w, a, b = pair(settings=Settings(digest_ns=50 * MS))
+    b.store.digest_calls = 0
+    a.open(1)
+    ready(w, a)
+    w.run(200)
+    assert b.count("DIGESTS_COMPARED") == 0
+    b.store.digest_calls = 3
+    w.until(lambda: b.count("DIGESTS_COMPARED"))
+    assert b.count("SHARDS_DIVERGED") == 0
+
+
 def test_digests_under_change_raise_no_false_alarm() -> None:
-    w, a, b = pair(settings=Settings(digest_ns=5 * MS, ring=1024, store={"per_scan": 7}))
+    w, a, b = pair(settings=Settings(digest_ns=5 * MS, ring=1024, store={"per_scan": 7, "digest_calls": 3}))
     for i in range(200):
         a.open(i)
     ready(w, a)

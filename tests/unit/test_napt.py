@@ -275,8 +275,10 @@ def test_a_peer_s_mapping_must_be_of_the_pool(public: End, realm: int) -> None:
 # ---- configuration --------------------------------------------------------------------
 
 
-def made(pools: list[dict[str, Any]], insides: list[dict[str, Any]], **fields: int) -> bool:
-    nat = Nat.__mro__[1]()
+def made(
+    pools: list[dict[str, Any]], insides: list[dict[str, Any]], nat: Any = None, **fields: int
+) -> bool:
+    nat = nat or Nat.__mro__[1]()
     p, i = ffi.new("struct ips_napt_pool_rec[]", pools), ffi.new("struct ips_napt_inside_rec[]", insides)
     config = {"pools": p, "insides": i, "n_pools": len(pools), "n_insides": len(insides)} | fields
     n = lib.ips_napt_new(nat.s, ffi.NULL, ffi.new("struct ips_napt_config *", config))
@@ -314,6 +316,28 @@ def test_configurations_that_make_no_sense_are_refused() -> None:
     ):
         assert not made(pools, insides)
     assert not made([pool()], [inside()], filtering=2)
+
+
+def test_a_refused_configuration_leaves_the_numbers_of_addresses_as_they_were() -> None:
+    """What is wrong stands behind pools that are right; then all numbers are still to be had."""
+    nat = Nat.__mro__[1](addresses=4)
+    for pools, insides in (
+        ([pool(), pool("203.0.113.3", n=1)], [inside()]),
+        ([pool("198.51.100.0")], [inside("10.0.0.1")]),
+        ([pool("192.0.2.0", n=3)], [inside(length=33)]),
+        ([pool("2001:db8::", n=4)], [inside()]),
+        ([pool(n=5)], [inside()]),
+    ):
+        assert not made(pools, insides, nat=nat)
+    assert made([pool("203.0.113.77")], [inside()], nat=nat)
+    assert not made([pool("198.51.100.0", n=1)], [inside()], nat=nat), "there is no fifth number"
+    assert made([pool("203.0.113.77")], [inside()], nat=nat), "those that are known are no new ones"
+
+
+def test_a_pool_does_not_go_round_the_end_of_all_addresses() -> None:
+    assert made([pool("255.255.255.252")], [inside()])
+    assert not made([pool("255.255.255.253")], [inside()])
+    assert not made([pool("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffd")], [inside("fd00::", 8)])
 
 
 def test_the_longest_inside_prefix_decides_the_pool() -> None:

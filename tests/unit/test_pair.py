@@ -218,10 +218,24 @@ def test_a_paused_node_forwards_nothing_before_it_heard_its_peer() -> None:
     assert reasons(w.a)[-1] == "standby HIGHER_EPOCH" and w.active is w.b and not w.both_at
 
 
+def test_a_pause_within_the_lease_ends_nothing() -> None:
+    """Decision 0038: the peer takes over no sooner than the lease ends."""
+    w = settled()
+    begun = w.a.m.sent_ns
+    assert w.run(50, lambda: w.a.m.sent_ns > begun) <= INTERVAL / MS + 1
+    w.a.paused = True
+    w.run(12)
+    w.a.paused = False
+    w.once()
+    assert w.a.forwards and w.a.m.pauses == 1
+    w.run(100)
+    assert len(w.a.states) == 2 and w.active is w.a and not w.both_at
+
+
 def test_a_short_pause_is_over_after_one_question() -> None:
     w = settled()
     w.a.paused = True
-    w.run(12)
+    w.run(LEASE / MS + 1)
     w.a.paused = False
     w.once()
     assert not w.a.forwards and w.a.state == "active"
@@ -239,6 +253,63 @@ def test_a_paused_node_without_a_peer_waits_one_dead_time() -> None:
     w.a.paused = False
     w.once()
     assert DEAD / MS - 1 <= w.run(100, lambda: w.a.forwards) <= DEAD / MS + 1
+
+
+def alone(*, silent_ms: float) -> World:
+    w = settled()
+    w.b.crash()
+    w.run(silent_ms)
+    assert w.active is w.a
+    return w
+
+
+def test_a_node_that_was_alone_already_goes_on_after_a_short_pause() -> None:
+    """Decision 0038: nobody can have become active meanwhile. It announces again; a second pause is as good."""
+    w = alone(silent_ms=100)
+    announced = len(w.a.announced)
+    for pauses in (1, 2):
+        w.a.paused = True
+        w.run(HOLD / MS / 2 - 3)
+        assert not w.a.forwards, "its workers stop at the lease's end"
+        w.a.paused = False
+        w.once()
+        assert w.a.forwards and w.a.m.pauses == pauses
+        w.run(INTERVAL / MS)
+    assert len(w.a.announced) > announced and len(w.a.states) == 2
+
+
+def test_a_node_that_heard_its_peer_lately_is_not_alone() -> None:
+    w = alone(silent_ms=DEAD / MS / 2)
+    w.a.paused = True
+    w.run(HOLD / MS / 2 - 3)
+    w.a.paused = False
+    w.once()
+    assert not w.a.forwards
+    assert DEAD / MS - 1 <= w.run(100, lambda: w.a.forwards) <= DEAD / MS + 1
+
+
+def test_who_is_heard_after_the_pause_is_asked_first() -> None:
+    """Its peer was started while it was away: that word is read before the tick that would go on."""
+    w = alone(silent_ms=100)
+    w.a.paused = True
+    w.run(30)
+    w.b.start()
+    w.run(8)
+    assert w.a.inbox, "the peer has spoken"
+    w.a.paused = False
+    w.once()
+    assert not w.a.forwards
+    assert w.run(50, lambda: w.a.forwards) <= SLACK and not w.both_at
+
+
+@pytest.mark.parametrize("pause_ms", (HOLD / MS / 2, 3 * HOLD / MS))
+def test_a_long_pause_is_a_doubt_even_for_who_was_alone(pause_ms: float) -> None:
+    w = alone(silent_ms=100)
+    w.a.paused = True
+    w.run(pause_ms)
+    w.a.paused = False
+    w.once()
+    assert not w.a.forwards
 
 
 def test_a_paused_standby_judges_its_own_lateness_first() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ipshare.core import lib
-from ipshare.core.pair import PAIR_NOTES, PAIR_REASONS, PAIR_STATES
+from ipshare.core.pair import PAIR_LATE, PAIR_NOTES, PAIR_REASONS, PAIR_STATES
 from ipshare.engine import pairing
 from ipshare.engine.embedded import (
     AsyncControl,
@@ -110,7 +110,7 @@ def test_a_key_is_in_no_text() -> None:
 
 
 def test_every_field_of_the_state_is_read() -> None:
-    names = [name for name in pairing.PAIR_STATE.names or () if name != "flags"]
+    names = [name for name in pairing.PAIR_STATE.names or () if name not in ("flags", "reserved")]
     made = np.zeros(1, pairing.PAIR_STATE)
     for number, name in enumerate(names, 1):
         made[0][name] = number
@@ -118,16 +118,20 @@ def test_every_field_of_the_state_is_read() -> None:
     made[0]["reason"], made[0]["paths_up"], made[0]["links_down"] = 11, 0b1010, 0b1
     made[0]["criteria_failed"], made[0]["publics_down"] = 0b10110, 0b100
     made[0]["ports_wrong"] = 1 << 63
+    made[0]["late"], made[0]["longest_late_ns"] = (1, 0, 2, 0, 3), (10, 0, 20, 0, 30)
+    made[0]["last_late"] = lib.IPS_CTL_PAIR_LATE_LOCK
     made[0]["flags"] = lib.IPS_CTL_PAIR_REALTIME | lib.IPS_CTL_PAIR_NO_EPOCH_FILE
     state = pairing.decode(made[0])
     assert (state.state, state.old_state, state.peer_state) == ("active", "standby", "inop")
     assert (state.reason, state.reason_text) == (PAIR_REASONS[11].name, PAIR_REASONS[11].text)
     assert state.ports_wrong == (63,)
+    assert (state.late, state.longest_late_ns) == ((1, 0, 2, 0, 3), (10, 0, 20, 0, 30))
+    assert state.last_late == "lock"
     assert (state.criteria_failed, state.publics_down) == ((1, 2, 4), (2,))
     assert (state.paths_up, state.links_down) == ((1, 3), (0,))
     assert set(state.notes) == {"realtime", "no_epoch_file"}
     special = {"state", "old_state", "peer_state", "reason", "reason_text", "paths_up", "links_down", "notes"}
-    special |= {"criteria_failed", "publics_down", "ports_wrong"}
+    special |= {"criteria_failed", "publics_down", "ports_wrong", "late", "longest_late_ns", "last_late"}
     for field in fields(PairState):
         if field.name not in special:
             assert getattr(state, field.name) == names.index(field.name) + 1, field.name
@@ -139,6 +143,7 @@ def test_names_are_the_cores_own() -> None:
     assert set(PAIR_NOTES.values()) == {
         "realtime", "wrong_key", "mismatch", "no_epoch_file", "no_witness",
     }  # fmt: skip
+    assert tuple(PAIR_LATE.values()) == ("machine", "processor", "work", "lock", "worker")
     newer = np.frombuffer(record(state=9, reason=250), pairing.PAIR_STATE)[0]
     state = pairing.decode(newer)
     assert (state.state, state.peer_state, state.reason) == ("state 9", "unknown", "REASON_250")

@@ -39,6 +39,53 @@ def record(f: Flow = WEB, **fields: object) -> Rec:
     return plain._replace(**fields)  # type: ignore[arg-type]
 
 
+def all_sums(t: Sessions) -> list[int]:
+    out = ffi.new("uint64_t[256]")
+    lib.ips_sessions_sums(t.s, out)
+    return list(out)
+
+
+def test_sums_that_are_counted_in_parts_are_those_of_the_beginning() -> None:
+    """Whatever is applied meanwhile, before and behind the count: changed, ended, new, ended and new again."""
+    t = Sessions(standby=1)
+    for i in range(300):
+        assert t.apply(UPSERT, record(numbered(i)))[0] == APPLIED
+    assert t.apply(DELETE, record(numbered(299), version=2))[0] == APPLIED, "a node that is free"
+    wanted, out, version = all_sums(t), ffi.new("uint64_t[256]"), itertools.count(10)
+    assert lib.ips_sessions_begin_sums(t.s)
+    while not lib.ips_sessions_more_sums(t.s, 16, out):
+        at = next(version)
+        for i in (at % 7, 140 + at % 9, 280 + at % 11):
+            t.apply(UPSERT, record(numbered(i), version=at, state=CLIENT))
+            t.apply(DELETE if at % 2 else UPSERT, record(numbered(i + 3), version=at, state=SERVER))
+        t.apply(UPSERT, record(numbered(400 + at), version=at))
+    assert list(out) == wanted and all_sums(t) != wanted
+    assert lib.ips_sessions_begin_sums(t.s) and lib.ips_sessions_more_sums(t.s, 1 << 20, out)
+    assert list(out) == all_sums(t)
+
+
+def test_what_is_swept_while_sums_are_counted_is_in_them() -> None:
+    t = Sessions(standby=1)
+    for i in range(100):
+        t.apply(UPSERT, record(numbered(i)))
+    wanted, out = all_sums(t), ffi.new("uint64_t[256]")
+    assert lib.ips_sessions_begin_sums(t.s) and not lib.ips_sessions_more_sums(t.s, 50, out)
+    lib.ips_sessions_begin_snapshot(t.s, -1, False)
+    lib.ips_sessions_end_snapshot(t.s, -1, True)
+    assert not lib.ips_sessions_sweep(t.s, 0, 1000) and t.stat("sessions") == 0
+    assert lib.ips_sessions_more_sums(t.s, 50, out) and list(out) == wanted
+
+
+def test_no_sums_begin_while_sessions_are_being_swept() -> None:
+    t = Sessions(standby=1)
+    for i in range(10):
+        t.apply(UPSERT, record(numbered(i)))
+    lib.ips_sessions_begin_snapshot(t.s, -1, False)
+    lib.ips_sessions_end_snapshot(t.s, -1, True)
+    assert lib.ips_sessions_sweep(t.s, 0, 5) and not lib.ips_sessions_begin_sums(t.s)
+    assert not lib.ips_sessions_sweep(t.s, 0, 5) and lib.ips_sessions_begin_sums(t.s)
+
+
 # ---- states -----------------------------------------------------------------
 
 
