@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from ipshare.config import schema
+from ipshare.config import check_observers, schema
 from ipshare.config.checks import Check, Finding, is_vpp
 from ipshare.config.resolve import readable
 from ipshare.config.site import Site
@@ -69,29 +69,35 @@ def sizes(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
 
 
 def used(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
-    if {"nat", "binding"} & site.incomplete or site.nat or is_tracked(site):
+    if {"nat", "binding"} & site.incomplete or site.nat or may_be_tracked(site):
         return
-    if not any("track" in binding._broken for binding in site.binding):
+    if not any("track" in table._broken for table in (*site.binding, *site.policy)):
         message = "no connections are tracked: there is no [[nat]], and no binding with track"
         hint = 'add one, or write track = "always" in a [[binding]]'
         yield Finding(sessions._path, message, hint, is_warning=True)
 
 
 def is_tracked(site: Site) -> bool:
-    """Whether some binding's connections are followed."""
-    return any(binding.track != "off" for binding in readable(site.binding, "track"))
+    """Whether connections are followed, of some binding or policy; of rows in files: see ``may_be_tracked``."""
+    bindings = any(binding.track != "off" for binding in readable(site.binding, "track"))
+    return bindings or any(policy.track != "off" for policy in readable(site.policy, "track"))
 
 
-def track(site: Site, binding: schema.Binding) -> Iterator[Finding]:
-    if binding.track == "off":
-        if binding.observe != "inbound":
-            message = "observe goes only together with track"
-            yield Finding((*binding._path, "observe"), message, 'write track = "always", or leave it out')
-        return
-    if is_vpp(site):
+def may_be_tracked(site: Site) -> bool:
+    return bool(site.bindings_file) or is_tracked(site)
+
+
+def track(site: Site, table: schema.Binding | schema.Policy) -> Iterator[Finding]:
+    if table.track == "off" and table.observe != "inbound":
+        message = "observe goes only together with track"
+        yield Finding((*table._path, "observe"), message, 'write track = "always", or leave it out')
+    if table.track != "off" and is_vpp(site):
         message = "track needs the embedded engine: the VPP plugin tracks no connections yet"
-        yield Finding((*binding._path, "track"), message, 'write track = "off"')
-    elif binding.here or binding.down:
+        yield Finding((*table._path, "track"), message, 'write track = "off"')
+
+
+def nothing_to_track(site: Site, binding: schema.Binding) -> Iterator[Finding]:
+    if binding.track != "off" and not is_vpp(site) and (binding.here or binding.down):
         key = "here" if binding.here else "down"
         message = f"nothing is tracked of a binding with {key} = true: no packet of it is translated"
         yield Finding((*binding._path, "track"), message, 'write track = "off"')
@@ -104,7 +110,7 @@ def has_pair(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
 
 
 def has_sessions(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
-    if site.sessions is None and not site.nat and not is_tracked(site) and "nat" not in site.incomplete:
+    if site.sessions is None and not site.nat and not may_be_tracked(site) and "nat" not in site.incomplete:
         hint = 'add [[nat]], or track = "always" in a [[binding]]'
         yield Finding(mirror._path, "there are no sessions to mirror", hint)
 
@@ -191,6 +197,11 @@ def url_fault(url: str) -> str | None:
 
 CHECKS: dict[str, list[Check]] = {
     "sessions": [engine, *map(embedded, (times, sizes, used))],
-    "binding": [track],
-    "mirror": [engine, *map(embedded, (has_pair, has_sessions, commit, powers, digest, ports, database))],
+    "binding": [track, nothing_to_track],
+    "policy": [track],
+    "mirror": [
+        engine,
+        *map(embedded, (has_pair, has_sessions, commit, powers, digest, ports, database)),
+        *map(embedded, check_observers.CHECKS),
+    ],
 }
