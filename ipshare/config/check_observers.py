@@ -33,7 +33,7 @@ def observers(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
         message = (
             "observers are for transport udp: whoever reads the database needs no mirror of the engine's"
         )
-        yield Finding(path, message, 'leave them out, or write transport = "udp"')
+        yield Finding((*path, 0), message, 'leave them out, or write transport = "udp"')
 
 
 def names(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
