@@ -1,12 +1,13 @@
 """Frames as somebody on a link can forge them: any source, any octets, as fast as a socket takes them.
 
-An AF_PACKET socket in a namespace, past the kernel's own checks; ``Ear`` records what really came by. For tests of
-what an engine does with datagrams and SYNs that no good peer sends. IPSHARE_FLOOD=10 makes each flood ten times
-as long.
+An AF_PACKET socket in a namespace, past the kernel's own checks; ``Ear`` records what really came by. For
+tests of what an engine does with datagrams and SYNs that no good peer sends. IPSHARE_FLOOD=10 makes each flood ten
+times as long.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -21,7 +22,7 @@ from scapy.packet import Raw
 from ipshare.lab.netns import inside
 from tests.engine_lab import run
 
-ETH_P_IP, ETH_P_ALL = 0x0800, 3
+ETH_P_IP, ETH_P_ALL, SO_RCVBUFFORCE = 0x0800, 3, 33
 FLOOD = int(os.environ.get("IPSHARE_FLOOD", "1"))
 
 
@@ -93,24 +94,26 @@ class Ear:
     def __init__(self, name: str, device: str) -> None:
         def made() -> socket.socket:
             one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-            one.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
-            one.bind((device, ETH_P_IP))
+            one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+            one.bind((device, ETH_P_ALL))
             one.setblocking(False)
             return one
 
         self.socket = inside(name, made)
 
-    def heard(self, port: int) -> list[bytes]:
-        """UDP payloads to that port, in order; the ear is closed."""
+    def frames(self) -> list[bytes]:
+        """Since the last time, in order."""
         found = []
-        with self.socket:
+        with contextlib.suppress(BlockingIOError):
             while True:
-                try:
-                    frame, (_, _, kind, *_) = self.socket.recvfrom(2048)
-                except BlockingIOError:
-                    return found
-                if kind == socket.PACKET_OUTGOING or len(frame) < 42 or frame[23] != 17:
-                    continue
-                if struct.unpack_from(">H", frame, 36)[0] == port:
-                    (size,) = struct.unpack_from(">H", frame, 38)
-                    found.append(frame[42 : 34 + size])
+                frame, (_, _, kind, *_) = self.socket.recvfrom(1 << 16)
+                if kind != socket.PACKET_OUTGOING:
+                    found.append(frame)
+        return found
+
+    def heard(self, port: int) -> list[bytes]:
+        """UDP payloads of IPv4 to that port, in order; the ear is closed."""
+        with self.socket:
+            frames = [one for one in self.frames() if one[12:14] == b"\x08\0" and one[23] == 17]
+        mine = [one for one in frames if struct.unpack_from(">H", one, 36)[0] == port]
+        return [one[42 : 34 + struct.unpack_from(">H", one, 38)[0]] for one in mine]

@@ -78,7 +78,7 @@ def used(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
 
 
 def is_tracked(site: Site) -> bool:
-    """Whether connections are followed, of some binding or policy; of rows in files: see ``may_be_tracked``."""
+    """Whether connections of some binding or policy are followed; rows in files: see ``may_be_tracked``."""
     bindings = any(binding.track != "off" for binding in readable(site.binding, "track"))
     return bindings or any(policy.track != "off" for policy in readable(site.policy, "track"))
 

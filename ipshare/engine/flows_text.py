@@ -177,24 +177,56 @@ def mirror_line(state: FlowsState, config: Config) -> str:
     )
 
 
-def sessions_report(state: FlowsState) -> dict[str, int]:
-    """The session table's numbers: now, room, and refusals since the engine began."""
+def sessions_report(state: FlowsState) -> dict[str, Any]:
+    """The session table's numbers: now, room, refusals since the engine began; what is wrong now."""
     names = (
         *("sessions", "capacity", "half_open", "half_open_capacity", "mappings", "mapping_capacity", "bytes"),
-        *("opened", "ended", "expired", "full", "half_open_full", "source_limit", "ports_exhausted"),
+        *("opened", "ended", "expired", *REFUSALS),
     )
-    return {name: state.sessions[name] for name in names}
+    return {name: state.sessions[name] for name in names} | {"troubles": sessions_troubles(state)}
 
 
-def sessions_troubles(state: FlowsState) -> list[str]:
-    """A table that is full now."""
+REFUSALS = {
+    "full": "no room",
+    "half_open_full": "half_open is full",
+    "source_limit": "a source has half_open_per_source",
+    "ports_exhausted": "no port is free",
+}
+"""Why a new connection was refused, each a counter."""
+ROOMS = (
+    ("sessions", "capacity", "capacity", "new connections are refused"),
+    ("mappings", "mapping_capacity", "mappings", "new connections are refused"),
+    ("half_open", "half_open_capacity", "half_open", "new connections are refused; is this a SYN flood?"),
+)
+
+
+def sessions_troubles(state: FlowsState, before: FlowsState | None = None) -> list[str]:
+    """What is full now; ``before``: the same some time ago: what was refused since then."""
     have = state.sessions
     found = []
-    for name, room in (("sessions", "capacity"), ("mappings", "mapping_capacity")):
+    for name, room, key, what in ROOMS:
         if have[room] and have[name] >= have[room]:
-            key = "capacity" if name == "sessions" else "mappings"
-            found.append(f"all {have[room]:,} {name} are in use: new connections are refused; raise {key}")
-    return found
+            words = "half-open connections" if name == "half_open" else name
+            found.append(f"all {have[room]:,} {words} are in use: {what}; raise {key}")
+    if before is None:
+        return found
+    more = {why: have[name] - before.sessions[name] for name, why in REFUSALS.items()}
+    said = ", ".join(f"{n:,}: {why}" for why, n in more.items() if n > 0)
+    return [*found, f"new connections refused since the last look: {said}"] if said else found
+
+
+def mirror_attacks(state: FlowsState, before: FlowsState | None, config: Config) -> list[str]:
+    """Who sends what nobody believes, since ``before``; some come whenever a stream begins anew."""
+    if before is None or config.mirror is None:
+        return []
+    return [
+        f"{peer.refused - old.refused:,} datagrams as if from {name} were refused since the last look"
+        for peer, old, name in zip(state.peers, before.peers, _peer_names(config), strict=False)
+        if peer.refused - old.refused >= MANY_REFUSED
+    ]
+
+
+MANY_REFUSED = 200
 
 
 def nat_report(

@@ -29,10 +29,11 @@ def lab(tmp_path: Path) -> Iterator[Nat]:
         yield made
 
 
-def begin(node: NatNode, **values: Any) -> None:
+def begin(node: NatNode, table: dict[str, int] | None = None, **values: Any) -> None:
+    """table: sizes of its session table."""
     node.start()
     node.join()
-    node.serve()
+    node.serve(**(table or {}))
     node.mirror(**values)
 
 
