@@ -21,6 +21,7 @@ from ipshare.model_flows import Commit as Commit
 from ipshare.model_flows import Database as Database
 from ipshare.model_flows import Filtering as Filtering
 from ipshare.model_flows import Mirror as Mirror
+from ipshare.model_flows import MirrorPeer as MirrorPeer
 from ipshare.model_flows import Nat as Nat
 from ipshare.model_flows import Sessions as Sessions
 from ipshare.model_flows import SessionTimeouts as SessionTimeouts
@@ -365,8 +366,8 @@ class Binding:
 
 # One row of a BindingSet, as NumPy wants it. `local`: the local address of kinds ENDPOINT and ADDRESS, the
 # offset of kind POLICY; local_family 0: none (see Binding.local). target and copy: index into `targets` /
-# `copies`, NO_NAME for none. line: 1-based line of a CSV file, or row of a JSON one. source: index into
-# `files`.
+# `copies`, NO_NAME for none. tracking: place in TRACKINGS. line: 1-based line of a CSV file, or row of a JSON
+# one. source: index into `files`.
 BINDING_ROW: list[Any] = [
     ("global", "u1", (16,)),
     ("local", "u1", (16,)),
@@ -374,12 +375,14 @@ BINDING_ROW: list[Any] = [
     ("prefix_len", "u1"),
     ("kind", "u1"),
     ("local_family", "u1"),
+    ("tracking", "u1"),
     ("target", "u4"),
     ("copy", "u4"),
     ("line", "u4"),
     ("source", "u4"),
 ]
 NO_NAME = 0xFFFFFFFF
+TRACKINGS = (Tracking.OFF, Tracking.INBOUND, Tracking.BOTH)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -446,7 +449,12 @@ class Config:
     nat_log: NatLog | None = None
     leases: tuple[Lease, ...] = ()
     groups: tuple[Group, ...] = ()
-    mirror: Mirror | None = None  # set where sessions go to the pair's other node
+    mirror: Mirror | None = None  # set where sessions go to other nodes, or come from them
+
+    @property
+    def is_observer(self) -> bool:
+        """A node beside a pair that has its sessions: it translates nothing by NAT and asks for no lease."""
+        return self.mirror is not None and self.mirror.is_observer
 
     @property
     def self_endpoint(self) -> Endpoint | None:

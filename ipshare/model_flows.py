@@ -1,7 +1,7 @@
 """The nouns of tracked connections: session table, NAT pools, mirror (SYSTEMS.md S2.7, S3, S4.3).
 
 A NAT's realm is its number in the file, from 1: the same at both nodes of a pair, which read the same tables;
-``nat_digest`` is how they find out that they do not. Pure.
+``nat_digest`` is how they find out that they do not, ``parts`` how they say in which. Pure.
 """
 
 from __future__ import annotations
@@ -127,17 +127,36 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True)
-class Mirror:
-    """Session changes go to the pair's other node (S3.1): over these paths; by a database: to the agent, over
-    loopback."""
+class MirrorPeer:
+    """Another node that has sessions, and the ways to it."""
 
+    name: str
+    number: int
     paths: tuple[PairPath, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Session changes go to the pair's other node and to observers (S3.1); by a database: to the agent, over
+    loopback. ``peers``: the pair's other node is the first; an observer has both nodes of the pair.
+    ``key_file``: the pair's."""
+
+    node: str
+    number: int
+    is_observer: bool
+    key_file: Path
+    peers: tuple[MirrorPeer, ...]
     database: Database | None
     commit: Commit
     commit_timeout_s: float
     ring: int  # changes per worker; 0: the engine's default
     window: int  # datagrams under way; 0: the engine's default
     digest_s: float  # between two comparisons of all sessions; 0: never
+
+    @property
+    def paths(self) -> tuple[PairPath, ...]:
+        """To the first peer."""
+        return self.peers[0].paths
 
 
 def memory_bytes(sessions: Sessions, nats: Iterable[Nat]) -> int:
@@ -149,11 +168,35 @@ def memory_bytes(sessions: Sessions, nats: Iterable[Nat]) -> int:
 def nat_digest(nats: Iterable[Nat]) -> int:
     """64 bits of what has to be equal at both nodes: realms, insides, pools, ports, filtering. Not the
     devices, which may differ."""
-    said = repr(
-        [
-            (nat.realm, nat.name, sorted(map(str, nat.inside)), [str(pool) for pool in nat.pools],
-             nat.first_port, nat.last_port, nat.filtering.value, nat.deterministic)
-            for nat in nats
-        ]
-    )  # fmt: skip
-    return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=8).digest(), "big")
+    return _digest([*_parts(nats).values()])
+
+
+def parts(nats: Iterable[Nat], sessions: Sessions | None) -> dict[str, int]:
+    """What should be equal at every node, each by a name of PARTS, and 64 bits of it. The first ones are in
+    ``nat_digest``."""
+    said: dict[str, object] = dict(_parts(nats))
+    if sessions is not None:
+        said["timeouts"] = (sessions.timeouts, sessions.udp_inbound_refreshes)
+        said["sizes"] = (
+            sessions.capacity, sessions.half_open, sessions.mappings, sessions.addresses,
+        )  # fmt: skip
+    return {name: _digest(what) for name, what in said.items()}
+
+
+PARTS = ("names", "inside", "addresses", "ports", "filtering", "timeouts", "sizes")
+"""In this order the engines know them by number. The last two may differ, and sessions go all the same."""
+
+
+def _parts(nats: Iterable[Nat]) -> dict[str, object]:
+    all_ = list(nats)
+    return {
+        "names": [(nat.realm, nat.name) for nat in all_],
+        "inside": [sorted(map(str, nat.inside)) for nat in all_],
+        "addresses": [[str(pool) for pool in nat.pools] for nat in all_],
+        "ports": [(nat.first_port, nat.last_port, nat.deterministic) for nat in all_],
+        "filtering": [nat.filtering.value for nat in all_],
+    }
+
+
+def _digest(what: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=8).digest(), "big")

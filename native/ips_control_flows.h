@@ -9,7 +9,7 @@
 #include "ips_napt_api.h"
 
 enum ips_ctl_flows_const {
-  IPS_CTL_POOLS = 64, IPS_CTL_INSIDES = 256, IPS_CTL_MIRROR_PEERS = 8,
+  IPS_CTL_POOLS = 64, IPS_CTL_INSIDES = 256, IPS_CTL_MIRROR_PEERS = 8, IPS_CTL_MIRROR_ITEMS = 12,
   IPS_CTL_MIRROR_COMMIT_US = 1000000, /* the longest that a first packet may wait */
 };
 
@@ -47,6 +47,8 @@ struct ips_ctl_mirror {
   uint64_t digest_ns;          /* between two comparisons of all sessions; 0: never */
   uint64_t config_digest;      /* of what has to be equal at all nodes: pools, realms, split of ports */
   struct ips_ctl_mirror_peer peers[8];
+  uint32_t n_items, reserved;
+  struct ips_ctl_mirror_item { char name[16]; uint64_t digest; } items[12]; /* parts, for people: which one differs */
 };
 
 enum ips_ctl_mirror_note {
@@ -64,6 +66,8 @@ struct ips_ctl_flows_state {
   uint64_t hold_dropped;                 /* waited until this node was active no more: not sent */
   uint32_t has_flows, has_mirror, is_ready, n_addresses;
   uint8_t peer_notes[8];                 /* enum ips_ctl_mirror_note, in the order of ips_ctl_mirror.peers */
+  uint16_t peer_differs[8];              /* bit i: items[i] differs at that peer, or is missing there */
+  uint64_t peer_refused[8];              /* datagrams from its address that were dropped before anything was read */
 };
 
 /* SESSIONS_DUMP: what is wanted; zero: anything. Answered by a sealed memfd of struct ips_session_rec[]. */

@@ -102,6 +102,13 @@ class NatNode:
                          icmp_source6=_packed("fd00:1::77").tobytes()))  # fmt: skip
         self.set(lib.IPS_CTL_FLOWS_SET, flows(**values))
 
+    def serve_ports(self, first: int, last: int, addresses: int) -> None:
+        """So few of them, of every pool."""
+        record = flows()
+        for pool in record[0]["pools"][:2]:
+            pool["first_port"], pool["last_port"], pool["n"] = first, last, addresses
+        self.set(lib.IPS_CTL_FLOWS_SET, record)
+
     def join(
         self, key: bytes = b"k" * 32, vips: dict[str, tuple[str, ...]] | None = None, **values: Any
     ) -> None:

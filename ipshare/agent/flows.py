@@ -73,8 +73,9 @@ def align(engine: Engine, config: Config, file: Path) -> bool:
         engine.set_flows(settings)
         flows = _digest(encode_flows(settings))
         now = ToldFlows(told.boot_id, flows, sizes=settings.sessions)
-    if config.mirror is not None and config.pair is not None:
-        mirror = MirrorSettings(config.mirror, config.pair, config.nats, read_key(config.pair.key_file))
+    if config.mirror is not None:
+        key = read_key(config.mirror.key_file)
+        mirror = MirrorSettings(config.mirror, config.nats, config.sessions, key)
         engine.set_mirror(mirror)
         now = ToldFlows(now.boot_id, now.flows, _digest(encode_mirror(mirror)), now.sizes)
     if now != told:

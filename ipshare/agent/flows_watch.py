@@ -11,7 +11,14 @@ from typing import Any
 
 from ipshare.agent.mirror_database import DatabaseMirror
 from ipshare.agent.reconcile import Reconciler
-from ipshare.engine.flows_text import mirror_report, mirror_troubles, sessions_report, sessions_troubles
+from ipshare.engine.flows import FlowsState
+from ipshare.engine.flows_text import (
+    mirror_attacks,
+    mirror_report,
+    mirror_troubles,
+    sessions_report,
+    sessions_troubles,
+)
 from ipshare.model import Config
 
 
@@ -24,17 +31,21 @@ class FlowsWatch:
     ) -> None:
         self._node, self._work, self._note = node, work, note
         self._database = DatabaseMirror()
+        self._before: FlowsState | None = None
 
     async def look(self) -> None:
         """Notes what is wrong; a database is followed as the configuration says, or no more."""
         state = await self._work(self._node.flows_state)
         config = self._node.config
         if state is not None and config is not None and config.sessions is not None:
-            self._note("sessions", "; ".join(sessions_troubles(state)))
-            self._note("mirror", "; ".join(mirror_troubles(state, config)))
+            before = self._before if self._before and self._before.now_ns <= state.now_ns else None
+            self._note("sessions", "; ".join(sessions_troubles(state, before)))
+            mirror = [*mirror_troubles(state, config), *mirror_attacks(state, before, config)]
+            self._note("mirror", "; ".join(mirror))
         else:
             self._note("sessions", "")
             self._note("mirror", "")
+        self._before = state
         info = await self._work(self._node.engine_info)
         boot_id = info.boot_id if info is not None else ""
         await asyncio.to_thread(self._database.follow, self._node.engine, config, boot_id)

@@ -53,7 +53,8 @@ class Leases:
 
     def follow(self, config: Config, pair: PairState | None) -> None:
         """From now on the leases of ``config``, whose half of the pair is in this state. Repeatable."""
-        is_active = config.pair is None or (pair is not None and pair.state == "active")
+        alone = config.pair is None and not config.is_observer
+        is_active = alone or (pair is not None and pair.state == "active")
         now = self._clock()
         if self._config is None or self._config.leases != config.leases or self.trouble:
             self._config = config

@@ -59,6 +59,7 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
     endpoint, distribution = config.self_endpoint, config.self_distribution
     prefixes = tuple(network.prefix for network in config.networks)
     own = [place for place in (endpoint, distribution) if place is not None]
+    nats = () if config.is_observer else config.nats
     tunnels = [address for place in own for address in (place.tunnel4, place.tunnel6) if address is not None]
     return NodeNet(
         networks=tuple(GlobalNetwork(p, _mtu(config, p.version)) for p in prefixes) if distribution else (),
@@ -66,12 +67,9 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
         tunnels=tuple(dict.fromkeys(tunnels)),
         held=() if distribution else tuple(_held(config)),
         replies=tuple(dict.fromkeys(_replies(config, facts, prefixes))),
-        pools=tuple(prefix for nat in config.nats for pool in nat.pools for prefix in pool.prefixes),
+        pools=tuple(prefix for nat in nats for pool in nat.pools for prefix in pool.prefixes),
         insides=tuple(
-            Inside(prefix, device)
-            for nat in config.nats
-            for prefix in nat.inside
-            for device in nat.interfaces
+            Inside(prefix, device) for nat in nats for prefix in nat.inside for device in nat.interfaces
         ),
         peers=peer_routes(peer for _, peer in config.peers),
         untracked=prefixes if endpoint and not distribution else (),

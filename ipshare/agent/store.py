@@ -154,9 +154,21 @@ def _with_bulk(config: Config, path: Path, names: dict[str, Any]) -> Config:
 
     import numpy as np
 
-    rows = np.load(path, allow_pickle=False)
+    rows = _as_now(np.load(path, allow_pickle=False))
     files = tuple(Path(name) for name in names["files"])
     return replace(config, bulk=BindingSet(rows, tuple(names["targets"]), tuple(names["copies"]), files))
+
+
+def _as_now(rows: Any) -> Any:
+    """Rows that an earlier version wrote have fewer fields: the others are 0."""
+    import numpy as np
+
+    from ipshare.model import BINDING_ROW
+
+    out = np.zeros(len(rows), BINDING_ROW)
+    for name in set(rows.dtype.names or ()) & set(out.dtype.names or ()):
+        out[name] = rows[name]
+    return out
 
 
 def _no_privilege(folder: Path) -> NoPrivilege:

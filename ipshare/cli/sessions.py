@@ -88,6 +88,15 @@ def sessions_(
             _top(dump, names, top, measure, as_json)
         else:
             _list(dump, names, most, as_json)
+            if not as_json:
+                _note_troubles(node)
+
+
+def _note_troubles(node: Node) -> None:
+    from ipshare.engine.flows_text import sessions_troubles
+
+    for text in sessions_troubles(node.flows()):
+        output.line(f"note: {text}", fg="yellow")
 
 
 @sessions_.command("close")

@@ -15,6 +15,7 @@ from ipshare.config.build_groups import groups
 from ipshare.config.build_natlog import leases, nat_log
 from ipshare.config.build_pair import pair
 from ipshare.config.build_vpp import vpp
+from ipshare.config.check_observers import is_observer
 from ipshare.config.resolve import is_encapsulated, local_prefix, named, network_of, own_name
 from ipshare.config.site import Site
 from ipshare.model import BindingKind, BindingSet, contains, offset_in
@@ -24,7 +25,8 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
     """The Config of a site in which the checks found no mistake."""
     endpoint, distribution = own_name(site, "endpoint"), own_name(site, "distribution")
     node, is_vpp = _node(site.node, endpoint, distribution), site.engine.kind == "vpp"
-    half = pair(site, site.pair) if site.pair is not None else None
+    half = pair(site, site.pair) if site.pair is not None and not is_observer(site) else None
+    tracked = sessions(site, bulk)
     workers = site.engine.workers if site.engine.workers is not None else 0 if is_vpp else 2
     return model.Config(
         node=node,
@@ -43,9 +45,9 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         files=tuple(site.document.files),
         vpp=vpp(site, node) if is_vpp else None,
         pair=half,
-        sessions=sessions(site),
+        sessions=tracked,
         nats=nats(site),
-        mirror=mirror(site, site.mirror, half) if site.mirror is not None and half is not None else None,
+        mirror=mirror(site, site.mirror, site.pair, half) if site.mirror and site.pair and tracked else None,
         nat_log=nat_log(site.nat_log) if site.nat_log is not None else None,
         leases=leases(site),
         groups=groups(site),
@@ -137,7 +139,7 @@ def _binding(site: Site, binding: schema.Binding) -> model.Binding:
         offset=offset_in(network.prefix, binding.prefix),
         copy=binding.copy_to,
         place=site.document.place(binding._path),
-        tracking=tracking(binding),
+        tracking=tracking(site, binding),
     )
 
 

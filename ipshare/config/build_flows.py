@@ -3,21 +3,26 @@ Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
 from ipshare import model
-from ipshare.config import schema
+from ipshare.config import schema, schema_pair
 from ipshare.config.check_flows import is_tracked
+from ipshare.config.resolve import named
 from ipshare.config.site import Site
 
 LOOPBACK = IPv4Address("127.0.0.1")
+FIRST_OBSERVER, RELAY = 3, 9
+"""Numbers of mirrors beside those of the pair's nodes, 1 and 2."""
+End = tuple[model.Address, int]
 
 
-def sessions(site: Site) -> model.Sessions | None:
+def sessions(site: Site, bulk: model.BindingSet | None) -> model.Sessions | None:
     """The session table; with defaults where something needs it and no [sessions] says how large it is."""
     wanted = site.sessions
     if wanted is None:
-        if not site.nat and not is_tracked(site):
+        if not site.nat and not is_tracked(site) and not (bulk is not None and bulk.rows["tracking"].any()):
             return None
         wanted = schema.Sessions()
     return model.Sessions(
@@ -50,19 +55,36 @@ def nats(site: Site) -> tuple[model.Nat, ...]:
     )
 
 
-def _over_network(wanted: schema.Mirror, pair: model.Pair) -> tuple[model.PairPath, ...]:
-    """The pair's paths, at ports of the mirror's own."""
+def _way(here: Sequence[End], there: Sequence[End]) -> tuple[model.PairPath, ...]:
+    """Path by path, as far as both have one."""
     return tuple(
-        model.PairPath(
-            path.local, wanted.port or path.local_port + 1, path.remote, wanted.port or path.remote_port + 1
-        )
-        for path in pair.paths
+        model.PairPath(ours[0], ours[1], theirs[0], theirs[1])
+        for ours, theirs in zip(here, there, strict=False)
     )
 
 
-def _to_the_agent(wanted: schema.Mirror, pair: model.Pair) -> tuple[model.PairPath, ...]:
+def _ends(wanted: schema.Mirror, node: schema_pair.PairNode) -> list[End]:
+    """Of the mirror, at a half of the pair: the pair's addresses, at ports of the mirror's own."""
+    return [(address, wanted.port or port + 1) for address, port in node.paths]
+
+
+def _others(site: Site, wanted: schema.Mirror, pair: schema.Pair) -> Iterator[model.MirrorPeer]:
+    """Whom this node speaks with."""
+    mine = next((one for one in wanted.observer if one.name == site.node.name), None)
+    half = next((node for node in pair.node if node.name == site.node.name), None)
+    here = mine.paths if mine is not None else _ends(wanted, half) if half is not None else []
+    for number, node in enumerate(pair.node, 1):
+        if node is not half:
+            yield model.MirrorPeer(node.name, number, _way(here, _ends(wanted, node)))
+    for number, one in enumerate(wanted.observer, FIRST_OBSERVER):
+        if half is not None:
+            yield model.MirrorPeer(one.name, number, _way(here, one.paths))
+
+
+def _agent(wanted: schema.Mirror, pair: model.Pair) -> model.MirrorPeer:
     port = wanted.port or pair.paths[0].local_port + 1
-    return (model.PairPath(LOOPBACK, port, LOOPBACK, port + 1),)
+    path = model.PairPath(LOOPBACK, port, LOOPBACK, port + 1)
+    return model.MirrorPeer("redis", RELAY, (path,))
 
 
 def _database(site: Site, wanted: schema.Mirror) -> model.Database | None:
@@ -75,11 +97,18 @@ def _database(site: Site, wanted: schema.Mirror) -> model.Database | None:
     return model.Database(at.url, at.prefix, password)
 
 
-def mirror(site: Site, wanted: schema.Mirror, pair: model.Pair) -> model.Mirror:
-    """This node's side."""
-    database = _database(site, wanted)
+def mirror(site: Site, wanted: schema.Mirror, pair: schema.Pair, half: model.Pair | None) -> model.Mirror:
+    """This node's side; half: its half of the pair, None: an observer."""
+    database, names = _database(site, wanted), [one.name for one in wanted.observer]
+    folder = site.document.place((*pair._path, "key_file")).file.parent
     return model.Mirror(
-        paths=_over_network(wanted, pair) if database is None else _to_the_agent(wanted, pair),
+        node=site.node.name,
+        number=half.node_id if half is not None else FIRST_OBSERVER + names.index(site.node.name),
+        is_observer=half is None,
+        key_file=folder / pair.key_file,
+        peers=(_agent(wanted, half),)
+        if database is not None and half is not None
+        else tuple(_others(site, wanted, pair)),
         database=database,
         commit=model.Commit(wanted.commit),
         commit_timeout_s=wanted.commit_timeout,
@@ -89,5 +118,10 @@ def mirror(site: Site, wanted: schema.Mirror, pair: model.Pair) -> model.Mirror:
     )
 
 
-def tracking(binding: schema.Binding) -> model.Tracking:
-    return model.Tracking.OFF if binding.track == "off" else model.Tracking(binding.observe)
+def tracking(site: Site, binding: schema.Binding) -> model.Tracking:
+    """Its own word, else its policy's."""
+    policy = named(site.policy, binding.policy) if binding.policy else None
+    for table in (binding, policy):
+        if table is not None and table.track != "off":
+            return model.Tracking(table.observe)
+    return model.Tracking.OFF

@@ -22,11 +22,22 @@ from ipshare.config.bulk_read import MOST_PROBLEMS, Columns, capped, read_column
 from ipshare.config.bulk_text import Bytes, Cells, Prefixes, prefixes, words
 from ipshare.config.site import explain_row
 from ipshare.errors import ConfigError, Problem
-from ipshare.model import BINDING_ROW, NO_NAME, BindingKind, BindingSet, host_prefix, packed, unpacked
+from ipshare.model import (
+    BINDING_ROW,
+    NO_NAME,
+    TRACKINGS,
+    BindingKind,
+    BindingSet,
+    host_prefix,
+    packed,
+    unpacked,
+)
 
 Rows = npt.NDArray[Any]
 
 _FLAGS = {"": False, "false": False, "no": False, "0": False, "true": True, "yes": True, "1": True}
+TRACK, OBSERVE = ("off", "always"), ("inbound", "both")
+"""What may be in these columns; an empty cell is the first one."""
 _TARGET_HINT = 'fill exactly one of the columns to, policy, here ("true") and down ("true")'
 
 
@@ -100,6 +111,11 @@ def parse(columns: Columns) -> Parsed:
         rows["kind"][is_set] = kind
         count += is_set
         bad |= is_bad
+    track, observe = (
+        _choice(columns.cells[name], known) for name, known in (("track", TRACK), ("observe", OBSERVE))
+    )
+    rows["tracking"] = np.where(track[0] == 1, 1 + observe[0], 0)
+    bad |= track[1] | observe[1] | ((track[0] != 1) & ~columns.cells["observe"].is_empty)
     bad |= to.is_bad | policy.is_bad | copies.is_bad | (count != 1)
     bad |= (local.family != 0) & (to.code == NO_NAME)
     problems = list(_explained(columns, np.flatnonzero(bad)))
@@ -157,6 +173,14 @@ def _flags(cells: Cells) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     return is_set[code], is_bad[code]
 
 
+def _choice(cells: Cells, known: tuple[str, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """(place among ``known``, none of them) for each cell."""
+    found, code = words(cells)
+    place = np.array([known.index(text) if text in known else 0 for text in found], np.uint8)
+    is_bad = np.array([text not in ("", *known) for text in found], np.bool_)
+    return place[code], is_bad[code]
+
+
 def _explained(columns: Columns, bad: npt.NDArray[np.int64]) -> Iterator[Problem]:
     problems: list[Problem] = []
     for row in bad[:MOST_PROBLEMS]:
@@ -186,6 +210,9 @@ def _row_problems(path: Path, line: int, cells: dict[str, str]) -> Iterator[Prob
             "a policy uses the same offset at every member; here and down translate nothing: leave it empty"
         )
         yield Problem(str(path), line, 0, "local", "local goes only together with `to`", hint)
+    if cells["observe"] and binding.track == "off":
+        hint = "write always in the column track, or leave it empty"
+        yield Problem(str(path), line, 0, "observe", "observe goes only together with track", hint)
 
 
 def sort_order(rows: Rows) -> npt.NDArray[np.int64]:
@@ -234,16 +261,17 @@ def diff_bindings(old: BindingSet, new: BindingSet) -> BindingsDiff:
 
 def _meaning(which: BindingSet, old: BindingSet, new: BindingSet) -> npt.NDArray[np.bytes_]:
     """(n,) what a row leads to, with names numbered alike for both sets."""
-    flat = np.empty((len(which), 27), np.uint8)
+    flat = np.empty((len(which), 28), np.uint8)
     rows = which.rows
+    flat[:, 26] = rows["tracking"]
     flat[:, :16], flat[:, 16], flat[:, 17] = rows["local"], rows["local_family"], rows["kind"]
     for at, column, names in ((18, "target", "targets"), (22, "copy", "copies")):
         both = list(dict.fromkeys([*getattr(old, names), *getattr(new, names)]))
         table = np.array([both.index(name) for name in getattr(which, names)] + [NO_NAME], ">u4")
         place = np.where(rows[column] == NO_NAME, len(table) - 1, rows[column])
         flat[:, at : at + 4] = table[place].view(np.uint8).reshape(-1, 4)
-    flat[:, 26] = 1  # NumPy strips zero bytes from the end of a string
-    return flat.view("S27").reshape(-1)
+    flat[:, 27] = 1  # NumPy strips zero bytes from the end of a string
+    return flat.view("S28").reshape(-1)
 
 
 def render_diff(diff: BindingsDiff, most: int = 20) -> str:
@@ -264,4 +292,5 @@ def _row_text(bindings: BindingSet, row: Any) -> str:
     text = f"{prefix_of(row)} -> {'policy ' if kind is BindingKind.POLICY else ''}{target}"
     if row["local_family"]:
         text += f" {host_prefix(unpacked(row['local'].tobytes(), int(row['local_family']))).network_address}"
-    return text + (f" copy {bindings.copies[row['copy']]}" if row["copy"] != NO_NAME else "")
+    text += f" copy {bindings.copies[row['copy']]}" if row["copy"] != NO_NAME else ""
+    return text + (f" track {TRACKINGS[row['tracking']].value}" if row["tracking"] else "")

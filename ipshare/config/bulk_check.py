@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipshare.config import bulk_claims, check_bindings, checks, schema
+from ipshare.config import bulk_claims, check_bindings, check_flows, checks, schema
 from ipshare.config.bulk import keys, prefix_of, sort_order
 from ipshare.config.bulk_merge import TOML, Merged
 from ipshare.config.bulk_read import MOST_PROBLEMS, capped
@@ -25,6 +25,8 @@ from ipshare.config.units import SCOPES
 from ipshare.errors import Problem
 from ipshare.model import NO_NAME, BindingKind, BindingSet, Prefix, host_prefix, packed, unpacked
 
+OBSERVED = {"inbound": 1, "both": 2}
+"""Places in ipshare.model.TRACKINGS."""
 Indexes = npt.NDArray[np.int64]
 
 
@@ -60,6 +62,7 @@ class _Check:
     def rows_alone(self) -> None:
         self._networks()
         self._copies()
+        self._tracked()
         order = np.argsort(self.rows["target"], kind="stable")
         ends = np.searchsorted(self.rows["target"][order], np.arange(len(self.merged.targets) + 1))
         kind = self.rows["kind"].copy()
@@ -87,6 +90,17 @@ class _Check:
             unknown = [named(self.site.copy, name) is None for name in self.merged.copies]
             copy = self.rows["copy"]
             self.bad |= np.array([*unknown, False])[np.where(copy == NO_NAME, len(unknown), copy)]
+
+    def _tracked(self) -> None:
+        """Where something is to be tracked that cannot be; a policy's word counts for its rows."""
+        rows = self.rows
+        untranslated = np.isin(rows["kind"], (BindingKind.HERE, BindingKind.DOWN))
+        self.bad |= (rows["tracking"] != 0) & (untranslated | checks.is_vpp(self.site))
+        for number, name in enumerate(self.merged.targets):
+            policy = named(self.site.policy, name)
+            if policy is not None and not policy._broken & {"track", "observe"} and policy.track != "off":
+                mine = (rows["kind"] == BindingKind.POLICY) & (rows["target"] == number)
+                rows["tracking"][mine & (rows["tracking"] == 0)] = OBSERVED[policy.observe]
 
     def _to_endpoint(self, name: str, mine: Indexes) -> None:
         """Local addresses of rows that are bound to one end point."""
@@ -189,7 +203,8 @@ class _Check:
 
     def _row_problems(self, index: int) -> Iterator[Problem]:
         binding, found = self.merged.table(index), False
-        for finding in checks.run_one(self.site, binding, check_bindings.CHECKS["binding"]):
+        kinds = [*check_bindings.CHECKS["binding"], *check_flows.CHECKS["binding"]]
+        for finding in checks.run_one(self.site, binding, kinds):
             if not finding.is_warning:
                 found = True
                 key = str(finding.path[-1]) if len(finding.path) > 1 else ""

@@ -18,7 +18,7 @@ from ipshare.config.bulk_read import read_columns
 from ipshare.config.resolve import readable
 from ipshare.config.site import Site
 from ipshare.errors import Problem
-from ipshare.model import BINDING_ROW, NO_NAME, BindingKind, BindingSet, Place, packed, unpacked
+from ipshare.model import BINDING_ROW, NO_NAME, TRACKINGS, BindingKind, BindingSet, Place, packed, unpacked
 
 Rows = npt.NDArray[Any]
 TOML = 0xFFFFFFFF
@@ -77,6 +77,8 @@ class Merged:
             data["here" if kind == BindingKind.HERE else "down"] = True
         if row["copy"] != NO_NAME:
             data["copy"] = self.copies[row["copy"]]
+        if row["tracking"]:
+            data["track"], data["observe"] = "always", TRACKINGS[row["tracking"]].value
         binding = schema.Binding.model_validate(data)
         binding._path = ("row",)
         return binding

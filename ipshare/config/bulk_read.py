@@ -21,7 +21,7 @@ import numpy as np
 from ipshare.config.bulk_text import Bytes, Cells, Ints
 from ipshare.errors import Problem
 
-COLUMNS = ("global", "to", "local", "policy", "here", "down", "copy")
+COLUMNS = ("global", "to", "local", "policy", "here", "down", "copy", "track", "observe")
 MOST_PROBLEMS = 100  # of one file; the rest are counted
 _NEWLINE, _COMMA, _HASH = (ord(c) for c in "\n,#")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from ipshare.config import schema
+from ipshare.config import check_observers, schema
 from ipshare.config.checks import Check, Finding
 from ipshare.config.resolve import readable
 from ipshare.config.site import Site
@@ -49,26 +49,32 @@ def sizes(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
 
 
 def used(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
-    if {"nat", "binding"} & site.incomplete or site.nat or is_tracked(site):
+    if {"nat", "binding"} & site.incomplete or site.nat or may_be_tracked(site):
         return
-    if not any("track" in binding._broken for binding in site.binding):
+    if not any("track" in table._broken for table in (*site.binding, *site.policy)):
         message = "no connections are tracked: there is no [[nat]], and no binding with track"
         hint = 'add one, or write track = "always" in a [[binding]]'
         yield Finding(sessions._path, message, hint, is_warning=True)
 
 
 def is_tracked(site: Site) -> bool:
-    """Whether some binding's connections are followed."""
-    return any(binding.track != "off" for binding in readable(site.binding, "track"))
+    """Whether connections of some binding or policy are followed; rows in files: see ``may_be_tracked``."""
+    bindings = any(binding.track != "off" for binding in readable(site.binding, "track"))
+    return bindings or any(policy.track != "off" for policy in readable(site.policy, "track"))
 
 
-def track(site: Site, binding: schema.Binding) -> Iterator[Finding]:
-    if binding.track == "off":
-        if binding.observe != "inbound":
-            message = "observe goes only together with track"
-            yield Finding((*binding._path, "observe"), message, 'write track = "always", or leave it out')
-        return
-    if binding.here or binding.down:
+def may_be_tracked(site: Site) -> bool:
+    return bool(site.bindings_file) or is_tracked(site)
+
+
+def track(site: Site, table: schema.Binding | schema.Policy) -> Iterator[Finding]:
+    if table.track == "off" and table.observe != "inbound":
+        message = "observe goes only together with track"
+        yield Finding((*table._path, "observe"), message, 'write track = "always", or leave it out')
+
+
+def nothing_to_track(site: Site, binding: schema.Binding) -> Iterator[Finding]:
+    if binding.track != "off" and (binding.here or binding.down):
         key = "here" if binding.here else "down"
         message = f"nothing is tracked of a binding with {key} = true: no packet of it is translated"
         yield Finding((*binding._path, "track"), message, 'write track = "off"')
@@ -81,7 +87,7 @@ def has_pair(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
 
 
 def has_sessions(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
-    if site.sessions is None and not site.nat and not is_tracked(site) and "nat" not in site.incomplete:
+    if site.sessions is None and not site.nat and not may_be_tracked(site) and "nat" not in site.incomplete:
         hint = 'add [[nat]], or track = "always" in a [[binding]]'
         yield Finding(mirror._path, "there are no sessions to mirror", hint)
 
@@ -168,6 +174,7 @@ def url_fault(url: str) -> str | None:
 
 CHECKS: dict[str, list[Check]] = {
     "sessions": [times, sizes, used],
-    "binding": [track],
-    "mirror": [has_pair, has_sessions, commit, powers, digest, ports, database],
+    "binding": [track, nothing_to_track],
+    "policy": [track],
+    "mirror": [has_pair, has_sessions, commit, powers, digest, ports, database, *check_observers.CHECKS],
 }

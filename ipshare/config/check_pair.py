@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ipshare.config import schema
 from ipshare.config.check_criteria import criteria
+from ipshare.config.check_observers import is_observer
 from ipshare.config.check_pair_routes import routes
 from ipshare.config.check_public import ports, publics
 from ipshare.config.check_vpp import known_port
@@ -62,10 +63,14 @@ def two_nodes(site: Site, pair: schema.Pair) -> Iterator[Finding]:
     elif names[0] == names[1]:
         message = f"both nodes of the pair are named {names[0]!r}"
         yield Finding((*path, 1, "name"), message, "give each the name in the [node] of its file")
-    elif "name" not in site.node._broken and site.node.name not in names:
+    elif "name" not in site.node._broken and site.node.name not in names and not _observes(site):
         message = f"this node, {site.node.name!r}, is neither {names[0]!r} nor {names[1]!r} of the pair"
         hint = "correct the name here or in [node], or leave [pair] out of this node's file"
         yield Finding(path, message, hint)
+
+
+def _observes(site: Site) -> bool:
+    return is_observer(site) or (site.mirror is not None and "observer" in site.mirror._broken)
 
 
 def paths(site: Site, pair: schema.Pair) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ schema_flows, NAT logs and leases in schema_natlog, the types of values in value
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -241,6 +241,22 @@ class ClientBits(Table):
     v6: int = Field(default=64, ge=1, le=128, description="Of IPv6 addresses.")
 
 
+Track: TypeAlias = Literal["off", "always"]
+Observe: TypeAlias = Literal["inbound", "both"]
+
+
+def _track(text: str) -> Any:
+    return Field(default="off", description=text)
+
+
+def _observe() -> Any:
+    return Field(
+        default="inbound",
+        description="What this node sees of them: both, where it is the devices' gateway, else what goes to "
+        "the devices alone.",
+    )
+
+
 class Policy(Table):
     """Several end points behind one Global IP, chosen by the client's address (consistent hashing)."""
 
@@ -249,6 +265,8 @@ class Policy(Table):
     client_bits: ClientBits = Field(
         default=ClientBits(), description="How much of a client's address is hashed, per family."
     )
+    track: Track = _track("Follow the connections of every binding to it.")
+    observe: Observe = _observe()
 
 
 class Binding(Table):
@@ -270,14 +288,8 @@ class Binding(Table):
     copy_to: Name | None = Field(
         default=None, alias="copy", description="Copy that gets its traffic from before translation."
     )
-    track: Literal["off", "always"] = Field(
-        default="off", description="Follow its connections: `ipshare sessions` shows them."
-    )
-    observe: Literal["inbound", "both"] = Field(
-        default="inbound",
-        description="What this node sees of them: both, where it is the devices' gateway, else what goes to "
-        "the devices alone.",
-    )
+    track: Track = _track("Follow its connections: `ipshare sessions` shows them.")
+    observe: Observe = _observe()
 
 
 class BindingsFile(Table):

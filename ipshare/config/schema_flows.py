@@ -9,11 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ipshare.config.values import Device, Duration, Name, Pool, Port, Prefix, Table
+from ipshare.config.values import Device, Duration, Name, PathEnd, Pool, Port, Prefix, Table
 
 
 def _time(seconds: float, text: str, why: str) -> Any:
     return Field(default=seconds, json_schema_extra={"default": text}, description=why)
+
+
+def _count(default: int, text: str, *, least: int = 1, most: int = 1 << 28) -> Any:
+    return Field(default=default, ge=least, le=most, description=text)
 
 
 class SessionTimeouts(Table):
@@ -42,32 +46,18 @@ class Sessions(Table):
     `capacity` and `half_open`. Only `timeouts` and `udp_inbound_refreshes` can change under a running
     engine."""
 
-    capacity: int = Field(
-        default=65536,
-        ge=1,
-        le=1 << 28,
-        description="Connections that can be open at once. More are refused and counted.",
+    capacity: int = _count(65536, "Connections that can be open at once. More are refused and counted.")
+    half_open: int = _count(
+        8192, "Connections beside them that nobody has answered yet: all that a SYN flood can fill."
     )
-    half_open: int = Field(
-        default=8192,
-        ge=1,
-        le=1 << 28,
-        description="Connections beside them that nobody has answered yet: all that a SYN flood can fill.",
+    half_open_per_source: int = _count(1024, "Of these, how many one source may have.")
+    mappings: int = _count(
+        0, "Inside endpoints (address and port) with a public port. 0: as many as `capacity`.", least=0
     )
-    half_open_per_source: int = Field(
-        default=1024, ge=1, le=1 << 28, description="Of these, how many one source may have."
-    )
-    mappings: int = Field(
-        default=0,
-        ge=0,
-        le=1 << 28,
-        description="Inside endpoints (address and port) with a public port. 0: as many as `capacity`.",
-    )
-    addresses: int = Field(
-        default=1024,
-        ge=1,
-        le=1 << 20,
-        description="Different public addresses, of all pools together, also of those that come later.",
+    addresses: int = _count(
+        1024,
+        "Different public addresses, of all pools together, also of those that come later.",
+        most=1 << 20,
     )
     source_bits: SourceBits = Field(
         default=SourceBits(), description="What counts as one source, per family."
@@ -130,6 +120,17 @@ class Redis(Table):
     )
 
 
+class Observer(Table):
+    """A further node that gets the sessions: no half of the pair, never active, on whatever machine. Its file
+    has the same [pair], [sessions], [[nat]] and [mirror]; its [node] has this name."""
+
+    name: Name = Field(description="Its name, as in the `[node]` of its file.")
+    paths: list[PathEnd] = Field(
+        description="Its address and UDP port for each of the pair's paths, in the order of theirs; the last "
+        "ones may be left out."
+    )
+
+
 class Mirror(Table):
     """Session changes are sent to the other node of the pair, so that connections outlive a takeover."""
 
@@ -165,4 +166,7 @@ class Mirror(Table):
         default=60.0,
         json_schema_extra={"default": "1m"},
         description='Time between two comparisons of all sessions of both nodes. "0s": never.',
+    )
+    observer: list[Observer] = Field(
+        default=[], description="Nodes beside the pair that get the sessions too, at most 4."
     )

@@ -32,6 +32,7 @@ from ipshare.engine.tables import (
 from ipshare.errors import IpshareError
 from ipshare.model import (
     NO_NAME,
+    TRACKINGS,
     Address,
     BindingKind,
     BindingSet,
@@ -375,7 +376,8 @@ def _bulk(bulk: BindingSet | None, endpoints: _Endpoints, policies: _Policies) -
     out = np.zeros(len(rows), BINDING)
     for name in ("global", "local", "family", "prefix_len", "kind"):
         out[name] = rows[name]
-    out["flags"] = np.where(rows["copy"] != NO_NAME, lib.IPS_BINDING_COPY, 0)
+    flags = np.array([TRACKING[one] for one in TRACKINGS], np.uint32)
+    out["flags"] = np.where(rows["copy"] != NO_NAME, lib.IPS_BINDING_COPY, 0) | flags[rows["tracking"]]
     for number, target in enumerate(bulk.targets):
         for family in (4, 6):
             mine = (rows["target"] == number) & (rows["family"] == family)

@@ -20,7 +20,7 @@ from ipshare.engine.session_filter import SessionFilter
 from ipshare.engine.tables import Records
 from ipshare.errors import EngineError
 from ipshare.model import Address, AddressRange, Commit, Filtering, Mirror, Nat, Pair, Sessions, packed
-from ipshare.model_flows import nat_digest
+from ipshare.model_flows import PARTS, nat_digest, parts
 from ipshare.model_natlog import block_size, subscriber_bits
 
 FLOWS = dtype("struct ips_ctl_flows")
@@ -49,23 +49,25 @@ class FlowsSettings:
 
 @dataclass(frozen=True, slots=True)
 class MirrorSettings:
-    """Where session changes go: the configuration, the pair that it is of, its key (32 bytes)."""
+    """Where session changes go: the configuration, what should be equal at all nodes, the pair's key (32
+    bytes)."""
 
     mirror: Mirror
-    pair: Pair
     nats: tuple[Nat, ...]
+    sessions: Sessions | None
     key: bytes
 
     def __repr__(self) -> str:
         """The key stays out of logs and tracebacks."""
-        return f"MirrorSettings({self.pair.node!r}, {len(self.mirror.paths)} paths)"
+        return f"MirrorSettings({self.mirror.node!r}, {len(self.mirror.peers)} peers)"
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorPeer:
     """The stream to a peer, and the one from it. ``phase``: off, waiting, snapshot, fence, live. ``refusal``:
     the peer's last one; "not": none. ``lag_*``: what it has not applied yet. ``heard_ns``: of its stream.
-    ``notes``: names of enum ips_ctl_mirror_note."""
+    ``notes``: names of enum ips_ctl_mirror_note. ``differs``: of PARTS, what the peer has otherwise.
+    ``refused``: datagrams from its address that were dropped unread."""
 
     phase: str
     is_ready: bool
@@ -78,6 +80,8 @@ class MirrorPeer:
     round_trip_ns: int
     heard_ns: int
     notes: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,26 +235,32 @@ def put_block(row: Any, nat: Nat, pool: AddressRange) -> None:
 
 
 def encode_mirror(settings: MirrorSettings) -> bytes:
-    """``struct ips_ctl_mirror``. Its peer is the pair's other node; by a database, the agent."""
-    mirror, pair, records = settings.mirror, settings.pair, np.zeros(1, MIRROR)
+    """``struct ips_ctl_mirror``. By a database, its only peer is the agent."""
+    mirror, records = settings.mirror, np.zeros(1, MIRROR)
     record = records[0]
     by_database = mirror.database is not None
     key = relay_key(settings.key) if by_database else settings.key
     record["key"] = np.frombuffer(key, np.uint8)
-    record["id"], record["role"], record["n_peers"] = pair.node_id, lib.IPS_CTL_MIRROR_PAIR, 1
+    record["id"], record["n_peers"] = mirror.number, len(mirror.peers)
+    record["role"] = lib.IPS_CTL_MIRROR_OBSERVER if mirror.is_observer else lib.IPS_CTL_MIRROR_PAIR
     record["commit_acked"] = mirror.commit is Commit.ACKED
     record["commit_us"] = round(mirror.commit_timeout_s * 1e6)
     record["ring"], record["window"] = mirror.ring, mirror.window
     if not by_database:  # the agent keeps no table to compare, and has no configuration of its own
         record["digest_ns"], record["config_digest"] = round(mirror.digest_s * 1e9), nat_digest(settings.nats)
-    peer = record["peers"][0]
-    peer["id"], peer["n_paths"] = RELAY_ID if by_database else pair.peer_id, len(mirror.paths)
-    _put(record, "node", pair.node)
-    _put(peer, "name", pair.peer)
-    for row, path in zip(peer["paths"], mirror.paths, strict=False):
-        row["local"], row["remote"] = _raw(path.local), _raw(path.remote)
-        row["local_port"], row["remote_port"] = path.local_port, path.remote_port
-        row["family"] = path.local.version
+        said = parts(settings.nats, settings.sessions)
+        record["n_items"] = len(said)
+        for item, (name, digest) in zip(record["items"], said.items(), strict=False):
+            _put(item, "name", name)
+            item["digest"] = digest
+    _put(record, "node", mirror.node)
+    for peer, wanted in zip(record["peers"], mirror.peers, strict=False):
+        peer["id"], peer["n_paths"] = RELAY_ID if by_database else wanted.number, len(wanted.paths)
+        _put(peer, "name", wanted.name)
+        for row, path in zip(peer["paths"], wanted.paths, strict=False):
+            row["local"], row["remote"] = _raw(path.local), _raw(path.remote)
+            row["local_port"], row["remote_port"] = path.local_port, path.remote_port
+            row["family"] = path.local.version
     return records.tobytes()
 
 
@@ -271,13 +281,19 @@ def decode_state(record: Any) -> FlowsState:
             for counter, value in zip(MIRROR_COUNTERS, mirror["counters"], strict=False)
         },
         peers=tuple(
-            _peer(peer, int(notes)) for peer, notes in zip(mirror["peers"], record["peer_notes"], strict=True)
+            _peer(peer, *map(int, more))
+            for peer, *more in zip(
+                mirror["peers"], *(record[f"peer_{name}"] for name in PEER_NUMBERS), strict=True
+            )
         ),
         **{name: int(record[name]) for name in HOLD},
     )
 
 
-def _peer(peer: Any, notes: int) -> MirrorPeer:
+PEER_NUMBERS = ("notes", "differs", "refused")
+
+
+def _peer(peer: Any, notes: int, differs: int, refused: int) -> MirrorPeer:
     phase, refusal = int(peer["phase"]), int(peer["refusal"])
     values: dict[str, Any] = {name: bool(peer[name]) for name in ("is_ready", "feeds_us", "is_complete")}
     for name in ("lag_events", "lag_ns", "under_way", "round_trip_ns", "heard_ns"):
@@ -286,6 +302,8 @@ def _peer(peer: Any, notes: int) -> MirrorPeer:
         phase=MIRROR_PHASES.get(phase, f"phase {phase}"),
         refusal=MIRROR_REFUSALS.get(refusal, f"refusal {refusal}"),
         notes=tuple(name for bit, name in sorted(MIRROR_NOTES.items()) if notes & bit),
+        differs=tuple(name for bit, name in enumerate(PARTS) if differs >> bit & 1),
+        refused=refused,
         **values,
     )
 

@@ -28,16 +28,16 @@ def mirror_report(
     """JSON values. ``ready``: the standby could take over. ``config`` has a mirror and a pair.
     ``uncommitted``: first packets that did not wait to the end; ``gaps``, ``resyncs``, ``conflicts``,
     ``digest_mismatches``: since the engine began. ``database``: what the agent does with one."""
-    assert config.mirror is not None and config.pair is not None, "a node that mirrors"
-    counters, peer = state.counters, state.peers[0]
+    assert config.mirror is not None, "a node that mirrors"
+    counters, names = state.counters, _peer_names(config)
     return {
-        "node": config.pair.node,
-        "role": "active" if state.is_active else "standby",
+        "node": config.mirror.node,
+        "role": _role(state, config),
         "ready": is_safe(state),
         "epoch": state.epoch,
         "commit": config.mirror.commit.value,
         "sessions": state.sessions["sessions"],
-        "peers": [_peer(peer, _peer_name(config), state.now_ns)],
+        "peers": [_peer(peer, name, state.now_ns) for peer, name in zip(state.peers, names, strict=False)],
         "committed": state.committed,
         "uncommitted": state.uncommitted,
         "waiting": state.held,
@@ -52,10 +52,21 @@ def mirror_report(
     }
 
 
-def _peer_name(config: Config) -> str:
-    """Who gets the sessions: the other node, or the database."""
-    assert config.mirror is not None and config.pair is not None, "a node that mirrors"
-    return config.pair.peer if config.mirror.database is None else "redis"
+def _peer_names(config: Config) -> list[str]:
+    """Who gets the sessions, or has them: other nodes, or the database."""
+    assert config.mirror is not None, "a node that mirrors"
+    return [peer.name for peer in config.mirror.peers] if config.mirror.database is None else ["redis"]
+
+
+def _role(state: FlowsState, config: Config) -> str:
+    is_observer = config.mirror is not None and config.mirror.is_observer
+    return "active" if state.is_active else "observer" if is_observer else "standby"
+
+
+def _main(state: FlowsState, config: Config) -> tuple[MirrorPeer, str]:
+    """The peer that counts, and its name: the pair's other node; at an observer, who feeds it."""
+    named = list(zip(state.peers, _peer_names(config), strict=False))
+    return next((one for one in named if one[0].feeds_us and not state.is_active), named[0])
 
 
 def is_safe(state: FlowsState) -> bool:
@@ -77,43 +88,67 @@ def _peer(peer: MirrorPeer, name: str, now_ns: int) -> dict[str, Any]:
         "under_way": peer.under_way,
         "round_trip_ms": peer.round_trip_ns / 1e6,
         "notes": list(peer.notes),
+        "differs": list(peer.differs),
+        "refused": peer.refused,
         "silent_s": max(0, now_ns - peer.heard_ns) / 1e9 if peer.heard_ns else None,
     }
 
 
 def mirror_troubles(state: FlowsState, config: Config) -> list[str]:
     """What is wrong now, a sentence each."""
-    if config.mirror is None or config.pair is None or not state.has_mirror:
+    if config.mirror is None or not state.has_mirror:
         return []
-    peer, name = state.peers[0], _peer_name(config)
-    if is_safe(state):
-        return []
-    breaks = ": a takeover now would break connections"
+    found = [] if is_safe(state) else [_not_safe(state, config, *_main(state, config))]
+    if state.is_active:
+        rest = list(zip(state.peers, _peer_names(config), strict=False))[1:]
+        found += [_not_safe(state, config, peer, name) for peer, name in rest if not peer.is_ready]
+    for peer, name in zip(state.peers, _peer_names(config), strict=False):
+        other = [text for part, text in SETTINGS.items() if part in peer.differs]
+        if other and "mismatch" not in peer.notes:
+            which = " and ".join(other)
+            found.append(f"{name} has other {which} in [sessions]: apply the same file at both nodes")
+    return found
+
+
+SETTINGS = {"timeouts": "timeouts", "sizes": "sizes"}
+"""Parts whose difference keeps no session from going over."""
+
+
+def _not_safe(state: FlowsState, config: Config, peer: MirrorPeer, name: str) -> str:
+    is_half = config.pair is not None and name in (config.pair.peer, "redis")
+    breaks = ": a takeover now would break connections" if is_half else ""
     if "wrong_key" in peer.notes:
-        return [f"what comes from {name} is sealed with another key{breaks}"]
+        return f"what comes from {name} is sealed with another key{breaks}"
     if "mismatch" in peer.notes:
-        return [f"{name} has other [[nat]] tables and gets no sessions: apply the same file at both nodes"]
+        which = ", ".join(part for part in peer.differs if part not in SETTINGS)
+        tables = f"other [[nat]] tables{f' ({which})' if which else ''}"
+        return f"{name} has {tables}, and sessions are not mirrored: apply the same file at both nodes"
     if "heard" not in peer.notes:
-        return [f"{name} is not heard on any path of the mirror{breaks}"]
+        return f"{name} is not heard on any path of the mirror{breaks}"
     if not state.is_active:
-        return [f"this node has not all sessions of {name}{breaks}"]
+        return f"this node has not all sessions of {name}{breaks}"
     if peer.phase == "waiting":
-        return [f"{name} refused the mirror's stream ({peer.refusal}); it is tried again"]
+        return f"{name} refused the mirror's stream ({peer.refusal}); it is tried again"
     if peer.phase == "off":
-        return [f"{name} gets no sessions{breaks}"]
-    return [f"{name} is being brought up to date{breaks}"]
+        return f"{name} gets no sessions{breaks}"
+    return f"{name} is being brought up to date{breaks}"
 
 
 def mirror_lines(state: FlowsState, config: Config) -> list[str]:
     """For people: a name and a value each."""
     report = mirror_report(state, config)
-    peer = report["peers"][0]
+    first, name = _main(state, config)
+    peer = _peer(first, name, state.now_ns)
     role = f"{report['role']}, {'ready' if report['ready'] else 'not ready'}, epoch {report['epoch']}"
     text = [f"{'role':14} {role}, {report['sessions']:,} sessions"]
     if state.is_active:
         stream = f"{peer['phase']}, {'ready' if peer['ready'] else 'not ready'}"
         lag = f"{peer['lag_events']:,} changes ({peer['lag_ms']:.1f} ms) behind"
         text.append(f"{'to ' + peer['name']:14} {stream}, {lag}, {peer['under_way']} datagrams under way")
+        for more in report["peers"][1:]:
+            stream = f"{more['phase']}, {'ready' if more['ready'] else 'not ready'}"
+            lag = f"{more['lag_events']:,} changes behind; an observer"
+            text.append(f"{'to ' + more['name']:14} {stream}, {lag}")
         waited = f"{report['committed']:,} committed, {report['uncommitted']:,} not in time"
         text.append(
             f"{'first packets':14} {waited}, {report['waiting']:,} waiting; commit = {report['commit']}"
@@ -124,13 +159,16 @@ def mirror_lines(state: FlowsState, config: Config) -> list[str]:
         text.append(f"{'from ' + peer['name']:14} {fed}{heard}")
     counts = (f"{report[name]:,} {name.replace('_', ' ')}" for name in
               ("gaps", "resyncs", "conflicts", "digest_mismatches"))  # fmt: skip
-    return [*text, f"{'so far':14} {', '.join(counts)}"]
+    text.append(f"{'so far':14} {', '.join(counts)}")
+    if refused := {row["name"]: row["refused"] for row in report["peers"] if row["refused"]}:
+        said = ", ".join(f"{n:,} from {name}" for name, n in refused.items())
+        text.append(f"{'refused':14} datagrams that were forged, damaged, old or of another key: {said}")
+    return text
 
 
 def mirror_line(state: FlowsState, config: Config) -> str:
     """One moment, for ``mirror status --watch``."""
-    peer = state.peers[0]
-    role = "active" if state.is_active else "standby"
+    (peer, _), role = _main(state, config), _role(state, config)
     ready = "ready" if is_safe(state) else "not ready"
     return (
         f"{role}, {peer.phase if state.is_active else 'fed' if peer.feeds_us else 'not fed'}, {ready}, "
@@ -139,24 +177,56 @@ def mirror_line(state: FlowsState, config: Config) -> str:
     )
 
 
-def sessions_report(state: FlowsState) -> dict[str, int]:
-    """The session table's numbers: now, room, and refusals since the engine began."""
+def sessions_report(state: FlowsState) -> dict[str, Any]:
+    """The session table's numbers: now, room, refusals since the engine began; what is wrong now."""
     names = (
         *("sessions", "capacity", "half_open", "half_open_capacity", "mappings", "mapping_capacity", "bytes"),
-        *("opened", "ended", "expired", "full", "half_open_full", "source_limit", "ports_exhausted"),
+        *("opened", "ended", "expired", *REFUSALS),
     )
-    return {name: state.sessions[name] for name in names}
+    return {name: state.sessions[name] for name in names} | {"troubles": sessions_troubles(state)}
 
 
-def sessions_troubles(state: FlowsState) -> list[str]:
-    """A table that is full now."""
+REFUSALS = {
+    "full": "no room",
+    "half_open_full": "half_open is full",
+    "source_limit": "a source has half_open_per_source",
+    "ports_exhausted": "no port is free",
+}
+"""Why a new connection was refused, each a counter."""
+ROOMS = (
+    ("sessions", "capacity", "capacity", "new connections are refused"),
+    ("mappings", "mapping_capacity", "mappings", "new connections are refused"),
+    ("half_open", "half_open_capacity", "half_open", "new connections are refused; is this a SYN flood?"),
+)
+
+
+def sessions_troubles(state: FlowsState, before: FlowsState | None = None) -> list[str]:
+    """What is full now; ``before``: the same some time ago: what was refused since then."""
     have = state.sessions
     found = []
-    for name, room in (("sessions", "capacity"), ("mappings", "mapping_capacity")):
+    for name, room, key, what in ROOMS:
         if have[room] and have[name] >= have[room]:
-            key = "capacity" if name == "sessions" else "mappings"
-            found.append(f"all {have[room]:,} {name} are in use: new connections are refused; raise {key}")
-    return found
+            words = "half-open connections" if name == "half_open" else name
+            found.append(f"all {have[room]:,} {words} are in use: {what}; raise {key}")
+    if before is None:
+        return found
+    more = {why: have[name] - before.sessions[name] for name, why in REFUSALS.items()}
+    said = ", ".join(f"{n:,}: {why}" for why, n in more.items() if n > 0)
+    return [*found, f"new connections refused since the last look: {said}"] if said else found
+
+
+def mirror_attacks(state: FlowsState, before: FlowsState | None, config: Config) -> list[str]:
+    """Who sends what nobody believes, since ``before``; some come whenever a stream begins anew."""
+    if before is None or config.mirror is None:
+        return []
+    return [
+        f"{peer.refused - old.refused:,} datagrams as if from {name} were refused since the last look"
+        for peer, old, name in zip(state.peers, before.peers, _peer_names(config), strict=False)
+        if peer.refused - old.refused >= MANY_REFUSED
+    ]
+
+
+MANY_REFUSED = 200
 
 
 def nat_report(

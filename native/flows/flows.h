@@ -35,7 +35,7 @@ struct flows_mirror;        /* flows_mirror.h */
 enum { FLOWS_HELD = 256, FLOWS_ARENA = 512 * 1024 };
 struct flows_held {
   struct ips_pkt pkt;       /* data: unused */
-  uint64_t number, until_ns, key;
+  uint64_t number, until_ns, key, datagram; /* keys: of flows_hold.c */
   uint32_t at, room;        /* in the arena; room: with what was left unused before it */
   uint32_t tag;             /* the host's */
   bool is_first;            /* it made the session; else it waits behind such a one */

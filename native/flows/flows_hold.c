@@ -1,19 +1,22 @@
 /* flows_hold.c: a session's first packet waits until each ready standby has the session (decision 0021).
  *
  * A queue per packet thread, of bounded length and bytes, first in, first out: numbers and deadlines rise.
- * Whoever follows on the same flow waits behind. No standby ready: nothing waits. The standby silent: what
+ * Whoever follows on the same flow waits behind, and so do the later fragments of a datagram whose first one waits.
+ * No standby ready: nothing waits. The standby silent: what
  * waits goes when commit_us is over. No room: it goes at once. Both are counted. Its lease over, or handed
  * over meanwhile: what waits is dropped, for the other end would believe in a session that nobody has.
  */
 #define _GNU_SOURCE
 #include "../ips_chain.h"
+#include "../ips_encap.h"
 #include "../ips_worker.h"
 #include "flows_mirror.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
-enum { BEFORE = 128 }; /* writable bytes before a packet that is sent */
+enum { BEFORE = 128, MOST_HEADERS = 4 }; /* writable bytes before a packet that is sent; IPv6 extension headers */
+struct keys { uint64_t flow, datagram; };
 
 #define GET(counter) atomic_load_explicit(&(counter), memory_order_relaxed)
 #define ADD(counter, n) atomic_store_explicit(&(counter), GET(counter) + (n), memory_order_relaxed)
@@ -31,14 +34,38 @@ void flows_hold_close(struct flows_worker *w) {
   if (w->committed_event >= 0) close(w->committed_event);
 }
 
-/* Of packets that must keep their order: addresses, protocol and ports as they are sent. */
-static uint64_t key_of(const struct ips_pkt *p) {
+/* Where the transport header of an IPv6 packet would begin; at most MOST_HEADERS are passed. */
+static uint32_t behind_headers(const uint8_t *ip, uint32_t len, uint8_t *next) {
+  uint32_t l4 = 40;
+  for (unsigned i = 0; i < MOST_HEADERS && l4 + 8 <= len; i++) {
+    if (*next != IPS_PROTO_HOPOPTS && *next != IPS_PROTO_DSTOPTS && *next != IPS_PROTO_ROUTING) break;
+    *next = ip[l4];
+    l4 += (ip[l4 + 1] + 1u) * 8;
+  }
+  return l4;
+}
+
+/* Of packets that must keep their order: addresses, protocol and ports as they are sent. Fragments have a second key,
+ * of their datagram, 0 else; later ones, which show no ports, have that one alone. */
+static struct keys keys_of(const struct ips_pkt *p) {
   const uint8_t *ip = p->data;
-  bool is6 = ip[0] >> 4 == 6;
-  uint32_t l4 = is6 ? 40u : (ip[0] & 15) * 4u;
-  uint64_t h = is6 ? ip[6] : ip[9];
-  for (uint32_t i = is6 ? 8 : 12; i < (is6 ? 40u : 20u); i += 4) h = ips_mix(h, ips_ld32(ip + i));
-  return l4 + 4 <= p->len ? ips_mix(h, ips_ld32(ip + l4)) : h;
+  bool is6 = ip[0] >> 4 == 6, is_first = true;
+  uint8_t next = is6 ? ip[6] : ip[9];
+  uint32_t l4 = is6 ? behind_headers(ip, p->len, &next) : (ip[0] & 15) * 4u;
+  uint64_t ends = is6 ? 6 : 4, id = 0;
+  for (uint32_t i = is6 ? 8 : 12; i < (is6 ? 40u : 20u); i += 4) ends = ips_mix(ends, ips_ld32(ip + i));
+  if (is6 && next == IPS_PROTO_FRAGMENT && l4 + 8 <= p->len) {
+    id = ips_mix(ends, 1ull << 32 | ips_ld32(ip + l4 + 4)) | 1;
+    is_first = !(ips_be16(ips_ld16(ip + l4 + 2)) & 0xfff8);
+    next = ip[l4];
+    l4 += 8;
+  } else if (!is6 && ips_be16(ips_ld16(ip + 6)) & (IPS_MF | IPS_FRAG_OFFSET)) {
+    id = ips_mix(ends, 1ull << 32 | (uint32_t)next << 16 | ips_ld16(ip + 4)) | 1;
+    is_first = !(ips_be16(ips_ld16(ip + 6)) & IPS_FRAG_OFFSET);
+  }
+  if (!is_first) return (struct keys){id, id};
+  uint64_t flow = ips_mix(ends, next);
+  return (struct keys){l4 + 4 <= p->len ? ips_mix(flow, ips_ld32(ip + l4)) : flow, id};
 }
 
 static struct flows_held *at(struct flows_worker *w, uint32_t i) {
@@ -46,9 +73,9 @@ static struct flows_held *at(struct flows_worker *w, uint32_t i) {
 }
 
 /* The last one that this packet must not overtake; NULL: none. */
-static const struct flows_held *before(struct flows_worker *w, uint64_t key) {
+static const struct flows_held *before(struct flows_worker *w, struct keys k) {
   for (uint32_t i = w->n_held; i--;)
-    if (at(w, i)->key == key) return at(w, i);
+    if (at(w, i)->key == k.flow || (k.datagram && at(w, i)->datagram == k.datagram)) return at(w, i);
   return NULL;
 }
 
@@ -74,7 +101,8 @@ static bool append(struct flows_worker *w, const struct ips_pkt *p, uint32_t tag
 }
 
 bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, uint32_t tag) {
-  uint64_t made = w->made, key = key_of(p);
+  uint64_t made = w->made;
+  struct keys keys = keys_of(p);
   if (w->made_in_vain) ADD(w->uncommitted, 1);
   bool is_new = made || w->made_in_vain;
   w->made = 0;
@@ -83,12 +111,12 @@ bool flows_keep(struct flows_worker *w, const struct ips_pkt *p, uint32_t tag) {
     ADD(w->hold_dropped, 1);
     return true;
   }
-  const struct flows_held *earlier = before(w, key);
+  const struct flows_held *earlier = before(w, keys);
   bool must = made && ips_mirror_committed(w->mirror->core, w->index, made) == IPS_COMMIT_WAIT;
   if (!must && !earlier) return false;
   if (w->n_held && w->held_by != w->mirror) return false; /* another mirror since: they go next turn */
   w->held_by = w->mirror;
-  struct flows_held h = {.key = key, .is_first = must};
+  struct flows_held h = {.key = keys.flow, .datagram = keys.datagram, .is_first = must};
   h.number = must ? made : earlier->number;
   h.until_ns = must ? w->core->now_ns + w->mirror->set.commit_us * 1000ull : earlier->until_ns;
   if (append(w, p, tag, h)) return true;

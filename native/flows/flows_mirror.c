@@ -40,6 +40,9 @@ static const char *fault(const struct ips_ctl_mirror *c) {
     return "the ring is a power of two from 4 to 4,194,304";
   if (c->window && (!is_power(c->window) || c->window < 2 || c->window > MOST_WINDOW))
     return "the window is a power of two from 2 to 16,384";
+  if (c->n_items > IPS_CTL_MIRROR_ITEMS) return "there can be 12 items";
+  for (uint32_t i = 0; i < c->n_items; i++)
+    if (!c->items[i].name[0]) return "an item needs a name";
   for (uint32_t i = 0; i < c->n_peers; i++) {
     const struct ips_ctl_mirror_peer *p = &c->peers[i];
     if (!is_text(p->name, sizeof p->name)) return "a peer needs a name";
@@ -56,12 +59,17 @@ static const char *fault(const struct ips_ctl_mirror *c) {
 }
 
 static struct ips_seal *channel(const struct ips_ctl_mirror *c, uint32_t peer, uint64_t boot) {
-  struct ips_seal_config s = {.boot = boot, .n_keys = 1, .key_numbers = {1}, .n_items = 1,
-                              .hello_ns = FLOWS_HELLO_NS, .silence_ns = FLOWS_SILENCE_NS};
+  struct ips_seal_config s = {.boot = boot, .n_keys = 1, .key_numbers = {1},
+                              .n_items = (uint8_t)(1 + c->n_items), .hello_ns = FLOWS_HELLO_NS,
+                              .silence_ns = FLOWS_SILENCE_NS};
   snprintf((char *)s.id, sizeof s.id, "m%u", c->id);
   snprintf((char *)s.peer, sizeof s.peer, "m%u", c->peers[peer].id);
   memcpy(s.keys[0], c->key, sizeof s.keys[0]);
   s.items[FLOWS_ITEM] = (struct ips_seal_item){.name = "flows", .digest = c->config_digest};
+  for (uint32_t i = 0; i < c->n_items; i++) {
+    memcpy(s.items[FLOWS_ITEM + 1 + i].name, c->items[i].name, sizeof s.items[0].name);
+    s.items[FLOWS_ITEM + 1 + i].digest = c->items[i].digest;
+  }
   struct ips_seal *seal = ips_seal_new(&s, random_octets, NULL);
   explicit_bzero(&s, sizeof s);
   return seal;
@@ -169,5 +177,7 @@ void flows_mirror_state(struct flows *f, struct ips_ctl_flows_state *out) {
   pthread_mutex_lock(&m->lock);
   out->mirror = m->stats;
   memcpy(out->peer_notes, m->notes, sizeof out->peer_notes);
+  memcpy(out->peer_differs, m->differs, sizeof out->peer_differs);
+  memcpy(out->peer_refused, m->refused, sizeof out->peer_refused);
   pthread_mutex_unlock(&m->lock);
 }

@@ -16,16 +16,17 @@ enum {
   FLOWS_BATCH = 64,       /* datagrams of one system call */
   FLOWS_ROOM = 2048,      /* a datagram's; longer ones are none of ours */
   FLOWS_DEFERRED = 16384, /* records that wait until what is in their way has gone */
-  FLOWS_ITEM = 0,         /* of the seals: config_digest */
+  FLOWS_ITEM = 0,         /* of the seals: config_digest; its parts follow */
 };
 #define FLOWS_HELLO_NS 100000000ull
 #define FLOWS_SILENCE_NS 1000000000ull
 
-struct flows_path { int fd; uint64_t heard_ns, retry_ns; };
+struct flows_path { int fd; uint64_t heard_ns, asked_ns, retry_ns; }; /* asked: a hello, which may be an old one */
 struct flows_peer {
   struct ips_seal *seal;
   struct flows_path paths[IPS_CTL_PAIR_PATHS];
   uint32_t n_paths, next_path; /* next_path: tried while none is heard */
+  uint64_t too_long;
 };
 struct flows_batch {      /* datagrams of one socket, or to it */
   int fd;
@@ -57,6 +58,8 @@ struct flows_mirror {
   pthread_mutex_t lock;      /* of what is published */
   struct ips_mirror_stats stats;
   uint8_t notes[IPS_CTL_MIRROR_PEERS];
+  uint16_t differs[IPS_CTL_MIRROR_PEERS];
+  uint64_t refused[IPS_CTL_MIRROR_PEERS];
 };
 
 void flows_mirror_free(struct flows_mirror *m);

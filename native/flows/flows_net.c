@@ -17,9 +17,10 @@
 enum { MOST_BATCHES = 8, BUFFER = 4 << 20, CLASS_BULK = 0x28 }; /* AF11 (RFC 2597) */
 #define RETRY_NS 500000000ull
 
-static bool is_heard(const struct flows_path *p, uint64_t now_ns) {
-  return p->heard_ns && now_ns - p->heard_ns < FLOWS_SILENCE_NS;
-}
+static bool is_late(uint64_t at_ns, uint64_t now_ns) { return !at_ns || now_ns - at_ns >= FLOWS_SILENCE_NS; }
+
+/* What a recording cannot be: a hello can, and so can the message that ended a handshake. */
+static bool is_fresh(int result) { return result <= IPS_SEAL_KEEPALIVE_ || result == IPS_SEAL_OPENED_; }
 
 static void open_path(struct flows_path *p, const struct ips_ctl_pair_path *rec, uint64_t now_ns) {
   int class = CLASS_BULK, priority = 0, buffer = BUFFER;
@@ -47,7 +48,12 @@ static void flush(struct flows_batch *b) {
 
 static int socket_to(struct flows_peer *p, uint64_t now_ns) {
   for (uint32_t i = 0; i < p->n_paths; i++)
-    if (p->paths[i].fd >= 0 && is_heard(&p->paths[i], now_ns)) return p->paths[i].fd;
+    if (p->paths[i].fd >= 0 && !is_late(p->paths[i].heard_ns, now_ns)) return p->paths[i].fd;
+  for (uint32_t i = 0; i < p->n_paths; i++) /* handshakes: one after the other, first where they were asked for */
+    if (p->paths[i].fd >= 0 && !is_late(p->paths[i].asked_ns, now_ns)) {
+      p->paths[i].asked_ns = 0;
+      return p->paths[i].fd;
+    }
   for (uint32_t i = 0; i < p->n_paths; i++) {
     int fd = p->paths[p->next_path++ % p->n_paths].fd;
     if (fd >= 0) return fd;
@@ -90,9 +96,13 @@ static uint32_t receive(struct flows_mirror *m, uint32_t peer, struct flows_path
   if (n < 0) return errno == ECONNREFUSED || errno == EINTR ? FLOWS_BATCH : 0; /* said once: look again */
   uint64_t now = flows_now_ns();
   for (int i = 0; i < n; i++) {
-    if (b->heads[i].msg_hdr.msg_flags & MSG_TRUNC) continue;
+    if (b->heads[i].msg_hdr.msg_flags & MSG_TRUNC) {
+      m->peers[peer].too_long++;
+      continue;
+    }
     int result = ips_mirror_input(m->core, peer, b->bytes[i], b->heads[i].msg_len, now);
-    if (result < IPS_SEAL_SHORT_) path->heard_ns = now;
+    if (is_fresh(result)) path->heard_ns = now;
+    else if (result < IPS_SEAL_SHORT_) path->asked_ns = now;
   }
   return (uint32_t)n;
 }

@@ -9,11 +9,13 @@
 #include "flows.h"
 #include "flows_mirror.h"
 
+/* An observer follows and translates nothing of its own, whatever is sent to it. */
 void flows_enter(struct flows_worker *w) {
   struct flows *f = w->flows;
   atomic_store(&w->frame, atomic_load_explicit(&w->frame, memory_order_relaxed) + 1);
   w->mirror = atomic_load(&f->mirror);
-  ips_worker_set_flows(w->core, atomic_load(&f->sessions), atomic_load(&f->napt));
+  bool looks_on = atomic_load(&f->is_observer);
+  ips_worker_set_flows(w->core, looks_on ? NULL : atomic_load(&f->sessions), looks_on ? NULL : atomic_load(&f->napt));
 }
 
 void flows_leave(struct flows_worker *w) {

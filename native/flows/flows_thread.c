@@ -37,9 +37,16 @@ static void take_role(struct flows_mirror *m) {
   if (ips_mirror_set_role(m->core, is_active, epoch)) m->told_role = role;
 }
 
+static uint64_t refused(const struct flows_peer *p) {
+  uint64_t n = p->too_long;
+  for (int i = IPS_SEAL_SHORT_; i < IPS_SEAL_N_RESULTS; i++) n += ips_seal_counter(p->seal, i);
+  return n;
+}
+
 static void publish(struct flows_mirror *m, uint64_t now_ns) {
   struct ips_mirror_stats s;
   uint8_t notes[IPS_CTL_MIRROR_PEERS] = {0};
+  uint16_t differs[IPS_CTL_MIRROR_PEERS] = {0};
   bool is_ready = flows_is_active(m->flows);
   if (is_ready) atomic_store(&m->is_fed, false); /* what it was told before is not what will hold after */
   is_ready |= atomic_load(&m->is_fed) && !m->has_failed;
@@ -49,7 +56,8 @@ static void publish(struct flows_mirror *m, uint64_t now_ns) {
     ips_seal_info(m->peers[p].seal, now_ns, &info);
     if (info.alive) notes[p] |= IPS_CTL_MIRROR_HEARD;
     else if (ips_seal_counter(m->peers[p].seal, IPS_SEAL_WRONG_KEY_)) notes[p] |= IPS_CTL_MIRROR_WRONG_KEY;
-    if (info.open && info.mismatch) notes[p] |= IPS_CTL_MIRROR_MISMATCH;
+    if (info.open && info.mismatch & 1u << FLOWS_ITEM) notes[p] |= IPS_CTL_MIRROR_MISMATCH;
+    if (info.open) differs[p] = info.mismatch >> (FLOWS_ITEM + 1);
     is_ready |= s.peers[p].is_complete && now_ns - s.peers[p].heard_ns < FRESH_NS;
   }
   atomic_store(&m->is_ready, is_ready);
@@ -58,6 +66,8 @@ static void publish(struct flows_mirror *m, uint64_t now_ns) {
   pthread_mutex_lock(&m->lock); /* held by who looks, for a copy's time */
   m->stats = s;
   memcpy(m->notes, notes, sizeof m->notes);
+  memcpy(m->differs, differs, sizeof m->differs);
+  for (uint32_t p = 0; p < m->set.n_peers; p++) m->refused[p] = refused(&m->peers[p]);
   pthread_mutex_unlock(&m->lock);
 }
 

@@ -24,7 +24,9 @@ static void message(struct rt *rt, uint32_t path, const uint8_t *bytes, size_t n
   int result = ips_seal_open(rt->seal, bytes, n, now, &type, plain, &plain_n);
   bool is_pair = result == IPS_SEAL_OK_ && type == IPS_SEAL_PAIR;
   if (result >= IPS_SEAL_SHORT_) rt->state.refused++;
-  else rt->path_heard_ns[path] = rt->state.peer_heard_ns = now, rt->state.received++;
+  else rt->state.received++;
+  if (result <= IPS_SEAL_KEEPALIVE_ || result == IPS_SEAL_OPENED_) /* others may be recordings */
+    rt->path_heard_ns[path] = rt->state.peer_heard_ns = now;
   if (!is_pair) return;
   if (ips_pair_decode(plain, plain_n, &m)) {
     rt->state.refused++;

@@ -65,6 +65,15 @@ def mirror(line: str, key: str, text: str, hint: str = "") -> Mistake:
     return M(ACKED, f"{ACKED}\n{line} #!", f"mirror.{key}", text, hint)
 
 
+OBSERVER = '[[mirror.observer]] #!\nname = "o"\npaths = ["10.9.0.3:6082"]'
+
+
+def observer(paths: str, key: str | None, text: str, name: str = "o") -> Mistake:
+    table = f'[[mirror.observer]]\nname = "{name}"\npaths = {paths} #!'
+    at = "mirror.observer[0].name" if key is None else f"mirror.observer[0].paths{key}"
+    return M(ACKED, f"{ACKED}\n{table if key is not None else table.replace(' #!', '')}", at, text)
+
+
 def pool(text: str, message: str, hint: str = "") -> Mistake:
     return M(f"[{RANGE}]", f'["{text}"] #!', "nat[1].addresses[0]", message, hint)
 
@@ -124,7 +133,7 @@ NAT_MISTAKES = [
     M('["eth2"]', '["eth0"]', "nat[1].interfaces[0]", "'eth0' is in [node].outside"),
     M('["eth2"]', "[]", "nat[1].interfaces", "interfaces is empty"),
     appended(
-        f'{ANOTHER}addresses = [{", ".join(f"{chr(34)}100.64.{n}.1{chr(34)}" for n in range(62))}] #!\n',
+        f"{ANOTHER}addresses = [{', '.join(f'{chr(34)}100.64.{n}.1{chr(34)}' for n in range(62))}] #!\n",
         "nat[2].addresses",
         "65 ranges in all [[nat]]: an engine has at most 64",
     ),
@@ -136,6 +145,19 @@ NAT_MISTAKES = [
     mirror("port = 6081", "port", "10.9.0.1 port 6081 is the end of a path of the pair"),
     mirror('digest = "10ms"', "digest", "0.01 s between two comparisons"),
     M(ACKED, 'commit = "sync" #!', "mirror.commit", "'sync' is not one of acked, async"),
+    observer("[]", "", "'o' has 0 paths, and the pair has 2"),
+    observer('["10.9.0.3:1", "10.9.1.3:1", "10.9.2.3:1"]', "", "'o' has 3 paths, and the pair has 2"),
+    observer('["[fd00::3]:1"]', "[0]", "fd00::3 is IPv6, the pair's path IPv4"),
+    observer('["127.0.0.1:1"]', "[0]", "127.0.0.1 is loopback: no way"),
+    observer('["10.9.0.1:6082"]', "[0]", "10.9.0.1 is an address of 'gw1' already"),
+    observer('["10.9.0.3"]', "[0]", "not an address and port"),
+    observer('["10.9.0.3:1"]', None, "'gw1' is half of the pair already", name="gw1"),
+    M(
+        ACKED,
+        f'{ACKED}\ntransport = "redis"\nredis = {{url = "redis://h"}}\n{OBSERVER}',
+        "mirror.observer[0]",
+        "observers are for transport udp",
+    ),
     # [[binding]]
     M('track = "always"', 'track = "remap" #!', "binding[0].track", "not one of off, always"),
     M('track = "always"', 'observe = "both" #!', "binding[0].observe", "observe goes only together with"),

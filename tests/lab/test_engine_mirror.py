@@ -34,10 +34,11 @@ def lab(tmp_path: Path, kind: type[NatNode]) -> Iterator[Nat]:
         yield made
 
 
-def begin(node: NatNode, **values: Any) -> None:
+def begin(node: NatNode, table: dict[str, int] | None = None, **values: Any) -> None:
+    """table: sizes of its session table."""
     node.start()
     node.join()
-    node.serve()
+    node.serve(**(table or {}))
     node.mirror(**values)
 
 

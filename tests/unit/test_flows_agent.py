@@ -214,6 +214,30 @@ def test_a_full_table_is_a_note(world: World) -> None:
     run(world, scenario, capacity=2)
 
 
+def test_a_flood_is_a_note_as_long_as_it_lasts(world: World) -> None:
+    """SYNs beyond the half-open table and datagrams at the mirror's ports, between two looks."""
+
+    async def scenario(agent: Daemon) -> None:
+        have = engine(world).flows_state()
+        peer = replace(NOBODY, feeds_us=True, is_complete=True)
+        n = 0
+
+        def flooded() -> bool:
+            nonlocal n
+            n += 1000
+            more = {"half_open_full": n, "half_open": 5, "half_open_capacity": 5}
+            sessions = {**have.sessions, **more}
+            engine(world).flows_say(sessions=sessions, is_ready=True, peers=(replace(peer, refused=n),) * 8)
+            said, mirror = (agent.notes.get(name, "") for name in ("sessions", "mirror"))
+            return "half_open is full" in said and "SYN flood" in said and "datagrams as if from D" in mirror
+
+        await until(flooded)
+        engine(world).flows_say(sessions=have.sessions)
+        await until(lambda: "sessions" not in agent.notes and "mirror" not in agent.notes)
+
+    run(world, scenario, mirror=True)
+
+
 def test_sessions_are_closed_by_the_agent_and_audited(world: World) -> None:
     async def scenario(_agent: Daemon) -> None:
         engine(world).tracked = np.concatenate(

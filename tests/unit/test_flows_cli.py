@@ -246,7 +246,16 @@ def test_mirror_status_of_the_active(gateway: World, ipshare: Run) -> None:
     [
         ({"phase": "off"}, "D gets no sessions: a takeover"),
         ({"notes": ()}, "D is not heard on any path of the mirror"),
-        ({"notes": ("heard", "mismatch")}, "D has other [[nat]] tables"),
+        ({"notes": ("heard", "mismatch")}, "D has other [[nat]] tables, and sessions are not mirrored"),
+        (
+            {"notes": ("heard", "mismatch"), "differs": ("addresses", "ports", "sizes")},
+            "D has other [[nat]] tables (addresses, ports), and",
+        ),
+        (
+            {"is_ready": True, "notes": ("heard",), "differs": ("timeouts", "sizes")},
+            "D has other timeouts and sizes in [sessions]: apply",
+        ),
+        ({"refused": 12_000}, "old or of another key: 12,000 from D"),
         ({"notes": ("wrong_key",)}, "sealed with another key"),
         ({"phase": "waiting", "refusal": "apply"}, "D refused the mirror's stream (apply)"),
         ({"phase": "fence"}, "D is being brought up to date"),

@@ -25,8 +25,10 @@ from ipshare.engine.flows import (
 from ipshare.engine.session_filter import FILTER, BadFilter, SessionFilter
 from ipshare.errors import EngineError
 from ipshare.model import Config
-from ipshare.model_flows import nat_digest
+from ipshare.model_flows import PARTS, nat_digest
 from tests.cases.flow_mistakes import GOOD_NAT
+
+OBSERVER = '[[mirror.observer]]\nname = "obs"\npaths = ["10.9.0.3:7000"]'
 
 
 def gateway(*change: tuple[str, str]) -> Config:
@@ -43,8 +45,8 @@ def flows_of(config: Config) -> Any:
 
 
 def mirror_of(config: Config) -> Any:
-    assert config.mirror is not None and config.pair is not None
-    settings = MirrorSettings(config.mirror, config.pair, config.nats, b"k" * 32)
+    assert config.mirror is not None
+    settings = MirrorSettings(config.mirror, config.nats, config.sessions, b"k" * 32)
     return np.frombuffer(encode_mirror(settings), MIRROR)[0]
 
 
@@ -84,6 +86,45 @@ def test_the_mirror_as_the_engine_gets_it() -> None:
     assert mirror_of(gateway(('commit = "acked"', 'commit = "async"')))["commit_acked"] == 0
 
 
+def test_observers_are_peers_of_both_nodes_and_both_nodes_theirs() -> None:
+    more = ('commit = "acked"', f'commit = "acked"\n{OBSERVER}')
+    half = mirror_of(gateway(more))
+    assert (half["n_peers"], half["role"]) == (2, lib.IPS_CTL_MIRROR_PAIR)
+    first, second = half["peers"][:2]
+    assert (first["id"], second["id"], second["n_paths"]) == (1, 3, 1)
+    path = second["paths"][0]
+    assert (bytes(path["local"][:4]), path["local_port"]) == (bytes([10, 9, 0, 2]), 6082)
+    assert (bytes(path["remote"][:4]), path["remote_port"]) == (bytes([10, 9, 0, 3]), 7000)
+    config = gateway(more, ('[node]\nname = "gw2"', '[node]\nname = "obs"'))
+    assert config.pair is None and config.is_observer
+    there = mirror_of(config)
+    assert (there["id"], there["n_peers"], there["role"]) == (3, 2, lib.IPS_CTL_MIRROR_OBSERVER)
+    assert [int(peer["id"]) for peer in there["peers"][:2]] == [1, 2]
+    for name in ("local", "remote"):
+        other = "remote" if name == "local" else "local"
+        assert bytes(there["peers"][1]["paths"][0][name]) == bytes(path[other])
+        assert there["peers"][1]["paths"][0][f"{name}_port"] == path[f"{other}_port"]
+
+
+def test_each_part_of_what_should_be_equal_has_a_name_and_a_sum() -> None:
+    mine = mirror_of(gateway())
+    assert mine["n_items"] == len(PARTS)
+    names = [bytes(item["name"]).rstrip(b"\0").decode() for item in mine["items"][: len(PARTS)]]
+    assert tuple(names) == PARTS
+    for part, change in {
+        "names": ('"guests"', '"visitors"'),
+        "inside": ('"10.64.0.0/16"', '"10.65.0.0/16"'),
+        "addresses": ("198.51.100.19", "198.51.100.18"),
+        "ports": ("2048", "2049"),
+        "timeouts": ("half_open = 4096", 'half_open = 4096\ntimeouts = {udp = "2m"}'),
+        "sizes": ("half_open = 4096", "half_open = 4095"),
+    }.items():
+        other = mirror_of(gateway(change))
+        differs = [name for name, a, b in zip(PARTS, mine["items"], other["items"], strict=False) if a != b]
+        assert differs == [part]
+        assert (mine["config_digest"] == other["config_digest"]) == (part in ("timeouts", "sizes"))
+
+
 def test_too_many_pools_are_refused_here_too() -> None:
     config = gateway()
     assert config.sessions is not None
@@ -101,7 +142,10 @@ def test_a_state_becomes_values() -> None:
     peer["phase"], peer["is_ready"], peer["lag_events"], peer["refusal"] = lib.IPS_MIRROR_LIVE, 1, 12, 4
     record["mirror"]["peers"][1]["phase"] = 99
     record["peer_notes"][0] = lib.IPS_CTL_MIRROR_HEARD | lib.IPS_CTL_MIRROR_MISMATCH
+    record["peer_differs"][0] = 1 << PARTS.index("ports") | 1 << PARTS.index("sizes")
+    record["peer_refused"][:2] = (5, 0)
     state = decode_state(record)
+    assert (state.peers[0].differs, state.peers[0].refused) == (("ports", "sizes"), 5)
     assert state.peers[0].notes == ("mismatch", "heard") and state.peers[1].notes == ()
     assert (state.has_flows, state.has_mirror, state.is_ready, state.is_active) == (True, False, True, True)
     assert (state.epoch, state.committed, state.sessions["conflicts"]) == (9, 77, 2)

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipshare.config import check_text
-from ipshare.config.bulk_read import COLUMNS
 from ipshare.model import BindingKind, packed
 from tests.examples import examples
 from tests.unit.test_import_bindings import table
@@ -131,7 +130,7 @@ def test_a_row_is_judged_like_a_table(
 
 
 def judged(tmp_path: Path, extra: str, *lines: str) -> list[tuple[str, int, str, str]]:
-    (tmp_path / "b.csv").write_text(",".join(COLUMNS) + "\n" + "\n".join(lines) + "\n")
+    (tmp_path / "b.csv").write_text("global,to,local,policy,here,down,copy\n" + "\n".join(lines) + "\n")
     report = check_text(
         SITE + extra + '[[bindings_file]]\nname = "f"\npath = "b.csv"\n', tmp_path / "site.toml"
     )
