@@ -10,20 +10,6 @@
 #include "ips_control_flows.h"
 #include "ips_remap_api.h"
 
-/* How packets go between the two nodes, unmodified or re-addressed. Addresses: 16 bytes, IPv4 in the first
- * four; configured on no interface, routed to the engine's inner device. A packet with mark m goes from
- * local[m] to remote[m] (enum ips_remap_mark). IPIP: four different addresses, two at each node. GUE: the
- * mark is an octet, local[1] = local[0], remote[1] = remote[0]. NONE (re-addressing): first addresses of
- * prefixes as long as the remap's and of its family; the host part stays. Remaps between the same nodes may
- * share a channel of IPIP or GUE; every prefix of re-addressing is one remap's alone. */
-struct ips_ctl_remap_channel {
-  uint8_t encap;               /* enum ips_encap */
-  uint8_t family;              /* of these addresses */
-  uint16_t gue_port;           /* GUE: destination port */
-  uint32_t mtu;                /* bytes of the largest packet between the nodes, outer header included; 0: no check */
-  uint8_t local[2][16], remote[2][16];
-};
-
 /* REMAP_SET. Again with the same content: nothing. Again with another role of the same side (PREPARING <->
  * LEAVING, READY <-> TAKING) and all else equal: the role changes, in one step for all packet threads, and
  * the answer comes when each of them has seen it. BAD_ARGUMENT: a value out of range. REFUSED: no connections
@@ -40,7 +26,7 @@ struct ips_ctl_remap {
   uint32_t flags;              /* enum ips_remap_flags */
   uint32_t flows;              /* takes: room for so many of the giver's flows; 0: as this node's session table */
   uint32_t ring, window;       /* of the mirror: changes per worker, datagrams under way; 0: defaults */
-  struct ips_ctl_remap_channel channel;
+  struct ips_remap_channel channel;
   struct ips_ctl_pair_path paths[4]; /* of the mirror, UDP; the first one that the peer was heard on is used */
 };
 /* REMAP_CLEAR: ends it at this node; what the giver's flows are is no matter here any more. Answers the last

@@ -56,6 +56,44 @@ struct ips_remap_case {
 struct ips_remap_way_out { uint8_t what, to; }; /* enum ips_remap_what; index into at[] */
 struct ips_remap_way_out ips_remap_decide(const struct ips_remap_case *c);
 
+/* ---- what packet threads see --------------------------------------------------- */
+
+/* How packets go between the two nodes, unmodified or re-addressed. Addresses: 16 bytes, IPv4 in the first
+ * four; configured on no interface, routed to the engine's inner device. A packet with mark m goes from
+ * local[m] to remote[m] (enum ips_remap_mark). IPIP: four different addresses, two at each node. GUE: the
+ * mark is an octet, local[1] = local[0], remote[1] = remote[0]. NONE (re-addressing): first addresses of
+ * prefixes as long as the remap's and of its family; the host part stays. Remaps between the same nodes may
+ * share a channel of IPIP or GUE; every prefix of re-addressing is one remap's alone. */
+struct ips_remap_channel {
+  uint8_t encap;               /* enum ips_encap */
+  uint8_t family;              /* of these addresses */
+  uint16_t gue_port;           /* GUE: destination port */
+  uint32_t mtu;                /* bytes of the largest packet between the nodes, outer header included; 0: no check */
+  uint8_t local[2][16], remote[2][16];
+};
+
+struct ips_remap_rec {
+  uint64_t id;                 /* remaps of an address are ordered by it */
+  uint8_t prefix[16];
+  uint8_t prefix_len, family;
+  uint8_t role, peer;          /* enum ips_remap_role; number of the other node */
+  uint32_t flags;              /* enum ips_remap_flags */
+  struct ips_remap_channel channel;
+};
+/* What a remap has that outlives a set of them. */
+struct ips_remap_state {
+  struct ips_sessions *followed; /* takes: the giver's flows, a standby's table with the seed of the node's own */
+  uint64_t *counters;          /* of each worker IPS_REMAP_COUNTERS, which it alone writes */
+};
+struct ips_remaps;
+/* A constant set, in the order of their ids; frags: for ports of fragments. NULL: no memory, more than
+ * IPS_REMAPS, more than IPS_REMAP_DEPTH of one address, or a value out of range. */
+struct ips_remaps *ips_remaps_new(const struct ips_remap_rec *recs, const struct ips_remap_state *states, size_t n,
+                                  struct ips_frag_table *frags);
+void ips_remaps_free(struct ips_remaps *s);
+/* Between frames; NULL: none. Needs ips_worker_set_flows with a session table. */
+void ips_worker_set_remaps(struct ips_worker *w, const struct ips_remaps *s);
+
 int ips_remap_counters(void);
 const char *ips_remap_counter_name(int i);
 const char *ips_remap_counter_text(int i);

@@ -133,8 +133,9 @@ static struct {
   bool runs;
   _Atomic bool done, give_up;
   struct engine *engine;
+  const struct ips_sessions *table;
   struct ips_ctl_session_filter filter;
-  uint32_t client, seq;
+  uint32_t client, seq, op;
   struct ips_ctl_sessions found;
   struct ips_session_rec *some; /* FLOWS_SLICE of them */
   int fd, error;
@@ -155,7 +156,7 @@ static void *run_dump(void *unused) {
   uint64_t cursor = 0, kept = 0;
   dump.found = (struct ips_ctl_sessions){.now_ns = clock_ns(CLOCK_BOOTTIME)};
   while (cursor != UINT64_MAX && !dump.error && !atomic_load(&dump.give_up)) {
-    size_t n = flows_select(dump.engine->flows, filter, &cursor, dump.some, &dump.found.scanned), wanted = n;
+    size_t n = flows_select(dump.table, filter, &cursor, dump.some, &dump.found.scanned), wanted = n;
     if (filter->limit && kept + n > filter->limit) wanted = (size_t)(filter->limit - kept);
     if (!write_all(dump.fd, dump.some, wanted * sizeof *dump.some)) dump.error = errno;
     kept += wanted;
@@ -182,15 +183,20 @@ static void dump_end(void) {
 int op_sessions_dump(struct call *c) {
   struct ips_ctl_session_filter filter;
   int status = take_filter(c, &filter);
-  if (status != IPS_CTL_OK) return status;
+  return status != IPS_CTL_OK ? status : dump_sessions(c, flows_of(c)->sessions, &filter);
+}
+
+int dump_sessions(struct call *c, const struct ips_sessions *table, const struct ips_ctl_session_filter *filter) {
   if (dump.runs && !control_client(c->control, dump.client)) dump_end();
   if (dump.runs) return refuse(c, IPS_CTL_TOO_MANY, "another dump of the sessions is under way: try again");
   dump.fd = memfd_new("ipshare-sessions", 0, &(void *){NULL});
   dump.some = malloc(FLOWS_SLICE * sizeof *dump.some);
   dump.engine = c->control->engine;
-  dump.filter = filter;
+  dump.table = table;
+  dump.filter = *filter;
   dump.client = c->client->number;
   dump.seq = c->head.seq;
+  dump.op = c->head.op;
   dump.error = 0;
   atomic_store(&dump.done, false);
   atomic_store(&dump.give_up, false);
@@ -208,7 +214,7 @@ int op_sessions_dump(struct call *c) {
 static void answer_dump(struct control *c) {
   if (!dump.runs || !atomic_load(&dump.done)) return;
   struct client *client = control_client(c, dump.client);
-  struct ips_ctl_request to = {.op = IPS_CTL_SESSIONS_DUMP, .seq = dump.seq};
+  struct ips_ctl_request to = {.op = (uint16_t)dump.op, .seq = dump.seq};
   if (client && !dump.error) {
     control_reply(client, &to, IPS_CTL_OK, &dump.found, sizeof dump.found, dump.fd);
   } else if (client) {
@@ -217,6 +223,14 @@ static void answer_dump(struct control *c) {
     control_reply(client, &to, IPS_CTL_SYSTEM, &error, sizeof error, -1);
   }
   dump_end();
+}
+
+void end_dump_of(struct control *c, const struct ips_sessions *table) {
+  static const struct ips_ctl_error gone = {.text = "the remap was cleared meanwhile"};
+  struct client *client = dump.runs && dump.table == table ? control_client(c, dump.client) : NULL;
+  struct ips_ctl_request to = {.op = (uint16_t)dump.op, .seq = dump.seq};
+  if (client) control_reply(client, &to, IPS_CTL_BAD_ARGUMENT, &gone, sizeof gone, -1);
+  if (dump.runs && dump.table == table) dump_end();
 }
 
 void answer_flows(struct control *c) {
