@@ -110,6 +110,7 @@ uint32_t ips_sessions_prune(struct ips_sessions *t, uint32_t worker, uint64_t no
 /* Flows to addresses of a prefix (kind TRACK), for a remap. Slices of `nodes` from *cursor on, which begins at 0;
  * *cursor = ~0: that was all. */
 struct ips_session_prefix { uint8_t address[16], len, family; };
+bool ips_session_is_in(const struct ips_flow *f, const struct ips_session_prefix *in);
 /* Half-open flows become sessions, and the mirror hears of them. */
 void ips_sessions_promote_half(struct ips_sessions *t, uint32_t worker, uint64_t now_ns,
                                const struct ips_session_prefix *in, uint64_t *cursor, uint32_t nodes);

@@ -4,7 +4,7 @@
 #include "ips_session_table.h"
 #include "ips_table.h"
 
-static bool is_in(const struct ips_flow *f, const struct ips_session_prefix *in) {
+bool ips_session_is_in(const struct ips_flow *f, const struct ips_session_prefix *in) {
   ips_u128 off = ips_ld_address(in->family, f->dst) ^ ips_ld_address(in->family, in->address);
   return f->family == in->family && (off & ips_mask(in->len)) == 0;
 }
@@ -43,7 +43,7 @@ void ips_sessions_promote_half(struct ips_sessions *t, uint32_t worker, uint64_t
   uint32_t tick = ips_tick(t, now_ns);
   for (; nodes && *cursor < ips_get(t->free.fresh); nodes--, ++*cursor) {
     struct ips_flow f = flow_at(t, (uint32_t)*cursor);
-    if (is_half(ips_get(t->nodes[*cursor].word)) && is_in(&f, in)) promote(t, worker, (uint32_t)*cursor, &f, tick);
+    if (is_half(ips_get(t->nodes[*cursor].word)) && ips_session_is_in(&f, in)) promote(t, worker, (uint32_t)*cursor, &f, tick);
   }
   if (*cursor >= ips_get(t->free.fresh)) *cursor = UINT64_MAX;
 }
@@ -57,7 +57,7 @@ void ips_sessions_tally(const struct ips_sessions *t, uint64_t now_ns, const str
     const struct ips_session_node *n = &t->nodes[*cursor];
     uint32_t word = ips_get(n->word), last = ips_get(n->last), idle = tick > last ? tick - last : 0;
     struct ips_flow f = flow_at(t, (uint32_t)*cursor);
-    if (ips_word_kind(word) != IPS_SESSION_TRACK || !is_in(&f, in)) continue;
+    if (ips_word_kind(word) != IPS_SESSION_TRACK || !ips_session_is_in(&f, in)) continue;
     bool is_closed = ips_word_state(word) >= IPS_STATE_CLOSED; /* lingers; a RST may be forged */
     if (is_closed && idle > STILL_S * ticks_s) continue;
     out->sessions++;

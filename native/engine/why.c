@@ -3,6 +3,7 @@
  * this moment: learned path MTUs count, and its own ICMP errors have their own rate limit. */
 #define _GNU_SOURCE
 #include "../flows/flows_remap.h"
+#include "../flows/flows_remap.h"
 #include "../ips_worker.h"
 #include "control.h"
 #include <stdlib.h>

@@ -143,7 +143,8 @@ static int change_role(struct flows *f, struct flows_remap *r, const struct ips_
   if (fresh) {
     replace(f, fresh);
     r->since_ns = flows_now_ns();
-    r->has_fence = r->state.fence_applied = false;
+    r->has_fence = false;
+    r->state.fence_applied = 0;
     flows_remap_publish(f, r);
   } else {
     r->set.role = role;

@@ -7,7 +7,6 @@
  */
 #define _GNU_SOURCE
 #include "../ips_mirror.h"
-#include "../ips_remap.h"
 #include "../ips_seal.h"
 #include "flows_remap.h"
 #include <stdio.h>
@@ -25,9 +24,7 @@ enum { RING = 8192, WINDOW = 1024, BURST = 128, SCAN = 512, LEAST_TOMBSTONES = 8
 /* ---- what is behind the mirror ---- */
 
 static bool is_of(const struct flows_remap *r, const struct ips_session_rec *rec) {
-  ips_u128 off = ips_ld_address(r->set.family, rec->flow.dst) ^ ips_ld_address(r->set.family, r->set.prefix);
-  return rec->kind == IPS_SESSION_TRACK && rec->flow.family == r->set.family &&
-         (off & ips_mask(r->set.prefix_len)) == 0;
+  return rec->kind == IPS_SESSION_TRACK && ips_session_is_in(&rec->flow, &r->prefix);
 }
 
 static size_t scan(void *arg, uint64_t *cursor, struct ips_session_rec *out, size_t room) {
@@ -152,7 +149,7 @@ static void look_at_fence(const struct flows *f, struct flows_remap *r) {
   r->has_fence = true;
   if (!is_past_fence(f, r)) return;
   pthread_mutex_lock(&r->lock);
-  r->state.fence_applied = true;
+  r->state.fence_applied = 1;
   pthread_mutex_unlock(&r->lock);
 }
 
