@@ -137,6 +137,8 @@ enum ips_endpoint_flags {
   IPS_EP_MSS_CLAMP = 2, /* clamp TCP MSS to what path_mtu carries */
   IPS_EP_DISTRIBUTION = 4, /* a distribution point, member of reply_policy only */
   IPS_EP_TRACE_TUNNEL = 8, /* rewriting, but low-TTL packets take the tunnel: traceroute shows every hop */
+  /* Of the channels of remaps alone, GUE: the header has four octets more, the first of which says the mark. */
+  IPS_EP_MARK_FINAL = 0x4000, IPS_EP_MARK_ASK = 0x8000,
 };
 /* One local prefix of an end point. An end point with a v4 and a v6 local
  * network is two records; `site` ties them together. prefix_len 0: behind an encapsulated path, for bindings

@@ -56,6 +56,12 @@ enum ips_ctl_op {            /* payload of the request -> payload of the reply [
   /* ips_control_natlog.h: */
   IPS_CTL_NATLOG_SET = 40,   /* ips_ctl_natlog -> -; again with the same content: nothing */
   IPS_CTL_NATLOG_STATE = 41, /* - -> ips_ctl_natlog_state */
+  /* ips_control_remap.h: */
+  IPS_CTL_REMAP_SET = 50,    /* ips_ctl_remap -> - */
+  IPS_CTL_REMAP_CLEAR = 51,  /* ips_ctl_remap_id -> ips_ctl_remap_state */
+  IPS_CTL_REMAP_LIST = 52,   /* - -> n x ips_ctl_remap_state */
+  IPS_CTL_REMAP_STATE = 53,  /* ips_ctl_remap_id -> ips_ctl_remap_state */
+  IPS_CTL_REMAP_FLOWS = 54,  /* ips_ctl_remap_wanted -> ips_ctl_sessions + fd of ips_session_rec[] */
 };
 
 enum ips_ctl_status {

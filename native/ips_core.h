@@ -134,7 +134,8 @@ struct ips_hit {
 /* Bytes that encapsulation adds for this end point (20/40, +8 UDP +4 GUE). */
 static inline unsigned ips_encap_overhead(const struct ips_endpoint_rec *e) {
   return e->encap == IPS_ENCAP_NONE && !e->tunnel_family ? 0
-         : (e->tunnel_family == 4 ? 20u : 40u) + (e->encap == IPS_ENCAP_GUE ? 12u : 0u);
+         : (e->tunnel_family == 4 ? 20u : 40u) + (e->encap == IPS_ENCAP_GUE ? 12u : 0u) +
+           (e->flags & (IPS_EP_MARK_FINAL | IPS_EP_MARK_ASK) ? 4u : 0u);
 }
 /*   int ips_encap(struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e,
  *                 uint16_t entropy, uint16_t ip_id);

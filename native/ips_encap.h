@@ -18,7 +18,8 @@
 enum {
   IPS_UDP_HEADER = 8,
   IPS_GUE_HEADER = 4,              /* without private data, of which we send and accept none yet */
-  IPS_ENCAP_MAX_OVERHEAD = 40 + IPS_UDP_HEADER + IPS_GUE_HEADER,
+  IPS_GUE_MARK = 4,                /* private data of a remap's channel: FINAL 1 or ASK 2, and three octets 0 */
+  IPS_ENCAP_MAX_OVERHEAD = 40 + IPS_UDP_HEADER + IPS_GUE_HEADER + IPS_GUE_MARK,
   IPS_GUE_ENTROPY_PORT = 49152,    /* source ports 49152..65535 (RFC 6335 dynamic range) */
   IPS_ECN_MASK = 3, IPS_ECN_ECT1 = 1, IPS_ECN_ECT0 = 2, IPS_ECN_CE = 3,
   IPS_DF = 0x4000, IPS_MF = 0x2000, IPS_FRAG_OFFSET = 0x1fff, /* of the IPv4 fragment field, host order */
@@ -65,9 +66,11 @@ static inline void ips_gue_write(uint8_t *udp, const struct ips_endpoint_rec *e,
   ips_st16(udp + 2, ips_be16(e->gue_port));
   ips_st16(udp + 4, ips_be16((uint16_t)len));
   ips_st16(udp + 6, 0);
-  udp[8] = 0; /* variant 0, data, no private data */
+  unsigned marks = e->flags & (IPS_EP_MARK_FINAL | IPS_EP_MARK_ASK);
+  udp[8] = marks != 0; /* variant 0, data; four octets of private data where there is a mark, else none */
   udp[9] = inner_proto;
   ips_st16(udp + 10, 0);
+  if (ips_unlikely(marks)) ips_st32(udp + 12, ips_be32(marks & IPS_EP_MARK_ASK ? 2u << 24 : 1u << 24));
 }
 
 /* Puts the outer headers of end point e before p. entropy: a hash of the inner flow; ip_id: of an IPv4
@@ -84,7 +87,7 @@ static inline int ips_encap(struct ips_pkt *p, const struct ips_view *v, const s
 
   uint8_t inner_proto = ips_proto_of_family(v->family);
   uint8_t *ip = p->data - overhead;
-  uint32_t gue_bytes = IPS_UDP_HEADER + IPS_GUE_HEADER;
+  uint32_t gue_bytes = overhead - (e->tunnel_family == 6 ? 40 : 20);
   if (gue) ips_gue_write(p->data - gue_bytes, e, v->ip_len + gue_bytes, inner_proto, entropy);
   uint8_t proto = gue ? IPS_PROTO_UDP : inner_proto;
   if (e->tunnel_family == 4)
@@ -112,6 +115,9 @@ static inline int ips_ecn_decap(unsigned inner, unsigned outer) {
  * data, a wrong UDP sum, protocols that are no encapsulation), TUNNEL_INNER (no IP packet inside,
  * cut, or RFC 6040's CE on Not-ECT), BAD_OFFLOAD. */
 int ips_decap(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_info *info);
+/* The same for the channels of remaps, whose GUE header has private data: *mark is their first octet, 1 or 2;
+ * 0: there are none. */
+int ips_decap_marked(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_info *info, uint8_t *mark);
 
 /* ips_tunnel_error.c. The ICMP error p about a tunnel packet of ours, taken apart. OK: it can be relayed.
  * TUNNEL_ERROR_BAD: it cannot; if out->kind is not 0 it is nevertheless about a packet

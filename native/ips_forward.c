@@ -13,6 +13,7 @@
  * cannot tell at once goes the whole way, which alone says what is right.
  */
 #include "ips_lane.h"
+#include "ips_remap.h"
 #include "ips_rewrite.h"
 #include "ips_worker.h"
 
@@ -72,6 +73,26 @@ static inline int send_to(struct ips_worker *w, struct ips_pkt *p, const struct 
   return tunnel ? ips_tunnel_out(w, p, v, e) : ips_rewrite(p, v, f, rewrite_to);
 }
 
+int ips_send_to(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e,
+                enum ips_field f, const uint8_t *rewrite_to) {
+  return send_to(w, p, v, e, f, rewrite_to);
+}
+
+/* The packet has reached this node, and would be delivered with this verdict. */
+static __attribute__((noinline)) int here_remapped(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v,
+                                                   const struct ips_hit *h, int verdict) {
+  struct ips_arrival a = {.from = IPS_FROM_NETWORK, .binding_flags = h->flags};
+  struct ips_noted noted;
+  if (ips_remap_cover(w->remaps, v->family, destination(p, v), &a)) {
+    int other = ips_remap_arrive(w, p, v, &a);
+    return other != IPS_REMAP_DELIVER ? other : a.verdict != IPS_OK ? a.verdict : verdict;
+  }
+  if (!ips_is_tracked(w, h) || verdict != IPS_OK) return verdict;
+  ips_track_note(p, v, h->flags, false, &noted);
+  ips_track_tell(w, &noted, verdict);
+  return verdict;
+}
+
 static int unmatched(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
   int verdict = w->napt ? ips_unbound(w, p, v) : IPS_NO_BINDING;
   if (verdict != IPS_NO_BINDING) return verdict;
@@ -112,7 +133,7 @@ static inline int outer_hit(struct ips_worker *w, struct ips_pkt *p, const struc
   copy_if_asked(w, p, h);
   switch (h->kind) {
     case IPS_KIND_NONE: return unmatched(w, p, v, h);
-    case IPS_KIND_HERE: return IPS_HERE;
+    case IPS_KIND_HERE: return w->remaps ? here_remapped(w, p, v, h, IPS_HERE) : IPS_HERE;
     case IPS_KIND_DOWN:
       ips_worker_error(w, p, v, IPS_ERR_HOST_UNREACHABLE, 0);
       return IPS_HOST_DOWN;
@@ -120,7 +141,7 @@ static inline int outer_hit(struct ips_worker *w, struct ips_pkt *p, const struc
   }
   const struct ips_endpoint *e = ips_endpoint(w->root, h->endpoint);
   if (ips_unlikely(!e)) return IPS_NO_ENDPOINT;
-  if (e->r.flags & IPS_EP_SELF) return IPS_HERE;
+  if (e->r.flags & IPS_EP_SELF) return w->remaps ? here_remapped(w, p, v, h, IPS_HERE) : IPS_HERE;
   return ips_is_tracked(w, h) ? to_endpoint_tracked(w, p, v, h, e) : to_endpoint(w, p, v, h, e);
 }
 
@@ -193,8 +214,35 @@ static inline int inner_hit(struct ips_worker *w, struct ips_pkt *p, const struc
     ips_worker_error(w, p, v, IPS_ERR_TTL, 0);
     return IPS_TTL_EXPIRED;
   }
+  if (ips_unlikely(w->remaps != NULL) && verdict == IPS_OK) return here_remapped(w, p, v, h, verdict);
   track_after(w, p, v, h, false, verdict);
   return verdict;
+}
+
+/* To one of the addresses of a re-addressing channel. False: not so. */
+static __attribute__((noinline)) bool readdressed(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v,
+                                                  int *verdict) {
+  uint8_t address[16];
+  unsigned mark;
+  struct ips_hit h;
+  const struct ips_remap *m = ips_remap_readdressed(w->remaps, v->family, destination(p, v), &mark, address);
+  if (!m) return false;
+  struct ips_arrival a = {.from = mark == IPS_REMAP_ASK ? IPS_FROM_ASK : IPS_FROM_FINAL, .asker = m->r.peer};
+  if (ips_bad_scope(source(p, v), v->family)) {
+    *verdict = IPS_SOURCE_SCOPE;
+  } else if (v->ttl <= 1) {
+    *verdict = IPS_TTL_EXPIRED;
+  } else if ((*verdict = ips_rewrite(p, v, IPS_DST, address)) == IPS_OK) {
+    if (ips_find_global_self(w->root, v->family, address, &h)) {
+      p->counter = h.counter;
+      p->endpoint = h.endpoint;
+      a.binding_flags = h.flags;
+    }
+    ips_remap_cover(w->remaps, v->family, address, &a);
+    int other = ips_remap_arrive(w, p, v, &a);
+    *verdict = other != IPS_REMAP_DELIVER ? other : a.verdict;
+  }
+  return true;
 }
 
 static int bound(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v) {
@@ -202,6 +250,8 @@ static int bound(struct ips_worker *w, struct ips_pkt *p, const struct ips_view 
   struct ips_hit h;
   if (ips_likely(ips_find_local(w->root, v->family, destination(p, v), &h)))
     return roles & IPS_ROLE_INNER ? inner_hit(w, p, v, &h) : IPS_ROLE_OFF;
+  int verdict;
+  if (ips_unlikely(w->remaps != NULL) && ips_remap_reply(w, p, v, &verdict)) return verdict;
   if (roles & (IPS_ROLE_REPLY_TUNNEL | IPS_ROLE_REPLY_LOCAL) &&
       ips_find_global_self(w->root, v->family, source(p, v), &h) && h.kind != IPS_KIND_NONE)
     return reply(w, p, v, &h);
@@ -226,6 +276,11 @@ static inline bool may_be_tunnel(uint8_t proto) {
          proto == IPS_PROTO_ICMP6;
 }
 
+static inline bool is_tunnel(const struct ips_worker *w, unsigned family, const uint8_t *address) {
+  return ips_is_tunnel_local(w->root, family, address) ||
+         (ips_unlikely(w->remaps != NULL) && ips_remap_is_local(w->remaps, family, address));
+}
+
 static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_pkt *p, enum ips_side side) {
   struct ips_view v;
   uint32_t bytes = p->total_len;
@@ -237,8 +292,10 @@ static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_
   if (ips_unlikely(!w->has_lease)) return ips_worker_count(w, side, IPS_PAIR_NOT_ACTIVE, IPS_NONE, bytes);
   if (ips_unlikely(ips_bad_scope(destination(p, &v), v.family)))
     verdict = IPS_DESTINATION_SCOPE;
-  else if (may_be_tunnel(v.proto) && ips_is_tunnel_local(w->root, v.family, destination(p, &v)))
+  else if (may_be_tunnel(v.proto) && is_tunnel(w, v.family, destination(p, &v)))
     verdict = ips_tunnel_in(w, p, &v);
+  else if (ips_unlikely(w->remaps != NULL) && readdressed(w, p, &v, &verdict))
+    ; /* done */
   else
     verdict = side == IPS_OUTER ? ips_outer_translate(w, p, &v) : inner_translate(w, p, &v);
   if (ips_unlikely(verdict == IPS_NO_BINDING) && w->napt) verdict = ips_unbound(w, p, &v);

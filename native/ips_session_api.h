@@ -58,6 +58,8 @@ enum ips_session_see {
   IPS_SEE_ONE_SIDED = 2,    /* no packet of the other side ever comes this way */
   IPS_SEE_MIDSTREAM = 4,    /* a TCP segment without SYN may open a session (tracking began later) */
   IPS_SEE_ONLY = 8,         /* open nothing: NO_SESSION */
+  IPS_SEE_AT_ONCE = 16,     /* a session from its first packet on, never half-open: it is mirrored (remaps) */
+  IPS_SEE_EITHER = 32,      /* with OTHER_SIDE: flow.dst may open, too */
 };
 /* One packet of `bytes` bytes. tcp_flags: the header's 14th byte; ignored for other protocols. mapped: 16
  * bytes, the server of a DISPATCH session, else NULL. OK, or NO_SESSION, SESSIONS_FULL, HALF_OPEN_FULL,
@@ -104,6 +106,19 @@ void ips_sessions_set_times(struct ips_sessions *t, const struct ips_session_tim
  * next `nodes` from *cursor on, which begins at 0. Returns how many; *cursor = ~0: that was the end. */
 uint32_t ips_sessions_prune(struct ips_sessions *t, uint32_t worker, uint64_t now_ns, uint64_t *cursor,
                             uint32_t nodes);
+
+/* Flows to addresses of a prefix (kind TRACK), for a remap. Slices of `nodes` from *cursor on, which begins at 0;
+ * *cursor = ~0: that was all. */
+struct ips_session_prefix { uint8_t address[16], len, family; };
+bool ips_session_is_in(const struct ips_flow *f, const struct ips_session_prefix *in);
+/* Half-open flows become sessions, and the mirror hears of them. */
+void ips_sessions_promote_half(struct ips_sessions *t, uint32_t worker, uint64_t now_ns,
+                               const struct ips_session_prefix *in, uint64_t *cursor, uint32_t nodes);
+/* How many there are; not those that are over on both sides and have been still for two seconds. active: with
+ * a packet in the last minute. one_sided: seen in one direction only. Adds to *out. */
+struct ips_session_tally { uint64_t sessions, active, one_sided; };
+void ips_sessions_tally(const struct ips_sessions *t, uint64_t now_ns, const struct ips_session_prefix *in,
+                        uint64_t *cursor, uint32_t nodes, struct ips_session_tally *out);
 
 /* ---- snapshots of a peer: one thread, that which applies --------------------- */
 

@@ -105,7 +105,7 @@ static int change(struct ips_sessions *t, uint32_t worker, const struct ips_plac
   uint32_t word = ips_peek(n->word), flags = ips_peek(n->flags);
   struct ips_step step = ips_session_step(f.proto, ips_word_state(word), flags & IPS_SESSION_ONE_SIDED,
                                           from_opener(s->side, flags), s->tcp_flags);
-  bool half = word & IPS_WORD_HALF, promoted = half && step.promote;
+  bool half = word & IPS_WORD_HALF, promoted = half && (step.promote || s->at_once);
   if (promoted && !ips_budget_take(&t->used, t->capacity)) {
     ips_chain_unlock(c);
     return refused(&t->stats.full, IPS_SESSIONS_FULL);
@@ -161,7 +161,7 @@ int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_
                                           from_opener(s->side, f->flags), s->tcp_flags);
   ips_add(n->packets[s->side], 1);
   ips_add(n->bytes[s->side], s->bytes);
-  if (ips_unlikely(step.state != state || step.reopen || (step.promote && (f->word & IPS_WORD_HALF))))
+  if (ips_unlikely(step.state != state || step.reopen || ((step.promote || s->at_once) && (f->word & IPS_WORD_HALF))))
     return change(t, worker, p, s, now_ns);
   bool kept = s->side == 0 || proto != IPS_PROTO_UDP || ips_peek(t->udp_inbound_refreshes) ||
               ips_word_kind(f->word) != IPS_SESSION_NAPT; /* RFC 4787 REQ-6 */
@@ -174,24 +174,39 @@ int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_
   return IPS_OK;
 }
 
+static bool may_open(uint8_t proto, uint32_t see, uint8_t tcp_flags) {
+  if (see & IPS_SEE_ONLY || (see & (IPS_SEE_OTHER_SIDE | IPS_SEE_EITHER)) == IPS_SEE_OTHER_SIDE) return false;
+  if (proto != IPS_PROTO_TCP) return true;
+  if ((tcp_flags & (IPS_TCP_SYN | IPS_TCP_ACK | IPS_TCP_RST | IPS_TCP_FIN)) == IPS_TCP_SYN) return true;
+  return see & IPS_SEE_MIDSTREAM && !(tcp_flags & (IPS_TCP_SYN | IPS_TCP_RST | IPS_TCP_FIN));
+}
+
+int ips_session_see_at(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
+                       const struct ips_found *found, uint32_t see, uint8_t tcp_flags, uint32_t bytes,
+                       const uint8_t *mapped, uint64_t now_ns) {
+  struct ips_flow flow = ips_flow_of(p->flow);
+  struct ips_packet_seen s = {.side = (see & IPS_SEE_OTHER_SIDE) != 0, .tcp_flags = tcp_flags, .bytes = bytes,
+                              .at_once = (see & IPS_SEE_AT_ONCE) != 0};
+  struct ips_found f;
+  if (found) return ips_session_touch(t, worker, p, found, &s, now_ns);
+  if (!may_open(flow.proto, see, tcp_flags)) return IPS_NO_SESSION;
+  struct ips_opening o = {.kind = mapped ? IPS_SESSION_DISPATCH : IPS_SESSION_TRACK,
+                          .state = IPS_STATE_OPENING,
+                          .flags = (see & IPS_SEE_ONE_SIDED ? IPS_SESSION_ONE_SIDED : 0) |
+                                   (s.side ? IPS_SESSION_FROM_OUTSIDE : 0),
+                          .number = IPS_NONE};
+  if (mapped && (o.number = ips_addresses_add(&t->addresses, flow.family, mapped)) == IPS_NONE)
+    return refused(&t->stats.full, IPS_SESSIONS_FULL);
+  int verdict = ips_session_open(t, worker, p, &o, bytes, now_ns);
+  if (verdict == IPS_OK && s.at_once) return change(t, worker, p, &s, now_ns);
+  if (verdict != IPS_OPENED_BY_ANOTHER) return verdict;
+  return ips_session_find(t, p, &f) ? ips_session_touch(t, worker, p, &f, &s, now_ns) : IPS_NO_SESSION;
+}
+
 int ips_session_see(struct ips_sessions *t, uint32_t worker, const struct ips_flow *flow, uint32_t see,
                     uint8_t tcp_flags, uint32_t bytes, const uint8_t *mapped, uint64_t now_ns) {
   struct ips_place p = ips_place_of(t, flow);
-  struct ips_packet_seen s = {
-      .side = (see & IPS_SEE_OTHER_SIDE) != 0, .tcp_flags = tcp_flags, .bytes = bytes};
   struct ips_found f;
-  if (ips_session_find(t, &p, &f)) return ips_session_touch(t, worker, &p, &f, &s, now_ns);
-  bool tcp = flow->proto == IPS_PROTO_TCP;
-  bool opens = !tcp || (tcp_flags & (IPS_TCP_SYN | IPS_TCP_ACK | IPS_TCP_RST | IPS_TCP_FIN)) == IPS_TCP_SYN ||
-               ((see & IPS_SEE_MIDSTREAM) && !(tcp_flags & (IPS_TCP_SYN | IPS_TCP_RST | IPS_TCP_FIN)));
-  if (!opens || (see & (IPS_SEE_ONLY | IPS_SEE_OTHER_SIDE))) return IPS_NO_SESSION;
-  struct ips_opening o = {.kind = mapped ? IPS_SESSION_DISPATCH : IPS_SESSION_TRACK,
-                          .state = IPS_STATE_OPENING,
-                          .flags = see & IPS_SEE_ONE_SIDED ? IPS_SESSION_ONE_SIDED : 0,
-                          .number = IPS_NONE};
-  if (mapped && (o.number = ips_addresses_add(&t->addresses, flow->family, mapped)) == IPS_NONE)
-    return refused(&t->stats.full, IPS_SESSIONS_FULL);
-  int verdict = ips_session_open(t, worker, &p, &o, bytes, now_ns);
-  if (verdict != IPS_OPENED_BY_ANOTHER) return verdict;
-  return ips_session_find(t, &p, &f) ? ips_session_touch(t, worker, &p, &f, &s, now_ns) : IPS_NO_SESSION;
+  bool is_known = ips_session_find(t, &p, &f);
+  return ips_session_see_at(t, worker, &p, is_known ? &f : NULL, see, tcp_flags, bytes, mapped, now_ns);
 }

@@ -177,11 +177,16 @@ struct ips_opening {
 enum { IPS_OPENED_BY_ANOTHER = -1 };
 int ips_session_open(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
                      const struct ips_opening *o, uint32_t bytes, uint64_t now_ns);
-struct ips_packet_seen { uint8_t side, tcp_flags; uint32_t bytes; }; /* side 0: sent by flow.src */
+struct ips_packet_seen { uint8_t side, tcp_flags, at_once; uint32_t bytes; }; /* side 0: sent by flow.src */
 /* A packet of a session that was found. OK, SESSIONS_FULL (no room to promote it), NO_SESSION (ended
  * meanwhile). */
 int ips_session_touch(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
                       const struct ips_found *f, const struct ips_packet_seen *s, uint64_t now_ns);
+
+/* One packet of a flow whose place is known; found: NULL, or where it is. */
+int ips_session_see_at(struct ips_sessions *t, uint32_t worker, const struct ips_place *p,
+                       const struct ips_found *found, uint32_t see, uint8_t tcp_flags, uint32_t bytes,
+                       const uint8_t *mapped, uint64_t now_ns);
 
 /* ---- ips_session_packet.c ---- */
 /* False: a later fragment or an ICMP error. back: whose destination opened. */

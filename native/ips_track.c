@@ -16,6 +16,6 @@ void ips_track_note(const struct ips_pkt *p, const struct ips_view *v, uint8_t b
 }
 
 void ips_track_tell(struct ips_worker *w, const struct ips_noted *n, int verdict) {
-  if (!n->is_one || (ips_dispositions[verdict] != IPS_SEND && verdict != IPS_SPLIT)) return;
+  if (w->asks || !n->is_one || (ips_dispositions[verdict] != IPS_SEND && verdict != IPS_SPLIT)) return;
   ips_session_see(w->sessions, w->index, &n->flow, n->see, n->tcp_flags, n->bytes, NULL, w->now_ns);
 }

@@ -9,6 +9,7 @@
  */
 #include "ips_encap.h"
 #include "ips_parse.h"
+#include "ips_remap.h"
 #include "ips_worker.h"
 
 enum { ICMP4_ECHO = 8, ICMP6_ECHO = 128, MIN_MTU4 = 576, MIN_MTU6 = 1280 };
@@ -135,6 +136,15 @@ static int send_on(struct ips_worker *w, struct ips_pkt *p, const struct ips_vie
   return IPS_DECAPSULATED;
 }
 
+/* Of a remapped address, out of a tunnel or the remap's channel. */
+static __attribute__((noinline)) int arrived(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v,
+                                             struct ips_arrival *a) {
+  int verdict = ips_remap_arrive(w, p, v, a);
+  if (verdict != IPS_REMAP_DELIVER) return verdict;
+  verdict = send_on(w, p, v);
+  return verdict == IPS_DECAPSULATED && a->verdict != IPS_OK ? a->verdict : verdict;
+}
+
 /* Came through a tunnel to one of our devices. */
 static int deliver(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
   p->counter = h->counter;
@@ -144,6 +154,10 @@ static int deliver(struct ips_worker *w, struct ips_pkt *p, const struct ips_vie
     ips_worker_error(w, p, v, IPS_ERR_HOST_UNREACHABLE, 0);
     return IPS_HOST_DOWN;
   }
+  struct ips_arrival a = {.from = IPS_FROM_NETWORK, .binding_flags = h->flags};
+  if (ips_unlikely(w->remaps != NULL) &&
+      ips_remap_cover(w->remaps, v->family, ips_field_at(p->data, v->family, IPS_DST), &a))
+    return arrived(w, p, v, &a);
   if (!ips_is_tracked(w, h)) return send_on(w, p, v);
   struct ips_noted noted;
   ips_track_note(p, v, h->flags, false, &noted);
@@ -159,10 +173,66 @@ static int reply_out(struct ips_worker *w, struct ips_pkt *p, const struct ips_v
   return send_on(w, p, v);
 }
 
+static bool is_with(const struct ips_arrival *a, uint8_t peer, uint32_t flags) {
+  for (uint8_t i = 0; i < a->n; i++)
+    if (a->at[i]->r.peer == peer && (a->at[i]->r.flags & flags) == flags) return true;
+  return false;
+}
+
+/* p has come out of the channel to the peer of m. */
+static int out_of_channel(struct ips_worker *w, struct ips_pkt *p, const struct ips_remap *m, unsigned mark) {
+  struct ips_arrival a = {.from = mark == IPS_REMAP_ASK ? IPS_FROM_ASK : IPS_FROM_FINAL, .asker = m->r.peer}, back = {0};
+  struct ips_view v;
+  struct ips_hit h;
+  int verdict = ips_parse(p, &v);
+  if (verdict != IPS_OK) return verdict;
+  const uint8_t *src = ips_field_at(p->data, v.family, IPS_SRC), *dst = ips_field_at(p->data, v.family, IPS_DST);
+  if (ips_is_tunnel_local(w->root, v.family, dst) || ips_remap_is_local(w->remaps, v.family, dst)) return IPS_LOOP;
+  if (ips_bad_scope(src, v.family)) return IPS_SOURCE_SCOPE;
+  if (ips_bad_scope(dst, v.family)) return IPS_DESTINATION_SCOPE;
+  if (ips_remap_cover(w->remaps, v.family, dst, &a) && is_with(&a, m->r.peer, 0)) {
+    if (ips_find_global_self(w->root, v.family, dst, &h)) {
+      p->counter = h.counter;
+      p->endpoint = h.endpoint;
+      a.binding_flags = h.flags;
+    }
+    return arrived(w, p, &v, &a);
+  }
+  if (mark == IPS_REMAP_ASK && ips_remap_cover(w->remaps, v.family, src, &back) &&
+      is_with(&back, m->r.peer, IPS_REMAP_REPLIES)) {
+    verdict = send_on(w, p, &v);
+    if (ips_dispositions[verdict] != IPS_DROP) ips_remap_count(w, m, IPS_RM_REPLY_IN);
+    return verdict == IPS_DECAPSULATED ? IPS_REPLY_BACK : verdict;
+  }
+  ips_remap_count(w, m, IPS_RM_DROP_CHANNEL);
+  return IPS_NOT_OF_REMAP;
+}
+
+static int open_channel(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *outer, const struct ips_remap *m,
+                        unsigned mark) {
+  struct ips_tunnel_info info;
+  uint8_t octet = 0;
+  if (outer->proto == IPS_PROTO_UDP && !outer->is_fragment &&
+      (p->len < outer->l4 + 8u || ips_be16(ips_ld16(p->data + outer->l4 + 2)) != m->r.channel.gue_port))
+    return IPS_TUNNEL_HEADER;
+  int verdict = ips_decap_marked(p, outer, &info, &octet);
+  if (verdict == IPS_OK && (info.encap != m->r.channel.encap || (info.encap == IPS_ENCAP_GUE) != (octet != 0)))
+    verdict = IPS_TUNNEL_HEADER;
+  if (verdict != IPS_OK) {
+    ips_remap_count(w, m, IPS_RM_DROP_CHANNEL);
+    return verdict;
+  }
+  return out_of_channel(w, p, m, octet ? octet - 1u : mark);
+}
+
 static int open_tunnel(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *outer) {
   const uint8_t *remote = ips_field_at(p->data, outer->family, IPS_SRC), *local = ips_field_at(p->data, outer->family, IPS_DST);
   const struct ips_endpoint *peer = ips_endpoint(w->root, ips_find_tunnel(w->root, outer->family, remote, local));
-  if (!peer) return IPS_TUNNEL_SOURCE;
+  if (!peer) {
+    unsigned mark;
+    const struct ips_remap *m = w->remaps ? ips_remap_channel(w->remaps, outer->family, remote, local, &mark) : NULL;
+    return m ? open_channel(w, p, outer, m, mark) : IPS_TUNNEL_SOURCE;
+  }
   if (outer->proto == IPS_PROTO_UDP && !outer->is_fragment &&
       (p->len < outer->l4 + 8u || ips_be16(ips_ld16(p->data + outer->l4 + 2)) != peer->r.gue_port))
     return IPS_TUNNEL_HEADER;
@@ -208,20 +278,29 @@ static int open_train(struct ips_worker *w, struct ips_pkt *p, const struct ips_
 
 /* ---- about -------------------------------------------------------------- */
 
-static bool is_ours(const struct ips_endpoint *e, const struct ips_tunnel_error *t) {
-  uint8_t encap = e->r.encap == IPS_ENCAP_GUE ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP;
-  return t->encap == encap && (encap != IPS_ENCAP_GUE || t->dst_port == e->r.gue_port);
+static bool is_ours(const struct ips_endpoint_rec *e, const struct ips_tunnel_error *t) {
+  uint8_t encap = e->encap == IPS_ENCAP_GUE ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP;
+  return t->encap == encap && (encap != IPS_ENCAP_GUE || t->dst_port == e->gue_port);
+}
+
+/* The tunnel that an error is about; NULL: none of ours. */
+static const struct ips_endpoint_rec *tunnel_of(const struct ips_worker *w, const struct ips_tunnel_error *t) {
+  const struct ips_endpoint *e = ips_endpoint(w->root, ips_find_tunnel(w->root, t->family, t->remote, t->local));
+  unsigned mark;
+  if (e) return &e->r;
+  const struct ips_remap *m = w->remaps ? ips_remap_channel(w->remaps, t->family, t->remote, t->local, &mark) : NULL;
+  return m ? &m->end[mark] : NULL;
 }
 
 static int tunnel_error(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v) {
   struct ips_tunnel_error t = {0};
   int verdict = ips_tunnel_error(p, v, &t);
   if (t.kind == IPS_TUNNEL_ERROR_NONE) return IPS_TUNNEL_ERROR_BAD;
-  const struct ips_endpoint *e = ips_endpoint(w->root, ips_find_tunnel(w->root, t.family, t.remote, t.local));
+  const struct ips_endpoint_rec *e = tunnel_of(w, &t);
   if (!e || !is_ours(e, &t)) return IPS_TUNNEL_ERROR_BAD;
   if (t.kind == IPS_TUNNEL_ERROR_TOO_BIG) {
-    uint32_t floor = t.family == 4 ? MIN_MTU4 : MIN_MTU6, mtu = t.mtu + ips_encap_overhead(&e->r);
-    ips_path_learn(&w->shared->paths, ips_path_key(&e->r), mtu > floor ? mtu : floor, w->now_ns + IPS_PATH_LEARNED_NS);
+    uint32_t floor = t.family == 4 ? MIN_MTU4 : MIN_MTU6, mtu = t.mtu + ips_encap_overhead(e);
+    ips_path_learn(&w->shared->paths, ips_path_key(e), mtu > floor ? mtu : floor, w->now_ns + IPS_PATH_LEARNED_NS);
   }
   if (verdict != IPS_OK) return verdict;
   size_t n = ips_relay_error(p, &t, w->header->icmp_source4, w->header->icmp_source6, w->error + IPS_HEADROOM,

@@ -74,7 +74,7 @@ static int read_outer(struct quote *q, unsigned family, struct ips_tunnel_error 
 }
 
 /* UDP and GUE of the quote. False: nothing that names a tunnel. *inner: its protocol, or -1 if cut. */
-static bool read_gue(struct quote *q, struct ips_tunnel_error *out, int *inner) {
+static bool read_gue(struct quote *q, struct ips_tunnel_error *out, int *inner, uint32_t *header) {
   if (q->len < IPS_UDP_HEADER) return false;
   out->src_port = ips_be16(ips_ld16(q->at));
   out->dst_port = ips_be16(ips_ld16(q->at + 2));
@@ -84,10 +84,13 @@ static bool read_gue(struct quote *q, struct ips_tunnel_error *out, int *inner) 
     return true;
   }
   const uint8_t *gue = q->at + IPS_UDP_HEADER;
-  if (gue[0] != 0 || ips_ld16(gue + 2) != 0) return false; /* we never send such a header */
+  if (gue[0] > 1 || ips_ld16(gue + 2) != 0) return false; /* we never send such a header */
   *inner = gue[1];
-  q->at += IPS_UDP_HEADER + IPS_GUE_HEADER;
-  q->len -= IPS_UDP_HEADER + IPS_GUE_HEADER;
+  *header = IPS_UDP_HEADER + IPS_GUE_HEADER + (gue[0] ? IPS_GUE_MARK : 0);
+  if (q->len < *header) *inner = -1;
+  uint32_t taken = q->len < *header ? q->len : *header;
+  q->at += taken;
+  q->len -= taken;
   return true;
 }
 
@@ -113,10 +116,11 @@ int ips_tunnel_error(const struct ips_pkt *p, const struct ips_view *v, struct i
   struct quote q = {.at = icmp + IPS_ICMP_HEADER,
                     .len = quoted_bytes(icmp, v->family, v->ip_len - v->l4 - IPS_ICMP_HEADER)};
   const uint8_t *quoted_ip = q.at;
+  uint32_t gue = IPS_UDP_HEADER + IPS_GUE_HEADER; /* of GUE: bytes of UDP and GUE header */
   int proto = read_outer(&q, v->family, out);
   out->encap = proto == IPS_PROTO_UDP ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP;
   if (proto == IPS_PROTO_UDP) {
-    if (!read_gue(&q, out, &proto)) return IPS_TUNNEL_ERROR_BAD;
+    if (!read_gue(&q, out, &proto, &gue)) return IPS_TUNNEL_ERROR_BAD;
   } else if (proto != IPS_PROTO_IPIP && proto != IPS_PROTO_IPV6) {
     return IPS_TUNNEL_ERROR_BAD;
   }
@@ -127,7 +131,7 @@ int ips_tunnel_error(const struct ips_pkt *p, const struct ips_view *v, struct i
   if (kind == IPS_TUNNEL_ERROR_TOO_BIG) {
     uint32_t mtu = reported_mtu(icmp, v->family, quoted_ip);
     uint32_t overhead = (v->family == 4 ? 20 : 40) +
-                        (out->encap == IPS_ENCAP_GUE ? IPS_UDP_HEADER + IPS_GUE_HEADER : 0);
+                        (out->encap == IPS_ENCAP_GUE ? gue : 0);
     out->mtu = mtu > overhead ? mtu - overhead : 0;
   }
   out->inner_family = (uint8_t)read_inner(&q, proto);

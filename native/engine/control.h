@@ -1,6 +1,7 @@
 /* control.h: the control socket's server: control.c (clients, framing), ops.c (operations), why.c. */
 #ifndef CONTROL_H
 #define CONTROL_H
+#include "../ips_control_remap.h"
 #include "engine.h"
 
 enum { MAX_CLIENTS = 64, MAX_WAITERS = 64 };
@@ -67,9 +68,18 @@ int op_sessions_dump(struct call *c);
 int op_sessions_close(struct call *c);
 int op_nat_addresses(struct call *c);
 int op_sessions_feed(struct call *c);
+/* Sessions of a table by descriptor, later; ended where that table goes. */
+int dump_sessions(struct call *c, const struct ips_sessions *table, const struct ips_ctl_session_filter *filter);
+void end_dump_of(struct control *c, const struct ips_sessions *table);
 int map_sealed(struct call *c, void **map, size_t *bytes); /* ops.c: the memfd that came with it; *map NULL: none */
 void answer_flows(struct control *c); /* what goes on between requests */
 void stop_dump(void);
+/* ops_remap.c */
+int op_remap_set(struct call *c);
+int op_remap_clear(struct call *c);
+int op_remap_list(struct call *c);
+int op_remap_state(struct call *c);
+int op_remap_flows(struct call *c);
 /* control.c */
 int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload,
                   uint32_t bytes, int fd);

@@ -108,7 +108,7 @@ static struct {
   struct engine *engine;
   struct flows_order order;
   int status;
-  uint32_t client, seq;
+  uint32_t client, seq, op;
 } dump = {.order.fd = -1};
 
 static void *run_dump(void *unused) {
@@ -139,16 +139,17 @@ static void dump_end(void) {
 }
 
 /* Small tables are done with the first slice. */
-int op_sessions_dump(struct call *c) {
+static int dump_order(struct call *c, struct flows_order order) {
   if (dump.runs && !control_client(c->control, dump.client)) dump_end();
   if (dump.runs) return refuse(c, IPS_CTL_TOO_MANY, "another dump of the sessions is under way: try again");
   struct flows_order *o = &dump.order;
-  *o = order_of(c);
+  *o = order;
   o->fd = memfd_new("ipshare-sessions", 0, &(void *){NULL});
   o->some = malloc(FLOWS_SLICE * sizeof *o->some);
   dump.engine = c->control->engine;
   dump.client = c->client->number;
   dump.seq = c->head.seq;
+  dump.op = c->head.op;
   atomic_store(&dump.done, false);
   atomic_store(&dump.give_up, false);
   int status = o->fd < 0 || !o->some ? IPS_CTL_SYSTEM : tell(c->control, o);
@@ -164,16 +165,34 @@ int op_sessions_dump(struct call *c) {
   return status;
 }
 
+int op_sessions_dump(struct call *c) {
+  return dump_order(c, order_of(c));
+}
+
+int dump_sessions(struct call *c, const struct ips_sessions *table, const struct ips_ctl_session_filter *filter) {
+  struct flows_order o = order_of(c);
+  flows_order_list(&o, table, filter);
+  return dump_order(c, o);
+}
+
 static void answer_dump(struct control *c) {
   if (!dump.runs || !atomic_load(&dump.done)) return;
   struct client *client = control_client(c, dump.client);
-  struct ips_ctl_request to = {.op = IPS_CTL_SESSIONS_DUMP, .seq = dump.seq};
+  struct ips_ctl_request to = {.op = (uint16_t)dump.op, .seq = dump.seq};
   struct ips_ctl_error error;
   explain(&error, &dump.order);
   if (client && dump.status == IPS_CTL_OK)
     control_reply(client, &to, IPS_CTL_OK, &dump.order.reply, (uint32_t)dump.order.reply_bytes, dump.order.fd);
   else if (client) control_reply(client, &to, dump.status, &error, sizeof error, -1);
   dump_end();
+}
+
+void end_dump_of(struct control *c, const struct ips_sessions *table) {
+  static const struct ips_ctl_error gone = {.text = "the remap was cleared meanwhile"};
+  struct client *client = dump.runs && dump.order.table == table ? control_client(c, dump.client) : NULL;
+  struct ips_ctl_request to = {.op = (uint16_t)dump.op, .seq = dump.seq};
+  if (client) control_reply(client, &to, IPS_CTL_BAD_ARGUMENT, &gone, sizeof gone, -1);
+  if (dump.runs && dump.order.table == table) dump_end();
 }
 
 void answer_flows(struct control *c) {

@@ -1,6 +1,9 @@
 /* why.c: what would happen to this packet? The live generation answers through a worker of
  * its own, so that no counter of the data path moves and nothing is sent. Its verdict is that of
  * this moment: learned path MTUs count, and its own ICMP errors have their own rate limit. */
+#define _GNU_SOURCE
+#include "../flows/flows_remap.h"
+#include "../flows/flows_remap.h"
 #include "../ips_worker.h"
 #include "control.h"
 #include <stdlib.h>
@@ -29,10 +32,15 @@ void why_emit(void *arg, struct ips_pkt *p, int kind) {
   if (collecting && kind != IPS_EMIT_COPY) collect(p, kind);
 }
 
-static void ask(struct ips_worker *w, struct ips_napt *n, int side, struct ips_pkt *p,
+static void ask(struct ips_worker *w, const struct flows *f, int side, struct ips_pkt *p,
                 struct ips_ctl_why *why) {
   ips_worker_begin(w, clock_ns(CLOCK_BOOTTIME));
-  w->napt = n;
+  const struct flows_remap_set *remaps = f->remaps;
+  w->napt = f->napt;
+  if (remaps) {
+    w->sessions = f->sessions; /* looked at alone */
+    ips_worker_set_remaps(w, remaps->core);
+  }
   w->asks = true;
   w->would_open = false;
   int verdict = side == IPS_CTL_OUTER ? ips_outer(w, p) : ips_inner(w, p);
@@ -42,6 +50,8 @@ static void ask(struct ips_worker *w, struct ips_napt *n, int side, struct ips_p
   if (w->would_open) collecting->omitted++; /* its public end is chosen when it comes */
   else if (ips_dispositions[verdict] == IPS_SEND) collect(p, IPS_EMIT_PACKET);
   w->napt = NULL;
+  w->sessions = NULL;
+  ips_worker_set_remaps(w, NULL);
   ips_worker_end(w);
 }
 
@@ -66,7 +76,7 @@ int op_why(struct call *c) {
   struct ips_ctl_why why;
   struct collected found = {.out = c->out, .used = sizeof why};
   collecting = &found;
-  ask(c->control->engine->why, c->control->engine->flows->napt, head.side, &p, &why);
+  ask(c->control->engine->why, c->control->engine->flows, head.side, &p, &why);
   collecting = NULL;
   free(bytes);
   why.n_packets = found.n;

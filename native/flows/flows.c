@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "flows.h"
 #include "flows_mirror.h"
+#include "flows_remap.h"
 #include "../ips_mirror.h"
 #include "../ips_napt_api.h"
 #include <stdlib.h>
@@ -35,6 +36,7 @@ void flows_destroy(struct flows *f) {
   if (!f) return;
   flows_thread_stop(f);
   flows_mirror_free(f->mirror);
+  flows_remap_close(f);
   for (uint32_t i = 0; i < FLOWS_WORKERS; i++) flows_hold_close(&f->workers[i]);
   ips_napt_free(f->napt);
   ips_napt_free(f->stuck);

@@ -24,12 +24,13 @@
 
 enum {
   FLOWS_WORKERS = IPS_CTL_MAX_WORKERS,
-  FLOWS_SOCKETS = IPS_CTL_MIRROR_PEERS * IPS_CTL_PAIR_PATHS,
+  FLOWS_SOCKETS = (IPS_CTL_MIRROR_PEERS + 64) * IPS_CTL_PAIR_PATHS, /* of the mirror, of IPS_REMAPS remaps */
   FLOWS_SLICE = 4096,       /* sessions looked at before anything else may have its turn */
 };
 
 struct flows;
 struct flows_mirror;        /* flows_mirror.h */
+struct flows_remap_set;     /* flows_remap.h */
 
 /* Packets that wait until the standby has their session (flows_hold.c): of one packet thread. */
 enum { FLOWS_HELD = 256, FLOWS_ARENA = 512 * 1024 };
@@ -48,6 +49,7 @@ struct flows_worker {       /* of one packet thread, which alone writes it */
   struct flows *flows;
   struct ips_worker *core;
   struct flows_mirror *mirror; /* of this frame */
+  const struct flows_remap_set *remaps; /* of this frame; NULL: none */
   uint32_t index;
   bool made_in_vain;        /* the packet in hand made a session that no ring had room for */
   uint64_t made;            /* number of the change by which it made one; 0: it did not */
@@ -69,6 +71,7 @@ struct flows {
   _Atomic(struct ips_sessions *) sessions;
   _Atomic(struct ips_napt *) napt;
   _Atomic(struct flows_mirror *) mirror;
+  _Atomic(struct flows_remap_set *) remaps; /* NULL: none */
   _Atomic uint64_t role;    /* epoch << 1 | active; written by the pair's thread, else by control */
   _Atomic bool is_observer; /* a further standby: never active */
   /* The control thread's. */
@@ -144,7 +147,7 @@ void flows_mirror_renew(struct flows *f);
 const char *flows_filter_fault(const struct ips_ctl_session_filter *filter); /* NULL: it is one */
 bool flows_matches(const struct ips_ctl_session_filter *filter, const struct ips_session_rec *r);
 /* Copies into out, which has room for FLOWS_SLICE; *scanned grows. Returns how many. */
-size_t flows_select(const struct flows *f, const struct ips_ctl_session_filter *filter, uint64_t *cursor,
+size_t flows_select(const struct ips_sessions *t, const struct ips_ctl_session_filter *filter, uint64_t *cursor,
                     struct ips_session_rec *out, uint64_t *scanned);
 /* Ends those that match, a slice for each call; *cursor and *closed begin at 0. False: that was all. */
 bool flows_close_some(struct flows *f, const struct ips_ctl_session_filter *filter, uint64_t *cursor,

@@ -38,9 +38,9 @@ bool flows_matches(const struct ips_ctl_session_filter *f, const struct ips_sess
          (!f->state || f->state == r->state);
 }
 
-size_t flows_select(const struct flows *f, const struct ips_ctl_session_filter *filter, uint64_t *cursor,
+size_t flows_select(const struct ips_sessions *t, const struct ips_ctl_session_filter *filter, uint64_t *cursor,
                     struct ips_session_rec *out, uint64_t *scanned) {
-  size_t kept = 0, n = ips_sessions_scan(f->sessions, cursor, flows_now_ns(), out, FLOWS_SLICE);
+  size_t kept = 0, n = ips_sessions_scan(t, cursor, flows_now_ns(), out, FLOWS_SLICE);
   *scanned += n;
   if (!n) *cursor = UINT64_MAX;
   for (size_t i = 0; i < n; i++)
@@ -53,7 +53,7 @@ bool flows_close_some(struct flows *f, const struct ips_ctl_session_filter *filt
   static struct ips_session_rec some[FLOWS_SLICE]; /* control thread only */
   uint32_t ring = flows_control_ring(f);
   uint64_t scanned = 0;
-  size_t n = flows_select(f, filter, cursor, some, &scanned);
+  size_t n = flows_select(f->sessions, filter, cursor, some, &scanned);
   for (size_t i = 0; i < n && (!filter->limit || *closed < filter->limit); i++)
     *closed += (uint64_t)ips_sessions_close(f->sessions, ring, &some[i].flow, flows_now_ns());
   return *cursor != UINT64_MAX && (!filter->limit || *closed < filter->limit);

@@ -78,6 +78,16 @@ static int addresses(struct flows *f, struct flows_order *o) {
   return written ? IPS_CTL_OK : failed(o, error, "the addresses cannot be written");
 }
 
+void flows_order_list(struct flows_order *o, const struct ips_sessions *table,
+                      const struct ips_ctl_session_filter *filter) {
+  o->op = IPS_CTL_SESSIONS_DUMP;
+  o->table = table;
+  o->filter = *filter;
+  o->reply.found.now_ns = flows_now_ns();
+  o->reply_bytes = sizeof o->reply.found;
+  o->is_under_way = true;
+}
+
 static int begin(struct flows *f, struct flows_order *o) {
   memcpy(&o->filter, o->payload, sizeof o->filter);
   const char *fault = flows_filter_fault(&o->filter);
@@ -85,14 +95,17 @@ static int begin(struct flows *f, struct flows_order *o) {
   if (!f->sessions) return no_flows(o);
   if (o->op == IPS_CTL_SESSIONS_CLOSE && !flows_is_active(f))
     return refuse(o, IPS_CTL_REFUSED, "this node is a standby: close the sessions at the active node");
-  if (o->op == IPS_CTL_SESSIONS_DUMP) o->reply.found.now_ns = flows_now_ns();
-  o->reply_bytes = o->op == IPS_CTL_SESSIONS_DUMP ? sizeof o->reply.found : sizeof o->reply.closed;
-  o->is_under_way = true;
+  if (o->op == IPS_CTL_SESSIONS_DUMP) {
+    flows_order_list(o, f->sessions, &o->filter);
+  } else {
+    o->reply_bytes = sizeof o->reply.closed;
+    o->is_under_way = true;
+  }
   return IPS_CTL_OK;
 }
 
-static int dump_some(struct flows *f, struct flows_order *o) {
-  size_t n = flows_select(f, &o->filter, &o->cursor, o->some, &o->reply.found.scanned), wanted = n;
+static int dump_some(struct flows_order *o) {
+  size_t n = flows_select(o->table, &o->filter, &o->cursor, o->some, &o->reply.found.scanned), wanted = n;
   if (o->filter.limit && o->kept + n > o->filter.limit) wanted = (size_t)(o->filter.limit - o->kept);
   if (!write_all(o->fd, o->some, wanted * sizeof *o->some)) return failed(o, errno, "the dump failed");
   o->kept += wanted;
@@ -109,7 +122,7 @@ static int close_some(struct flows *f, struct flows_order *o) {
 static int list(struct flows *f, struct flows_order *o) {
   int status = o->is_under_way ? IPS_CTL_OK : begin(f, o);
   if (status != IPS_CTL_OK) return status;
-  return o->op == IPS_CTL_SESSIONS_DUMP ? dump_some(f, o) : close_some(f, o);
+  return o->op == IPS_CTL_SESSIONS_DUMP ? dump_some(o) : close_some(f, o);
 }
 
 /* ---- all of them ---- */

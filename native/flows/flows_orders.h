@@ -33,6 +33,7 @@ struct flows_order {
   } reply;
   /* flows_order's own, from one call to the next */
   bool is_under_way;
+  const struct ips_sessions *table; /* that is listed; of SESSIONS_*: the node's own */
   uint64_t cursor, kept;
   struct ips_ctl_session_filter filter;
 };
@@ -41,4 +42,7 @@ struct flows_order {
 long flows_order_bytes(int op);
 /* A status of ips_control.h, or FLOWS_MORE. Control's thread; SESSIONS_DUMP: any, beside it. */
 int flows_order(struct flows *f, struct natlog *log, struct flows_order *o);
+/* The order becomes a SESSIONS_DUMP of another table than the node's own. */
+void flows_order_list(struct flows_order *o, const struct ips_sessions *table,
+                      const struct ips_ctl_session_filter *filter);
 #endif

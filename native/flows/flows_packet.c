@@ -8,17 +8,21 @@
 #include "../ips_worker.h"
 #include "flows.h"
 #include "flows_mirror.h"
+#include "flows_remap.h"
 
 /* An observer follows and translates nothing of its own, whatever is sent to it. */
 void flows_enter(struct flows_worker *w) {
   struct flows *f = w->flows;
   atomic_store(&w->frame, atomic_load_explicit(&w->frame, memory_order_relaxed) + 1);
   w->mirror = atomic_load(&f->mirror);
+  w->remaps = atomic_load(&f->remaps);
   bool looks_on = atomic_load(&f->is_observer);
   ips_worker_set_flows(w->core, looks_on ? NULL : atomic_load(&f->sessions), looks_on ? NULL : atomic_load(&f->napt));
+  ips_worker_set_remaps(w->core, w->remaps ? w->remaps->core : NULL);
 }
 
 void flows_leave(struct flows_worker *w) {
+  ips_worker_set_remaps(w->core, NULL);
   ips_worker_set_flows(w->core, NULL, NULL);
   uint64_t frame = atomic_load_explicit(&w->frame, memory_order_relaxed);
   atomic_store_explicit(&w->frame, frame + 1, memory_order_release);
@@ -35,6 +39,8 @@ void flows_event(void *flows, uint32_t ring, int op, const struct ips_session_re
   struct flows *f = flows;
   struct flows_worker *w = ring < f->n_workers ? &f->workers[ring] : NULL;
   struct flows_mirror *m = w ? w->mirror : atomic_load(&f->mirror);
+  const struct flows_remap_set *remaps = w ? w->remaps : atomic_load(&f->remaps);
+  if (ips_unlikely(remaps != NULL)) flows_remap_event(f, remaps, ring, op, rec);
   if (!m) return;
   uint64_t number = flows_mirror_push(f, m, ring, op, rec);
   if (!w || !(op & IPS_SESSION_BORN) || !m->set.commit_acked) return;

@@ -9,6 +9,7 @@
 #include "../ips_mirror.h"
 #include "../ips_seal.h"
 #include "flows_mirror.h"
+#include "flows_remap.h"
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -128,13 +129,17 @@ static bool prune(struct flows *f, struct pruning *p) {
 
 /* ---- the thread ---- */
 
-static int patience(struct flows *f, struct flows_mirror *m, bool has_more) {
+static int patience(struct flows *f, struct flows_mirror *m, const struct flows_remap_set *s, bool has_more) {
+  uint64_t now = flows_now_ns();
   if (has_more) return 0;
-  if (!m) return ALONE_MS;
-  bool is_busy = flows_now_ns() < m->busy_until_ns;
-  if (is_busy && !m->set.commit_acked) return BUSY_MS;
+  if (!m && !s) return ALONE_MS;
+  bool is_busy = m && now < m->busy_until_ns;
+  for (uint32_t i = 0; s && i < s->n; i++) is_busy |= flows_remap_is_busy(s->at[i], now);
+  if (is_busy && !(m && m->set.commit_acked)) return BUSY_MS;
   atomic_store(&f->is_idle, true);
-  if (heads_of(m) != m->heads || atomic_load(&f->role) != m->seen_role) atomic_store(&f->is_idle, false);
+  bool has_news = m && (heads_of(m) != m->heads || atomic_load(&f->role) != m->seen_role);
+  for (uint32_t i = 0; s && i < s->n; i++) has_news |= flows_remap_heads(f, s->at[i]) != s->at[i]->heads;
+  if (has_news) atomic_store(&f->is_idle, false);
   if (!atomic_load(&f->is_idle)) return 0;
   return is_busy ? BUSY_MS : IDLE_MS;
 }
@@ -142,6 +147,7 @@ static int patience(struct flows *f, struct flows_mirror *m, bool has_more) {
 static void *run(void *arg) {
   struct flows *f = arg;
   struct flows_mirror *m = f->mirror;
+  const struct flows_remap_set *s = f->remaps; /* neither is replaced while this thread runs */
   struct pollfd fds[1 + FLOWS_SOCKETS];
   struct pace pace = {flows_now_ns(), 0};
   struct pruning pruning = {0, 0}; /* a thread that begins anew looks at all of them once */
@@ -156,10 +162,12 @@ static void *run(void *arg) {
     has_more |= prune(f, &pruning);
     has_more |= m && m->is_summing;
     if (m) pthread_mutex_unlock(&m->turn);
+    for (uint32_t i = 0; s && i < s->n; i++) has_more |= flows_remap_turn(f, s->at[i]);
     uint32_t n = 0;
     fds[n++] = (struct pollfd){.fd = f->wake, .events = POLLIN};
     if (m) n += flows_net_poll(m, fds + n);
-    poll(fds, n, patience(f, m, has_more));
+    for (uint32_t i = 0; s && i < s->n; i++) n += flows_net_poll(s->at[i]->m, fds + n);
+    poll(fds, n, patience(f, m, s, has_more));
     atomic_store(&f->is_idle, false);
     if (fds[0].revents && read(f->wake, &events, sizeof events) < 0) continue;
   }

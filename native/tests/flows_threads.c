@@ -196,7 +196,7 @@ static uint64_t list(struct flows *f) {
   static struct ips_session_rec some[FLOWS_SLICE];
   struct ips_ctl_session_filter any = {0};
   uint64_t cursor = 0, scanned = 0, n = 0;
-  while (cursor != UINT64_MAX) n += flows_select(f, &any, &cursor, some, &scanned);
+  while (cursor != UINT64_MAX) n += flows_select(f->sessions, &any, &cursor, some, &scanned);
   return n;
 }
 

@@ -88,6 +88,11 @@ PAYLOADS = {
     lib.IPS_CTL_SESSIONS_FEED: record("ips_ctl_feed", flags=1),
     lib.IPS_CTL_NATLOG_SET: record("ips_ctl_natlog", what=7, template_s=600),
     lib.IPS_CTL_NATLOG_STATE: b"",
+    lib.IPS_CTL_REMAP_SET: record("ips_ctl_remap", id=1, role=lib.IPS_REMAP_READY, family=4, prefix_len=32),
+    lib.IPS_CTL_REMAP_CLEAR: record("ips_ctl_remap_id", id=1),
+    lib.IPS_CTL_REMAP_LIST: b"",
+    lib.IPS_CTL_REMAP_STATE: record("ips_ctl_remap_id", id=1),
+    lib.IPS_CTL_REMAP_FLOWS: record("ips_ctl_remap_wanted", id=1),
 }
 BEYOND = max(ffi.typeof("enum ips_ctl_op").elements) + 1
 

@@ -16,6 +16,7 @@ from ipshare.engine.embedded.control import DEFAULT_TIMEOUT_S, Control
 from ipshare.engine.embedded.counters import Region
 from ipshare.engine.embedded.flows import EmbeddedFlows
 from ipshare.engine.embedded.pair import PairWait
+from ipshare.engine.embedded.remap import EmbeddedRemap
 from ipshare.engine.embedded.wire import ControlError
 from ipshare.engine.failures import EngineRestarted
 from ipshare.engine.pairing import Order, PairSettings, PairState
@@ -25,7 +26,7 @@ from ipshare.engine.tables import Records, Tables, unpack
 from ipshare.errors import Refused
 
 
-class EmbeddedEngine(EmbeddedFlows):
+class EmbeddedEngine(EmbeddedFlows, EmbeddedRemap):
     """The engine process at ``socket``. Blocking, thread-safe."""
 
     def __init__(self, socket: Path | str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:

@@ -1,0 +1,130 @@
+/* ips_remap_set.c: a node's remaps as packet threads see them: made whole, never changed; and their channels. */
+#include "ips_frag.h"
+#include "ips_remap.h"
+#include <stdlib.h>
+
+static bool is_length(unsigned family, unsigned length) { return length <= (family == 4 ? 32u : 128u); }
+
+static bool is_zero_behind(const uint8_t *address, unsigned family, ips_u128 mask) {
+  return (ips_ld_address(family, address) & ~mask) == 0;
+}
+
+static bool is_channel(const struct ips_remap_rec *r, ips_u128 mask) {
+  const struct ips_remap_channel *c = &r->channel;
+  if (c->encap > IPS_ENCAP_GUE || (c->family != 4 && c->family != 6)) return false;
+  if (c->encap == IPS_ENCAP_NONE && (c->family != r->family || r->flags & IPS_REMAP_REPLIES)) return false;
+  if (c->encap == IPS_ENCAP_GUE && !c->gue_port) return false;
+  if (c->mtu && c->mtu < (c->family == 4 ? 128u : 1280u)) return false;
+  for (unsigned m = 0; m < 2; m++) {
+    if (ips_all_zero(c->local[m], c->family == 4 ? 4 : 16) || ips_all_zero(c->remote[m], c->family == 4 ? 4 : 16))
+      return false;
+    if (c->encap == IPS_ENCAP_NONE &&
+        (!is_zero_behind(c->local[m], c->family, mask) || !is_zero_behind(c->remote[m], c->family, mask)))
+      return false;
+  }
+  bool is_one_local = !memcmp(c->local[0], c->local[1], 16), is_one_remote = !memcmp(c->remote[0], c->remote[1], 16);
+  return c->encap == IPS_ENCAP_GUE ? is_one_local && is_one_remote : !is_one_local && !is_one_remote;
+}
+
+static struct ips_endpoint_rec end_of(const struct ips_remap_rec *r, unsigned mark) {
+  const struct ips_remap_channel *c = &r->channel;
+  struct ips_endpoint_rec e = {.encap = c->encap, .path_mtu = c->mtu};
+  if (c->encap == IPS_ENCAP_NONE) {
+    memcpy(e.local, c->remote[mark], sizeof e.local);
+    e.family = r->family;
+    e.prefix_len = r->prefix_len;
+    return e;
+  }
+  memcpy(e.tunnel_remote, c->remote[mark], sizeof e.tunnel_remote);
+  memcpy(e.tunnel_local, c->local[mark], sizeof e.tunnel_local);
+  e.tunnel_family = c->family;
+  e.gue_port = c->gue_port;
+  if (c->encap == IPS_ENCAP_GUE) e.flags = mark == IPS_REMAP_ASK ? IPS_EP_MARK_ASK : IPS_EP_MARK_FINAL;
+  return e;
+}
+
+static bool take(struct ips_remap *m, const struct ips_remap_rec *r, const struct ips_remap_state *state) {
+  if ((r->family != 4 && r->family != 6) || !is_length(r->family, r->prefix_len)) return false;
+  if (r->role < IPS_REMAP_PREPARING || r->role > IPS_REMAP_TAKING || r->peer >= IPS_REMAPS) return false;
+  *m = (struct ips_remap){.r = *r, .state = *state, .mask = ips_mask(r->prefix_len)};
+  m->key = ips_ld_address(r->family, r->prefix);
+  m->rewrites = r->channel.encap == IPS_ENCAP_NONE;
+  for (unsigned mark = 0; mark < 2; mark++) m->end[mark] = end_of(r, mark);
+  return (m->key & ~m->mask) == 0 && is_channel(r, m->mask) && state->counters &&
+         (state->followed != NULL) == !ips_remap_gives(m);
+}
+
+/* How deep remaps cover an address of this one. */
+static unsigned depth_at(const struct ips_remaps *s, const struct ips_remap *m) {
+  unsigned depth = 0;
+  for (uint32_t i = 0; i < s->n; i++) depth += ips_remap_has(&s->at[i], m->r.family, m->key) && s->at[i].mask <= m->mask;
+  return depth;
+}
+
+struct ips_remaps *ips_remaps_new(const struct ips_remap_rec *recs, const struct ips_remap_state *states, size_t n,
+                                  struct ips_frag_table *frags) {
+  struct ips_remaps *s = n <= IPS_REMAPS && frags ? calloc(1, sizeof *s) : NULL;
+  if (!s) return NULL;
+  s->frags = frags;
+  bool fine = true;
+  for (; s->n < n && fine; s->n++) {
+    struct ips_remap *m = &s->at[s->n];
+    fine = take(m, &recs[s->n], &states[s->n]) && (!s->n || m->r.id > m[-1].r.id);
+    s->any_rewrites |= m->rewrites;
+    s->any_replies |= (m->r.flags & IPS_REMAP_REPLIES) != 0;
+  }
+  for (uint32_t i = 0; i < s->n && fine; i++) fine = depth_at(s, &s->at[i]) <= IPS_REMAP_DEPTH;
+  if (fine) return s;
+  free(s);
+  return NULL;
+}
+
+void ips_remaps_free(struct ips_remaps *s) { free(s); }
+
+void ips_worker_set_remaps(struct ips_worker *w, const struct ips_remaps *s) {
+  w->remaps = w->sessions && s && s->n ? s : NULL;
+  if (w->remaps) w->lane_open[IPS_OUTER] = w->lane_open[IPS_INNER] = false; /* the lane knows no remaps */
+}
+
+bool ips_remap_cover(const struct ips_remaps *s, unsigned family, const uint8_t *address, struct ips_arrival *a) {
+  ips_u128 key = ips_ld_address(family, address);
+  a->n = 0;
+  for (uint32_t i = 0; i < s->n; i++)
+    if (ips_unlikely(ips_remap_has(&s->at[i], family, key)) && a->n < IPS_REMAP_DEPTH) a->at[a->n++] = &s->at[i];
+  return a->n != 0;
+}
+
+static bool is_end(const struct ips_remap *m, unsigned mark, unsigned family, const uint8_t *address) {
+  const struct ips_endpoint_rec *e = &m->end[mark];
+  return !m->rewrites && e->tunnel_family == family && !memcmp(e->tunnel_local, address, family == 4 ? 4 : 16);
+}
+
+bool ips_remap_is_local(const struct ips_remaps *s, unsigned family, const uint8_t *address) {
+  for (uint32_t i = 0; i < s->n; i++)
+    if (is_end(&s->at[i], 0, family, address) || is_end(&s->at[i], 1, family, address)) return true;
+  return false;
+}
+
+const struct ips_remap *ips_remap_channel(const struct ips_remaps *s, unsigned family, const uint8_t *remote,
+                                          const uint8_t *local, unsigned *mark) {
+  for (uint32_t i = 0; i < s->n; i++)
+    for (*mark = 0; *mark < 2; ++*mark)
+      if (is_end(&s->at[i], *mark, family, local) &&
+          !memcmp(s->at[i].end[*mark].tunnel_remote, remote, family == 4 ? 4 : 16))
+        return &s->at[i];
+  return NULL;
+}
+
+const struct ips_remap *ips_remap_readdressed(const struct ips_remaps *s, unsigned family, const uint8_t *address,
+                                              unsigned *mark, uint8_t out[16]) {
+  ips_u128 to = ips_ld_address(family, address);
+  for (uint32_t i = 0; i < s->n && s->any_rewrites; i++) {
+    const struct ips_remap *m = &s->at[i];
+    for (*mark = 0; m->rewrites && *mark < 2; ++*mark) {
+      if (m->r.family != family || ((to ^ ips_ld_address(family, m->r.channel.local[*mark])) & m->mask)) continue;
+      ips_st_address(out, m->key | (to & ~m->mask));
+      return m;
+    }
+  }
+  return NULL;
+}
