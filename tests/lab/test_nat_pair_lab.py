@@ -136,7 +136,8 @@ class NatLab(PairLab):
 
 def site(lab: NatLab, node: str, host: int, directory: Path) -> str:
     on_vpp = lab.kind.owns_lan
-    port, second, times = ("host-", "10.8.0", 'interval = "500ms"\nmisses = 4') if on_vpp else ("", "10.0.0", "")
+    port, second = ("host-", "10.8.0") if on_vpp else ("", "10.0.0")
+    times = 'interval = "500ms"\nmisses = 4' if on_vpp else ""  # its packet thread is VPP's main one
     text = SITE.format(node=node, host=host, dir=directory, port=port, second=second, times=times)
     if not on_vpp:
         return text
