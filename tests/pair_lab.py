@@ -282,8 +282,8 @@ class PairLab:
             run(self.names[node], f"ip address add {subnet}.{host}/24 dev {device}")
             run(self.names[node], f"ip link set {device} up")
 
-    def mac(self, node: str) -> str:
-        words = run(self.names[node], "ip -o link show lan0").split()
+    def mac(self, node: str, device: str = "lan0") -> str:
+        words = run(self.names[node], f"ip -o link show {device}").split()
         return words[words.index("link/ether") + 1]
 
     def start(self, **values: Any) -> tuple[Half, Half]:

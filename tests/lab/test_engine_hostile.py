@@ -29,11 +29,10 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 
-from ipshare.lab.netns import inside
-from tests.flows_lab import INSIDE4, INSIDE6, OUTSIDE4, OUTSIDE6, nat_lab
+from tests.flows_lab import INSIDE4, INSIDE6, OUTSIDE4, OUTSIDE6, NatNode, nat_lab
 from tests.lab.test_engine_flows import tcp, udp
 
-PACKETS, SOL_PACKET, PACKET_VNET_HDR, ETH_P_ALL = 2500, 263, 15, 3
+PACKETS = 2500
 ENDS = {
     4: (
         INSIDE4,
@@ -121,34 +120,33 @@ def offload(draw: random.Random, size: int) -> bytes:
     )
 
 
+@pytest.fixture
+def kind() -> type[NatNode]:
+    """Which engine."""
+    return NatNode
+
+
 @pytest.mark.parametrize("seed", [1, 2])
-def test_it_goes_on(seed: int, tmp_path: Path) -> None:
-    with nat_lab(tmp_path) as lab:
+def test_it_goes_on(seed: int, tmp_path: Path, kind: type[NatNode]) -> None:
+    with nat_lab(tmp_path, kind) as lab:
         node = lab.a
         node.start()
         node.serve()
         draw = random.Random(seed)
         ends = [tcp(lab, socket.AF_INET, OUTSIDE4), tcp(lab, socket.AF_INET6, OUTSIDE6)]
-        with contextlib.ExitStack() as stack:
-            doors = []
-            for device in ("ips-in", "ips-out"):
-                door = inside(node.name, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
-                stack.enter_context(door)
-                door.bind((device, ETH_P_ALL))
-                door.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-                doors.append(door)
+        with node.doors() as doors:
             went = 0
             for _ in range(PACKETS):
                 made = packet(draw)
                 with contextlib.suppress(OSError):  # which the kernel does not take
-                    went += draw.choice(doors).send(offload(draw, len(made)) + made) > 0
+                    went += draw.choice(doors)(offload(draw, len(made)), made) > 0
         assert went > PACKETS // 2
         for client, server in ends:  # the old ones go on
             client.sendall(b"question")
             assert server.recv(8) == b"question"
             server.sendall(b"answer")
             assert client.recv(6) == b"answer"
-        assert np.count_nonzero(node.control.counters().verdicts()) > 15, "few kinds of fate"
+        assert np.count_nonzero(node.verdicts()) > 15, "few kinds of fate"
         node.close_sessions()
         for family, address in ((socket.AF_INET, OUTSIDE4), (socket.AF_INET6, OUTSIDE6)):
             client, server, at = udp(lab, family, address)  # and new ones come

@@ -2,8 +2,8 @@
 (S3).
 
 Client and gateways share a LAN, gateways and server a WAN; the client's default route and the server's routes
-to the pools point to VIPs. Two agents run from one file. Every wait is for an event, bounded by the lab's
-patience.
+to the pools point to VIPs. Two agents run from one file. tests/vpp/test_nat_pair_vpp.py has the gateways on
+VPP. Every wait is for an event, bounded by the lab's patience.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ipshare.agent.pair import make_key
 from ipshare.agent.spawn import spawn
 from ipshare.lab.netns import NETNS_DIR, inside
 from tests.engine_lab import run
-from tests.pair_lab import PATIENCE_S, PairLab, until
+from tests.pair_lab import PATIENCE_S, Half, PairLab, until
 from tests.pair_nodes import IPSHARE
 
 SITE = """
@@ -36,7 +36,7 @@ SITE = """
 name = "{node}"
 icmp_source = ["192.0.2.{host}", "2001:db8:ff::{host}"]
 endpoint = "A"
-outside = ["wan0"]
+outside = ["{port}wan0"]
 runtime_dir = "{dir}/run"
 state_dir = "{dir}/state"
 [[network]]
@@ -51,33 +51,52 @@ to = "A"
 track = "always"
 [pair]
 key_file = "pair.key"
+{times}
 [[pair.node]]
 name = "a"
-paths = ["10.9.0.1:6081", "10.0.0.1:6081"]
+paths = ["10.9.0.1:6081", "{second}.1:6081"]
 [[pair.node]]
 name = "b"
-paths = ["10.9.0.2:6081", "10.0.0.2:6081"]
+paths = ["10.9.0.2:6081", "{second}.2:6081"]
 [[pair.vip]]
 address = "10.0.0.100"
-interface = "lan0"
+interface = "{port}lan0"
 [[pair.vip]]
 address = "fd00::100"
-interface = "lan0"
+interface = "{port}lan0"
 [[pair.vip]]
 address = "192.0.2.100"
-interface = "wan0"
+interface = "{port}wan0"
 [[pair.vip]]
 address = "2001:db8:ff::100"
-interface = "wan0"
+interface = "{port}wan0"
 [sessions]
 capacity = 4096
 [[nat]]
 name = "office"
 inside = ["10.0.0.0/24", "fd00::/64"]
 addresses = ["198.51.100.8/30", "2001:db8:5::10-2001:db8:5::13"]
-interfaces = ["lan0"]
+interfaces = ["{port}lan0"]
 [mirror]
 commit_timeout = "20ms"
+"""
+ON_VPP = """
+[engine]
+kind = "vpp"
+counter_cells = 4096
+[vpp]
+managed = true
+heap_size = "256MiB"
+buffers = 8192
+poll_sleep = "100us"
+[probe]
+mtu = false
+"""
+PORT = """[[interface]]
+name = "host-{device}"
+host = "{device}"
+mac = "{mac}"
+addresses = ["{net4}.{host}/24", "{net6}::{host}/64"]
 """
 POOLS = (ip_network("198.51.100.8/30"), ip_network("2001:db8:5::10/126"))
 SERVERS = (("192.0.2.9", 7000), ("2001:db8:ff::9", 7000))
@@ -86,8 +105,8 @@ SERVERS = (("192.0.2.9", 7000), ("2001:db8:ff::9", 7000))
 class NatLab(PairLab):
     """The pair's lab, and a WAN with a server that knows the way to the pools."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, kind: type[Half] = Half) -> None:
+        super().__init__(directory, kind)
         self.names["server"] = self.names["client"].replace("client", "server")
 
     def _build(self) -> None:
@@ -99,6 +118,10 @@ class NatLab(PairLab):
             name = self.names[node]
             run(name, f"ip link add wan0 type veth peer name wan-{node} netns {lan}")
             run(lan, f"ip link set wan-{node} master br1 up")
+            if self.kind.owns_lan and node != "server":
+                run(name, "sysctl -qw net.ipv6.conf.wan0.disable_ipv6=1")
+                run(name, "ip link set wan0 arp off up")
+                continue
             run(name, f"ip address add 192.0.2.{host}/24 dev wan0")
             run(name, f"ip address add 2001:db8:ff::{host}/64 dev wan0 nodad")
             run(name, "ip link set wan0 up")
@@ -111,6 +134,21 @@ class NatLab(PairLab):
         run(self.names["server"], "ip route add 198.18.1.0/24 via 192.0.2.100")
 
 
+def site(lab: NatLab, node: str, host: int, directory: Path) -> str:
+    on_vpp = lab.kind.owns_lan
+    port, second = ("host-", "10.8.0") if on_vpp else ("", "10.0.0")
+    times = 'interval = "500ms"\nmisses = 4' if on_vpp else ""  # its packet thread is VPP's main one
+    text = SITE.format(node=node, host=host, dir=directory, port=port, second=second, times=times)
+    if not on_vpp:
+        return text
+    nets = {"lan0": ("10.0.0", "fd00"), "wan0": ("192.0.2", "2001:db8:ff")}
+    ports = (
+        PORT.format(device=device, mac=lab.mac(node, device), net4=net4, net6=net6, host=host)
+        for device, (net4, net6) in nets.items()
+    )
+    return text.replace("[[network]]", ON_VPP + "".join(ports) + "[[network]]", 1)
+
+
 class Gateway:
     """One node: its directory, its namespace, its agent."""
 
@@ -118,7 +156,7 @@ class Gateway:
         self.name, self.dir = name, lab.directory / name
         self.dir.mkdir()
         self.file = self.dir / "site.toml"
-        self.file.write_text(SITE.format(node=name, host=host, dir=self.dir) + more)
+        self.file.write_text(site(lab, name, host, self.dir) + more)
         self.prefix = ["nsenter", f"--net={NETNS_DIR / lab.names[name]}"]
         self.agent: subprocess.Popen[bytes] | None = None
 
@@ -201,9 +239,9 @@ class Net:
 
 
 @contextlib.contextmanager
-def started(directory: Path, more: str = "") -> Iterator[Net]:
+def started(directory: Path, more: str = "", kind: type[Half] = Half) -> Iterator[Net]:
     with contextlib.ExitStack() as end:
-        made = Net(end.enter_context(NatLab(directory)), end, more)
+        made = Net(end.enter_context(NatLab(directory, kind)), end, more)
         end.callback(made.a.stop)
         end.callback(made.b.stop)
         for node in (made.a, made.b):
@@ -212,8 +250,14 @@ def started(directory: Path, more: str = "") -> Iterator[Net]:
 
 
 @pytest.fixture
-def net(tmp_path: Path) -> Iterator[Net]:
-    with started(tmp_path) as made:
+def kind() -> type[Half]:
+    """Which engine."""
+    return Half
+
+
+@pytest.fixture
+def net(tmp_path: Path, kind: type[Half]) -> Iterator[Net]:
+    with started(tmp_path, kind=kind) as made:
         yield made
 
 
@@ -347,9 +391,10 @@ def test_what_is_inside_stays_inside_and_everything_is_undone(net: Net) -> None:
         assert run(name, "ip route show table all").count("4902") == 0
 
 
-def test_public_addresses_on_the_uplinks_own_link_are_vips(tmp_path: Path) -> None:
-    vips = (f'[[pair.vip]]\naddress = "{address}"\ninterface = "wan0"\n' for address in POOLS[0])
-    with started(tmp_path, "".join(vips)) as net:
+def test_public_addresses_on_the_uplinks_own_link_are_vips(tmp_path: Path, kind: type[Half]) -> None:
+    port = "host-wan0" if kind.owns_lan else "wan0"
+    vips = (f'[[pair.vip]]\naddress = "{address}"\ninterface = "{port}"\n' for address in POOLS[0])
+    with started(tmp_path, "".join(vips), kind) as net:
         active, standby = net.both()
         server = net.lab.names["server"]
         run(server, f"ip route replace {POOLS[0]} dev wan0")
@@ -357,8 +402,7 @@ def test_public_addresses_on_the_uplinks_own_link_are_vips(tmp_path: Path) -> No
         talk(connections, b"hello")
         assert until(lambda: ordered(active))["state"] == "standby"
         talk(connections, b"after the switchover")
-        words = run(net.lab.names[standby.name], "ip -o link show wan0").split()
-        mac = words[words.index("link/ether") + 1]
+        mac = net.lab.mac(standby.name, "wan0")
 
         def told() -> bool:
             found = run(server, "ip neigh show dev wan0").splitlines()

@@ -21,8 +21,14 @@ FAMILIES = [(4, INSIDE4, OUTSIDE4), (6, INSIDE6, OUTSIDE6)]
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nat]:
-    with nat_lab(tmp_path_factory.mktemp("natlog")) as made:
+def kind() -> type[NatNode]:
+    """Which engine."""
+    return NatNode
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, kind: type[NatNode]) -> Iterator[Nat]:
+    with nat_lab(tmp_path_factory.mktemp("natlog"), kind) as made:
         yield made
 
 
@@ -58,7 +64,7 @@ def log_to(node: NatNode, *collectors: tuple[socket.socket, str], events: tuple[
 
 
 def state(node: NatNode) -> NatLogState:
-    return decode_nat_log_state(node.control.call(lib.IPS_CTL_NATLOG_STATE).one(NAT_LOG_STATE))
+    return decode_nat_log_state(node.ask(lib.IPS_CTL_NATLOG_STATE, NAT_LOG_STATE))
 
 
 def until_events(collector: socket.socket, reader: Collector, count: int) -> list[dict[int, int | str]]:
@@ -73,7 +79,7 @@ def until_events(collector: socket.socket, reader: Collector, count: int) -> lis
 def test_both_formats_tell_of_a_real_flow(
     lab: Nat, node: NatNode, family: int, client_at: str, server_at: str
 ) -> None:
-    ipfix, syslog = udp(lab, "out", OUTSIDE4), udp(lab, "out", OUTSIDE6)
+    ipfix, syslog = (udp(lab, *where) for where in node.collectors)
     log_to(node, (ipfix, "ipfix"), (syslog, "syslog"), events=("sessions", "mappings", "limits"))
     client, server = udp(lab, "in", client_at), udp(lab, "out", server_at)
     reader = Collector()
@@ -105,7 +111,7 @@ def test_exhausted_ports_are_told(lab: Nat, node: NatNode) -> None:
     pool = wanted[0]["pools"][0]
     pool["n"], pool["first_port"], pool["last_port"] = 1, 5000, 5000
     node.set(lib.IPS_CTL_FLOWS_SET, wanted)
-    collector = udp(lab, "out", OUTSIDE4)
+    collector = udp(lab, *node.collectors[0])
     log_to(node, (collector, "ipfix"), events=("limits",))
     server = udp(lab, "out", OUTSIDE4)
     clients = [udp(lab, "in", INSIDE4) for _ in range(2)]

@@ -23,7 +23,7 @@ from ipshare.engine.vpp.engine import VppEngine
 from ipshare.engine.vpp.launch import Vpp, clean, start
 from ipshare.engine.vpp.startup import Settings
 from tests.engine_lab import run
-from tests.flows_lab import ADDRESS, CLOSED, FLOWS_STATE, PAIR_STATE, SESSION, Nat, NatNode
+from tests.flows_lab import ADDRESS, CLOSED, PAIR_STATE, SESSION, Nat, NatNode, door
 
 RINGS = {"mode": 1, "num_rx_queues": 1, "num_tx_queues": 1, "flags": 10, "rx_frame_size": 2048 * 33,
          "tx_frame_size": 2048 * 33, "rx_frames_per_block": 64, "tx_frames_per_block": 64}  # fmt: skip
@@ -42,6 +42,7 @@ class VppNatNode(NatNode):
 
     owns_devices = True
     lan = "host-lan0"
+    collectors = (("b", "10.9.0.2"), ("b", "10.8.0.2"))
     last_ttl = 1
     workers = 0
 
@@ -104,8 +105,18 @@ class VppNatNode(NatNode):
     def clear_mirror(self) -> None:
         self.driver.clear_mirror()
 
-    def state(self) -> Any:
-        return np.frombuffer(self.driver.tracked.order(lib.IPS_CTL_FLOWS_STATE), FLOWS_STATE)[0]
+    def ask(self, op: int, layout: np.dtype[Any]) -> Any:
+        return np.frombuffer(self.driver.tracked.order(op), layout)[0]
+
+    @contextlib.contextmanager
+    def doors(self) -> Iterator[list[Callable[[bytes, bytes], int]]]:
+        with contextlib.ExitStack() as end:
+            made = []
+            for node, device in (("in", "lan0"), ("out", "up0")):
+                ends = mac(self.name, device), mac(self.lab.names[node], device)
+                head = b"".join(bytes.fromhex(one.replace(":", "")) for one in ends)
+                made.append(end.enter_context(door(self.lab.names[node], device, head)))
+            yield made
 
     def pair_state(self) -> int:
         raw = self.driver.pair.raw_state()
