@@ -59,6 +59,11 @@ class World:
         state = self.state(node)
         return state is not None and int(state["state"]) in states
 
+    def why(self, node: Node) -> str:
+        """The reason of its engine's last change."""
+        state = self.state(node)
+        return "" if state is None else lib.text(lib.ips_pair_reason_name(int(state["reason"])))
+
     def roles(self) -> tuple[Node, Node] | None:
         """(the active one, the standby), where each hears the other on every path and says the same."""
         found = [self.state(node) for node in (self.nodes.a, self.nodes.b)]
@@ -175,8 +180,8 @@ def all_links_cut(world: World, node: Node) -> Iterator[None]:
     world.links(node, world.between, False)
     world.port(node, False)
     yield
-    world.port(node, True)
     world.links(node, world.between, True)
+    world.port(node, True)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ def test_fault(world: World, fault: Fault) -> None:
         said = row(world, fault, struck, other)
         assert world.router() == router, "nobody but neighbour discovery may touch the router"
         if not said:
+            print(f"\n{fault.name:15} again: {[world.why(node) for node in (struck, other)]}")
             continue
         until(lambda node=other if fault.moves else struck: world.turned_to(node))  # type: ignore[misc]
         now = int(world.state(other)["epoch"])
