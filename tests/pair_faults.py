@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipshare.core import lib
+from ipshare.core import ffi, lib
 from ipshare.errors import IpshareError
 from tests.engine_lab import run
 from tests.pair_lab import VIPS, Half, until
@@ -62,7 +62,7 @@ class World:
     def why(self, node: Node) -> str:
         """The reason of its engine's last change."""
         state = self.state(node)
-        return "" if state is None else lib.text(lib.ips_pair_reason_name(int(state["reason"])))
+        return "" if state is None else ffi.string(lib.ips_pair_reason_name(int(state["reason"]))).decode()
 
     def roles(self) -> tuple[Node, Node] | None:
         """(the active one, the standby), where each hears the other on every path and says the same."""
