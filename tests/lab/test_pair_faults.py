@@ -106,7 +106,9 @@ def _moves(world: World, fault: Fault, struck: Node, other: Node) -> str:
     heard = int(world.state(struck)["since_ns"]) if fault.both_forward else 0
     late = world.probes.by(numbers[0], heard + INTERVAL_NS if fault.both_forward else reign)
     assert late == 0, "forwarded without the highest epoch"
-    said = f"active after {(reign - began) / 1e6:.0f} ms, traffic {(served - began) / 1e6:.0f} ms, late {late}"
+    said = (
+        f"active after {(reign - began) / 1e6:.0f} ms, traffic {(served - began) / 1e6:.0f} ms, late {late}"
+    )
     if fault.both_forward:
         last = world.probes.latest(numbers[0])
         said += f", both for {(healed - reign) / 1e6:.0f} ms, the lower one {(last - healed) / 1e6:+.0f} ms after the heal"

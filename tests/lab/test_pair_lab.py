@@ -25,6 +25,7 @@ from ipshare.lab.netns import NETNS_DIR, inside
 from tests.engine_lab import run
 from tests.pair_lab import VIPS, Half, PairLab, pair_lab, until
 
+
 @pytest.fixture
 def kind() -> type[Half]:
     return Half

@@ -139,7 +139,9 @@ def switchover(half: Half) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_third_hosts_neighbours_point_to_the_survivor_after_any_order_of_faults(engines: Engines, seed: int) -> None:
+def test_a_third_hosts_neighbours_point_to_the_survivor_after_any_order_of_faults(
+    engines: Engines, seed: int
+) -> None:
     source, lab = random.Random(seed), engines.lab
     halves, undo = list(engines.settled()), dict[str, Callable[[], Any]]()
     done: list[str] = []
