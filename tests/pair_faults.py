@@ -1,8 +1,8 @@
 """The faults of a redundant pair, as data: how each is made, what is to be seen of it, and how it is undone.
 
-A row is about one node, the active one (DESIGN.md 9, decision 0013). Its `strike` makes the fault and, at the end
-of the block, heals it. The nodes are tests.pair_nodes' in the lab of tests.pair_lab; what is seen while the fault
-lasts is asked of engines directly, since agents are among what is killed.
+A row is about one node, the active one (DESIGN.md 9, decision 0013). Its `strike` makes the fault and, at
+the end of the block, heals it. The nodes are tests.pair_nodes' in the lab of tests.pair_lab; what is seen
+while the fault lasts is asked of engines directly, since agents are among what is killed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from ipshare.errors import IpshareError
 from tests.engine_lab import run
 from tests.pair_lab import VIPS, Half, until
 from tests.pair_nodes import Node, Nodes
-from tests.pair_probes import Probes, now_ns
+from tests.pair_probes import Probes
 
 PTRACE_ATTACH, PTRACE_DETACH, WALL = 16, 17, 0x40000000
 ACTIVE, STANDBY, INOP = lib.IPS_PAIR_ACTIVE, lib.IPS_PAIR_STANDBY, lib.IPS_PAIR_INOP

@@ -44,8 +44,8 @@ def drill(
     node_name: str | None,
     as_json: bool,
 ) -> None:
-    """Make faults at this node, which has to be active, and measure how long the other takes to take over, and
-    what is forwarded without the highest epoch: here, and with --watch at the other node meanwhile.
+    """Make faults at this node, which has to be active: how long the other takes to take over, and what is
+    forwarded without the highest epoch, here and, with --watch meanwhile, at the other node.
 
     A takeover is the peer's first announcement of the first VIP, heard here. Between rounds this node becomes
     active again by a switchover. Everything is undone at the end, also by Ctrl-C.
@@ -104,7 +104,7 @@ def _watch(node: Node, pair: Any, device: str, as_json: bool) -> None:
 
     tally = Tally()
     with Ear(pair.vips, device) as ear, contextlib.suppress(KeyboardInterrupt):
-        output.note("watching; end with Ctrl-C")
+        click.echo("watching; end with Ctrl-C", err=True)
         while True:
             heard = ear.wait(time.monotonic() + LOOK_S) is not None
             with contextlib.suppress(IpshareError):
@@ -189,7 +189,7 @@ def _round(node: Node, pair: Any, device: str, fault: str, number: int) -> dict[
 
 
 def _until_heard(node: Node, at: int) -> tuple[int, int]:
-    """What this node forwarded since it had let ``at`` pass until it was active no more; all that passed then."""
+    """What this node forwarded, since it had let ``at`` pass, until it was active no more; and all until then."""
     end, now = time.monotonic() + READY_S, at
     while time.monotonic() < end:
         with contextlib.suppress(IpshareError):

@@ -95,8 +95,9 @@ def delete(name: str) -> None:
 
 
 def _make_directory() -> None:
-    """The directory, as a shared mount of itself, which `ip netns` makes of it when it first adds a name. Made while
-    there are names already, it has each of them twice, the lower one out of reach: no file can be removed then."""
+    """The directory, as a shared mount of itself, which `ip netns` makes of it when it first adds a name.
+    Made while there are names already, it has each of them twice, the lower one out of reach: no file can
+    be removed then."""
     try:
         NETNS_DIR.mkdir(exist_ok=True)
         if not NETNS_DIR.is_mount() and not any(NETNS_DIR.iterdir()):

@@ -1,5 +1,5 @@
-"""A drill: faults made on purpose at the active node, how long the takeover took as its network saw it, and what
-was forwarded without the highest epoch.
+"""A drill: faults made on purpose at the active node, how long the takeover took as its network saw it, and
+what was forwarded without the highest epoch.
 
 The takeover is the peer's first announcement of a VIP, heard on its interface: no clock of another machine
 is compared, and neither engine is asked. Faults are undone in every case, also when the drill is

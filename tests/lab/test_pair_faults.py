@@ -1,9 +1,10 @@
 """The fault matrix of a redundant pair: one row of tests.pair_faults, one test (DESIGN.md 9; S2, S3).
 
-Two agents with their engines, a router with static routes, a receiver that knows whose frame it got. For each row:
-the states of both nodes, who forwards, that the router was not touched and has the survivor's MAC address for both
-VIPs, and that nothing which was sent after the survivor's reign had begun came out of the other node. All rows
-share one lab. tests/vpp/test_pair_faults_vpp.py runs the same table on VPP. `pytest -s` prints what was measured.
+Two agents with their engines, a router with static routes, a receiver that knows whose frame it got. For
+each row: the states of both nodes, who forwards, that the router was not touched and has the survivor's MAC
+address for both VIPs, and that nothing which was sent after the survivor's reign had begun came out of the
+other node. All rows share one lab. tests/vpp/test_pair_faults_vpp.py runs the same table on VPP. `pytest
+-s` prints what was measured.
 """
 
 from __future__ import annotations
@@ -110,6 +111,6 @@ def _moves(world: World, fault: Fault, struck: Node, other: Node) -> str:
         f"active after {(reign - began) / 1e6:.0f} ms, traffic {(served - began) / 1e6:.0f} ms, late {late}"
     )
     if fault.both_forward:
-        last = world.probes.latest(numbers[0])
-        said += f", both for {(healed - reign) / 1e6:.0f} ms, the lower one {(last - healed) / 1e6:+.0f} ms after the heal"
+        late_ms = (world.probes.latest(numbers[0]) - healed) / 1e6
+        said += f", both for {(healed - reign) / 1e6:.0f} ms, the last {late_ms:+.0f} ms after the heal"
     return said
