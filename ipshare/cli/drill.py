@@ -189,7 +189,7 @@ def _round(node: Node, pair: Any, device: str, fault: str, number: int) -> dict[
 
 
 def _until_heard(node: Node, at: int) -> tuple[int, int]:
-    """What this node forwarded, since it had let ``at`` pass, until it was active no more; and all until then."""
+    """What this node forwarded after ``at`` packets until it was active no more; and all until then."""
     end, now = time.monotonic() + READY_S, at
     while time.monotonic() < end:
         with contextlib.suppress(IpshareError):
