@@ -1,8 +1,8 @@
 """The faults of a redundant pair, as data: how each is made, what is to be seen of it, and how it is undone.
 
-A row is about one node, the active one (DESIGN.md 9, decision 0013). Its `strike` makes the fault and, at the end
-of the block, heals it. The nodes are tests.pair_nodes' in the lab of tests.pair_lab; what is seen while the fault
-lasts is asked of engines directly, since agents are among what is killed.
+A row is about one node, the active one (DESIGN.md 9, decision 0013). Its `strike` makes the fault and, at
+the end of the block, heals it. The nodes are tests.pair_nodes' in the lab of tests.pair_lab; what is seen
+while the fault lasts is asked of engines directly, since agents are among what is killed.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipshare.core import lib
+from ipshare.core import ffi, lib
 from ipshare.errors import IpshareError
 from tests.engine_lab import run
 from tests.pair_lab import VIPS, Half, until
 from tests.pair_nodes import Node, Nodes
-from tests.pair_probes import Probes, now_ns
+from tests.pair_probes import Probes
 
 PTRACE_ATTACH, PTRACE_DETACH, WALL = 16, 17, 0x40000000
 ACTIVE, STANDBY, INOP = lib.IPS_PAIR_ACTIVE, lib.IPS_PAIR_STANDBY, lib.IPS_PAIR_INOP
@@ -58,6 +57,11 @@ class World:
     def is_in(self, node: Node, *states: int) -> bool:
         state = self.state(node)
         return state is not None and int(state["state"]) in states
+
+    def why(self, node: Node) -> str:
+        """The reason of its engine's last change."""
+        state = self.state(node)
+        return "" if state is None else ffi.string(lib.ips_pair_reason_name(int(state["reason"]))).decode()
 
     def roles(self) -> tuple[Node, Node] | None:
         """(the active one, the standby), where each hears the other on every path and says the same."""
@@ -175,8 +179,8 @@ def all_links_cut(world: World, node: Node) -> Iterator[None]:
     world.links(node, world.between, False)
     world.port(node, False)
     yield
-    world.port(node, True)
     world.links(node, world.between, True)
+    world.port(node, True)
 
 
 @contextlib.contextmanager

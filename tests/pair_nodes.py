@@ -1,18 +1,16 @@
-"""A redundant pair as its operator has it, for tests: two agents from one site file, a hook each, in the lab of
-pair_lab.
+"""A redundant pair as its operator has it, for tests: two agents from one site file, a hook each, in the
+lab of pair_lab.
 
-Whose engine is VPP has the site of a VPP: the kind of half that the lab was made for says which. Every wait is
-for an event, bounded by the lab's patience.
+Whose engine is VPP has the site of a VPP: the kind of half that the lab was made for says which. Every wait
+is for an event, bounded by the lab's patience.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from ipshare.agent.client import AgentClient
@@ -139,7 +137,8 @@ class Node:
 
 
 class Nodes:
-    """Both, with one key. ``times``: lines of [pair]. ``delivers``: Global IPs lie behind the LAN's address."""
+    """Both, with one key. ``times``: lines of [pair]. ``delivers``: Global IPs lie behind the LAN's
+    address."""
 
     def __init__(self, lab: PairLab, *, times: str = "", delivers: bool = False) -> None:
         self.lab, self.a, self.b = lab, Node(lab, "a", 1, times), Node(lab, "b", 2, times)

@@ -1,10 +1,11 @@
-"""Datagrams through both nodes of tests.pair_lab at once, counted where they arrive, by whose frame they came.
+"""Datagrams through both nodes of tests.pair_lab at once, counted where they arrive, by whose frame they
+came.
 
-Every millisecond the client sends to 198.18.1.1 by way of a, to .2 by way of b, and to .3 by way of the VIP: a
-router with a static route. A node that forwards translates to 203.0.113.1, .2, .3, which lie behind the LAN's own
-address; a packet socket there has each frame. Its source MAC address says which node it is from, its payload when
-it was sent (CLOCK_BOOTTIME). What a node had in hand when it was stopped was sent before: `by` counts what was
-sent later than a moment, and the scheduler's whims make nothing of it.
+Every millisecond the client sends to 198.18.1.1 by way of a, to .2 by way of b, and to .3 by way of the
+VIP: a router with a static route. A node that forwards translates to 203.0.113.1, .2, .3, which lie behind
+the LAN's own address; a packet socket there has each frame. Its source MAC address says which node it is
+from, its payload when it was sent (CLOCK_BOOTTIME). What a node had in hand when it was stopped was sent
+before: `by` counts what was sent later than a moment, and the scheduler's whims make nothing of it.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Probes:
         return max((one.sent_ns for one in self.arrivals if one.node == node), default=0)
 
     def served(self, node: int, since_ns: int) -> int:
-        """When the first one arrived that was sent to the VIP since then and that this node forwarded; 0: none."""
+        """When the first one arrived that was sent to the VIP since then and that this node forwarded; 0:
+        none."""
         found = (one for one in self.arrivals if one.node == node and one.way == VIA_VIP)
         return next((one.at_ns for one in found if one.sent_ns > since_ns), 0)
 

@@ -1,7 +1,7 @@
 """ending: an engine that is ours ends: in order, or, where it does not within a bounded time, by SIGKILL.
 
-One that answers nothing (stopped, hung) cannot say who it is, and may take no more connections: the kernel knows
-who has the socket that it listens on. Linux only, like all of ipshare.net.
+One that answers nothing (stopped, hung) cannot say who it is, and may take no more connections: the kernel
+knows who has the socket that it listens on. Linux only, like all of ipshare.net.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ def terminate(pidfd: int) -> None:
 
 
 def silent(path: Path, program: str) -> int | None:
-    """The process of that program that listens on the socket ``path`` in our network namespace, whether or not
-    it answers; None: there is none, or we may not look."""
+    """The process of that program that listens on the socket ``path`` in our network namespace, whether or
+    not it answers; None: there is none, or we may not look."""
     rows = (line.split(None, 7) for line in Path("/proc/thread-self/net/unix").read_text().splitlines())
     sockets = {f"socket:[{row[6]}]" for row in rows if row[3] == LISTENS and row[7:] == [str(path)]}
     for process in Path("/proc").iterdir() if sockets else ():
         if not process.name.isdigit():
             continue
         with contextlib.suppress(OSError):  # it has just ended, or is not ours to look at
-            if Path(os.readlink(process / "exe")).name.removesuffix(" (deleted)") != program:
+            if (process / "exe").readlink().name.removesuffix(" (deleted)") != program:
                 continue
-            if any(os.readlink(fd) in sockets for fd in (process / "fd").iterdir()):
+            if any(str(fd.readlink()) in sockets for fd in (process / "fd").iterdir()):
                 return int(process.name)
     return None
 

@@ -168,10 +168,7 @@ class VppDataPath:
         done = ""
         if engine is not None:
             with contextlib.closing(_ours(engine)):
-                if managed:
-                    done = end(engine.info().pid, "VPP", terminate)
-                else:
-                    done = _taken_out(_ours(engine), file)
+                done = end(engine.info().pid, "VPP", terminate) if managed else _taken_out(_ours(engine), file)
         elif managed and (pid := silent(vpp_of(config).api_socket, PROGRAM)):
             done = end(pid, "VPP", terminate, SILENT_TIMEOUT_S)
         file.unlink(missing_ok=True)

@@ -15,10 +15,13 @@ from ipshare.cli.options import config_option, json_option, node_of
 from ipshare.errors import EngineError, IpshareError, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ipshare.api import Node
     from ipshare.engine.pairing import PairState
+    from ipshare.model import Config
 
-AGAIN_S, READY_S, SETTLE_S = 0.05, 60.0, 5.0
+AGAIN_S, READY_S, SETTLE_S, LOOK_S = 0.05, 60.0, 5.0, 0.02
 
 
 @click.command("drill")
@@ -26,6 +29,7 @@ AGAIN_S, READY_S, SETTLE_S = 0.05, 60.0, 5.0
 @click.option("--pause", is_flag=True, help="Stop it for 1.5, 3, 10 dead times in turn.")
 @click.option("--cut", "cuts", type=click.IntRange(0), multiple=True, help="Cut path N (from 1); 0: all.")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=1, show_default=True, help="Of each fault.")
+@click.option("--watch", is_flag=True, help="At the other node: count there until Ctrl-C; makes no faults.")
 @click.option("--yes", is_flag=True, help="This node serves nobody who would mind.")
 @config_option
 @json_option
@@ -34,35 +38,47 @@ def drill(
     pause: bool,
     cuts: tuple[int, ...],
     rounds: int,
+    watch: bool,
     yes: bool,
     file: Path | None,
     node_name: str | None,
     as_json: bool,
 ) -> None:
-    """Make faults at this node, which has to be active, and measure how long the other takes to take over.
+    """Make faults at this node, which has to be active: how long the other takes to take over, and what is
+    forwarded without the highest epoch, here and, with --watch meanwhile, at the other node.
 
     A takeover is the peer's first announcement of the first VIP, heard here. Between rounds this node becomes
     active again by a switchover. Everything is undone at the end, also by Ctrl-C.
     """
-    if not yes:
-        raise output.UsageProblem("a drill interrupts what this node forwards", "say --yes")
     faults = [name for name, asked in (("kill", kill), ("pause", pause)) if asked]
-    if not faults and not cuts:
-        raise output.UsageProblem("which fault?", "name --kill, --pause or --cut N")
+    if watch and (faults or cuts):
+        raise output.UsageProblem("--watch makes no faults", "the drill itself runs at the active node")
+    if not watch and not faults and not cuts:
+        raise output.UsageProblem(
+            "which fault?", "name --kill, --pause or --cut N, or --watch at the other node"
+        )
+    if not watch and not yes:
+        raise output.UsageProblem("a drill interrupts what this node forwards", "say --yes")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # undone as by Ctrl-C
     with node_of(file, node_name, quiet=as_json) as node:
-        pair = (node.store.current() or node.config).pair
+        config = node.store.current() or node.config
+        pair = config.pair
         if pair is None or not pair.vips:
             raise Refused(
                 "a drill needs a pair with a VIP", hint="takeovers are seen by a VIP's announcement"
             )
         if wrong := [number for number in cuts if number > len(pair.paths)]:
-            raise output.UsageProblem(f"there is no path {wrong[0]}", f"the pair has {len(pair.paths)}")
+            raise output.UsageProblem(
+                f"there is no path {wrong[0]}", f"the pair has {len(pair.paths)}; 0: all"
+            )
+        device = _device(config)
+        if watch:
+            return _watch(node, pair, device, as_json)
         wanted = [*faults, *(f"cut {number}" for number in cuts)]
         found: list[dict[str, Any]] = []
         for fault in wanted:
             for number in range(rounds):
-                found.append(_round(node, pair, fault, number))
+                found.append(_round(node, pair, device, fault, number))
                 if not as_json:
                     output.line(_words(found[-1]))
         summary = _summary(found)
@@ -71,6 +87,37 @@ def drill(
         else:
             for name, value in summary.items():
                 output.line(f"{name:26} {value}")
+    return None
+
+
+def _device(config: Config) -> str:
+    """The Linux device below the first VIP's interface, where VPP has it; "": the interface itself."""
+    if config.pair is None or config.vpp is None:
+        return ""
+    name = config.pair.vips[0].interface
+    return next((port.host or "" for port in config.vpp.interfaces if port.name == name), "")
+
+
+def _watch(node: Node, pair: Any, device: str, as_json: bool) -> None:
+    """Until Ctrl-C or SIGTERM: what this node forwards without the highest epoch."""
+    from ipshare.pair.drill import Ear, Tally
+
+    tally = Tally()
+    with Ear(pair.vips, device) as ear, contextlib.suppress(KeyboardInterrupt):
+        click.echo("watching; end with Ctrl-C", err=True)
+        while True:
+            heard = ear.wait(time.monotonic() + LOOK_S) is not None
+            with contextlib.suppress(IpshareError):
+                run, state = node.info().boot_id, node.pair().state
+                forwarded = _forwarded(node)
+                if node.pair().state == state and node.info().boot_id == run:
+                    tally.look(run, state == "active", forwarded, heard)
+    found = {"reigns": tally.reigns, "both_packets": tally.both, "late_packets": tally.late}
+    if as_json:
+        output.emit(found)
+    else:
+        for name, value in found.items():
+            output.line(f"{name:26} {value}")
 
 
 def _ready(node: Node) -> PairState:
@@ -88,7 +135,7 @@ def _ready(node: Node) -> PairState:
         time.sleep(AGAIN_S)
 
 
-def _round(node: Node, pair: Any, fault: str, number: int) -> dict[str, Any]:
+def _round(node: Node, pair: Any, device: str, fault: str, number: int) -> dict[str, Any]:
     from ipshare.pair.drill import Ear, cut, killed, paused
 
     state = node.pair() if number == 0 else _ready(node)
@@ -102,44 +149,54 @@ def _round(node: Node, pair: Any, fault: str, number: int) -> dict[str, Any]:
                 f"{len(state.paths_up)} of {len(pair.paths)} paths are up",
                 hint="see `ipshare pair status`",
             )
-    pid, epoch, before = node.info().pid, state.epoch, _forwarded(node)
+    pid, epoch = node.info().pid, state.epoch
     longest = max(pair.dead_s * (1.5, 3.0, 10.0)[number % 3], pair.dead_s)
     grant_s = 1.2 * pair.witness.ttl_s if pair.witness is not None else 0.0
-    paths = (
-        pair.paths
-        if fault == "cut 0"
-        else pair.paths[int(fault[4:]) - 1 : int(fault[4:])]
-        if " " in fault
-        else ()
-    )
+    number = int(fault[4:]) if fault.startswith("cut") else 0
+    paths = pair.paths[number - 1 : number] if number else pair.paths
     what = killed(pid) if fault == "kill" else paused(pid) if fault == "pause" else cut(paths)
-    with Ear(pair.vips) as ear:
+    frozen = _frozen(node)
+    with Ear(pair.vips, device) as ear:
         ear.forget()
-        began = time.monotonic()
+        began, at = time.monotonic(), _forwarded(node)
         with what:
+            if fault == "pause":
+                at = frozen() or at
             wait_s = pair.dead_s + grant_s + SETTLE_S if fault == "kill" else longest + grant_s
             took = ear.wait(began + wait_s)
-            at_takeover = _forwarded(node) if fault.startswith("cut") and took is not None else before
+            if fault.startswith("cut") and took is not None:
+                at = _forwarded(node)
             if fault != "kill":
                 time.sleep(max(0.0, began + longest - time.monotonic()))
-        took = (
-            took
-            if took is not None
-            else ear.wait(time.monotonic() + pair.dead_s)
-            if fault == "pause"
-            else took
-        )
+        if took is None and fault == "pause":
+            took = ear.wait(time.monotonic() + pair.dead_s)
+    both = 0
+    if fault.startswith("cut") and took is not None:  # until it hears of the higher epoch
+        both, at = _until_heard(node, at)
     after = _settled(node)
-    same = after.state == "active" and after.epoch == epoch
-    late = max(0, _forwarded(node) - at_takeover) if fault != "kill" and not same else 0
+    is_over = after.state != "active"  # else it has begun another reign, and may forward
+    now = _forwarded(node)
+    late = (now if fault == "kill" else now - at) if is_over else 0
     return {
         "fault": fault,
         "takeover_s": None if took is None else took - began,
         "state": after.state,
         "epoch_before": epoch,
         "epoch": after.epoch,
-        "late_packets": late,
+        "both_packets": both,
+        "late_packets": max(0, late),
     }
+
+
+def _until_heard(node: Node, at: int) -> tuple[int, int]:
+    """What this node forwarded after ``at`` packets until it was active no more; and all until then."""
+    end, now = time.monotonic() + READY_S, at
+    while time.monotonic() < end:
+        with contextlib.suppress(IpshareError):
+            is_active, now = node.pair().state == "active", _forwarded(node)
+            if not is_active:
+                break
+    return now - at, now
 
 
 def _settled(node: Node) -> PairState:
@@ -155,10 +212,27 @@ def _settled(node: Node) -> PairState:
 
 
 def _forwarded(node: Node) -> int:
-    """Packets that this engine has let pass."""
+    """Packets that this engine has let pass, in either direction; 0: it cannot be asked."""
     with contextlib.suppress(IpshareError):
-        return int(node.counters().raw.verdicts[0].sum())
+        return _passed(node.engine.counters().verdicts)
     return 0
+
+
+def _frozen(node: Node) -> Callable[[], int]:
+    """The same of an engine that is stopped, from the memory it counts in; 0: only the engine can tell."""
+    from ipshare.engine.embedded import EmbeddedEngine
+
+    engine = node.engine
+    if not isinstance(engine, EmbeddedEngine):
+        return lambda: 0
+    region = engine.control.counters()
+    return lambda: _passed(region.verdicts())
+
+
+def _passed(verdicts: Any) -> int:
+    from ipshare.core import VERDICTS
+
+    return int(sum(verdicts[:, one.number].sum() for one in VERDICTS if one.disposition == "send"))
 
 
 def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -170,10 +244,13 @@ def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:
         "takeovers": len(times),
         **shown,
         **({"takeover_max_s": round(max(times), 4)} if times else {}),
+        "both_packets": sum(one["both_packets"] for one in found),
         "late_packets": sum(one["late_packets"] for one in found),
     }
 
 
 def _words(one: dict[str, Any]) -> str:
     took = one["takeover_s"]
-    return f"{one['fault']:8} " + ("no takeover" if took is None else f"taken over after {took * 1e3:.1f} ms")
+    text = "no takeover" if took is None else f"taken over after {took * 1e3:.1f} ms"
+    both = f", {one['both_packets']} packets passed by both" if one["both_packets"] else ""
+    return f"{one['fault']:8} {text}{both}, {one['late_packets']} late"

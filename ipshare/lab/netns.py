@@ -18,7 +18,7 @@ from ipshare.errors import IpshareError
 
 NETNS_DIR = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
-_MS_BIND = 4096
+_MS_BIND, _MS_REC, _MS_SHARED = 4096, 1 << 14, 1 << 20
 _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 Result = TypeVar("Result")
@@ -95,9 +95,15 @@ def delete(name: str) -> None:
 
 
 def _make_directory() -> None:
-    """Just the directory. Making it a shared mount, as `ip netns` does, doubles every mount if done twice."""
+    """The directory, as a shared mount of itself, which `ip netns` makes of it when it first adds a name.
+    Made while there are names already, it has each of them twice, the lower one out of reach: no file can
+    be removed then."""
     try:
         NETNS_DIR.mkdir(exist_ok=True)
+        if not NETNS_DIR.is_mount() and not any(NETNS_DIR.iterdir()):
+            path = str(NETNS_DIR).encode()
+            _call("mount", path, path, b"none", _MS_BIND | _MS_REC, None)
+            _call("mount", b"", path, b"none", _MS_SHARED | _MS_REC, None)
     except OSError as error:
         raise LabError(
             f"cannot make {NETNS_DIR}: {error.strerror}", hint="run as root, or in a user namespace"

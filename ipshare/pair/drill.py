@@ -1,4 +1,5 @@
-"""A drill: faults made on purpose at the active node, and how long the takeover took as its network saw it.
+"""A drill: faults made on purpose at the active node, how long the takeover took as its network saw it, and
+what was forwarded without the highest epoch.
 
 The takeover is the peer's first announcement of a VIP, heard on its interface: no clock of another machine
 is compared, and neither engine is asked. Faults are undone in every case, also when the drill is
@@ -14,21 +15,35 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from ipshare.errors import Refused
+from ipshare.errors import NoPrivilege, NotRunning, Refused
 from ipshare.model import PairPath, Vip
 
 ETH_P_ALL, FRAME, TABLE = 3, 2048, "ipshare_drill"
 
 
 class Ear:
-    """Hears who else announces a VIP. Usable as a context manager."""
+    """Hears who else announces a VIP. Usable as a context manager. Raises NoPrivilege, Refused.
 
-    def __init__(self, vips: Sequence[Vip]) -> None:
+    ``device``: where, on Linux; as the VIP's interface is called unless VPP has it."""
+
+    def __init__(self, vips: Sequence[Vip], device: str = "") -> None:
         self._vip = vips[0]
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        self._socket.bind((self._vip.interface, 0))
+        device = device or self._vip.interface
+        try:
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        except PermissionError:
+            raise NoPrivilege(f"may not listen on {device}", hint="run as root") from None
+        try:
+            self._socket.bind((device, 0))
+        except OSError as error:
+            self._socket.close()
+            raise Refused(
+                f"cannot hear who announces {self._vip.address} on {device}: {error.strerror}",
+                hint="a drill hears Linux interfaces, and those that VPP has through `host`",
+            ) from None
 
     def wait(self, until: float) -> float | None:
         """When the peer announced it, as ``time.monotonic``; None: not until then."""
@@ -67,14 +82,14 @@ def announces(frame: bytes, vip: Vip) -> bool:
 @contextlib.contextmanager
 def killed(pid: int) -> Iterator[None]:
     """The agent, or whoever supervises it, starts another engine."""
-    os.kill(pid, signal.SIGKILL)
+    _signal(pid, signal.SIGKILL)
     yield
 
 
 @contextlib.contextmanager
 def paused(pid: int) -> Iterator[None]:
     """SIGSTOP; goes on at the end."""
-    os.kill(pid, signal.SIGSTOP)
+    _signal(pid, signal.SIGSTOP)
     try:
         yield
     finally:
@@ -99,13 +114,53 @@ def cut(paths: Sequence[PairPath]) -> Iterator[None]:
         _nft("\n".join(rules))
         yield
     finally:
-        subprocess.run(["nft", "delete", "table", "inet", TABLE], capture_output=True, check=False)
+        with contextlib.suppress(OSError):
+            subprocess.run(["nft", "delete", "table", "inet", TABLE], capture_output=True, check=False)
 
 
 def _nft(rules: str) -> None:
-    done = subprocess.run(["nft", "-f", "-"], input=rules, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["nft", "-f", "-"], input=rules, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Refused("a path is cut by nftables, and there is no nft", hint="apt install nftables") from None
     if done.returncode:
-        raise Refused(f"nftables took no rules: {done.stderr.strip()}", hint="run as root; is nft installed?")
+        raise Refused(f"nftables took no rules: {done.stderr.strip()}", hint="run as root")
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        raise NotRunning(f"the engine, process {pid}, has just ended", hint="see its log") from None
+    except PermissionError:
+        raise NoPrivilege(f"may not send a signal to the engine, process {pid}", hint="run as root") from None
+
+
+@dataclass
+class Tally:
+    """What a node forwards while it does not have the highest epoch, from one look at it to the next.
+
+    ``late``: in a time in which it was active at neither end; ``both``: active, but the other one had begun
+    a reign after it and was heard to announce the VIP, as without a witness while every path is cut."""
+
+    late: int = 0
+    both: int = 0
+    reigns: int = 0
+    _run: str = ""
+    _was_active: bool = False
+    _is_contested: bool = False
+    _forwarded: int = 0
+
+    def look(self, run: str, is_active: bool, forwarded: int, other_announced: bool) -> None:
+        """``run``: of the engine, whose counters begin anew with it. Pure."""
+        if self._run:
+            more = forwarded - (self._forwarded if run == self._run else 0)
+            was_active = self._was_active and run == self._run
+            self.late += more if not was_active and not is_active else 0
+            self.both += more if was_active and self._is_contested else 0
+            self.reigns += is_active and not was_active
+            self._is_contested = is_active and was_active and (self._is_contested or other_announced)
+        self._run, self._was_active, self._forwarded = run, is_active, forwarded
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

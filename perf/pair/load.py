@@ -24,7 +24,8 @@ def prefer(pid: int, nice: int) -> None:
     Where the kernel groups processes by session, a process's own niceness holds within its session only.
     """
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
     with contextlib.suppress(OSError):  # a kernel without such groups
         Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 

@@ -16,6 +16,7 @@
 
 #define TURN_S	 1e-3 /* while there is a pair: a busy main thread looks at descriptors rarely */
 #define STARVED_NS 100000000ull /* a sleeping thread may take so long to wake */
+#define GLANCE_S 0.02 /* at their state */
 #define LOOK_S	 1.0  /* at interfaces, should nobody have said that they changed */
 
 ipshare_pair_t ipshare_pair = { .woken = -1 };
@@ -159,7 +160,7 @@ VNET_SW_INTERFACE_ADD_DEL_FUNCTION (interface_came_or_went);
 static uword
 process (vlib_main_t *vm, CLIB_UNUSED (vlib_node_runtime_t *node), CLIB_UNUSED (vlib_frame_t *frame))
 {
-  f64 looked = 0;
+  f64 looked = 0, glanced = 0;
   for (;;)
     {
       bool timed_out = false;
@@ -169,6 +170,11 @@ process (vlib_main_t *vm, CLIB_UNUSED (vlib_node_runtime_t *node), CLIB_UNUSED (
 	vlib_process_wait_for_event (vm);
       vlib_process_get_events (vm, NULL);
       ipshare_ports_send (vm, ipshare_pair.shown);
+      if (timed_out && vlib_time_now (vm) >= glanced + GLANCE_S)
+	{
+	  glanced = vlib_time_now (vm);
+	  ipshare_ports_glance (ipshare_pair.shown);
+	}
       if (timed_out && vlib_time_now (vm) < looked + LOOK_S)
 	continue;
       looked = vlib_time_now (vm);

@@ -56,6 +56,7 @@ ipshare_ports_t *ipshare_ports_new (const struct ips_ctl_pair *p);
 void ipshare_ports_free (ipshare_ports_t *ports);
 /* Finds interfaces, notes their state, tells the thread what is new. */
 void ipshare_ports_look (ipshare_ports_t *ports);
+void ipshare_ports_glance (ipshare_ports_t *ports); /* only their state, for those that are known */
 /* Takes the barrier. NULL: no port any more. */
 void ipshare_ports_show (ipshare_ports_t *ports);
 void ipshare_ports_send (vlib_main_t *vm, ipshare_ports_t *ports);

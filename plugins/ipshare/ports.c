@@ -8,9 +8,13 @@
 #include "pair.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <vnet/ethernet/ethernet.h>
 #include <vnet/feature/feature.h>
+
+#define HOST "host-" /* what af_packet's interfaces are called, before the name of the device */
 
 /* ---- main thread ---- */
 
@@ -86,16 +90,39 @@ find (vnet_main_t *vnm, const ipshare_port_t *port)
   return ~0;
 }
 
+/* af_packet says that its link is up whatever the device below has. */
+static bool
+has_carrier (const char *name)
+{
+  static int fd = -1;
+  struct ifreq r = { 0 };
+  if (strncmp (name, HOST, sizeof HOST - 1) != 0)
+    return true;
+  if (fd < 0)
+    fd = socket (AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  strncpy (r.ifr_name, name + sizeof HOST - 1, sizeof r.ifr_name - 1);
+  return fd < 0 || ioctl (fd, SIOCGIFFLAGS, &r) < 0 || r.ifr_flags & IFF_RUNNING;
+}
+
 static u64
-state_of (vnet_main_t *vnm, u32 sw_if_index)
+state_of (vnet_main_t *vnm, u32 sw_if_index, const char *name)
 {
   if (sw_if_index == ~0)
     return 0;
   const u8 *mac = vnet_sw_interface_get_hw_address (vnm, sw_if_index);
-  u64 state = vnet_sw_interface_is_up (vnm, sw_if_index) ? IPSHARE_PORT_UP : 0;
+  u64 state = vnet_sw_interface_is_up (vnm, sw_if_index) && has_carrier (name) ? IPSHARE_PORT_UP : 0;
   for (u32 i = 0; mac && i < 6; i++)
     state |= (u64) mac[i] << (16 + 8 * i);
   return state;
+}
+
+/* Whether it is another one than before. */
+static bool
+renew (vnet_main_t *vnm, ipshare_port_t *port)
+{
+  u64 state = state_of (vnm, port->sw_if_index, port->name), had = port->state;
+  __atomic_store_n (&port->state, state, __ATOMIC_RELEASE);
+  return state != had;
 }
 
 /* The same name is another interface now, or none. */
@@ -129,10 +156,21 @@ ipshare_ports_look (ipshare_ports_t *ports)
       u32 is = find (vnm, port);
       if (is != port->sw_if_index)
 	move (ports, port, is);
-      u64 state = state_of (vnm, is);
-      changed |= state != port->state;
-      __atomic_store_n (&port->state, state, __ATOMIC_RELEASE);
+      changed |= renew (vnm, port);
     }
+  if (changed)
+    rt_signal (ports->changed);
+}
+
+/* Nobody tells of a carrier. */
+void
+ipshare_ports_glance (ipshare_ports_t *ports)
+{
+  vnet_main_t *vnm = vnet_get_main ();
+  bool changed = false;
+  for (u32 i = 0; ports && i < ports->n; i++)
+    if (ports->at[i].sw_if_index == ~0 || vnet_sw_interface_is_valid (vnm, ports->at[i].sw_if_index))
+      changed |= renew (vnm, ports->at + i);
   if (changed)
     rt_signal (ports->changed);
 }

@@ -1,6 +1,7 @@
 """A redundant pair as an engine runs it: processes, links, disks (S2.2, S2.6, S3.2; LESSONS.md 22-29).
 
-Tests for every engine are imported by tests/vpp/test_engine_pair_vpp.py, whose halves are VPPs.
+Faults are tests/lab/test_pair_faults.py's and test_pair_stops.py's. Tests for every engine are imported by
+tests/vpp/test_engine_pair_vpp.py, whose halves are VPPs.
 
 What the machine decides in each case is tested in tests/unit/test_pair*.py; here: that the thread around it
 hears, speaks, holds the lease, writes the epoch, and that the workers obey.
@@ -9,7 +10,6 @@ hears, speaks, holds the lease, writes the epoch, and that the workers obey.
 from __future__ import annotations
 
 import random
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -94,50 +94,6 @@ def test_a_killed_engine_is_replaced(lab: PairLab) -> None:
         active.join()
         active, standby = lab.one_active()
     assert epochs == sorted(set(epochs))
-
-
-def test_a_stopped_engine_forwards_nothing_when_it_goes_on(lab: PairLab) -> None:
-    """Promise (a): before it has heard its peer (LESSONS.md 23)."""
-    active, standby = lab.start()
-    until(lambda: verdict(active) == "OK")
-    active.signal(signal.SIGSTOP)
-    until(lambda: standby.is_in(ACTIVE))
-    active.signal(signal.SIGCONT)
-    assert verdict(active) == "PAIR_NOT_ACTIVE"
-    until(lambda: active.is_in(STANDBY, INOP))
-    assert lab.one_active() == (standby, active)
-
-
-def test_a_path_may_be_cut(lab: PairLab) -> None:
-    active, standby = lab.start()
-    changes = int(active.state()["changes"]), int(standby.state()["changes"])
-    run(lab.names["a"], "ip link set direct down")
-    until(lambda: int(active.state()["paths_up"]) == 2)
-    assert active.is_in(ACTIVE) and standby.is_in(STANDBY)
-    run(lab.names["a"], "ip link set direct up")
-    until(lambda: int(active.state()["paths_up"]) == 3)
-    assert (int(active.state()["changes"]), int(standby.state()["changes"])) == changes
-
-
-def test_all_paths_cut_and_healed(lab: PairLab) -> None:
-    """Promises (b) and (c): both may be active while nothing connects them; a heal leaves one."""
-    active, standby = lab.start()
-    lab.cut()
-    until(lambda: standby.is_in(ACTIVE))
-    assert active.is_in(ACTIVE)
-    highest = int(standby.state()["epoch"])
-    lab.cut(False)
-    assert lab.one_active() == (standby, active)
-    assert int(standby.state()["epoch"]) >= highest
-
-
-def test_a_link_that_goes_down_hands_over(lab: PairLab) -> None:
-    active, standby = lab.start()
-    active.link(False)
-    until(lambda: standby.is_in(ACTIVE) and active.is_in(INOP))
-    assert int(active.state()["links_down"]) == 3
-    active.link(True)
-    until(lambda: active.is_in(STANDBY))
 
 
 def test_orders(lab: PairLab) -> None:

@@ -1,9 +1,10 @@
 """The fault matrix of a redundant pair: one row of tests.pair_faults, one test (DESIGN.md 9; S2, S3).
 
-Two agents with their engines, a router with static routes, a receiver that knows whose frame it got. For each row:
-the states of both nodes, who forwards, that the router was not touched and has the survivor's MAC address for both
-VIPs, and that nothing which was sent after the survivor's reign had begun came out of the other node. All rows
-share one lab. tests/vpp/test_pair_faults_vpp.py runs the same table on VPP. `pytest -s` prints what was measured.
+Two agents with their engines, a router with static routes, a receiver that knows whose frame it got. For
+each row: the states of both nodes, who forwards, that the router was not touched and has the survivor's MAC
+address for both VIPs, and that nothing which was sent after the survivor's reign had begun came out of the
+other node. All rows share one lab. tests/vpp/test_pair_faults_vpp.py runs the same table on VPP. `pytest
+-s` prints what was measured.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def test_fault(world: World, fault: Fault) -> None:
         said = row(world, fault, struck, other)
         assert world.router() == router, "nobody but neighbour discovery may touch the router"
         if not said:
+            print(f"\n{fault.name:15} again: {[world.why(node) for node in (struck, other)]}")
             continue
         until(lambda node=other if fault.moves else struck: world.turned_to(node))  # type: ignore[misc]
         now = int(world.state(other)["epoch"])
@@ -105,8 +107,10 @@ def _moves(world: World, fault: Fault, struck: Node, other: Node) -> str:
     heard = int(world.state(struck)["since_ns"]) if fault.both_forward else 0
     late = world.probes.by(numbers[0], heard + INTERVAL_NS if fault.both_forward else reign)
     assert late == 0, "forwarded without the highest epoch"
-    said = f"active after {(reign - began) / 1e6:.0f} ms, traffic {(served - began) / 1e6:.0f} ms, late {late}"
+    said = (
+        f"active after {(reign - began) / 1e6:.0f} ms, traffic {(served - began) / 1e6:.0f} ms, late {late}"
+    )
     if fault.both_forward:
-        last = world.probes.latest(numbers[0])
-        said += f", both for {(healed - reign) / 1e6:.0f} ms, the lower one {(last - healed) / 1e6:+.0f} ms after the heal"
+        late_ms = (world.probes.latest(numbers[0]) - healed) / 1e6
+        said += f", both for {(healed - reign) / 1e6:.0f} ms, the last {late_ms:+.0f} ms after the heal"
     return said

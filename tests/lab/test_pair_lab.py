@@ -8,22 +8,19 @@ VPP as well.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ipshare.agent.client import AgentClient
-from ipshare.agent.pair import make_key
-from ipshare.agent.spawn import spawn
-from ipshare.lab.netns import NETNS_DIR, inside
 from tests.engine_lab import run
-from tests.pair_lab import VIPS, Half, PairLab, pair_lab, until
+from tests.pair_lab import VIPS, Half, pair_lab, until
+from tests.pair_nodes import IPSHARE, Node, Nodes
+from tests.pair_probes import probes
+
 
 @pytest.fixture
 def kind() -> type[Half]:
@@ -75,18 +72,14 @@ def _ordered(node: Node) -> dict[str, Any] | None:
     return state
 
 
-def test_an_agent_that_dies_changes_nothing_and_its_successor_follows(nodes: Nodes) -> None:
+def test_maintenance_hands_over_and_a_successor_of_the_agent_tells_the_hook(nodes: Nodes) -> None:
     for node in (nodes.a, nodes.b):
         node.start()
     active, standby = nodes.active()
-    changes = active.pair()["changes"]
-    for node in (active, standby):
-        assert node.agent is not None
-        node.agent.kill()
-        node.agent.wait()
-        node.start()
-    assert nodes.active() == (active, standby)
-    assert active.pair()["changes"] == changes, "the engine was told the same again"
+    assert active.agent is not None
+    active.agent.kill()
+    active.agent.wait()
+    active.start()
     done = active.cli("pair", "maintenance", "on")
     assert done.returncode == 0 and "inop: maintenance" in done.stdout, done.stderr
     until(lambda: standby.pair()["state"] == "active")
@@ -171,20 +164,50 @@ def test_the_preferred_node_takes_over_again(nodes: Nodes) -> None:
     until(lambda: nodes.a.pair()["state"] == "active" and nodes.b.pair()["state"] == "standby")
 
 
-def test_a_drill(nodes: Nodes) -> None:
-    """Faults made on purpose, one path and all: measured, undone; refused where nobody could take over."""
-    for node in (nodes.a, nodes.b):
-        node.start()
+DRILLED = ("--kill", "--pause", "--cut", "1", "--cut", "0")
+
+
+def test_a_drill(tmp_path: Path, kind: type[Half]) -> None:
+    """Every fault on purpose, under traffic: measured, counted at both nodes, undone; refused where nobody
+    could take over."""
+    with pair_lab(tmp_path, kind) as lab:
+        nodes = Nodes(lab, times='interval = "50ms"\nmisses = 4', delivers=True)
+        try:
+            for node in (nodes.a, nodes.b):
+                node.start()
+            with probes(lab):
+                _drill(nodes)
+        finally:
+            nodes.a.stop()
+            nodes.b.stop()
+
+
+def _drill(nodes: Nodes) -> None:
     active, standby = nodes.active()
-    assert active.cli("pair", "drill", "--kill").returncode == 2, "without --yes"
-    done = active.cli("pair", "drill", "--kill", "--pause", "--cut", "1", "--yes", "--json")
+    for words, code, why in (
+        (("--kill",), 2, "--yes"),
+        (("--yes",), 2, "which fault?"),
+        (("--cut", "3", "--yes"), 2, "there is no path 3"),
+        (("--watch", "--kill", "--yes"), 2, "--watch makes no faults"),
+    ):
+        refused = active.cli("pair", "drill", *words)
+        assert refused.returncode == code and why in refused.stderr
+    command = [*standby.prefix, *IPSHARE, "pair", "drill", "--watch", "--json", "-c", str(standby.file)]
+    watch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watch.stderr is not None
+    assert "watching" in watch.stderr.readline()
+    done = active.cli("pair", "drill", *DRILLED, "--yes", "--json")
+    watch.send_signal(signal.SIGTERM)
+    out, _ = watch.communicate()
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    killed, paused, cut = said["rounds"]
-    assert [one["fault"] for one in said["rounds"]] == ["kill", "pause", "cut 1"]
-    assert killed["takeover_s"] > 0 and killed["epoch"] > killed["epoch_before"]
-    assert paused["late_packets"] == 0
+    said, seen = json.loads(done.stdout), json.loads(out)
+    killed, paused, cut, all_cut = said["rounds"]
+    assert [one["fault"] for one in said["rounds"]] == ["kill", "pause", "cut 1", "cut 0"]
+    assert killed["epoch"] > killed["epoch_before"]
     assert cut["takeover_s"] is None and cut["state"] == "active" and cut["epoch"] == cut["epoch_before"]
+    assert all_cut["takeover_s"] > 0 and all_cut["both_packets"] > 0, "without a witness both forward then"
+    assert said["late_packets"] == 0 and paused["state"] == "standby"
+    assert seen["late_packets"] == 0 and seen["reigns"] >= 2
     assert "ipshare_drill" not in run(nodes.lab.names[active.name], "nft list tables")
     standby.cli("pair", "maintenance", "on")
     until(lambda: active.pair()["peer_state"] == "inop")

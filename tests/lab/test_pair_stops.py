@@ -1,9 +1,10 @@
-"""A pair of engines that are stopped, cut off, killed and healed in many ways, with probes through both (DESIGN.md 9).
+"""A pair of engines that are stopped, cut off, killed and healed in many ways, with probes through both
+(DESIGN.md 9).
 
-Promise (a) is counted at the receiver: a stopped engine forwards nothing that was sent after the other one's reign
-had begun, however long it stood still, and whatever it finds when it goes on. A third host, whose kernel follows
-neighbour discovery alone, has the survivor's MAC address for both VIPs after whatever happened. All tests share one
-lab; tests/vpp/test_pair_stops_vpp.py runs them on VPP.
+Promise (a) is counted at the receiver: a stopped engine forwards nothing that was sent after the other
+one's reign had begun, however long it stood still, and whatever it finds when it goes on. A third host,
+whose kernel follows neighbour discovery alone, has the survivor's MAC address for both VIPs after whatever
+happened. All tests share one lab; tests/vpp/test_pair_stops_vpp.py runs them on VPP.
 """
 
 from __future__ import annotations
@@ -139,7 +140,9 @@ def switchover(half: Half) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_third_hosts_neighbours_point_to_the_survivor_after_any_order_of_faults(engines: Engines, seed: int) -> None:
+def test_a_third_hosts_neighbours_point_to_the_survivor_after_any_order_of_faults(
+    engines: Engines, seed: int
+) -> None:
     source, lab = random.Random(seed), engines.lab
     halves, undo = list(engines.settled()), dict[str, Callable[[], Any]]()
     done: list[str] = []

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,75 +69,6 @@ def test_a_hung_thread_of_the_pair_ends_the_reign(lab: PairLab) -> None:
         until(lambda: standby.is_in(ACTIVE))
         assert verdict(active) == "PAIR_NOT_ACTIVE"
     until(lambda: active.is_in(STANDBY))
-
-
-def test_a_stopped_vpp_forwards_nothing_of_what_waited(lab: PairLab) -> None:
-    """What came while it was stopped for several dead times is dropped by name: counted at the receiver."""
-    client = lab.names["client"]
-    active, standby = lab.start()
-    run(client, "ip address add 203.0.113.9/32 dev lo")
-    for key, value in (("accept_local", 1), ("rp_filter", 0)):
-        run(client, f"sysctl -qw net.ipv4.conf.all.{key}={value} net.ipv4.conf.lan0.{key}={value}")
-    for half in (active, standby):
-        assert isinstance(half, VppHalf)
-        half.vppd.client.cli("ip route add 203.0.113.0/24 via 10.0.0.9 host-lan0")
-        run(
-            client,
-            f"ip neigh replace 10.0.0.{half.number} lladdr {lab.mac(half.node)} dev lan0 nud permanent",
-        )
-    with _receiver(client) as receive:
-        _route_by(client, active.number)
-        until(lambda: _sent(client, 1) and receive())
-        before = _not_active(active)
-        active.signal(signal.SIGSTOP)
-        until(lambda: standby.is_in(ACTIVE))
-        while receive():
-            pass
-        _sent(client, BURST)
-        active.signal(signal.SIGCONT)
-        until(lambda: _not_active(active) >= before + BURST)
-        assert not receive(), "what waited in its ring was forwarded"
-        _route_by(client, standby.number)
-        until(lambda: _sent(client, 1) and receive())
-
-
-def _not_active(half: VppHalf) -> int:
-    return int(half.vppd.counters().verdicts[1, NOT_ACTIVE])
-
-
-def _route_by(client: str, host: int) -> None:
-    run(client, f"ip route replace 198.18.1.0/24 via 10.0.0.{host} dev lan0")
-
-
-def _sent(client: str, count: int) -> bool:
-    def send() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
-            out.bind(("10.0.0.9", 0))
-            for _ in range(count):
-                out.sendto(b"x", ("198.18.1.9", 7000))
-
-    inside(client, send)
-    return True
-
-
-@contextlib.contextmanager
-def _receiver(client: str) -> Iterator[Callable[[], bool]]:
-    """Whether a datagram to the Global IP comes within a moment."""
-
-    def bound() -> socket.socket:
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        made.bind(("203.0.113.9", 7000))
-        made.settimeout(0.2)
-        return made
-
-    with inside(client, bound) as here:
-
-        def receive() -> bool:
-            with contextlib.suppress(TimeoutError):
-                return bool(here.recv(64))
-            return False
-
-        yield receive
 
 
 def test_an_interface_that_goes_and_comes_back(lab: PairLab) -> None:
