@@ -106,6 +106,9 @@ def test_a_stopped_engine_forwards_nothing_when_it_goes_on(lab: PairLab) -> None
     assert verdict(active) == "PAIR_NOT_ACTIVE"
     until(lambda: active.is_in(STANDBY, INOP))
     assert lab.one_active() == (standby, active)
+    state = active.state()
+    assert state["pauses"] > 0 and state["late"][lib.IPS_CTL_PAIR_LATE_MACHINE - 1] > 0
+    assert state["last_late_ns"] > 0 and 0 < state["last_late_at_ns"] <= state["now_ns"]
 
 
 def test_a_path_may_be_cut(lab: PairLab) -> None:
