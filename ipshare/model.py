@@ -175,6 +175,7 @@ class Engine:
     outer_device: str
     inner_device: str
     counter_cells: int  # per-binding counters that can be told apart
+    nice: int  # of all its threads, 0 to -20
     service_table: int  # routing table with our routes only, asked before the node's own
     reply_table: int  # routing table that takes replies into our devices
     nat_table: int  # routing table that takes what NAT translates into our devices

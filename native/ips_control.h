@@ -282,7 +282,7 @@ struct ips_ctl_pair_state {
   uint32_t last_late, reserved;   /* enum ips_ctl_pair_late */
 };
 enum ips_ctl_pair_late {
-  IPS_CTL_PAIR_LATE_MACHINE = 1,   /* the machine stood still (a hypervisor), or an interrupt took long */
+  IPS_CTL_PAIR_LATE_MACHINE = 1,   /* the machine stood still (a hypervisor), an interrupt took long, SIGSTOP */
   IPS_CTL_PAIR_LATE_PROCESSOR = 2, /* it was ready and got no processor */
   IPS_CTL_PAIR_LATE_WORK = 3,      /* what it did in one turn took long */
   IPS_CTL_PAIR_LATE_LOCK = 4,      /* in a turn it waited: for a lock, a page, a device */

@@ -75,6 +75,7 @@ class EmbeddedDataPath:
             inner=wanted.inner_device,
             counter_cells=wanted.counter_cells,
             node=config.node.name,
+            nice=wanted.nice,
             log=config.node.runtime_dir / "engine.log",
         )
         process.process.returncode = 0  # it outlives us: Popen must not warn; EngineGuard reaps

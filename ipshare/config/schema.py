@@ -116,6 +116,13 @@ class Engine(Table):
         le=1 << 26,
         description="Bindings that can have counters of their own; 16 bytes each for every worker.",
     )
+    nice: int = Field(
+        default=-10,
+        ge=-20,
+        le=0,
+        description="Scheduling priority of the embedded engine's threads, from its next start on: less is "
+        "earlier. 0: as other processes. Without the privilege it stays 0.",
+    )
     service_table: RoutingTable = Field(
         default=4900,
         description="Routing table (number) that holds our routes and nothing else; it is asked before the "

@@ -154,9 +154,10 @@ class Mirror(Table):
     commit_timeout: Duration = Field(
         default=0.002,
         json_schema_extra={"default": "2ms"},
-        description="It waits no longer than this; then it goes, and is counted as uncommitted.",
+        description="It waits no longer than this; then it goes, and is counted as uncommitted. 1us to 1s, "
+        "and less than the pair's dead time.",
     )
-    ring: Annotated[int, Field(ge=0, le=1 << 24)] = Field(
+    ring: Annotated[int, Field(ge=0, le=1 << 22)] = Field(
         default=0, description="Changes that a worker may have waiting, a power of two. 0: the engine's own."
     )
     window: Annotated[int, Field(ge=0, le=1 << 14)] = Field(

@@ -52,6 +52,7 @@ struct options {
   const char *node;
   uint32_t workers;
   uint32_t counter_cells;
+  int nice;                  /* 0: as it was started */
   bool json_errors;
   bool plain_io;             /* read() and write() even where io_uring could be used */
 };

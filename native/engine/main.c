@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "control.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <net/if.h>
 #include <poll.h>
@@ -16,11 +17,12 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 static const char USAGE[] =
   "usage: ipshare-engine --socket PATH [--workers N] [--outer NAME] [--inner NAME]\n"
-  "                      [--counter-cells N] [--node NAME] [--plain-io] [--json-errors] [--version]\n";
+  "                      [--counter-cells N] [--node NAME] [--nice N] [--plain-io] [--json-errors] [--version]\n";
 
 static int usage(const char *what, const char *value) {
   int code = fail(EXIT_USAGE, "see --help", "%s%s%s", what, value ? " " : "", value ? value : "");
@@ -46,7 +48,7 @@ static long default_workers(void) {
 }
 
 enum option_code {
-  OPT_SOCKET = 256, OPT_WORKERS, OPT_OUTER, OPT_INNER, OPT_CELLS, OPT_NODE, OPT_PLAIN, OPT_JSON, OPT_VERSION,
+  OPT_SOCKET = 256, OPT_WORKERS, OPT_OUTER, OPT_INNER, OPT_CELLS, OPT_NODE, OPT_NICE, OPT_PLAIN, OPT_JSON, OPT_VERSION,
   OPT_HELP,
 };
 static const struct option OPTIONS[] = {
@@ -56,6 +58,7 @@ static const struct option OPTIONS[] = {
   {"inner", required_argument, NULL, OPT_INNER},
   {"counter-cells", required_argument, NULL, OPT_CELLS},
   {"node", required_argument, NULL, OPT_NODE},
+  {"nice", required_argument, NULL, OPT_NICE},
   {"plain-io", no_argument, NULL, OPT_PLAIN},
   {"json-errors", no_argument, NULL, OPT_JSON},
   {"version", no_argument, NULL, OPT_VERSION},
@@ -82,6 +85,11 @@ static int set_option(struct options *o, int code, const char *value) {
       if ((n = number(value, 1, 1 << 28)) < 0)
         return usage("--counter-cells is a number from 1 to 268435456, not", value);
       o->counter_cells = (uint32_t)n;
+      break;
+    case OPT_NICE:
+      if (*value == '-') value++;
+      if ((n = number(value, 0, 20)) < 0) return usage("--nice is a number from -20 to 0, not", value);
+      o->nice = -(int)n;
       break;
     case OPT_VERSION: puts("ipshare-engine " IPS_ENGINE_VERSION); return 1;
     case OPT_HELP: fputs(USAGE, stdout); return 1;
@@ -111,6 +119,18 @@ static int cannot_start(void) {
   return fail(EXIT_SYSTEM,
               "raise the limit of open files or of memory, or ask for fewer --counter-cells or --workers",
               "cannot start: %s", strerror(errno));
+}
+
+/* Before other work of the machine, where that is allowed; threads inherit it. Where the kernel groups processes by
+ * session (autogroup), niceness holds within the session only, and the group has one of its own. Never real-time: a
+ * packet thread that has packets does not sleep. */
+static void take_priority(int nice) {
+  char text[8];
+  if (!nice || setpriority(PRIO_PROCESS, 0, nice)) return; /* without privilege: as everybody */
+  int fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  if (write(fd, text, (size_t)snprintf(text, sizeof text, "%d", nice)) < 0) { /* no groups here */ }
+  close(fd);
 }
 
 /* A worker that sleeps has nothing to do, which is as good as having done it; unless packets wait for it all the while:
@@ -223,6 +243,7 @@ int main(int argc, char **argv) {
   int lock_fd, parsed = parse(argc, argv, &e->options);
   if (parsed) return parsed < 0 ? -parsed : EXIT_OK;
   set_signals();
+  take_priority(e->options.nice);
   int listen_fd = control_listen(e->options.socket, &lock_fd);
   if (listen_fd < 0) return -listen_fd;
   int code = prepare(e);

@@ -34,6 +34,7 @@ class Ours:
         self.times = {"interval_ns": interval_ms * 1_000_000, "misses": misses}
         self.commit_us = commit_us
         self.uncommitted = self.committed = 0  # of reigns that were ended by a kill
+        self.handovers: list[float] = []  # ms, from the end of one reign to the beginning of the next
         self.at_risk = 0  # of these, uncommitted in the last LATELY_S before it
 
     def start(self) -> None:
@@ -100,7 +101,7 @@ class Ours:
 
     def _lateness(self) -> dict[str, int]:
         """Of the survivor: how often, by cause; what its machine counted as a pause; changes of state."""
-        state = self._survivor.control._call(lib.IPS_CTL_PAIR_STATE).one(STATE)
+        state = _state(self._survivor)
         found = {f"late: {name}": int(n) for name, n in zip(PAIR_LATE.values(), state["late"], strict=True)}
         return found | {"pause": int(state["pauses"]), "change of state": int(state["changes"])}
 
@@ -129,6 +130,8 @@ class Ours:
         self._survivor = standby
         at_ns = until(_paced(taken))
         until(_paced(lambda: standby.pair_state() == lib.IPS_PAIR_ACTIVE))
+        ended, begun = (int(_state(node)["since_ns"]) for node in (active, standby))
+        self.handovers.append((begun - ended) / 1e6)
         self._dropped, self._late = self._not_active(), self._lateness()
         return at_ns
 
@@ -167,7 +170,7 @@ class Ours:
 
     def notes(self) -> dict[str, Any]:
         """What the nodes say of themselves."""
-        states = [node.control._call(lib.IPS_CTL_PAIR_STATE).one(STATE) for node in self.nodes]
+        states = [_state(node) for node in self.nodes]
         return {
             "commit": f"{self.committed:,} / {self.uncommitted} / {self.at_risk}",
             "jitter_us": [int(s["jitter_ns"]) // 1000 for s in states],
@@ -182,6 +185,10 @@ class Ours:
             "epoch": [int(s["epoch"]) for s in states],
             "sessions": [node.stat("sessions") for node in self.nodes],
         }
+
+
+def _state(node: NatNode) -> Any:
+    return node.control._call(lib.IPS_CTL_PAIR_STATE).one(STATE)
 
 
 def _table(node: NatNode) -> dict[bytes, tuple[Any, ...]]:

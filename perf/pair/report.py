@@ -40,6 +40,11 @@ def _row(f: dict[str, Any]) -> dict[str, str]:
         ),
         "one kill with its recovery": f"{f['cycle_s']:.1f} s",
     }
+    if f.get("handovers_ms"):
+        took = sorted(f["handovers_ms"])
+        middle = took[len(took) // 2]
+        found["- from one reign's end to the next one's begin, p50 / max"] = f"{middle:.2f} / {took[-1]:.2f} ms"
+        found["- probes lost in all of them"] = str(f["switchover"]["probes_lost"])
     if "resync_s" in f:
         found["kill, restart, resync, a third of the mirror's datagrams lost"] = f"{f['resync_s']:.1f} s"
         found["tables equal afterwards"] = f"{'yes' if f['equal'] else 'NO'}, {f['compared']:,} sessions"

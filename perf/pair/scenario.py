@@ -145,6 +145,7 @@ def _measure(gates: Any, road: Road, load: Load, sizes: tuple[int, int, int]) ->
     if switchovers:
         found = _faults(load, gates, switchovers, gates.switchover, gates.wait)
         out["switchover"] = milliseconds(found, "longest_ns") | {"load": _settled(load)}
+        out["handovers_ms"] = [round(ms, 3) for ms in gates.handovers]
     if hasattr(gates, "become_equal"):
         out |= _resync(load, gates, road)
     out["kept_broken"] = broken(load.report())

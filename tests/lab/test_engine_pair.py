@@ -96,6 +96,20 @@ def test_a_killed_engine_is_replaced(lab: PairLab) -> None:
     assert epochs == sorted(set(epochs))
 
 
+def test_a_stopped_engine_says_afterwards_that_it_was_late(lab: PairLab) -> None:
+    active, standby = lab.start()
+    until(lambda: verdict(active) == "OK")
+    active.signal(signal.SIGSTOP)
+    until(lambda: standby.is_in(ACTIVE))
+    active.signal(signal.SIGCONT)
+    assert verdict(active) == "PAIR_NOT_ACTIVE"
+    until(lambda: active.is_in(STANDBY, INOP))
+    assert lab.one_active() == (standby, active)
+    state = active.state()
+    assert state["pauses"] > 0 and state["late"][lib.IPS_CTL_PAIR_LATE_MACHINE - 1] > 0
+    assert state["last_late_ns"] > 0 and 0 < state["last_late_at_ns"] <= state["now_ns"]
+
+
 def test_orders(lab: PairLab) -> None:
     active, standby = lab.start()
     ordered(standby)

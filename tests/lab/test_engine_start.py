@@ -52,6 +52,33 @@ def refused(where: str, *words: str, options: tuple[str, ...], prefix: tuple[str
     return f"{record['exit']} {record['error']}"
 
 
+def may_be_preferred() -> bool:
+    """Whether this machine lets us."""
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        os.setpriority(os.PRIO_PROCESS, child.pid, -1)
+    except PermissionError:
+        return False
+    finally:
+        child.kill()
+        child.wait()
+    return True
+
+
+def test_all_threads_have_the_niceness_that_was_asked_for(where: str, tmp_path: Path) -> None:
+    """And its session's group, where there are such; without the privilege it starts all the same."""
+    engine = inside(where, lambda: launch.start(tmp_path / "s", workers=2, nice=-7))
+    try:
+        wanted = -7 if may_be_preferred() else os.getpriority(os.PRIO_PROCESS, 0)
+        tasks = [int(task.name) for task in Path(f"/proc/{engine.pid}/task").iterdir()]
+        assert len(tasks) >= 3 and {os.getpriority(os.PRIO_PROCESS, task) for task in tasks} == {wanted}
+        group = Path(f"/proc/{engine.pid}/autogroup")
+        if wanted == -7 and group.exists():
+            assert group.read_text().split()[-1] in ("-7", "0"), "0: the kernel groups otherwise"
+    finally:
+        engine.terminate()
+
+
 def test_says_who_it_is(engine: launch.Engine, where: str, tmp_path: Path) -> None:
     with Control(tmp_path / "s") as control:
         hello = control.hello()
@@ -205,6 +232,8 @@ def test_no_tun_node(where: str, tmp_path: Path) -> None:
         ("--socket", "s", "--workers", "65"),
         ("--socket", "s", "--workers", "2x"),
         ("--socket", "s", "--counter-cells", "-1"),
+        ("--socket", "s", "--nice", "-21"),
+        ("--socket", "s", "--nice", "x"),
         ("--socket", "s", "--outer", "sixteen-letters!"),
         ("--socket", "s", "--outer", "a/b"),
         ("--socket", "s", "--outer", "x%d"),

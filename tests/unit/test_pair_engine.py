@@ -26,9 +26,13 @@ from ipshare.engine.embedded import (
     EngineSilent,
 )
 from ipshare.engine.embedded.wire import REQUEST
+from ipshare.engine.pair_text import lines as pair_text_lines
+from ipshare.engine.pair_text import report as pair_report
 from ipshare.engine.pairing import ORDERS, PairSettings, PairState
 from ipshare.errors import EngineError, Refused
 from ipshare.model import Pair, PairMode, PairPath, Vip
+from tests.agent_world import site
+from tests.pair_sites import pair_text
 from tests.paired_memory import PairedMemory
 from tests.unit.test_control import FakeEngine, hello, refusal, reply
 
@@ -135,6 +139,26 @@ def test_every_field_of_the_state_is_read() -> None:
     for field in fields(PairState):
         if field.name not in special:
             assert getattr(state, field.name) == names.index(field.name) + 1, field.name
+
+
+def test_lateness_is_said_with_its_cause(tmp_path: Path) -> None:
+    pair = site(tmp_path, more=pair_text(tmp_path)).pair
+    assert pair is not None
+    made = np.frombuffer(record(state=2, now_ns=9 * 10**9), pairing.PAIR_STATE).copy()
+    quiet = pairing.decode(made[0])
+    assert not [line for line in pair_text_lines(quiet, pair) if line.startswith("late")]
+    assert pair_report(quiet, pair)["last_late"] is None
+    made[0]["late"], made[0]["longest_late_ns"] = (2, 0, 0, 1, 0), (19_400_000, 0, 0, 7_000_000, 0)
+    made[0]["last_late"], made[0]["last_late_ns"] = lib.IPS_CTL_PAIR_LATE_LOCK, 7_000_000
+    made[0]["last_late_at_ns"], made[0]["pauses"] = 5 * 10**9, 1
+    late = pairing.decode(made[0])
+    assert pair_text_lines(late, pair)[-1].split(maxsplit=1)[1] == (
+        "2 x the machine stood still, 19.4 ms at worst; 1 x waited in its work, 7.0 ms at worst; "
+        "1 pauses; last 4 s ago"
+    )
+    said = pair_report(late, pair)
+    assert said["late"]["machine"] == {"times": 2, "longest_us": 19_400}
+    assert said["last_late"] == {"why": "lock", "us": 7_000, "ago_s": 4} and said["pauses"] == 1
 
 
 def test_names_are_the_cores_own() -> None:

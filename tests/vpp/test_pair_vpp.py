@@ -56,6 +56,7 @@ def test_a_hung_worker_ends_the_reign(tmp_path: Path) -> None:
         with hung(pid(active), "vpp_wk_0"):
             until(lambda: standby.is_in(ACTIVE) and active.is_in(INOP))
             assert verdict(active) == "PAIR_NOT_ACTIVE"
+            assert active.state()["late"][lib.IPS_CTL_PAIR_LATE_WORKER - 1] > 0
         until(lambda: active.is_in(STANDBY))
         assert lab.one_active() == (standby, active)
 
@@ -69,6 +70,8 @@ def test_a_hung_thread_of_the_pair_ends_the_reign(lab: PairLab) -> None:
         until(lambda: standby.is_in(ACTIVE))
         assert verdict(active) == "PAIR_NOT_ACTIVE"
     until(lambda: active.is_in(STANDBY))
+    state = active.state()
+    assert state["pauses"] > 0 and state["late"][lib.IPS_CTL_PAIR_LATE_MACHINE - 1] > 0
 
 
 def test_an_interface_that_goes_and_comes_back(lab: PairLab) -> None:

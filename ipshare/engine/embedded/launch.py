@@ -64,6 +64,7 @@ def arguments(
     inner: str = "ips-in",
     counter_cells: int | None = None,
     node: str = "",
+    nice: int = 0,
     plain_io: bool = False,
 ) -> list[str]:
     """The engine's command line, for a service unit as well."""
@@ -74,6 +75,8 @@ def arguments(
         command += ["--counter-cells", str(counter_cells)]
     if node:
         command += ["--node", node]
+    if nice:
+        command += ["--nice", str(nice)]
     if plain_io:
         command.append("--plain-io")
     return command
@@ -87,12 +90,14 @@ def start(
     inner: str = "ips-in",
     counter_cells: int | None = None,
     node: str = "",
+    nice: int = 0,
     plain_io: bool = False,
     log: Path | None = None,
     timeout_s: float = READY_TIMEOUT_S,
 ) -> Engine:
     """Starts an engine in the caller's network namespace and returns when it serves its socket.
 
+    ``nice``: -20 to 0; without privilege it stays as it is.
     ``plain_io``: one system call per packet even where io_uring works.
     ``log``: file that its messages are appended to; None: they are dropped after the start.
     Raises ``EngineError`` (``NoPrivilege``) with the engine's own sentence and remedy.
@@ -105,6 +110,7 @@ def start(
         inner=inner,
         counter_cells=counter_cells,
         node=node,
+        nice=nice,
         plain_io=plain_io,
     )
     with (
