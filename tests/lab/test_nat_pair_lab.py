@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ import pytest
 from ipshare.agent.client import AgentClient
 from ipshare.agent.pair import make_key
 from ipshare.agent.spawn import spawn
+from ipshare.lab import netns
 from ipshare.lab.netns import NETNS_DIR, inside
 from tests.engine_lab import run
 from tests.lab.test_pair_lab import IPSHARE
@@ -109,6 +111,9 @@ class NatLab(PairLab):
             for family, vip, prefix in zip((4, 6), vips, to, strict=True):
                 run(self.names[node], f"ip -{family} route add {prefix} via {vip}")
         run(self.names["server"], "ip route add 198.18.1.0/24 via 192.0.2.100")
+
+
+OBSERVER = '[[mirror.observer]]\nname = "o"\npaths = ["10.0.0.3:6082"]\n'
 
 
 class Gateway:
@@ -366,6 +371,56 @@ def test_public_addresses_on_the_uplinks_own_link_are_vips(tmp_path: Path) -> No
             return bool(known) and all(mac in line for line in known)
 
         until(told)  # whoever answered for them before
+
+
+def test_an_observer_has_what_the_active_node_has(tmp_path: Path) -> None:
+    """Beside the pair, across a takeover. It is never active, and says what differs in its file."""
+    with started(tmp_path, OBSERVER) as net:
+        lab, name = net.lab, net.lab.names["client"].replace("client", "observer")
+        netns.create(name)
+        net.end.callback(netns.delete, name)
+        lab.names["o"] = name
+        run(name, f"ip link add lan0 type veth peer name to-o netns {lab.names['lan']}")
+        run(lab.names["lan"], "ip link set to-o master br0 up")
+        for words in ("address add 10.0.0.3/24 dev lan0", "link set lan0 up", "link set lo up"):
+            run(name, f"ip {words}")
+        observer = Gateway(lab, "o", 3, OBSERVER)
+        shutil.copy(net.a.dir / "pair.key", observer.dir / "pair.key")
+        observer.start()
+        net.end.callback(observer.stop)
+        active, _ = net.both()
+        connections = net.connect()
+        talk(connections, b"hello")
+
+        def rows(node: Gateway) -> list[list[Any]]:
+            keys = ("src", "src_port", "dst", "dst_port", "mapped", "mapped_port", "state", "nat")
+            found = node.asked("sessions", "--max", "0")["sessions"]
+            return sorted([str(row[key]) for key in keys] for row in found)
+
+        until(lambda: len(rows(active)) == 2 and rows(active) == rows(observer))
+        assert until(lambda: ordered(net.both()[0]))["state"] == "standby"
+        talk(connections, b"after the switchover")
+        more = net.connect()
+        talk(more, b"more")
+        active, _ = net.both()
+        until(lambda: len(rows(active)) == 4 and rows(active) == rows(observer))
+        status = observer.asked("mirror", "status")
+        assert (status["role"], status["ready"], status["troubles"]) == ("observer", True, [])
+        assert "4903:" not in run(name, "ip rule"), "no inside traffic is routed into its engine"
+        assert observer.asked("sessions", "--nat", "office")["matched"] == 4
+        refused = observer.cli("sessions", "close", "--proto", "tcp", "--yes")
+        assert refused.returncode == 3 and "at the active node" in refused.stderr
+        [peer] = [one for one in active.asked("mirror", "status")["peers"] if one["name"] == "o"]
+        assert peer["ready"] and peer["phase"] == "live"
+        text = active.cli("mirror", "status").stdout
+        assert "to o           live, ready" in text
+        other = observer.file.read_text().replace("[[nat]]", '[sessions.timeouts]\nudp = "2m"\n[[nat]]')
+        observer.file.write_text(other)
+        applied = subprocess.run([*observer.prefix, *IPSHARE, "apply", str(observer.file)], check=False)
+        assert applied.returncode == 0
+        until(lambda: "o has other timeouts in [sessions]" in active.cli("mirror", "status").stdout)
+        until(lambda: f"{active.name} has other timeouts" in observer.cli("mirror", "status").stdout)
+        talk([*connections, *more], b"all the same")
 
 
 def test_a_pool_address_on_an_interface_is_refused_before_anything_is_changed(net: Net) -> None:
