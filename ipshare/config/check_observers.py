@@ -1,6 +1,7 @@
 """Checks of `[[mirror.observer]]`: nodes beside the pair that get its sessions (SYSTEMS.md S3.1).
 
-Each address of a node of the pair and each of the observer's, of one family, are ends of a way between them. Which node this file is for says `[node].name`. Pure.
+Each address of a node of the pair and each of the observer's, of one family, are ends of a way between them.
+Which node this file is for says `[node].name`. Pure.
 """
 
 from __future__ import annotations

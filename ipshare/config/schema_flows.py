@@ -126,7 +126,7 @@ class Observer(Table):
 
     name: Name = Field(description="Its name, as in the `[node]` of its file.")
     paths: list[PathEnd] = Field(
-        description="Its addresses and UDP ports: whichever of them is heard from an address of a node is used."
+        description="Its addresses and UDP ports; each is tried from every address of a node."
     )
 
 

@@ -232,20 +232,22 @@ def test_a_silent_standby_costs_the_first_packet_its_patience(lab: Nat) -> None:
     closed(ends)
 
 
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"n_peers": 0}, "1 to 8 peers"),
-        ({"role": 2}, "role"),
-        ({"ring": 5}, "ring"),
-        ({"window": 3}, "window"),
-        ({"id": 2}, "this node's id"),
-    ],
-)
-def test_refused_mirrors(lab: Nat, values: dict[str, Any], sentence: str) -> None:
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"n_peers": 0}, "1 to 8 peers"),
+    ({"role": 2}, "role"),
+    ({"ring": 5}, "ring"),
+    ({"window": 3}, "window"),
+    ({"id": 2}, "this node's id"),
+    ({"n_items": 13}, "12 items"),
+    ({"n_items": 1}, "an item needs a name"),
+]
+
+
+def test_refused_mirrors(lab: Nat) -> None:
     lab.a.start(workers=1)
     with pytest.raises(ControlError, match="nothing to mirror"):
         lab.a.mirror()
     lab.a.serve()
-    with pytest.raises(ControlError, match=sentence):
-        lab.a.mirror(**values)
+    for values, sentence in REFUSED:
+        with pytest.raises(ControlError, match=sentence):
+            lab.a.mirror(**values)

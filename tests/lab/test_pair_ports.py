@@ -21,7 +21,7 @@ from tests.pair_lab import Half, PairLab, pair_lab, until
 ACTIVE, STANDBY = lib.IPS_PAIR_ACTIVE, lib.IPS_PAIR_STANDBY
 MAC = "02:00:00:aa:00:01"
 PORT = PairPort("web1", "lan0", MAC)
-SILENCE_S, ETH_P_ALL = 11.0, 3
+SILENCE_S, ETH_P_ALL = 3.0, 3
 
 
 @pytest.fixture
