@@ -5,21 +5,15 @@ As tests.cases.config_mistakes, whose machinery this uses.
 
 from __future__ import annotations
 
-from tests.cases.config_mistakes import M, Mistake, appended
+from tests.cases.config_mistakes import ONE_PLACE, M, Mistake, appended
 
-GOOD_NAT = """
+GOOD_NAT = f"""
 [node]
 name = "gw2"
 endpoint = "A"
 icmp_source = ["192.0.2.1"]
 outside = ["eth0"]
-[[network]]
-name = "g4"
-prefix = "203.0.113.0/24"
-[[endpoint]]
-name = "A"
-local = ["10.1.0.0/24"]
-[[binding]]
+{ONE_PLACE}[[binding]]
 global = "203.0.113.0/25"
 to = "A"
 track = "always"
