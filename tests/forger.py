@@ -1,7 +1,7 @@
 """Frames as somebody on a link can forge them: any source, any octets, as fast as a socket takes them.
 
 An AF_PACKET socket in a namespace, past the kernel's own checks; ``Ear`` records what really came by. For
-tests of what an engine does with datagrams and SYNs that no good peer sends. IPSHARE_FLOOD=10 makes each flood ten
+tests of what an engine does with datagrams and SYNs that no good peer sends. IPSHARE_FLOOD=10: floods are ten
 times as long.
 """
 

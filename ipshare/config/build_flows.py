@@ -3,6 +3,7 @@ Pure."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
@@ -56,11 +57,16 @@ def nats(site: Site) -> tuple[model.Nat, ...]:
 
 
 def _way(here: Sequence[End], there: Sequence[End]) -> tuple[model.PairPath, ...]:
-    """Path by path, as far as both have one."""
+    """From each end here to each there, of one family."""
     return tuple(
         model.PairPath(ours[0], ours[1], theirs[0], theirs[1])
-        for ours, theirs in zip(here, there, strict=False)
+        for ours, theirs in itertools.product(here, there)
+        if ours[0].version == theirs[0].version
     )
+
+
+def _path_by_path(here: Sequence[End], there: Sequence[End]) -> tuple[model.PairPath, ...]:
+    return tuple(model.PairPath(*ours, *theirs) for ours, theirs in zip(here, there, strict=True))
 
 
 def _ends(wanted: schema.Mirror, node: schema_pair.PairNode) -> list[End]:
@@ -74,8 +80,11 @@ def _others(site: Site, wanted: schema.Mirror, pair: schema.Pair) -> Iterator[mo
     half = next((node for node in pair.node if node.name == site.node.name), None)
     here = mine.paths if mine is not None else _ends(wanted, half) if half is not None else []
     for number, node in enumerate(pair.node, 1):
-        if node is not half:
-            yield model.MirrorPeer(node.name, number, _way(here, _ends(wanted, node)))
+        if node is half:
+            continue
+        there = _ends(wanted, node)
+        paths = _way(here, there) if half is None else _path_by_path(here, there)
+        yield model.MirrorPeer(node.name, number, paths)
     for number, one in enumerate(wanted.observer, FIRST_OBSERVER):
         if half is not None:
             yield model.MirrorPeer(one.name, number, _way(here, one.paths))

@@ -1,7 +1,7 @@
 """Checks of `[[mirror.observer]]`: nodes beside the pair that get its sessions (SYSTEMS.md S3.1).
 
-An observer's paths go by the order of the pair's: each end is an address of its own, of the family of that
-path. Which node this file is for says `[node].name`. Pure.
+Each address of a node of the pair and each of the observer's, of one family, are ends of a way between them.
+Which node this file is for says `[node].name`. Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ipshare.config.site import Site
 from ipshare.config.units import bad_scope
 from ipshare.model import host_prefix
 
-MOST = 4
+MOST, MOST_PATHS = 4, 4
 
 
 def is_observer(site: Site) -> bool:
@@ -49,18 +49,22 @@ def names(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
 def ends(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
     if site.pair is None or not site.pair.node:
         return
-    ways = site.pair.node[0].paths
+    ways = [address.version for address, _ in site.pair.node[0].paths]
     taken = {address: node.name for node in site.pair.node for address, _ in node.paths}
     for index, one in enumerate(mirror.observer):
         path = (*mirror._path, "observer", index, "paths")
-        if not 1 <= len(one.paths) <= len(ways):
-            message = f"{one.name!r} has {len(one.paths)} paths, and the pair has {len(ways)}"
-            yield Finding(path, message, "write its end for each of the pair's paths, in the same order")
+        count = sum(ways.count(address.version) for address, _ in one.paths)
+        if not one.paths or count > MOST_PATHS:
+            message = (
+                f"{one.name!r} has {count} ways to each node of the pair: 1 to {MOST_PATHS} are possible"
+            )
+            hint = "from each address of a node to each of the observer's is one, in each family"
+            yield Finding(path, message, hint)
             continue
         for number, (address, _) in enumerate(one.paths):
-            if address.version != ways[number][0].version:
-                message = f"{address} is IPv{address.version}, the pair's path IPv{ways[number][0].version}"
-                yield Finding((*path, number), message, "paths go by their order")
+            if address.version not in ways:
+                message = f"no path of the pair is IPv{address.version}, as {address} is"
+                yield Finding((*path, number), message, "use an address of a family that the pair has")
             elif scope := bad_scope(host_prefix(address)):
                 message = f"{address} is {scope}: no way to another node"
                 yield Finding((*path, number), message, "use an address that both nodes reach")

@@ -126,8 +126,7 @@ class Observer(Table):
 
     name: Name = Field(description="Its name, as in the `[node]` of its file.")
     paths: list[PathEnd] = Field(
-        description="Its address and UDP port for each of the pair's paths, in the order of theirs; the last "
-        "ones may be left out."
+        description="Its addresses and UDP ports; each is tried from every address of a node."
     )
 
 

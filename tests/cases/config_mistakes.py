@@ -696,18 +696,20 @@ VPP_MISTAKES = [
 
 # ---- a pair -------------------------------------------------------------------
 
-GOOD_PAIR = """
-[node]
-name = "n2"
-endpoint = "A"
-icmp_source = ["192.0.2.1"]
-[[network]]
+ONE_PLACE = """[[network]]
 name = "g4"
 prefix = "203.0.113.0/24"
 [[endpoint]]
 name = "A"
 local = ["10.1.0.0/24"]
-[pair]
+"""
+"""A Global Network and an end point."""
+GOOD_PAIR = f"""
+[node]
+name = "n2"
+endpoint = "A"
+icmp_source = ["192.0.2.1"]
+{ONE_PLACE}[pair]
 key_file = "pair.key"
 interval = "20ms"
 [[pair.node]]

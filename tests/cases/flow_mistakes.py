@@ -5,21 +5,15 @@ As tests.cases.config_mistakes, whose machinery this uses.
 
 from __future__ import annotations
 
-from tests.cases.config_mistakes import M, Mistake, appended
+from tests.cases.config_mistakes import ONE_PLACE, M, Mistake, appended
 
-GOOD_NAT = """
+GOOD_NAT = f"""
 [node]
 name = "gw2"
 endpoint = "A"
 icmp_source = ["192.0.2.1"]
 outside = ["eth0"]
-[[network]]
-name = "g4"
-prefix = "203.0.113.0/24"
-[[endpoint]]
-name = "A"
-local = ["10.1.0.0/24"]
-[[binding]]
+{ONE_PLACE}[[binding]]
 global = "203.0.113.0/25"
 to = "A"
 track = "always"
@@ -145,9 +139,9 @@ NAT_MISTAKES = [
     mirror("port = 6081", "port", "10.9.0.1 port 6081 is the end of a path of the pair"),
     mirror('digest = "10ms"', "digest", "0.01 s between two comparisons"),
     M(ACKED, 'commit = "sync" #!', "mirror.commit", "'sync' is not one of acked, async"),
-    observer("[]", "", "'o' has 0 paths, and the pair has 2"),
-    observer('["10.9.0.3:1", "10.9.1.3:1", "10.9.2.3:1"]', "", "'o' has 3 paths, and the pair has 2"),
-    observer('["[fd00::3]:1"]', "[0]", "fd00::3 is IPv6, the pair's path IPv4"),
+    observer("[]", "", "'o' has 0 ways to each node"),
+    observer('["10.9.0.3:1", "10.9.1.3:1", "10.9.2.3:1"]', "", "'o' has 6 ways to each node"),
+    observer('["[fd00::3]:1"]', "[0]", "no path of the pair is IPv6, as fd00::3 is"),
     observer('["127.0.0.1:1"]', "[0]", "127.0.0.1 is loopback: no way"),
     observer('["10.9.0.1:6082"]', "[0]", "10.9.0.1 is an address of 'gw1' already"),
     observer('["10.9.0.3"]', "[0]", "not an address and port"),

@@ -144,6 +144,21 @@ def natlog() -> Inputs:
         yield f"{room}", bytes((room, losses, 5)) + found
 
 
+def natlog_ring() -> Inputs:
+    rng = random.Random(6)
+    for number in range(8):
+        yield f"{number}", rng.randbytes(120)
+
+
+def witness() -> Inputs:
+    """Records of each kind, and steps (fuzz_witness.c)."""
+    rng = random.Random(7)
+    for kind, answer, counter in ((1, 0, 3), (2, 0, 3), (3, 1, 3)):
+        yield f"record-{kind}", b"\1" + struct.pack(">4BI4Q", 1, kind, answer, 0, 1, counter, 900, 1000, 3)
+    for number in range(16):
+        yield f"steps-{number}", b"\2" + rng.randbytes(6 * 30)
+
+
 def napt() -> Inputs:
     """Each packet from inside, and to a pool address as an answer would be."""
 
@@ -229,7 +244,7 @@ def mirror() -> Inputs:
     yield "all", tick.join(packed)
 
 
-MAKERS = (natlog, parse, rewrite, forward, decap, gso, frag, pair, napt, image, mirror)
+MAKERS = (natlog, natlog_ring, witness, parse, rewrite, forward, decap, gso, frag, pair, napt, image, mirror)
 TARGETS = {f"fuzz_{maker.__name__}": maker for maker in MAKERS}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,8 @@ import pytest
 from ipshare.agent.client import AgentClient
 from ipshare.agent.pair import make_key
 from ipshare.agent.spawn import spawn
+from ipshare.api import Node
+from ipshare.lab import netns
 from ipshare.lab.netns import NETNS_DIR, inside
 from tests.engine_lab import run
 from tests.pair_lab import PATIENCE_S, Half, PairLab, until
@@ -134,6 +137,9 @@ class NatLab(PairLab):
         run(self.names["server"], "ip route add 198.18.1.0/24 via 192.0.2.100")
 
 
+OBSERVER = '[[mirror.observer]]\nname = "o"\npaths = ["10.0.0.3:6082"]\n'
+
+
 def site(lab: NatLab, node: str, host: int, directory: Path) -> str:
     on_vpp = lab.kind.owns_lan
     port, second = ("host-", "10.8.0") if on_vpp else ("", "10.0.0")
@@ -194,6 +200,7 @@ class Net:
         key.write_text((self.a.dir / "pair.key").read_text())
         key.chmod(0o600)
         self.peers: list[str] = []  # whom the server saw
+        self.connections: list[socket.socket] = []
         for address in SERVERS:
             listener = self._socket("server", lambda address=address: socket.create_server(
                 address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET))  # fmt: skip
@@ -217,10 +224,12 @@ class Net:
 
     def connect(self) -> list[socket.socket]:
         """A connection of each family from inside."""
-        return [
+        made = [
             self._socket("client", lambda to=to: socket.create_connection(to, timeout=PATIENCE_S))
             for to in SERVERS
         ]
+        self.connections += made
+        return made
 
     def both(self) -> tuple[Gateway, Gateway]:
         """(the active one, the standby), as soon as the standby could take over without loss."""
@@ -249,16 +258,30 @@ def started(directory: Path, more: str = "", kind: type[Half] = Half) -> Iterato
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def kind() -> type[Half]:
     """Which engine."""
     return Half
 
 
-@pytest.fixture
-def net(tmp_path: Path, kind: type[Half]) -> Iterator[Net]:
-    with started(tmp_path, kind=kind) as made:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, kind: type[Half]) -> Iterator[Net]:
+    with started(tmp_path_factory.mktemp("pair"), kind=kind) as made:
         yield made
+
+
+@pytest.fixture
+def net(shared: Net) -> Iterator[Net]:
+    """The same two gateways for all tests that leave them as they were, without the sessions of others."""
+    active, _ = shared.both()
+    if active.asked("mirror", "status")["sessions"]:
+        for prefix in ("0.0.0.0/0", "::/0"):
+            active.asked("sessions", "close", "--src", prefix, "--yes")
+        until(lambda: active.asked("mirror", "status")["sessions"] == 0)
+    shared.peers.clear()
+    yield shared
+    while shared.connections:
+        shared.connections.pop().close()
 
 
 def talk(connections: list[socket.socket], word: bytes) -> None:
@@ -412,8 +435,62 @@ def test_public_addresses_on_the_uplinks_own_link_are_vips(tmp_path: Path, kind:
         until(told)  # whoever answered for them before
 
 
-def test_a_pool_address_on_an_interface_is_refused_before_anything_is_changed(net: Net) -> None:
-    net.a.stop()
+def test_an_observer_has_what_the_active_node_has(tmp_path: Path) -> None:
+    """Beside the pair, across a takeover. It is never active, and says what differs in its file."""
+    with started(tmp_path, f'digest = "1s"\n{OBSERVER}') as net:
+        lab, name = net.lab, net.lab.names["client"].replace("client", "observer")
+        netns.create(name)
+        net.end.callback(netns.delete, name)
+        lab.names["o"] = name
+        run(name, f"ip link add lan0 type veth peer name to-o netns {lab.names['lan']}")
+        run(lab.names["lan"], "ip link set to-o master br0 up")
+        for words in ("address add 10.0.0.3/24 dev lan0", "link set lan0 up", "link set lo up"):
+            run(name, f"ip {words}")
+        observer = Gateway(lab, "o", 3, f'digest = "1s"\n{OBSERVER}')
+        shutil.copy(net.a.dir / "pair.key", observer.dir / "pair.key")
+        observer.start()
+        net.end.callback(observer.stop)
+        active, _ = net.both()
+        connections = net.connect()
+        talk(connections, b"hello")
+
+        def rows(node: Gateway) -> set[bytes]:
+            """All that has to be equal of each session."""
+            names = ("flow", "mapped", "mapped_port", "kind", "state", "flags", "version")
+            return {b"".join(r[name].tobytes() for name in names) for r in Node(node.file).sessions()}
+
+        until(lambda: len(rows(active)) == 2 and rows(active) == rows(observer))
+        assert until(lambda: ordered(net.both()[0]))["state"] == "standby"
+        talk(connections, b"after the switchover")
+        more = net.connect()
+        talk(more, b"more")
+        active, _ = net.both()
+        until(lambda: len(rows(active)) == 4 and rows(active) == rows(observer))
+        status = observer.asked("mirror", "status")
+        assert (status["role"], status["ready"], status["troubles"]) == ("observer", True, [])
+        assert "4903:" not in run(name, "ip rule"), "no inside traffic is routed into its engine"
+        compared = Node(observer.file).mirror_status()["counters"]["DIGESTS_COMPARED"]
+        until(lambda: Node(observer.file).mirror_status()["counters"]["DIGESTS_COMPARED"] > compared)
+        assert Node(observer.file).mirror_status()["counters"]["SHARDS_DIVERGED"] == 0
+        refused = observer.cli("sessions", "close", "--proto", "tcp", "--yes")
+        assert refused.returncode == 3 and "at the active node" in refused.stderr
+        [peer] = [one for one in active.asked("mirror", "status")["peers"] if one["name"] == "o"]
+        assert peer["ready"] and peer["phase"] == "live"
+        text = active.cli("mirror", "status").stdout
+        assert "to o           live, ready" in text
+        other = observer.file.read_text().replace("[[nat]]", '[sessions.timeouts]\nudp = "2m"\n[[nat]]')
+        observer.file.write_text(other)
+        applied = subprocess.run([*observer.prefix, *IPSHARE, "apply", str(observer.file)], check=False)
+        assert applied.returncode == 0
+        until(lambda: "o has other timeouts in" in str(Node(active.file).mirror_status()["troubles"]))
+        said = f"{active.name} has other timeouts"
+        until(lambda: said in str(Node(observer.file).mirror_status()["troubles"]))
+        talk([*connections, *more], b"all the same")
+
+
+def test_a_pool_address_on_an_interface_is_refused_before_anything_is_changed(shared: Net) -> None:
+    """After the node was taken down: the last one."""
+    net = shared
     name = net.lab.names["a"]
     run(name, "ip address add 198.51.100.9/32 dev wan0")
     run(name, "ip link set lan0 name lan7")

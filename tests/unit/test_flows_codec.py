@@ -91,7 +91,7 @@ def test_observers_are_peers_of_both_nodes_and_both_nodes_theirs() -> None:
     half = mirror_of(gateway(more))
     assert (half["n_peers"], half["role"]) == (2, lib.IPS_CTL_MIRROR_PAIR)
     first, second = half["peers"][:2]
-    assert (first["id"], second["id"], second["n_paths"]) == (1, 3, 1)
+    assert (first["id"], second["id"], first["n_paths"], second["n_paths"]) == (1, 3, 2, 2)
     path = second["paths"][0]
     assert (bytes(path["local"][:4]), path["local_port"]) == (bytes([10, 9, 0, 2]), 6082)
     assert (bytes(path["remote"][:4]), path["remote_port"]) == (bytes([10, 9, 0, 3]), 7000)

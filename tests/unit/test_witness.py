@@ -54,6 +54,17 @@ def test_a_restart_waits_for_what_may_have_been_granted() -> None:
     assert ask(without, 1, 9, 10 * S) == GRANTED
 
 
+def test_a_restart_waits_for_the_longest_promise_not_for_the_last() -> None:
+    """The holder may use the longer one, which it got under an earlier configuration."""
+    witness = rules()
+    assert ask(witness, 1, 5, 20 * S, ttl_ns=9 * S) == GRANTED
+    assert ask(witness, 1, 5, 21 * S) == GRANTED
+    assert witness.promise == (5, 1, 8 * S)
+    again = Rules((5, 1), witness.promise[2], longest_ns=10 * S, now_ns=22 * S)
+    assert ask(again, 2, 6, 29 * S) == REFUSED
+    assert ask(again, 2, 6, 30 * S) == GRANTED
+
+
 def test_a_grant_that_is_too_long_is_none() -> None:
     assert ask(rules(), 1, 5, 20 * S, ttl_ns=10 * S + 1) == UNKNOWN
 

@@ -10,6 +10,7 @@ import pytest
 from ipshare.lab import userns
 from tests.lab.test_nat_pair_lab import (
     net,
+    shared,
     test_connections_outlive_a_switchover_and_the_death_of_the_active_engine,
     test_pools_change_under_traffic_sizes_do_not_and_a_difference_is_named,
     test_public_addresses_on_the_uplinks_own_link_are_vips,
@@ -21,6 +22,7 @@ from tests.vpp.pair_vpp import VppHalf
 
 __all__ = [
     "net",
+    "shared",
     "test_connections_outlive_a_switchover_and_the_death_of_the_active_engine",
     "test_pools_change_under_traffic_sizes_do_not_and_a_difference_is_named",
     "test_public_addresses_on_the_uplinks_own_link_are_vips",
@@ -30,6 +32,6 @@ __all__ = [
 pytestmark = pytest.mark.skipif(not userns.is_root(), reason="needs root")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def kind() -> type[Half]:
     return VppHalf
