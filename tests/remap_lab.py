@@ -31,7 +31,7 @@ from tests.pair_lab import until
 LOCALS = {"a": ("198.18.1.0", "2001:db8:1::"), "b": ("198.18.2.0", "2001:db8:2::")}
 LINKS = {"client": 1, "a": 2, "b": 3}
 FAMILIES = {GLOBAL4: socket.AF_INET, GLOBAL6: socket.AF_INET6}
-PORT = 7000
+PORT, CHUNK = 7000, 50_000
 _serial = itertools.count()
 
 
@@ -125,8 +125,8 @@ class Remaps:
 
     def _link(self, number: int, node: str) -> None:
         name = self.names[node]
-        run(self.names["dist"], f"ip link add to{node} type veth peer name up netns {name}")
-        for at, device, host in ((self.names["dist"], f"to{node}", 1), (name, "up", 2)):
+        run(self.names["dist"], f"ip link add to{node} type veth peer name uplink netns {name}")
+        for at, device, host in ((self.names["dist"], f"to{node}", 1), (name, "uplink", 2)):
             run(at, f"ip address add 10.0.{number}.{host}/24 dev {device}")
             run(at, f"ip address add fd00:{number}::{host}/64 dev {device} nodad")
             run(at, f"ip link set {device} up")
@@ -191,10 +191,10 @@ class Remaps:
         """There and back; the node that answered."""
         if talk.tcp:
             assert talk.server is not None
-            talk.client.sendall(text)
-            assert talk.server.recv(len(text), socket.MSG_WAITALL) == text
-            talk.server.sendall(text)
-            assert talk.client.recv(len(text), socket.MSG_WAITALL) == text
+            for at in range(0, len(text), CHUNK):
+                for one, other in ((talk.client, talk.server), (talk.server, talk.client)):
+                    one.sendall(text[at : at + CHUNK])
+                    assert _received(other, len(text[at : at + CHUNK])) == text[at : at + CHUNK]
             return talk.at
         both = {self.listeners[node, talk.address, False]: node for node in "ab"}
         talk.client.send(text)
@@ -225,6 +225,13 @@ def _socket(address: str, tcp: bool) -> socket.socket:
     made = socket.socket(FAMILIES[address], socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
     made.settimeout(60)
     return made
+
+
+def _received(end: socket.socket, n: int) -> bytes:
+    data = b""
+    while len(data) < n:
+        data += end.recv(n - len(data))
+    return data
 
 
 def _listen(address: str, tcp: bool) -> socket.socket:
