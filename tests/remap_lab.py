@@ -21,6 +21,7 @@ from pathlib import Path
 from ipshare.core import lib
 from ipshare.engine.embedded import Control, EmbeddedEngine, launch
 from ipshare.engine.remapping import ChannelKind, RemapChannel, RemapRole, RemapSettings
+from ipshare.engine.session_filter import SessionFilter
 from ipshare.lab import netns
 from ipshare.lab.netns import inside
 from ipshare.model import PairPath
@@ -153,7 +154,7 @@ class Remaps:
             run(name, f"ip route add {prefix} dev ips-in")
         load(self.controls[node], _tables(node, lib.IPS_ROLE_INNER, lib.IPS_EP_SELF))
         made = flows(n_pools=0, n_insides=0)
-        made[0]["timeouts"]["tcp_closing"] = made[0]["timeouts"]["udp"] = made[0]["timeouts"]["icmp"] = 5
+        made[0]["timeouts"]["tcp_closing"] = 1  # of a server, whose end is not seen
         self.controls[node]._call(lib.IPS_CTL_FLOWS_SET, made.tobytes())
         self.engines[node] = EmbeddedEngine(path)
 
@@ -206,6 +207,10 @@ class Remaps:
         assert talk.client.recv(65536) == text
         talk.at = both[ready[0]]
         return talk.at
+
+    def end_udp(self, node: str) -> None:
+        """Forgets the node's UDP flows, as their time-out would."""
+        self.engines[node].close_sessions(SessionFilter(proto=socket.IPPROTO_UDP))
 
     def close(self, talks: list[Talk]) -> None:
         for talk in talks:

@@ -67,6 +67,7 @@ def test_there_and_back(lab: Remaps, number: int, kind: ChannelKind, outside: tu
         assert len(lab.engines["a"].remap_flows(given.id).records) >= 5
         until(lambda given=given: len(lab.engines["b"].remap_flows(given.id).records) >= 5)
     lab.close(before + idle)
+    lab.end_udp("a")
     for both in halves:
         until(lambda both=both: lab.state("a", both["a"].id).flows == 0)
         assert lab.engines["b"].clear_remap(both["b"].id) is not None
@@ -124,6 +125,7 @@ def test_what_is_odd_is_refused_and_changes_nothing(lab: Remaps) -> None:
 def test_a_channel_that_is_too_narrow_tells_the_sender(lab: Remaps) -> None:
     """Path MTU discovery works through the channel: what does not fit comes in smaller pieces."""
     lab.flip("a")
+    run(lab.names["client"], "ip route flush cache")
     both = half(10, GLOBAL4, ChannelKind.IPIP, 4)
     begin(lab, [both])
     talk = lab.open(GLOBAL4)
