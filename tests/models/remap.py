@@ -224,6 +224,9 @@ class World:
         elif what == "taking":
             if not self.rules.fence_before_taking or self.is_past(s, i):
                 yield name, replace(following, roles=role(s.roles, i, taker=TAKING))
+        elif what == "fenced":
+            if not self.rules.fence_before_taking or self.is_past(s, i):
+                yield name, following
         elif what == "flip":
             yield f"{name} to {self.remaps[self.target(s)].taker}", replace(
                 following, points=(*s.points[:i], self.remaps[self.target(s)].taker, *s.points[i + 1 :])
