@@ -21,7 +21,8 @@ static struct stand stand_of(const struct ips_remap_case *c) {
   for (uint8_t i = 0; i < c->n; i++) {
     uint8_t role = c->at[i].role;
     if (role == IPS_REMAP_READY && !asked) continue;
-    s.successor = role == IPS_REMAP_LEAVING ? i : NOBODY; /* the last one that began holds */
+    /* The last one that began holds; who prepares to give it again goes on as it was. */
+    if (role != IPS_REMAP_PREPARING) s.successor = role == IPS_REMAP_LEAVING ? i : NOBODY;
     if (gives(role)) continue;
     if (is_first && !(c->at[i].flags & IPS_REMAP_UNKNOWN_HERE)) s.oldest = i;
     is_first = false;
@@ -33,8 +34,9 @@ static struct stand stand_of(const struct ips_remap_case *c) {
 static uint8_t owner_of(const struct ips_remap_case *c, uint8_t known) {
   for (uint8_t i = c->n; i-- > 0;) {
     const struct ips_remap_relation *r = &c->at[i];
-    if (r->known != known || gives(r->role) || (r->role == IPS_REMAP_READY && c->from != IPS_FROM_ASK)) continue;
-    if (c->from == IPS_FROM_ASK && r->peer == c->asker) continue; /* it has just said that it has not */
+    bool asked = c->from == IPS_FROM_ASK;
+    if (r->known != known || gives(r->role) || (r->role == IPS_REMAP_READY && !asked)) continue;
+    if (asked && c->opens && r->peer == c->asker) continue; /* it has just said that it has not */
     return i;
   }
   return NOBODY;
@@ -42,12 +44,15 @@ static uint8_t owner_of(const struct ips_remap_case *c, uint8_t known) {
 
 static struct ips_remap_way_out go(uint8_t what, uint8_t to) { return (struct ips_remap_way_out){what, to}; }
 
+/* Asked, and leaving itself: who asks is the one that opens now, or has not heard yet who that is; what is
+ * dropped then comes again. */
 static struct ips_remap_way_out unknown(const struct ips_remap_case *c, struct stand s) {
-  const struct ips_remap_way_out oldest = s.oldest == NOBODY ? go(IPS_GO_HERE, 0) : go(IPS_GO_FINAL, s.oldest);
+  const struct ips_remap_way_out oldest =
+    s.oldest == NOBODY ? go(IPS_GO_HERE, 0) : go(IPS_GO_FINAL, s.oldest);
   if (s.successor == NOBODY) return c->opens ? go(IPS_GO_OPEN, 0) : oldest;
   if (c->from == IPS_FROM_NETWORK) return go(IPS_GO_ASK, s.successor);
-  if (!c->opens) return oldest;
-  return c->at[s.successor].peer == c->asker ? go(IPS_GO_FINAL, s.successor) : go(IPS_GO_NOWHERE, 0);
+  if (c->at[s.successor].peer != c->asker) return go(IPS_GO_NOWHERE, 0);
+  return c->opens ? go(IPS_GO_FINAL, s.successor) : oldest;
 }
 
 struct ips_remap_way_out ips_remap_decide(const struct ips_remap_case *c) {

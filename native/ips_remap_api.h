@@ -30,13 +30,14 @@ enum ips_remap_const { IPS_REMAPS = 64, IPS_REMAP_DEPTH = 8, IPS_REMAP_COUNTERS 
 /* ---- the decision table ------------------------------------------------------- */
 
 enum ips_remap_from { IPS_FROM_NETWORK = 0, IPS_FROM_FINAL = 1, IPS_FROM_ASK = 2 };
+/* CLOSED: it lingers; half closed counts so only where the packet is a SYN. */
 enum ips_remap_known { IPS_FLOW_UNKNOWN = 0, IPS_FLOW_OPEN = 1, IPS_FLOW_CLOSED = 2 };
 enum ips_remap_what {
   IPS_GO_HERE = 0,    /* deliver it */
   IPS_GO_OPEN = 1,    /* deliver it, once the flow is remembered as this node's */
   IPS_GO_FINAL = 2,   /* to the peer of relation `to`, which delivers it */
   IPS_GO_ASK = 3,     /* to the peer of relation `to`, which decides */
-  IPS_GO_NOWHERE = 4, /* drop: nobody that it met opens flows */
+  IPS_GO_NOWHERE = 4, /* drop: nobody that it met knows it or opens flows; it comes again */
 };
 /* A remap of the packet's address, as one node sees it. */
 struct ips_remap_relation {

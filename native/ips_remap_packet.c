@@ -18,27 +18,27 @@ struct looked {
   bool has_own;
 };
 
-static uint8_t known_as(const struct ips_found *f, uint8_t proto) {
-  bool is_closed = proto == IPS_PROTO_TCP && ips_word_state(f->word) >= IPS_STATE_CLIENT_CLOSED;
-  return is_closed ? IPS_FLOW_CLOSED : IPS_FLOW_OPEN;
+/* What is half closed lives, but for a SYN, which opens it anew (ips_session_tcp.c). */
+static uint8_t known_as(const struct ips_found *f, const struct ips_remap_packet *p) {
+  unsigned closed = p->opens ? IPS_STATE_CLIENT_CLOSED : IPS_STATE_CLOSED;
+  return p->flow.proto == IPS_PROTO_TCP && ips_word_state(f->word) >= closed ? IPS_FLOW_CLOSED : IPS_FLOW_OPEN;
 }
 
 static void look(struct ips_worker *w, const struct ips_arrival *a, struct looked *l, struct ips_remap_case *c) {
   bool has_flow = l->packet.has_flow;
-  uint8_t proto = l->packet.flow.proto;
   if (has_flow) {
     l->place = ips_place_of(w->sessions, &l->packet.flow);
     l->has_own = ips_session_find(w->sessions, &l->place, &l->own);
   }
   *c = (struct ips_remap_case){.from = a->from, .asker = a->asker, .opens = l->packet.opens, .n = a->n,
-                               .own = l->has_own ? known_as(&l->own, proto) : IPS_FLOW_UNKNOWN};
+                               .own = l->has_own ? known_as(&l->own, &l->packet) : IPS_FLOW_UNKNOWN};
   bool needs_peers = c->own != IPS_FLOW_OPEN && has_flow;
   for (uint8_t i = 0; i < a->n; i++) {
     const struct ips_remap *m = a->at[i];
     struct ips_found f;
     c->at[i] = (struct ips_remap_relation){.role = m->r.role, .flags = (uint8_t)m->r.flags, .peer = m->r.peer};
     if (needs_peers && m->state.followed && ips_session_find(m->state.followed, &l->place, &f))
-      c->at[i].known = known_as(&f, proto);
+      c->at[i].known = known_as(&f, &l->packet);
   }
 }
 

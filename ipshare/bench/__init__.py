@@ -14,7 +14,7 @@ from ipshare.bench.result import Progress, Result
 
 __all__ = ["Progress", "Result", "main", "run"]
 
-SELECTIONS = ("core", "tables", "mirror", "forwarding")
+SELECTIONS = ("core", "tables", "mirror", "remap", "forwarding")
 
 
 def run(

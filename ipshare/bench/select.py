@@ -44,6 +44,11 @@ def _part(name: str, progress: Progress, *, quick: bool) -> list[Result]:
 
         million, repeats = (100_000, 2) if quick else (mirror.MILLION, mirror.REPEATS)
         return list(mirror.figures(progress, million=million, repeats=repeats))
+    if name == "remap":
+        from ipshare.bench import remap
+
+        million, repeats = (100_000, 3) if quick else (remap.MILLION, remap.REPEATS)
+        return list(remap.figures(progress, million=million, repeats=repeats))
     from ipshare.bench import forwarding
 
     if os.geteuid() != 0:

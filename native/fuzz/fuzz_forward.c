@@ -1,15 +1,18 @@
 /* fuzz_forward.c: any bytes as a packet through the whole path of a node that has every role.
  *
  * Input: side, what the host can do, and offload fields (8 bytes), then the packet; a bit of the first byte
- * asks for true IPv4 header sums, outside and inside of a tunnel, or few mutations would get past them; others
- * make it, or what it quotes, a packet between members of a group.
+ * asks for true IPv4 header sums, outside and inside of a tunnel, or few mutations would get past them. Of the
+ * second, two bits make it, or what it quotes, a packet between members of a group, two others say which
+ * addresses are remapped (remaps.h).
  * Checked besides the sanitizers: whatever is sent parses again, and nothing is held back for coalescing
  * where the host wants none.
  */
 #include "../tests/image.h"
 #include "ips_parse.h"
 #include "ips_worker.h"
+#include "ips_napt_api.h"
 #include "mend.h"
+#include "remaps.h"
 
 static struct ips_worker *worker;
 static struct ips_tables *tables;
@@ -115,6 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     worker = ips_worker_new(tables, 0, on_emit, NULL);
     CHECK(tables && worker);
     load();
+    make_remaps();
   }
   if (size < 8 || size > 8 + 65535) return 0;
   uint8_t *room = malloc(IPS_HEADROOM + size - 8); /* exact: one byte too far is seen */
@@ -137,11 +141,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   ips_worker_set_trains(worker, data[0] & 0x40);
   ips_worker_set_coalescing(worker, !(data[1] & 1));
+  const struct ips_remaps *remaps = remap_sets[data[1] >> 1 & 3];
   ips_worker_begin(worker, 1000000000u);
+  ips_worker_set_flows(worker, remaps ? remap_sessions : NULL, NULL);
+  ips_worker_set_remaps(worker, remaps);
   int verdict = data[0] & 1 ? ips_inner(worker, &p) : ips_outer(worker, &p);
   CHECK(verdict >= 0 && verdict < IPS_N_VERDICTS);
   CHECK(verdict != IPS_COALESCED || !(data[1] & 1));
-  if (ips_dispositions[verdict] == IPS_SEND && verdict != IPS_ENCAPSULATED) {
+  bool is_tunnelled = verdict == IPS_ENCAPSULATED || verdict == IPS_FOLLOWED || verdict == IPS_ASKED ||
+                      verdict == IPS_REPLY_BACK;
+  if (ips_dispositions[verdict] == IPS_SEND && !is_tunnelled) {
     struct ips_pkt copy = p;
     struct ips_view v;
     CHECK(ips_parse(&copy, &v) == IPS_OK);

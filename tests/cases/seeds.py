@@ -79,10 +79,25 @@ def forward() -> Inputs:
         inner = _sent_to(case.packet, "10.4.0.3" if four else "2001:db8:a::10")
         yield f"{case.name}-outer", bytes((flags, 0)) + rest + outer
         yield f"{case.name}-inner", bytes((flags | 1, 0)) + rest + inner
-        yield f"{case.name}-peers", bytes((flags | 1, 6)) + rest + outer
+        yield f"{case.name}-peers", bytes((flags | 1, 24)) + rest + outer
+        if four:
+            yield from _remapped(case, flags, rest, number)
         if four and case.verdict == "OK":
             tunnel = encap(_sent_to(case.packet, "203.0.113.3"), "192.0.2.20", "10.4.0.254", gue_port=GUE)
             yield f"{case.name}-tunnel", bytes((_side_and_fields(0, 0) | 1, number % 2)) + bytes(6) + tunnel
+
+
+def _remapped(case: Case, flags: int, rest: bytes, number: int) -> Inputs:
+    """To an address that is remapped (native/fuzz/remaps.h), by the network and through each channel."""
+    for which in (1, 2, 3):
+        head = bytes((flags | 1, which << 1)) + rest
+        yield f"{case.name}-remap{which}", head + _sent_to(case.packet, "10.4.0.3")
+        ends = [("192.0.2.64", "192.0.2.32"), ("192.0.2.65", "192.0.2.33"), ("192.0.2.72", "192.0.2.40")]
+        if case.verdict == "OK" and not any(rest):
+            inner = encap(_sent_to(case.packet, "203.0.113.3"), *ends[number % 3])
+            yield f"{case.name}-channel{which}", bytes((_side_and_fields(0, 0) | 1, which << 1)) + bytes(6) + inner
+            back = _sent_to(case.packet, "192.0.2.131")
+            yield f"{case.name}-back{which}", bytes((_side_and_fields(0, 0) | 1, which << 1)) + bytes(6) + back
 
 
 def decap() -> Inputs:
