@@ -41,6 +41,8 @@ from ipshare.model_pair import PairRoute as PairRoute
 from ipshare.model_pair import PublicPrefix as PublicPrefix
 from ipshare.model_pair import Vip as Vip
 from ipshare.model_pair import Witness as Witness
+from ipshare.model_remap import Channel as Channel
+from ipshare.model_remap import Move as Move
 
 if TYPE_CHECKING:
     import numpy as np
@@ -451,6 +453,7 @@ class Config:
     leases: tuple[Lease, ...] = ()
     groups: tuple[Group, ...] = ()
     mirror: Mirror | None = None  # set where sessions go to other nodes, or come from them
+    channels: tuple[Channel, ...] = ()  # those that end at this node's end point
 
     @property
     def is_observer(self) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ipshare import model
 from ipshare.config import schema
+from ipshare.config.build_channel import channels
 from ipshare.config.build_flows import mirror, nats, sessions, tracking
 from ipshare.config.build_groups import groups
 from ipshare.config.build_natlog import leases, nat_log
@@ -51,6 +52,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         nat_log=nat_log(site.nat_log) if site.nat_log is not None else None,
         leases=leases(site),
         groups=groups(site),
+        channels=channels(site),
     )
 
 

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 
 from ipshare import model
 from ipshare.config import schema, schema_pair
+from ipshare.config.check_channel import ends_here
 from ipshare.config.check_flows import is_tracked
 from ipshare.config.resolve import named
 from ipshare.config.site import Site
@@ -23,7 +24,8 @@ def sessions(site: Site, bulk: model.BindingSet | None) -> model.Sessions | None
     """The session table; with defaults where something needs it and no [sessions] says how large it is."""
     wanted = site.sessions
     if wanted is None:
-        if not site.nat and not is_tracked(site) and not (bulk is not None and bulk.rows["tracking"].any()):
+        in_bulk = bulk is not None and bulk.rows["tracking"].any()
+        if not (site.nat or is_tracked(site) or in_bulk or ends_here(site)):
             return None
         wanted = schema.Sessions()
     return model.Sessions(

@@ -49,7 +49,7 @@ def sizes(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
 
 
 def used(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
-    if {"nat", "binding"} & site.incomplete or site.nat or may_be_tracked(site):
+    if {"nat", "binding", "channel"} & site.incomplete or site.nat or may_be_tracked(site) or site.channel:
         return
     if not any("track" in table._broken for table in (*site.binding, *site.policy)):
         message = "no connections are tracked: there is no [[nat]], and no binding with track"

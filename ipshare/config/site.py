@@ -38,6 +38,7 @@ _ARRAYS: dict[str, type[schema.Table]] = {
     "nat": schema.Nat,
     "lease": schema.Lease,
     "group": schema.Group,
+    "channel": schema.Channel,
 }
 _TABLES: dict[str, type[schema.Table]] = {
     "node": schema.Node,
@@ -81,6 +82,7 @@ class Site:
     nat: list[schema.Nat] = field(default_factory=list)
     lease: list[schema.Lease] = field(default_factory=list)
     group: list[schema.Group] = field(default_factory=list)
+    channel: list[schema.Channel] = field(default_factory=list)
     incomplete: set[str] = field(default_factory=set)
 
     def tables(self, kind: str) -> list[Any]:

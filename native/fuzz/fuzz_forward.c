@@ -127,9 +127,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                       .headroom = IPS_HEADROOM, .gso_type = (data[0] >> 1) % 3, .csum = (data[0] >> 3) % 3,
                       .gso_size = ips_ld16(data + 2), .csum_start = ips_ld16(data + 4),
                       .csum_offset = ips_ld16(data + 6)};
-  if (data[1] & 2) name_ends(room + IPS_HEADROOM, size - 8, data[4]);
+  if (data[1] & 8) name_ends(room + IPS_HEADROOM, size - 8, data[4]);
   size_t quote = size > 8 && room[IPS_HEADROOM] >> 4 == 6 ? 48 : 28;
-  if (data[1] & 4 && size - 8 > quote) {
+  if (data[1] & 16 && size - 8 > quote) {
     name_ends(room + IPS_HEADROOM + quote, size - 8 - quote, data[5]);
     if (data[0] & 0x20) mend_ip4(room + IPS_HEADROOM + quote, size - 8 - quote);
   }
