@@ -14,7 +14,7 @@ from ipshare.config.checks import Check, Finding, is_vpp, unique_name
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import readable
 from ipshare.config.site import Site
-from ipshare.config.units import bad_scope
+from ipshare.config.units import Invalid, bad_scope, device
 from ipshare.model import AddressRange, Prefix, host_prefix
 
 MAX_POOLS, MAX_INSIDES = 64, 256
@@ -161,7 +161,16 @@ def interfaces(site: Site, nat: schema.Nat) -> Iterator[Finding]:
             yield Finding(path, f"{name!r} is named twice", "list every device once")
         elif is_vpp(site):
             yield from known_port(site, path, name)
+        else:
+            yield from _is_device(path, name)
         seen.add(name)
+
+
+def _is_device(path: KeyPath, name: str) -> Iterator[Finding]:
+    try:
+        device(name)
+    except Invalid as wrong:
+        yield Finding(path, wrong.message, wrong.hint)
 
 
 def totals(site: Site, nat: schema.Nat) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ipshare.config.values import Device, Duration, Name, PathEnd, Pool, Port, Prefix, Table
+from ipshare.config.values import Duration, Name, PathEnd, Pool, Port, PortName, Prefix, Table
 
 
 def _time(seconds: float, text: str, why: str) -> Any:
@@ -98,8 +98,9 @@ class Nat(Table):
         "from its number (RFC 7422): `ipshare whois` answers without a log. One prefix inside and one "
         "range of addresses, in each family.",
     )
-    interfaces: list[Device] = Field(
-        description="Linux devices that traffic from inside comes in by: only theirs is translated."
+    interfaces: list[PortName] = Field(
+        description="Interfaces that traffic from inside comes in by: only theirs is translated. Linux "
+        "devices with the embedded engine, names of [[interface]] tables with VPP."
     )
 
 

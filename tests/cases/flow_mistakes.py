@@ -126,6 +126,7 @@ NAT_MISTAKES = [
     M('["eth2"]', '["ips-in"]', "nat[1].interfaces[0]", "the engine's own inner_device"),
     M('["eth2"]', '["eth0"]', "nat[1].interfaces[0]", "'eth0' is in [node].outside"),
     M('["eth2"]', "[]", "nat[1].interfaces", "interfaces is empty"),
+    M('["eth2"]', '["TenGigabitEthernet3/0/0"]', "nat[1].interfaces[0]", "Linux allows 1 to 15"),
     appended(
         f"{ANOTHER}addresses = [{', '.join(f'{chr(34)}100.64.{n}.1{chr(34)}' for n in range(62))}] #!\n",
         "nat[2].addresses",
