@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ipshare.cli.drill import drill as verb
+from ipshare.cli.output import UsageProblem
 from ipshare.errors import NotRunning, Refused
 from ipshare.pair import drill
 from ipshare.pair.drill import Tally
@@ -46,3 +48,16 @@ def test_what_a_drill_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Refused, match="there is no nft"), drill.cut(()):
         pass
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--kill",), "a drill interrupts"),
+        (("--yes",), "which fault?"),
+        (("--watch", "--kill", "--yes"), "--watch makes no faults"),
+    ],
+)
+def test_a_command_line_that_cannot_be_meant(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UsageProblem, match=said):
+        verb.main(list(words), standalone_mode=False)
