@@ -88,8 +88,8 @@ class Ours:
         return at_ns
 
     def remark(self) -> str:
-        """On the fault in hand, since the survivor had become active: what it dropped for want of a lease, and
-        what it says of its own lateness."""
+        """On the fault in hand, since the survivor became active: what it dropped for want of a lease, what it
+        says of its own lateness."""
         now, said = self._not_active() - self._dropped, []
         if now:
             said.append(f"{now} packets dropped without a lease")

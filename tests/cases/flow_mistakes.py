@@ -124,7 +124,7 @@ NAT_MISTAKES = [
     M('["eth2"]', '["eth0"]', "nat[1].interfaces[0]", "'eth0' is in [node].outside"),
     M('["eth2"]', "[]", "nat[1].interfaces", "interfaces is empty"),
     appended(
-        f"{ANOTHER}addresses = [{', '.join(f'{chr(34)}100.64.{n}.1{chr(34)}' for n in range(62))}] #!\n",
+        f'{ANOTHER}addresses = [{", ".join(f"{chr(34)}100.64.{n}.1{chr(34)}" for n in range(62))}] #!\n',
         "nat[2].addresses",
         "65 ranges in all [[nat]]: an engine has at most 64",
     ),

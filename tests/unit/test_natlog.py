@@ -311,20 +311,9 @@ def test_golden_bytes() -> None:
     first, second = log.messages([]), log.messages([record(BIND)])
     assert len(first) == 1 and len(second) == 1
     assert second[0].hex() == (
-        "000a002f"
-        "6ab13b80"
-        "00000000"
-        "0000004d"  # version, length, export time, sequence, domain
+        "000a002f" "6ab13b80" "00000000" "0000004d"  # version, length, export time, sequence, domain
         "0104001f"  # set 260: one mapping
-        "000001a0c4506c7b"
-        "08"
-        "01"
-        "00000007"
-        "06"
-        "0a000001"
-        "cb007109"
-        "03e8"
-        "9c40"
+        "000001a0c4506c7b" "08" "01" "00000007" "06" "0a000001" "cb007109" "03e8" "9c40"
     )
 
 
