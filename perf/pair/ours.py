@@ -88,8 +88,7 @@ class Ours:
         return at_ns
 
     def remark(self) -> str:
-        """On the fault in hand, since the survivor became active: what it dropped for want of a lease, what it
-        says of its own lateness."""
+        """Of the survivor since it became active: what it dropped for want of a lease, how late it was."""
         now, said = self._not_active() - self._dropped, []
         if now:
             said.append(f"{now} packets dropped without a lease")
