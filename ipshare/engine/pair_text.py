@@ -152,7 +152,8 @@ def _lateness(state: PairState) -> str:
         for name, times, longest in zip(PAIR_LATE.values(), state.late, state.longest_late_ns, strict=False)
         if times
     ]
-    return f"{'; '.join(causes)}; {state.pauses} pauses; last {_span(_age_s(state, state.last_late_at_ns))} ago"
+    ago = _span(_age_s(state, state.last_late_at_ns))
+    return f"{'; '.join(causes)}; {state.pauses} pauses; last {ago} ago"
 
 
 def change_line(state: PairState) -> str:

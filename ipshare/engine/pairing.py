@@ -53,7 +53,7 @@ class PairState:
     ``changes``: in this run of the engine. ``forward_until_ns``: the lease. ``paths_up``: numbers, from 0, of
     paths on which the peer was heard within the dead time. ``links_down``: numbers of VIPs whose interface is
     down or gone. ``notes``: names of enum ips_ctl_pair_note. ``late``, ``longest_late_ns``: how often and by
-    how much the engine's thread was late, for each cause of ``PAIR_LATE``; ``last_late``: the last one's cause.
+    how much the engine's thread was late, for each cause of ``PAIR_LATE``; ``last_late``: the last cause.
     ``pauses``: how often that was long enough to doubt what it knew.
     """
 

@@ -88,8 +88,7 @@ class Ours:
         return at_ns
 
     def remark(self) -> str:
-        """On the fault in hand, since the survivor had become active: what it dropped for want of a lease, what
-        it says of its own lateness."""
+        """Of the survivor since it became active: what it dropped for want of a lease, how late it was."""
         now, said = self._not_active() - self._dropped, []
         if now:
             said.append(f"{now} packets dropped without a lease")
@@ -176,8 +175,8 @@ class Ours:
             "jitter_us": [int(s["jitter_ns"]) // 1000 for s in states],
             "late": [
                 {
-                    name: [int(n), int(longest) // 1000]
-                    for name, n, longest in zip(PAIR_LATE.values(), s["late"], s["longest_late_ns"], strict=True)
+                    name: [int(s["late"][i]), int(s["longest_late_ns"][i]) // 1000]
+                    for i, name in enumerate(PAIR_LATE.values())
                 }
                 for s in states
             ],

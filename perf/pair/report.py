@@ -43,7 +43,7 @@ def _row(f: dict[str, Any]) -> dict[str, str]:
     if f.get("handovers_ms"):
         took = sorted(f["handovers_ms"])
         middle = took[len(took) // 2]
-        found["- from one reign's end to the next one's begin, p50 / max"] = f"{middle:.2f} / {took[-1]:.2f} ms"
+        found["- from reign to reign, p50 / max"] = f"{middle:.2f} / {took[-1]:.2f} ms"
         found["- probes lost in all of them"] = str(f["switchover"]["probes_lost"])
     if "resync_s" in f:
         found["kill, restart, resync, a third of the mirror's datagrams lost"] = f"{f['resync_s']:.1f} s"

@@ -275,9 +275,7 @@ def test_a_peer_s_mapping_must_be_of_the_pool(public: End, realm: int) -> None:
 # ---- configuration --------------------------------------------------------------------
 
 
-def made(
-    pools: list[dict[str, Any]], insides: list[dict[str, Any]], nat: Any = None, **fields: int
-) -> bool:
+def made(pools: list[dict[str, Any]], insides: list[dict[str, Any]], nat: Any = None, **fields: int) -> bool:
     nat = nat or Nat.__mro__[1]()
     p, i = ffi.new("struct ips_napt_pool_rec[]", pools), ffi.new("struct ips_napt_inside_rec[]", insides)
     config = {"pools": p, "insides": i, "n_pools": len(pools), "n_insides": len(insides)} | fields

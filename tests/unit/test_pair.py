@@ -264,7 +264,7 @@ def alone(*, silent_ms: float) -> World:
 
 
 def test_a_node_that_was_alone_already_goes_on_after_a_short_pause() -> None:
-    """Decision 0038: nobody can have become active meanwhile. It announces again; a second pause is as good."""
+    """Decision 0038: nobody can have become active meanwhile. It announces again; so for a second one."""
     w = alone(silent_ms=100)
     announced = len(w.a.announced)
     for pauses in (1, 2):

@@ -46,7 +46,7 @@ def all_sums(t: Sessions) -> list[int]:
 
 
 def test_sums_that_are_counted_in_parts_are_those_of_the_beginning() -> None:
-    """Whatever is applied meanwhile, before and behind the count: changed, ended, new, ended and new again."""
+    """Whatever is applied meanwhile, before and behind the count: changed, ended, new, ended and new."""
     t = Sessions(standby=1)
     for i in range(300):
         assert t.apply(UPSERT, record(numbered(i)))[0] == APPLIED
