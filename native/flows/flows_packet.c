@@ -15,7 +15,8 @@ void flows_enter(struct flows_worker *w) {
   atomic_store(&w->frame, atomic_load_explicit(&w->frame, memory_order_relaxed) + 1);
   w->mirror = atomic_load(&f->mirror);
   bool looks_on = atomic_load(&f->is_observer);
-  ips_worker_set_flows(w->core, looks_on ? NULL : atomic_load(&f->sessions), looks_on ? NULL : atomic_load(&f->napt));
+  if (looks_on) ips_worker_set_flows(w->core, NULL, NULL);
+  else ips_worker_set_flows(w->core, atomic_load(&f->sessions), atomic_load(&f->napt));
 }
 
 void flows_leave(struct flows_worker *w) {
