@@ -48,7 +48,7 @@ struct ips_ctl_mirror {
   uint64_t config_digest;      /* of what has to be equal at all nodes: pools, realms, split of ports */
   struct ips_ctl_mirror_peer peers[8];
   uint32_t n_items, reserved;
-  struct ips_ctl_mirror_item { char name[16]; uint64_t digest; } items[12]; /* parts, for people: which one differs */
+  struct ips_ctl_mirror_item { char name[16]; uint64_t digest; } items[12]; /* parts: which one differs */
 };
 
 enum ips_ctl_mirror_note {
@@ -67,7 +67,7 @@ struct ips_ctl_flows_state {
   uint32_t has_flows, has_mirror, is_ready, n_addresses;
   uint8_t peer_notes[8];                 /* enum ips_ctl_mirror_note, in the order of ips_ctl_mirror.peers */
   uint16_t peer_differs[8];              /* bit i: items[i] differs at that peer, or is missing there */
-  uint64_t peer_refused[8];              /* datagrams from its address that were dropped before anything was read */
+  uint64_t peer_refused[8];              /* datagrams from its address that were dropped unread */
 };
 
 /* SESSIONS_DUMP: what is wanted; zero: anything. Answered by a sealed memfd of struct ips_session_rec[]. */

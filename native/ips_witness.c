@@ -55,7 +55,7 @@ int ips_witness_judge(struct ips_witness *w, uint32_t node, const struct ips_wit
   w->granted = (struct ips_pair_epoch){.counter = m->counter, .node = node};
   w->asked_ns = m->asked_ns;
   w->until_ns = ips_pair_max(w->until_ns, now_ns + m->ttl_ns);
-  w->ttl_ns = w->until_ns - now_ns; /* of the longest that is promised: what a restart has to wait for */
+  w->ttl_ns = w->until_ns - now_ns; /* of the longest that is promised: a restart waits for that */
   return IPS_PAIR_GRANTED;
 }
 

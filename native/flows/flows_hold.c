@@ -1,7 +1,7 @@
 /* flows_hold.c: a session's first packet waits until each ready standby has the session (decision 0021).
  *
  * A queue per packet thread, of bounded length and bytes, first in, first out: numbers and deadlines rise.
- * Whoever follows on the same flow waits behind, and so do the later fragments of a datagram whose first one waits.
+ * Whoever follows on the same flow waits behind, and so do later fragments of a datagram whose first one waits.
  * No standby ready: nothing waits. The standby silent: what
  * waits goes when commit_us is over. No room: it goes at once. Both are counted. Its lease over, or handed
  * over meanwhile: what waits is dropped, for the other end would believe in a session that nobody has.
@@ -15,7 +15,8 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
-enum { BEFORE = 128, MOST_HEADERS = 4 }; /* writable bytes before a packet that is sent; IPv6 extension headers */
+/* Writable bytes before a packet that is sent; IPv6 extension headers that are passed. */
+enum { BEFORE = 128, MOST_HEADERS = 4 };
 struct keys { uint64_t flow, datagram; };
 
 #define GET(counter) atomic_load_explicit(&(counter), memory_order_relaxed)
@@ -45,8 +46,8 @@ static uint32_t behind_headers(const uint8_t *ip, uint32_t len, uint8_t *next) {
   return l4;
 }
 
-/* Of packets that must keep their order: addresses, protocol and ports as they are sent. Fragments have a second key,
- * of their datagram, 0 else; later ones, which show no ports, have that one alone. */
+/* Of packets that must keep their order: addresses, protocol and ports as they are sent. Fragments have a second
+ * key, of their datagram, 0 else; later ones, which show no ports, have that one alone. */
 static struct keys keys_of(const struct ips_pkt *p) {
   const uint8_t *ip = p->data;
   bool is6 = ip[0] >> 4 == 6, is_first = true;

@@ -21,7 +21,7 @@ enum {
 #define FLOWS_HELLO_NS 100000000ull
 #define FLOWS_SILENCE_NS 1000000000ull
 
-struct flows_path { int fd; uint64_t heard_ns, asked_ns, retry_ns; }; /* asked: a hello, which may be an old one */
+struct flows_path { int fd; uint64_t heard_ns, asked_ns, retry_ns; }; /* asked: by a hello, perhaps an old one */
 struct flows_peer {
   struct ips_seal *seal;
   struct flows_path paths[IPS_CTL_PAIR_PATHS];

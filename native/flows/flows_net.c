@@ -49,7 +49,7 @@ static void flush(struct flows_batch *b) {
 static int socket_to(struct flows_peer *p, uint64_t now_ns) {
   for (uint32_t i = 0; i < p->n_paths; i++)
     if (p->paths[i].fd >= 0 && !is_late(p->paths[i].heard_ns, now_ns)) return p->paths[i].fd;
-  for (uint32_t i = 0; i < p->n_paths; i++) /* handshakes: one after the other, first where they were asked for */
+  for (uint32_t i = 0; i < p->n_paths; i++) /* handshakes: in turn, first where they were asked for */
     if (p->paths[i].fd >= 0 && !is_late(p->paths[i].asked_ns, now_ns)) {
       p->paths[i].asked_ns = 0;
       return p->paths[i].fd;

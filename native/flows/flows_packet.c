@@ -17,7 +17,8 @@ void flows_enter(struct flows_worker *w) {
   w->mirror = atomic_load(&f->mirror);
   w->remaps = atomic_load(&f->remaps);
   bool looks_on = atomic_load(&f->is_observer);
-  ips_worker_set_flows(w->core, looks_on ? NULL : atomic_load(&f->sessions), looks_on ? NULL : atomic_load(&f->napt));
+  if (looks_on) ips_worker_set_flows(w->core, NULL, NULL);
+  else ips_worker_set_flows(w->core, atomic_load(&f->sessions), atomic_load(&f->napt));
   ips_worker_set_remaps(w->core, w->remaps ? w->remaps->core : NULL);
 }
 

@@ -1,7 +1,7 @@
-/* fuzz_natlog_ring.c: the rings of a NAT log, put and taken in any order, beside a queue that cannot be wrong.
+/* fuzz_natlog_ring.c: the rings of a NAT log, put and taken in any order, beside counts that cannot be wrong.
  *
- * Steps of two bytes: a ring and a number of records to put, or how many to take. Claims: what was put comes out once,
- * in its ring's order; what was refused was refused for want of room, and is counted; so are the others.
+ * Steps of two bytes: a ring and a number of records to put, or how many to take. Claims: what was put comes out
+ * once, in its ring's order; what was refused was refused for want of room, and is counted; so are the others.
  */
 #include "../tests/check.h"
 #include "ips_core.h"

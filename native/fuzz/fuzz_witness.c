@@ -1,9 +1,9 @@
 /* fuzz_witness.c: records of a witness, and any sequence of questions to its rules.
  *
- * First byte odd: a record for the decoder. Else a list of steps of six bytes: who asks, what for, how long later.
- * Claims: what is decoded encodes to the same bytes; nobody gets a grant before the one of another node has ended,
- * neither by the witness's clock nor after its restart from what it had on its disk; counters of different nodes never
- * fall; a refused question changes nothing.
+ * First byte odd: a record for the decoder. Else a list of steps of six bytes: who asks, what for, how much
+ * later. Claims: what is decoded encodes to the same bytes; nobody gets a grant before the one of another node
+ * has ended, not after a restart from what was on the disk either; counters of different nodes never fall; a
+ * refused question changes nothing.
  */
 #include "../tests/check.h"
 #include "ips_core.h"
@@ -37,8 +37,8 @@ static void rules(const uint8_t *op, size_t n) {
   bool is_blank = true;
   for (; n >= 6; n -= 6, op += 6) {
     uint32_t node = 1 + op[1] % NODES;
-    struct ips_witness_msg m = {.kind = IPS_WITNESS_ASK, .counter = op[2] % 16, .asked_ns = now - op[3] * 1000u,
-                                .ttl_ns = op[4] * MS};
+    struct ips_witness_msg m = {.kind = IPS_WITNESS_ASK, .counter = op[2] % 16,
+                                .asked_ns = now - op[3] * 1000u, .ttl_ns = op[4] * MS};
     now += op[5] * MS;
     if (op[0] % 8 == 7) { /* started again, with what it had on its disk */
       ips_witness_start(&w, disk, disk_ttl, LONGEST, now);
@@ -48,8 +48,8 @@ static void rules(const uint8_t *op, size_t n) {
     struct ips_witness before = w;
     if (op[0] % 8 == 6) {
       ips_witness_release(&w, node, &m, now);
-      if (node == holder && m.counter == before.granted.counter && m.asked_ns >= before.asked_ns && free_ns > now)
-        free_ns = now;
+      bool is_it = node == holder && m.counter == before.granted.counter && m.asked_ns >= before.asked_ns;
+      if (is_it && free_ns > now) free_ns = now;
       CHECK(w.granted.counter == before.granted.counter && w.granted.node == before.granted.node);
       continue;
     }

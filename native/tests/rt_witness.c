@@ -1,8 +1,8 @@
-/* rt_witness.c: the engine's side of a witness over real sockets, in one thread; in another a witness that also sends
- * what a good one would not: rubbish, its own answers again and cut, an answer to nobody.
+/* rt_witness.c: the engine's side of a witness over real sockets, in one thread; in another a witness that also
+ * sends what a good one would not: rubbish, its own answers again and cut.
  *
- * Claims: each question that is heard of is one that was asked, no answer counts twice, and all of it goes on until
- * enough was granted. Under ThreadSanitizer and AddressSanitizer: neither finds anything.
+ * Claims: each question that is heard of is one that was asked, no answer counts twice, and all of it goes on
+ * until enough was answered. Under ThreadSanitizer and AddressSanitizer: neither finds anything.
  */
 #define _GNU_SOURCE
 #include "check.h"
@@ -52,7 +52,8 @@ static void mischief(const uint8_t *sealed, size_t n, const struct sockaddr_in *
 }
 
 static void *witness(void *unused) {
-  struct ips_seal_config c = {.boot = 7, .n_keys = 1, .key_numbers = {1}, .hello_ns = S / 20, .silence_ns = S};
+  struct ips_seal_config c = {.boot = 7, .n_keys = 1, .key_numbers = {1}, .hello_ns = S / 20,
+                              .silence_ns = S};
   struct ips_witness rules;
   uint8_t in[ROOM], plain[ROOM], out[IPS_SEAL_DATAGRAM], type;
   struct sockaddr_in from;
@@ -70,7 +71,8 @@ static void *witness(void *unused) {
     ssize_t n = recvfrom(served, in, sizeof in, 0, (struct sockaddr *)&from, &length);
     size_t bytes = 0;
     struct ips_witness_msg m;
-    bool is_question = n > 0 && ips_seal_open(seal, in, (size_t)n, now(), &type, plain, &bytes) == IPS_SEAL_OK_ &&
+    bool is_question = n > 0 &&
+                       ips_seal_open(seal, in, (size_t)n, now(), &type, plain, &bytes) == IPS_SEAL_OK_ &&
                        type == IPS_SEAL_WITNESS && ips_witness_decode(plain, bytes, &m);
     for (size_t k; (k = ips_seal_tick(seal, now(), out)) != 0;) say(out, k, &from);
     if (!is_question) continue;

@@ -200,7 +200,6 @@ class Net:
         key.write_text((self.a.dir / "pair.key").read_text())
         key.chmod(0o600)
         self.peers: list[str] = []  # whom the server saw
-        self.connections: list[socket.socket] = []
         for address in SERVERS:
             listener = self._socket("server", lambda address=address: socket.create_server(
                 address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET))  # fmt: skip
@@ -224,12 +223,10 @@ class Net:
 
     def connect(self) -> list[socket.socket]:
         """A connection of each family from inside."""
-        made = [
+        return [
             self._socket("client", lambda to=to: socket.create_connection(to, timeout=PATIENCE_S))
             for to in SERVERS
         ]
-        self.connections += made
-        return made
 
     def both(self) -> tuple[Gateway, Gateway]:
         """(the active one, the standby), as soon as the standby could take over without loss."""
@@ -258,30 +255,16 @@ def started(directory: Path, more: str = "", kind: type[Half] = Half) -> Iterato
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def kind() -> type[Half]:
     """Which engine."""
     return Half
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, kind: type[Half]) -> Iterator[Net]:
-    with started(tmp_path_factory.mktemp("pair"), kind=kind) as made:
-        yield made
-
-
 @pytest.fixture
-def net(shared: Net) -> Iterator[Net]:
-    """The same two gateways for all tests that leave them as they were, without the sessions of others."""
-    active, _ = shared.both()
-    if active.asked("mirror", "status")["sessions"]:
-        for prefix in ("0.0.0.0/0", "::/0"):
-            active.asked("sessions", "close", "--src", prefix, "--yes")
-        until(lambda: active.asked("mirror", "status")["sessions"] == 0)
-    shared.peers.clear()
-    yield shared
-    while shared.connections:
-        shared.connections.pop().close()
+def net(tmp_path: Path, kind: type[Half]) -> Iterator[Net]:
+    with started(tmp_path, kind=kind) as made:
+        yield made
 
 
 def talk(connections: list[socket.socket], word: bytes) -> None:
@@ -488,9 +471,8 @@ def test_an_observer_has_what_the_active_node_has(tmp_path: Path) -> None:
         talk([*connections, *more], b"all the same")
 
 
-def test_a_pool_address_on_an_interface_is_refused_before_anything_is_changed(shared: Net) -> None:
-    """After the node was taken down: the last one."""
-    net = shared
+def test_a_pool_address_on_an_interface_is_refused_before_anything_is_changed(net: Net) -> None:
+    net.a.stop()
     name = net.lab.names["a"]
     run(name, "ip address add 198.51.100.9/32 dev wan0")
     run(name, "ip link set lan0 name lan7")

@@ -112,8 +112,12 @@ def test_the_good_file_is_good_and_survives_the_store() -> None:
 @pytest.mark.parametrize(("old", "new", "key", "text"), MISTAKES, ids=[m[3][:60] for m in MISTAKES])
 def test_a_mistake_is_named(old: str, new: str, key: str, text: str) -> None:
     assert GOOD.count(old) == 1
-    problems = list(check_text(GOOD.replace(old, new)).problems)
+    made = GOOD.replace(old, new)
+    problems = list(check_text(made).problems)
     assert [(p.key, text in p.message, bool(p.hint)) for p in problems] == [(key, True, True)], problems
+    kind = key.split(".")[0].split("[")[0]
+    tables = [n for n, line in enumerate(made.split("\n"), 1) if line.strip("[]").split(".")[0] == kind]
+    assert problems[0].file == "site.toml" and problems[0].line >= tables[0]
 
 
 def test_few_ports_are_a_warning() -> None:

@@ -10,7 +10,6 @@ import pytest
 from ipshare.lab import userns
 from tests.lab.test_nat_pair_lab import (
     net,
-    shared,
     test_connections_outlive_a_switchover_and_the_death_of_the_active_engine,
     test_pools_change_under_traffic_sizes_do_not_and_a_difference_is_named,
     test_public_addresses_on_the_uplinks_own_link_are_vips,
@@ -22,7 +21,6 @@ from tests.vpp.pair_vpp import VppHalf
 
 __all__ = [
     "net",
-    "shared",
     "test_connections_outlive_a_switchover_and_the_death_of_the_active_engine",
     "test_pools_change_under_traffic_sizes_do_not_and_a_difference_is_named",
     "test_public_addresses_on_the_uplinks_own_link_are_vips",
@@ -32,6 +30,6 @@ __all__ = [
 pytestmark = pytest.mark.skipif(not userns.is_root(), reason="needs root")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def kind() -> type[Half]:
     return VppHalf
