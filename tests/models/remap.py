@@ -103,6 +103,7 @@ class World:
     remaps: tuple[Remap, ...]
     script: tuple[tuple[str, int], ...]  # steps of the control plane: what, which remap (or distribution point)
     rules: Rules = field(default_factory=Rules)
+    forgets_at_once: bool = False  # the end of a UDP flow is told at once
     may_drop: bool = False  # what opens nothing, where two nodes change their roles one after the other
 
     # ---- what packets meet ----
@@ -122,8 +123,9 @@ class World:
         came, asker, crossings = NETWORK, 255, 0
         while True:
             rows = self.relations(s, node, flow)
-            known = tuple((role, flags, peer, said(what, opens)) for _, role, flags, peer, what in rows)
-            own = said(s.tables[NODES.index(node)][flow], opens)
+            left = leaves([row[1] for row in rows], came == ASK)
+            known = tuple((role, flags, peer, said(what, opens and not left)) for _, role, flags, peer, what in rows)
+            own = said(s.tables[NODES.index(node)][flow], opens and not left)
             what, to = ask_core(came, asker, opens, own, known) if rows else (HERE, 0)
             if what in (HERE, OPENS, NOWHERE):
                 return ("" if what == NOWHERE else node), what == OPENS, crossings
@@ -195,7 +197,11 @@ class World:
             at = NODES.index(flow.owner)
             seen = s.tables[at][i] or flow.tcp  # its FIN is a packet, too
             known = kept(made) if made.owner and seen else UNKNOWN
-            yield f"flow {i} {word}", replace(s, flows=flows, tables=put(s.tables, at, i, known))
+            told = s.told
+            for k, remap in enumerate(self.remaps):
+                if not made.owner and self.forgets_at_once and remap.giver == flow.owner:
+                    told = put(told, k, i, UNKNOWN)
+            yield f"flow {i} {word}", replace(s, flows=flows, tables=put(s.tables, at, i, known), told=told)
 
     def mirrors(self, s: State) -> Iterator[tuple[str, State]]:
         """One change of one flow gets through."""
@@ -276,6 +282,12 @@ class World:
         if last < len(self.script):
             raise Broken(f"never gets past {self.script[last]}")
         return len(came)
+
+
+def leaves(roles: list[int], is_asked: bool) -> bool:
+    """As native/ips_remap_packet.c finds out before it asks."""
+    held = [role for role in roles if role != PREPARING and (role != READY or is_asked)]
+    return bool(held) and held[-1] == LEAVING
 
 
 def kept(flow: Flow) -> Known:
