@@ -61,11 +61,11 @@ struct ips_remap_way_out ips_remap_decide(const struct ips_remap_case *c) {
   uint8_t owner = owner_of(c, IPS_FLOW_OPEN);
   if (owner != NOBODY) return go(IPS_GO_FINAL, owner);
   if (c->opens) return unknown(c, s); /* a SYN on a closed flow is an opening */
-  /* What lingers may have been opened anew where flows are opened now. */
-  if (c->own == IPS_FLOW_CLOSED && s.successor == NOBODY) return go(IPS_GO_HERE, 0);
+  /* What lingers may have been opened anew where flows are opened now: only there it is known. */
+  if (s.successor != NOBODY) return unknown(c, s);
+  if (c->own == IPS_FLOW_CLOSED) return go(IPS_GO_HERE, 0);
   owner = owner_of(c, IPS_FLOW_CLOSED);
-  if (c->own != IPS_FLOW_CLOSED && owner != NOBODY) return go(IPS_GO_FINAL, owner);
-  return unknown(c, s);
+  return owner != NOBODY ? go(IPS_GO_FINAL, owner) : unknown(c, s);
 }
 
 /* ---- counters ------------------------------------------------------------------- */

@@ -18,27 +18,38 @@ struct looked {
   bool has_own;
 };
 
-/* What is half closed lives, but for a SYN, which opens it anew (ips_session_tcp.c). */
-static uint8_t known_as(const struct ips_found *f, const struct ips_remap_packet *p) {
-  unsigned closed = p->opens ? IPS_STATE_CLIENT_CLOSED : IPS_STATE_CLOSED;
+/* Whether flows are opened elsewhere now, as ips_remap_decide sees it. */
+static bool leaves(const struct ips_arrival *a) {
+  bool left = false;
+  for (uint8_t i = 0; i < a->n; i++) {
+    uint8_t role = a->at[i]->r.role;
+    if (role != IPS_REMAP_PREPARING && (role != IPS_REMAP_READY || a->from == IPS_FROM_ASK))
+      left = role == IPS_REMAP_LEAVING;
+  }
+  return left;
+}
+
+/* What is half closed lives, but for a SYN, which opens it anew (ips_session_tcp.c) where flows are opened. */
+static uint8_t known_as(const struct ips_found *f, const struct ips_remap_packet *p, bool left) {
+  unsigned closed = p->opens && !left ? IPS_STATE_CLIENT_CLOSED : IPS_STATE_CLOSED;
   return p->flow.proto == IPS_PROTO_TCP && ips_word_state(f->word) >= closed ? IPS_FLOW_CLOSED : IPS_FLOW_OPEN;
 }
 
 static void look(struct ips_worker *w, const struct ips_arrival *a, struct looked *l, struct ips_remap_case *c) {
-  bool has_flow = l->packet.has_flow;
+  bool has_flow = l->packet.has_flow, left = leaves(a);
   if (has_flow) {
     l->place = ips_place_of(w->sessions, &l->packet.flow);
     l->has_own = ips_session_find(w->sessions, &l->place, &l->own);
   }
   *c = (struct ips_remap_case){.from = a->from, .asker = a->asker, .opens = l->packet.opens, .n = a->n,
-                               .own = l->has_own ? known_as(&l->own, &l->packet) : IPS_FLOW_UNKNOWN};
+                               .own = l->has_own ? known_as(&l->own, &l->packet, left) : IPS_FLOW_UNKNOWN};
   bool needs_peers = c->own != IPS_FLOW_OPEN && has_flow;
   for (uint8_t i = 0; i < a->n; i++) {
     const struct ips_remap *m = a->at[i];
     struct ips_found f;
     c->at[i] = (struct ips_remap_relation){.role = m->r.role, .flags = (uint8_t)m->r.flags, .peer = m->r.peer};
     if (needs_peers && m->state.followed && ips_session_find(m->state.followed, &l->place, &f))
-      c->at[i].known = known_as(&f, &l->packet);
+      c->at[i].known = known_as(&f, &l->packet, left);
   }
 }
 

@@ -2,8 +2,8 @@
 
 203.0.113.9 and 2001:db8:9::9 are addresses of the loopback devices of a and of b; their local networks are
 198.18.1.0/24 and 198.18.2.0/24 (2001:db8:1::/64, 2001:db8:2::/64). Channel addresses are routed into
-ips-in. ``Remaps.flip`` points the distribution point at one of them. Replies go to the client directly. Every wait is
-for an event.
+ips-in. ``Remaps.flip`` points the distribution point at one of them. Replies go to the client directly.
+Every wait is for an event.
 """
 
 from __future__ import annotations
@@ -58,11 +58,15 @@ def half(
     made = {}
     for node, peer, role in ((giver, taker, RemapRole.PREPARING), (taker, giver, RemapRole.READY)):
         path = PairPath(
-            ip_address(f"10.0.{LINKS[node]}.2"), 4790 + number, ip_address(f"10.0.{LINKS[peer]}.2"), 4790 + number
+            ip_address(f"10.0.{LINKS[node]}.2"),
+            4790 + number,
+            ip_address(f"10.0.{LINKS[peer]}.2"),
+            4790 + number,
         )
         bits = 32 if "." in address else 128
         made[node] = RemapSettings(
-            id=number, node=node, peer=peer, prefix=ip_network(f"{address}/{bits}"), role=role, channel=ends[node],
+            id=number, node=node, peer=peer, prefix=ip_network(f"{address}/{bits}"), role=role,
+            channel=ends[node],
             paths=(path,), key=bytes([number]) * 32, **other,
         )  # type: ignore[arg-type]  # fmt: skip
     return made
@@ -70,7 +74,8 @@ def half(
 
 @dataclass
 class Talk:
-    """A connection (or UDP flow) of the client: ``at`` is the node that has it; ``server`` its socket there."""
+    """A connection (or UDP flow) of the client: ``at`` is the node that has it; ``server`` its socket
+    there."""
 
     client: socket.socket
     address: str
@@ -122,7 +127,9 @@ class Remaps:
             self._engine(node)
         self.flip("a")
         for node, address, tcp in itertools.product("ab", FAMILIES, (True, False)):
-            self.listeners[node, address, tcp] = inside(self.names[node], lambda a=address, t=tcp: _listen(a, t))
+            self.listeners[node, address, tcp] = inside(
+                self.names[node], lambda a=address, t=tcp: _listen(a, t)
+            )
 
     def _link(self, number: int, node: str) -> None:
         name = self.names[node]

@@ -19,8 +19,8 @@ from ipshare.errors import IpshareError
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {name, value, unit, peer, ratio}.")
 @click.option("--plot", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write an SVG.")
 def bench(selection: tuple[str, ...], quick: bool, as_json: bool, file: Path | None) -> None:
-    """Measure this machine: core (ns per packet), tables (programming), mirror (changes a second), remap (ns per packet),
-    forwarding (beside nftables).
+    """Measure this machine: core (ns per packet), tables (programming), mirror (changes a second), remap
+    (ns per packet), forwarding (beside nftables).
 
     Takes about three minutes; forwarding needs root. docs/performance.md says what the figures mean.
     """

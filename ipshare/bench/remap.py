@@ -1,9 +1,9 @@
 """remap: what a packet costs at a node with remaps: followed, opened earlier here, of another address.
 
-Processor time of one thread in this process, no device, as in ``core``: IPv4 UDP of 64 bytes, rewritten at an
-end point. "plain": translated by the express lane, no remap anywhere; "whole": without the lane, since the node has a
-remap of another address; "own": of a remapped address, a flow of this node; "followed": a flow of the giver,
-encapsulated to it (IPIP, GUE) or re-addressed.
+Processor time of one thread in this process, no device, as in ``core``: IPv4 UDP of 64 bytes, rewritten at
+an end point. "plain": translated by the express lane, no remap anywhere; "whole": without the lane, since
+the node has a remap of another address; "own": of a remapped address, a flow of this node; "followed": a
+flow of the giver, encapsulated to it (IPIP, GUE) or re-addressed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def passes(worker: RemapWorker | None, data: Any, lengths: Any, rounds: int) -> 
     at = ffi.NULL if worker is None else worker.handle
     return int(
         lib.ips_bench_packets(
-            at, 1, ffi.from_buffer("uint8_t *", data), STRIDE, ffi.from_buffer("uint16_t *", lengths), len(lengths),
+            at, 1, ffi.from_buffer("uint8_t *", data), STRIDE, ffi.from_buffer("uint16_t *", lengths),
+            len(lengths),
             rounds, 0,
         )
     )  # fmt: skip

@@ -36,7 +36,8 @@ REMAP_COUNTERS: tuple[RemapCounter, ...] = tuple(
 
 
 class RemapWorker(Worker):
-    """A worker with a session table and remaps, for tests and benchmarks: what native/flows does in an engine."""
+    """A worker with a session table and remaps, for tests and benchmarks: what native/flows does in an
+    engine."""
 
     def __init__(self, *, sessions: int = 4096, **options: Any) -> None:
         super().__init__(**options)
@@ -63,7 +64,8 @@ class RemapWorker(Worker):
         return table
 
     def set_remaps(self, remaps: Sequence[Mapping[str, Any]]) -> None:
-        """Members of ``struct ips_remap_rec`` each, in the order of ids. Raises ``ValueError``: none that can be."""
+        """Members of ``struct ips_remap_rec`` each, in the order of ids. Raises ``ValueError``: none that
+        can be."""
         recs = ffi.new("struct ips_remap_rec[]", [dict(remap) for remap in remaps] or 1)
         states = ffi.new("struct ips_remap_state[]", max(len(remaps), 1))
         for state, remap in zip(states, remaps, strict=False):
@@ -93,9 +95,7 @@ class RemapWorker(Worker):
         """Flows of this node, as if it had opened them."""
         rows = ffi.from_buffer("struct ips_session_rec *", records)
         for i in range(len(records)):
-            lib.ips_sessions_apply(
-                self.sessions, 0, lib.IPS_SESSION_UPSERT, rows + i, self.now_ns, ffi.NULL
-            )
+            lib.ips_sessions_apply(self.sessions, 0, lib.IPS_SESSION_UPSERT, rows + i, self.now_ns, ffi.NULL)
 
     def count(self) -> int:
         """Flows of this node, half-open ones too."""

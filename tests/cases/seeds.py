@@ -95,9 +95,15 @@ def _remapped(case: Case, flags: int, rest: bytes, number: int) -> Inputs:
         ends = [("192.0.2.64", "192.0.2.32"), ("192.0.2.65", "192.0.2.33"), ("192.0.2.72", "192.0.2.40")]
         if case.verdict == "OK" and not any(rest):
             inner = encap(_sent_to(case.packet, "203.0.113.3"), *ends[number % 3])
-            yield f"{case.name}-channel{which}", bytes((_side_and_fields(0, 0) | 1, which << 1)) + bytes(6) + inner
+            yield (
+                f"{case.name}-channel{which}",
+                bytes((_side_and_fields(0, 0) | 1, which << 1)) + bytes(6) + inner,
+            )
             back = _sent_to(case.packet, "192.0.2.131")
-            yield f"{case.name}-back{which}", bytes((_side_and_fields(0, 0) | 1, which << 1)) + bytes(6) + back
+            yield (
+                f"{case.name}-back{which}",
+                bytes((_side_and_fields(0, 0) | 1, which << 1)) + bytes(6) + back,
+            )
 
 
 def decap() -> Inputs:

@@ -1,4 +1,5 @@
-"""Remaps through two engines: connections stay where they were opened, by every kind of channel, there and back."""
+"""Remaps through two engines: connections stay where they were opened, by every kind of channel, there and
+back."""
 
 from __future__ import annotations
 
@@ -62,7 +63,11 @@ def test_there_and_back(lab: Remaps, number: int, kind: ChannelKind, outside: tu
     for both, opened_before in zip(halves, opened, strict=True):
         given, taken = (lab.state(side(both).node, side(both).id) for side in (giver, taker))
         assert given.flows >= 5 and not given.is_exact and given.counters["opened"] == opened_before
-        assert taken.counters["followed"] > 0 and taken.counters["opened"] > 0 and taken.counters["opened_asked"] > 0
+        assert (
+            taken.counters["followed"] > 0
+            and taken.counters["opened"] > 0
+            and taken.counters["opened_asked"] > 0
+        )
         assert given.counters["final_in"] >= taken.counters["followed"] > 0
         assert len(lab.engines["a"].remap_flows(given.id).records) >= 5
         until(lambda given=given: len(lab.engines["b"].remap_flows(given.id).records) >= 5)

@@ -1,10 +1,11 @@
 """A model of a remap: nodes, distribution points, clients, mirrors; every interleaving is visited.
 
-Each packet's way is what the C function says (ips_remap_decide), asked through cffi: there is no copy of the
-decision table here. The model has what surrounds it: the control plane's order of roles, flips of distribution
-points that come late and one by one, mirrors that are behind by any number of changes, packets that overtake
-them. A packet is followed from arrival to delivery in one step (its two crossings take no time); that it may
-take time is in the mirrors' lateness. ``Rules`` weakens the control plane's order: then a flow has to break.
+Each packet's way is what the C function says (ips_remap_decide), asked through cffi: there is no copy of
+the decision table here. The model has what surrounds it: the control plane's order of roles, flips of
+distribution points that come late and one by one, mirrors that are behind by any number of changes, packets
+that overtake them. A packet is followed from arrival to delivery in one step (its two crossings take no
+time); that it may take time is in the mirrors' lateness. ``Rules`` weakens the control plane's order: then
+a flow has to break.
 
 Held in every state: a flow's packet is delivered at its owner, or dropped where it opens and nobody opens; an
 opening at exactly one node that may; at most two crossings, none after FINAL; nobody opens at who leaves.
@@ -64,8 +65,8 @@ class Remap:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """``owner``: whose server has it; "": nobody yet. ``tcp``: only its SYN opens. ``old``: from before any remap,
-    and nobody has ever seen a packet of it (idle)."""
+    """``owner``: whose server has it; "": nobody yet. ``tcp``: only its SYN opens. ``old``: from before any
+    remap, and nobody has ever seen a packet of it (idle)."""
 
     owner: str = ""
     closed: bool = False
@@ -101,8 +102,11 @@ def ask_core(
 @dataclass
 class World:
     remaps: tuple[Remap, ...]
-    script: tuple[tuple[str, int], ...]  # steps of the control plane: what, which remap (or distribution point)
+    script: tuple[
+        tuple[str, int], ...
+    ]  # steps of the control plane: what, which remap (or distribution point)
     rules: Rules = field(default_factory=Rules)
+    forgets_at_once: bool = False  # the end of a UDP flow is told at once
     may_drop: bool = False  # what opens nothing, where two nodes change their roles one after the other
 
     # ---- what packets meet ----
@@ -122,8 +126,11 @@ class World:
         came, asker, crossings = NETWORK, 255, 0
         while True:
             rows = self.relations(s, node, flow)
-            known = tuple((role, flags, peer, said(what, opens)) for _, role, flags, peer, what in rows)
-            own = said(s.tables[NODES.index(node)][flow], opens)
+            left = leaves([row[1] for row in rows], came == ASK)
+            known = tuple(
+                (role, flags, peer, said(what, opens and not left)) for _, role, flags, peer, what in rows
+            )
+            own = said(s.tables[NODES.index(node)][flow], opens and not left)
             what, to = ask_core(came, asker, opens, own, known) if rows else (HERE, 0)
             if what in (HERE, OPENS, NOWHERE):
                 return ("" if what == NOWHERE else node), what == OPENS, crossings
@@ -163,7 +170,9 @@ class World:
             raise Broken(f"{word}: opened at {at}, which leaves")
         made = replace(flow, owner=at, closed=False, half=False) if anew else flow
         flows = (*s.flows[:i], made, *s.flows[i + 1 :])
-        return f"{word}, at {at}", replace(s, flows=flows, tables=put(s.tables, NODES.index(at), i, kept(made)))
+        return f"{word}, at {at}", replace(
+            s, flows=flows, tables=put(s.tables, NODES.index(at), i, kept(made))
+        )
 
     def had(self, s: State, node: str, i: int) -> bool:
         """Whether it had the flow, as far as it, or whoever followed it, has heard."""
@@ -195,7 +204,11 @@ class World:
             at = NODES.index(flow.owner)
             seen = s.tables[at][i] or flow.tcp  # its FIN is a packet, too
             known = kept(made) if made.owner and seen else UNKNOWN
-            yield f"flow {i} {word}", replace(s, flows=flows, tables=put(s.tables, at, i, known))
+            told = s.told
+            for k, remap in enumerate(self.remaps):
+                if not made.owner and self.forgets_at_once and remap.giver == flow.owner:
+                    told = put(told, k, i, UNKNOWN)
+            yield f"flow {i} {word}", replace(s, flows=flows, tables=put(s.tables, at, i, known), told=told)
 
     def mirrors(self, s: State) -> Iterator[tuple[str, State]]:
         """One change of one flow gets through."""
@@ -228,8 +241,11 @@ class World:
             if not self.rules.fence_before_taking or self.is_past(s, i):
                 yield name, following
         elif what == "flip":
-            yield f"{name} to {self.remaps[self.target(s)].taker}", replace(
-                following, points=(*s.points[:i], self.remaps[self.target(s)].taker, *s.points[i + 1 :])
+            yield (
+                f"{name} to {self.remaps[self.target(s)].taker}",
+                replace(
+                    following, points=(*s.points[:i], self.remaps[self.target(s)].taker, *s.points[i + 1 :])
+                ),
             )
         elif what == "clear":
             remap = self.remaps[i]
@@ -245,7 +261,9 @@ class World:
         """Every flow that there was at the fence is told, as it was or as it is."""
         fence, now = s.fence[i], s.tables[NODES.index(self.remaps[i].giver)]
         assert fence is not None
-        return all(told in (then, at) or not then for told, then, at in zip(s.told[i], fence, now, strict=True))
+        return all(
+            told in (then, at) or not then for told, then, at in zip(s.told[i], fence, now, strict=True)
+        )
 
     def is_drained(self, s: State, remap: Remap) -> bool:
         """No flow of the giver is left, and no packet comes to it from the network."""
@@ -276,6 +294,12 @@ class World:
         if last < len(self.script):
             raise Broken(f"never gets past {self.script[last]}")
         return len(came)
+
+
+def leaves(roles: list[int], is_asked: bool) -> bool:
+    """As native/ips_remap_packet.c finds out before it asks."""
+    held = [role for role in roles if role != PREPARING and (role != READY or is_asked)]
+    return bool(held) and held[-1] == LEAVING
 
 
 def kept(flow: Flow) -> Known:

@@ -1,4 +1,5 @@
-"""Packets of remapped addresses through the core, without an engine: rows of the table, channels, fragments, errors.
+"""Packets of remapped addresses through the core, without an engine: rows of the table, channels,
+fragments, errors.
 
 The worker is an end point whose local network is 198.18.1.0/24 (2001:db8:1::/64) and which serves 203.0.113.9
 and 2001:db8:9::9. Packets are made by Scapy, an implementation of its own.
@@ -50,7 +51,8 @@ def remap(
         "local": [raw(a) for a in ours], "remote": [raw(a) for a in peers],
     }  # fmt: skip
     return {
-        "id": number, "prefix": raw(GLOBAL[family]), "prefix_len": 32 if family == 4 else 128, "family": family,
+        "id": number, "prefix": raw(GLOBAL[family]), "family": family,
+        "prefix_len": 32 if family == 4 else 128,
         "role": role, "peer": peer, "flags": flags, "channel": channel,
     }  # fmt: skip
 
@@ -154,7 +156,7 @@ def test_re_addressed_there_and_back(worker: RemapWorker) -> None:
     worker.set_remaps([remap(TAKING, "rewrite")])
     worker.follow(1, flow())
     assert run(worker, udp())[1] == [udp(to=PEERS[FINAL])]
-    assert run(worker, udp(to=OURS[ASK])) [0] == "OPENED_HERE"  # the giver says that it has it not
+    assert run(worker, udp(to=OURS[ASK]))[0] == "OPENED_HERE"  # the giver says that it has it not
     worker.set_remaps([remap(LEAVING, "rewrite", number=2)])
     assert run(worker, udp(sport=3000))[1] == [udp(sport=3000, to=PEERS[ASK])]
     verdict, packets, _ = run(worker, udp(sport=3000, to=OURS[FINAL]))
@@ -252,7 +254,11 @@ def test_too_long_for_the_channel_and_too_old(worker: RemapWorker) -> None:
     verdict, packets, errors = run(worker, udp(data=bytes(1372), flags="DF"))
     assert verdict == "TOO_BIG" and not packets
     told = IP(errors[0])
-    assert told[ICMP].nexthopmtu == 1380 and told.dst == CLIENT4 and IP(bytes(told[ICMP].payload)).dst == GLOBAL[4]
+    assert (
+        told[ICMP].nexthopmtu == 1380
+        and told.dst == CLIENT4
+        and IP(bytes(told[ICMP].payload)).dst == GLOBAL[4]
+    )
     verdict, packets, _ = run(worker, udp(data=bytes(1372)))
     assert verdict == "SPLIT" and len(packets) == 2
     assert run(worker, udp(ttl=1))[0] == "TTL_EXPIRED"
