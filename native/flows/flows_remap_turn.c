@@ -53,14 +53,17 @@ static void end_snapshot(void *arg, int shard, bool is_complete) {
   if (r->core.followed) ips_sessions_end_snapshot(r->core.followed, shard, is_complete);
 }
 
-static void digest(void *arg, uint64_t *sums) {
+/* A slice for each turn; not while a sweep goes on. */
+static int digest(void *arg, bool begins, uint64_t *sums) {
   const struct flows_remap *r = arg;
-  if (!r->core.followed) {
+  struct ips_sessions *t = r->core.followed;
+  if (!t) {
     memset(sums, 0, IPS_MIRROR_SHARDS * sizeof *sums);
-    return;
+    return 1;
   }
-  while (ips_sessions_sweep(r->core.followed, flows_thread_ring(r->m->flows), FLOWS_SLICE)) {}
-  ips_sessions_sums(r->core.followed, sums);
+  if (begins && !ips_sessions_begin_sums(t)) return -1;
+  r->m->is_summing = !ips_sessions_more_sums(t, FLOWS_SLICE, sums);
+  return !r->m->is_summing;
 }
 
 /* ---- its channel ---- */
@@ -231,6 +234,7 @@ void flows_remap_publish(struct flows *f, struct flows_remap *r) {
 
 bool flows_remap_turn(struct flows *f, struct flows_remap *r) {
   bool has_more = false;
+  r->m->is_summing = false;
   flows_net_receive(r->m);
   uint64_t now = flows_now_ns(), heads = flows_remap_heads(f, r);
   if (heads != r->heads) r->m->busy_until_ns = now + 5 * MS;
@@ -244,6 +248,7 @@ bool flows_remap_turn(struct flows *f, struct flows_remap *r) {
     has_more |= count_flows(f, r, now);
   } else {
     has_more = ips_sessions_sweep(r->core.followed, flows_thread_ring(f), FLOWS_SLICE);
+    has_more |= r->m->is_summing;
   }
   if (now - r->m->published_ns >= PUBLISH_NS) flows_remap_publish(f, r);
   return has_more;
