@@ -440,7 +440,11 @@ def test_an_observer_has_what_the_active_node_has(tmp_path: Path) -> None:
         def rows(node: Gateway) -> set[bytes]:
             """All that has to be equal of each session."""
             names = ("flow", "mapped", "mapped_port", "kind", "state", "flags", "version")
-            return {b"".join(r[name].tobytes() for name in names) for r in Node(node.file).sessions()}
+            found = inside(lab.names[node.name], lambda: Node(node.file).sessions())
+            return {b"".join(r[name].tobytes() for name in names) for r in found}
+
+        def status_of(node: Gateway) -> dict[str, Any]:
+            return inside(lab.names[node.name], lambda: Node(node.file).mirror_status())
 
         until(lambda: len(rows(active)) == 2 and rows(active) == rows(observer))
         assert until(lambda: ordered(net.both()[0]))["state"] == "standby"
@@ -452,9 +456,9 @@ def test_an_observer_has_what_the_active_node_has(tmp_path: Path) -> None:
         status = observer.asked("mirror", "status")
         assert (status["role"], status["ready"], status["troubles"]) == ("observer", True, [])
         assert "4903:" not in run(name, "ip rule"), "no inside traffic is routed into its engine"
-        compared = Node(observer.file).mirror_status()["counters"]["DIGESTS_COMPARED"]
-        until(lambda: Node(observer.file).mirror_status()["counters"]["DIGESTS_COMPARED"] > compared)
-        assert Node(observer.file).mirror_status()["counters"]["SHARDS_DIVERGED"] == 0
+        compared = status_of(observer)["counters"]["DIGESTS_COMPARED"]
+        until(lambda: status_of(observer)["counters"]["DIGESTS_COMPARED"] > compared)
+        assert status_of(observer)["counters"]["SHARDS_DIVERGED"] == 0
         refused = observer.cli("sessions", "close", "--proto", "tcp", "--yes")
         assert refused.returncode == 3 and "at the active node" in refused.stderr
         [peer] = [one for one in active.asked("mirror", "status")["peers"] if one["name"] == "o"]
@@ -465,9 +469,9 @@ def test_an_observer_has_what_the_active_node_has(tmp_path: Path) -> None:
         observer.file.write_text(other)
         applied = subprocess.run([*observer.prefix, *IPSHARE, "apply", str(observer.file)], check=False)
         assert applied.returncode == 0
-        until(lambda: "o has other timeouts in" in str(Node(active.file).mirror_status()["troubles"]))
+        until(lambda: "o has other timeouts in" in str(status_of(active)["troubles"]))
         said = f"{active.name} has other timeouts"
-        until(lambda: said in str(Node(observer.file).mirror_status()["troubles"]))
+        until(lambda: said in str(status_of(observer)["troubles"]))
         talk([*connections, *more], b"all the same")
 
 
