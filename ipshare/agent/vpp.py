@@ -167,8 +167,8 @@ class VppDataPath:
         managed, file = vpp_of(config).managed, config.node.runtime_dir / "flows.json"
         done = ""
         if engine is not None:
-            with contextlib.closing(_ours(engine)):
-                done = end(engine.info().pid, "VPP", terminate) if managed else _taken_out(_ours(engine), file)
+            with contextlib.closing(_ours(engine)) as ours:
+                done = end(ours.info().pid, "VPP", terminate) if managed else _taken_out(ours, file)
         elif managed and (pid := silent(vpp_of(config).api_socket, PROGRAM)):
             done = end(pid, "VPP", terminate, SILENT_TIMEOUT_S)
         file.unlink(missing_ok=True)
