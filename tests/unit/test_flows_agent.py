@@ -107,7 +107,7 @@ def test_a_table_that_nobody_wants_stays_empty_with_its_sizes(world: World) -> N
 
 
 def test_who_leaves_an_engine_of_others_leaves_an_empty_table(world: World) -> None:
-    """A VPP that somebody else runs: mirror and pools are gone, the table has the sizes that it began with."""
+    """A VPP that somebody else runs: mirror and pools are gone, the table has the sizes it began with."""
     world.agent().start(wanted(world, mirror=True))
     had, file = engine(world), world.directory / "run" / "flows.json"
     assert agent_flows.empty(had, file)
