@@ -256,16 +256,16 @@ def _ours(engine: Engine) -> VppEngine:
 
 
 def _taken_out(engine: VppEngine, file: Path) -> str:
-    """Tables first: a half of a pair that knows no pair any more would translate."""
+    """The pair last: a half of a pair that knows no pair any more would translate."""
     done = []
     if plan := diff(engine.read(), Tables()):
         engine.apply(plan)
         done.append("tables")
+    if empty_flows(engine, file):
+        done.append("NAT")
     if engine.pair_state() is not None:
         engine.clear_pair()
         done.append("the pair")
-    if empty_flows(engine, file):
-        done.append("NAT and mirror")
     return f"{' and '.join(done)} taken out of VPP, which goes on" if done else ""
 
 

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from ipshare.agent.flows import memory_short
 from ipshare.agent.pair import preflight as pair_preflight
 from ipshare.agent.vpp import no_vpp, settings, vpp_of
 from ipshare.engine.vpp.engine import VppEngine
@@ -29,7 +30,9 @@ def preflight(config: Config, engine: VppEngine | None) -> list[Problem]:
         return [*_running(config, vpp, engine), *_pair(config, engine)]
     if not vpp.managed:
         raise no_vpp(vpp)
-    return [*_installed(config), *_devices(vpp), *_pair(config, None)]
+    short = memory_short(config)
+    found = [*_installed(config), *_devices(vpp), *_pair(config, None)]
+    return found if short is None else [*found, short]
 
 
 def _problem(message: str, hint: str) -> Problem:

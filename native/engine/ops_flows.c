@@ -1,8 +1,8 @@
 /* ops_flows.c: orders about tracked connections and NAT logs on the control socket. What they mean is in
  * native/flows/flows_orders.c.
  *
- * Bulk data comes and goes as memfds. Sessions are closed a slice at a time, other clients' requests between them;
- * they are listed by a thread of its own. One at a time of either.
+ * Bulk data comes and goes as memfds. Sessions are closed a slice at a time, other clients' requests between
+ * them; they are listed by a thread of its own. One at a time of either.
  */
 #define _GNU_SOURCE
 #include "control.h"
@@ -182,7 +182,8 @@ static void answer_dump(struct control *c) {
   struct ips_ctl_error error;
   explain(&error, &dump.order);
   if (client && dump.status == IPS_CTL_OK)
-    control_reply(client, &to, IPS_CTL_OK, &dump.order.reply, (uint32_t)dump.order.reply_bytes, dump.order.fd);
+    control_reply(client, &to, IPS_CTL_OK, &dump.order.reply, (uint32_t)dump.order.reply_bytes,
+                  dump.order.fd);
   else if (client) control_reply(client, &to, dump.status, &error, sizeof error, -1);
   dump_end();
 }

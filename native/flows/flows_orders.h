@@ -1,10 +1,11 @@
-/* flows_orders.h: what a node can be told and asked about its tracked connections and its NAT log: the operations of
- * ips_control_flows.h and ips_control_natlog.h, the same in every host.
+/* flows_orders.h: what a node can be told and asked about its tracked connections and its NAT log: the
+ * operations of ips_control_flows.h and ips_control_natlog.h, the same in every host.
  *
  *   host: request -> struct flows_order -> flows_order() until there is no MORE -> its reply, or the sentence
  *
- * How a request comes and where bulk data lies is the host's affair (native/engine/ops_flows.c: the control socket;
- * plugins/ipshare/api_flows.c: VPP's binary API). Each call is a slice: hosts have turns of others between them.
+ * How a request comes and where bulk data lies is the host's affair (native/engine/ops_flows.c: the control
+ * socket; plugins/ipshare/api_flows.c: VPP's binary API). Each call is a slice: hosts have turns of others
+ * between them.
  */
 #ifndef FLOWS_ORDERS_H
 #define FLOWS_ORDERS_H

@@ -1,5 +1,5 @@
-/* nat.c: how packets of a NAT come to us (decision 0040): those to addresses of its pools by entries of both tables, those
- * from inside by a feature of the interfaces that the inside is behind (sources.h). */
+/* nat.c: how packets of a NAT come to us (decision 0040): those to addresses of its pools by entries of both tables,
+ * those from inside by a feature of the interfaces that the inside is behind (sources.h). */
 #include "flows.h"
 #include <vnet/feature/feature.h>
 

@@ -106,6 +106,16 @@ def test_a_table_that_nobody_wants_stays_empty_with_its_sizes(world: World) -> N
     assert engine(world).flows.nats  # type: ignore[union-attr]
 
 
+def test_who_leaves_an_engine_of_others_leaves_an_empty_table(world: World) -> None:
+    """A VPP that somebody else runs: mirror and pools are gone, the table has the sizes it began with."""
+    world.agent().start(wanted(world, mirror=True))
+    had, file = engine(world), world.directory / "run" / "flows.json"
+    assert agent_flows.empty(had, file)
+    assert had.mirrored is None and had.flows is not None
+    assert (had.flows.sessions.capacity, had.flows.nats) == (1000, ())
+    assert not agent_flows.empty(had, file)
+
+
 def test_the_mirror_comes_and_goes_with_its_table(world: World) -> None:
     agent = world.agent()
     agent.start(wanted(world))

@@ -168,6 +168,8 @@ def test_it_is_shown(node: PgNode) -> None:
     tell(node)
     assert "sessions: " in node.client.cli("show ipshare")
     assert "203.0.113.0/30: pool" in node.client.cli("show ipshare prefixes")
+    for table in node.tables:  # errors about translated packets are looked up where the inside is
+        assert "ipshare-outer" in node.client.cli(f"show ip fib table {table} {POOL4}/30")
     rows = [(row.sw_if_index, row.realm) for row in node.client.dump("ipshare_nat_interface_dump")]
     assert [realm for _, realm in rows] == [REALM]
     tell(node, n_pools=0, n_insides=0)
