@@ -13,6 +13,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from tests.pair_lab import REFUSED, VIPS, Half, PairLab, pair_lab, until
 from tests.pair_probes import Probes, now_ns, probes
 
 ACTIVE, STANDBY = lib.IPS_PAIR_ACTIVE, lib.IPS_PAIR_STANDBY
-MISSES, SEEDS, STEPS, TRIES = 4, range(10), 4, 5
+MISSES, SEEDS, STEPS, TRIES, FLOODED = 4, range(10), 4, 5, 8
 
 
 class Engines:
@@ -183,3 +184,15 @@ def test_a_third_hosts_neighbours_point_to_the_survivor_after_any_order_of_fault
     until(lambda: engines.turned_to(active))
     engines.seen.more(round(engines.dead_s * 1000))
     assert engines.turned_to(active) and active.is_in(ACTIVE) and standby.is_in(STANDBY), done
+
+
+def test_what_came_while_a_worker_was_stopped_within_a_frame_is_judged_by_now(tmp_path: Path) -> None:
+    """One system call for each packet: a frame goes on as long as there are any. Stopped under a flood, again
+    and again."""
+    with pair_lab(tmp_path) as lab, probes(lab, burst=40) as seen:
+        engines = Engines(lab, seen, 25)
+        for half in (lab.a, lab.b):
+            half.plain_io = True
+            engines.start(half)
+        for _ in range(FLOODED):
+            assert _stopped(engines, 2) in (0, None)

@@ -1,4 +1,4 @@
-"""The fault matrix of a redundant pair on VPP: tests/lab/test_pair_faults.py as it is; and a stopped VPP ends.
+"""The fault matrix of a redundant pair on VPP: tests/lab/test_pair_faults.py as it is.
 
 A VPP without workers: the thread that moves packets is its main thread, and is the one that hangs.
 """
