@@ -201,9 +201,13 @@ class Half:
         with self.control.watch_pair() as waiting:
             return waiting.wait(seen, PATIENCE_S).state
 
-    def signal(self, number: int) -> None:
+    @property
+    def pid(self) -> int:
         assert self.engine is not None
-        self.engine.process.send_signal(number)
+        return self.engine.pid
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     def link(self, up: bool) -> None:
         """Its interface on the LAN."""
