@@ -355,6 +355,9 @@ void ips_worker_set_coalescing(struct ips_worker *w, int coalesces);
 /* A frame: root is loaded once, time (CLOCK_BOOTTIME ns) is given once. Between
  * _end and _begin the worker holds no reference to any generation. */
 void ips_worker_begin(struct ips_worker *w, uint64_t now_ns);
+/* Within a frame, for hosts that go on to read packets in it: whether there is still a lease. Half of a pair only. */
+void ips_worker_look_again(struct ips_worker *w, uint64_t now_ns);
+bool ips_worker_is_paired(const struct ips_worker *w);
 void ips_worker_end(struct ips_worker *w);
 /* One packet; returns a verdict. The disposition says what to do with p. */
 int ips_outer(struct ips_worker *w, struct ips_pkt *p); /* a packet that entered the outer side */

@@ -90,6 +90,15 @@ void ips_worker_begin(struct ips_worker *w, uint64_t now_ns) {
   w->counters->frames++;
 }
 
+bool ips_worker_is_paired(const struct ips_worker *w) {
+  return atomic_load_explicit(&w->shared->forward_until, memory_order_relaxed) != UINT64_MAX;
+}
+
+void ips_worker_look_again(struct ips_worker *w, uint64_t now_ns) {
+  w->has_lease = w->has_lease && now_ns < atomic_load_explicit(&w->shared->forward_until, memory_order_acquire);
+  if (ips_unlikely(!w->has_lease)) close_lane(w);
+}
+
 static void emit_coalesced(void *arg, struct ips_pkt *p) {
   struct ips_worker *w = arg;
   w->emit(w->arg, p, IPS_EMIT_PACKET);

@@ -67,6 +67,7 @@ class Half:
     interface = "lan0"
     worker = "ips-worker-0"
     """The name of a thread that moves packets."""
+    plain_io = False
     before: tuple[str, ...] = ()
     """A command that runs another one, this engine."""
 
@@ -79,7 +80,9 @@ class Half:
 
     def start(self) -> None:
         with self._program():
-            self.engine = inside(self.name, lambda: launch.start(self.socket, workers=1))
+            self.engine = inside(
+                self.name, lambda: launch.start(self.socket, workers=1, plain_io=self.plain_io)
+            )
         for device in ("ips-out", "ips-in"):
             run(self.name, f"ip link set {device} up")
 
@@ -198,9 +201,13 @@ class Half:
         with self.control.watch_pair() as waiting:
             return waiting.wait(seen, PATIENCE_S).state
 
-    def signal(self, number: int) -> None:
+    @property
+    def pid(self) -> int:
         assert self.engine is not None
-        self.engine.process.send_signal(number)
+        return self.engine.pid
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     def link(self, up: bool) -> None:
         """Its interface on the LAN."""

@@ -25,7 +25,7 @@ from tests.pair_lab import VIPS, PairLab, until
 PORT, PACE_S, VIA_VIP, EVERY_V6 = 9000, 0.001, 3, 50
 FLOWS = 16
 """So that every worker has some."""
-ETH_P_IP = 0x0800
+ETH_P_IP, SO_RCVBUFFORCE, UDP_SEGMENT = 0x0800, 33, 103
 STAMP = struct.Struct("<Q")
 
 
@@ -80,8 +80,8 @@ def route(lab: PairLab) -> None:
 
 
 @contextlib.contextmanager
-def probes(lab: PairLab) -> Iterator[Probes]:
-    """As long as the block runs."""
+def probes(lab: PairLab, burst: int = 1) -> Iterator[Probes]:
+    """As long as the block runs. ``burst``: so many arrive at once, all with one stamp."""
     route(lab)
     found, ended = Probes(), threading.Event()
     nodes = {bytes.fromhex(lab.mac(node).replace(":", "")): number for number, node in ((1, "a"), (2, "b"))}
@@ -100,7 +100,7 @@ def probes(lab: PairLab) -> Iterator[Probes]:
         while not ended.wait(PACE_S):
             for way in found.sent:
                 with contextlib.suppress(OSError):
-                    mouths[turn % FLOWS].sendto(STAMP.pack(now_ns()), (f"198.18.1.{way}", PORT))
+                    mouths[turn % FLOWS].sendto(STAMP.pack(now_ns()) * burst, (f"198.18.1.{way}", PORT))
                     found.sent[way] += 1
             if turn % EVERY_V6 == 0:  # nobody answers it: it keeps the neighbour's entry in use
                 with contextlib.suppress(OSError):
@@ -112,12 +112,17 @@ def probes(lab: PairLab) -> Iterator[Probes]:
 
     def listen() -> socket.socket:
         ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP))
+        ear.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
         ear.bind(("br0", 0))
         ear.settimeout(0.05)
         return ear
 
     ends = [inside(lab.names["lan"], listen), made(socket.AF_INET6)]
     ends += [made(socket.AF_INET) for _ in range(FLOWS)]
+    if burst > 1:  # the kernel makes many of one
+        run(lab.names["client"], "ethtool -K lan0 tx-udp-segmentation off")
+        for mouth in ends[2:]:
+            mouth.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, STAMP.size)
     threads = [
         threading.Thread(target=hear, args=(ends[0],)),
         threading.Thread(target=send, args=tuple(ends[1:])),

@@ -398,9 +398,11 @@ class Reconciler:
             try:
                 self.engine.info()
                 return self.engine
-            except IpshareError:
+            except IpshareError as error:
                 self.engine.close()
                 self.engine = None
+                if isinstance(error, EngineSilent):  # it lives: another try would wait as long
+                    raise
         self.engine = self.data_path.attach(config)
         return self.engine
 

@@ -88,6 +88,8 @@ static bool turn_single(struct worker *w, int side) {
       if (++n == BATCH) break;
       size = read(w->fd[side], at, PACKET_ROOM);
       if (size < 0) error = errno;
+      /* The process may have been stopped since the frame began: what came meanwhile is judged by now. */
+      else if (ips_worker_is_paired(w->core)) ips_worker_look_again(w->core, clock_ns(CLOCK_BOOTTIME));
     } while (size > VNET_BYTES);
     frame_end(w);
   }

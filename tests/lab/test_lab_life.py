@@ -234,3 +234,22 @@ def test_who_is_started_while_the_lab_goes_goes_too(monkeypatch: pytest.MonkeyPa
         monkeypatch.undo()
         assert late[0].wait(30) == -signal.SIGKILL
         lab._processes.clear()
+
+
+IP_NETNS_LATER = """
+import subprocess
+from pathlib import Path
+from ipshare.lab import netns
+subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)  # as after a boot: no /run/netns
+netns.create("one")
+subprocess.run(["ip", "netns", "add", "two"], check=True)
+netns.delete("one")
+subprocess.run(["ip", "netns", "del", "two"], check=True)
+assert not list(Path("/run/netns").iterdir())
+"""
+
+
+def test_a_name_can_be_removed_though_ip_netns_added_its_first_one_later() -> None:
+    words = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", IP_NETNS_LATER]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

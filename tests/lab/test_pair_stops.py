@@ -13,6 +13,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from tests.pair_lab import REFUSED, VIPS, Half, PairLab, pair_lab, until
 from tests.pair_probes import Probes, now_ns, probes
 
 ACTIVE, STANDBY = lib.IPS_PAIR_ACTIVE, lib.IPS_PAIR_STANDBY
-MISSES, SEEDS, STEPS, TRIES = 4, range(10), 4, 5
+MISSES, SEEDS, STEPS, TRIES, FLOODED = 4, range(10), 4, 5, 8
 
 
 class Engines:
@@ -94,11 +95,33 @@ def test_a_stopped_engine_forwards_nothing_before_it_has_heard_its_peer(engines:
     pytest.fail("the machine is too busy for a pair: no reign lasted")
 
 
-def _stopped(engines: Engines, times: int) -> int | None:
+def _stop(half: Half) -> None:
+    """Returns when it stands."""
+    stat = Path(f"/proc/{half.pid}/stat")
+    half.signal(signal.SIGSTOP)
+    until(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T")
+
+
+def _stop_within_a_frame(half: Half) -> None:
+    """When its worker has packets in hand."""
+    [worker] = half.control.counters().workers
+
+    def is_caught() -> bool:
+        _stop(half)
+        if not worker["asleep"]:
+            return True
+        half.signal(signal.SIGCONT)
+        return False
+
+    until(is_caught)
+
+
+def _stopped(engines: Engines, times: int, stop: Callable[[Half], None] = _stop) -> int | None:
     """What it forwarded too late; None: there was yet another reign, for which the machine is to blame."""
     active, standby = engines.settled()
     epoch, began = int(standby.state()["epoch"]), time.monotonic()
-    active.signal(signal.SIGSTOP)
+    stop(active)
+    stands = now_ns()
     try:
         reign = taken_over(standby) if times > 1 else 0
         time.sleep(max(0.0, began + times * engines.dead_s - time.monotonic()))  # the fault itself
@@ -109,7 +132,7 @@ def _stopped(engines: Engines, times: int) -> int | None:
         return 0 if int(active.state()["epoch"]) == epoch else None
     reign = reign or int(standby.state()["since_ns"])
     engines.seen.more(round(engines.dead_s * 1000))
-    late = engines.seen.by(active.number, reign)
+    late = engines.seen.by(active.number, stands)
     return late if int(standby.state()["since_ns"]) == reign else None
 
 
@@ -183,3 +206,15 @@ def test_a_third_hosts_neighbours_point_to_the_survivor_after_any_order_of_fault
     until(lambda: engines.turned_to(active))
     engines.seen.more(round(engines.dead_s * 1000))
     assert engines.turned_to(active) and active.is_in(ACTIVE) and standby.is_in(STANDBY), done
+
+
+def test_what_came_while_a_worker_was_stopped_within_a_frame_is_judged_by_now(tmp_path: Path) -> None:
+    """One system call for each packet: a frame goes on as long as there are any. Stopped under a flood, again
+    and again."""
+    with pair_lab(tmp_path) as lab, probes(lab, burst=40) as seen:
+        engines = Engines(lab, seen, 25)
+        for half in (lab.a, lab.b):
+            half.plain_io = True
+            engines.start(half)
+        late = [_stopped(engines, 3, _stop_within_a_frame) for _ in range(FLOODED)]
+        assert not any(late) and 0 in late

@@ -94,9 +94,10 @@ class VppHalf(Half):
         with self.vppd.watch_pair() as waiting:
             return waiting.wait(seen, PATIENCE_S).state
 
-    def signal(self, number: int) -> None:
+    @property
+    def pid(self) -> int:
         assert self.vpp is not None
-        self.vpp.process.send_signal(number)
+        return self.vpp.pid
 
     def link(self, up: bool) -> None:
         self.vppd.client.call("sw_interface_set_flags", sw_if_index=self.port, flags=int(up))

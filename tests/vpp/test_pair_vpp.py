@@ -42,18 +42,13 @@ def lab(tmp_path: Path) -> Iterator[PairLab]:
         yield made
 
 
-def pid(half: VppHalf) -> int:
-    assert half.vpp is not None
-    return half.vpp.pid
-
-
 def test_a_hung_worker_ends_the_reign(tmp_path: Path) -> None:
     """S2.6: nobody hands over for it, its main thread and the pair's go on; and it comes back."""
     with pair_lab(tmp_path, Working) as lab:
         active, standby = lab.start()
         until(lambda: verdict(active) == "OK")
         assert isinstance(active, Working)
-        with hung(pid(active), "vpp_wk_0"):
+        with hung(active.pid, "vpp_wk_0"):
             until(lambda: standby.is_in(ACTIVE) and active.is_in(INOP))
             assert verdict(active) == "PAIR_NOT_ACTIVE"
             assert active.state()["late"][lib.IPS_CTL_PAIR_LATE_WORKER - 1] > 0
@@ -66,7 +61,7 @@ def test_a_hung_thread_of_the_pair_ends_the_reign(lab: PairLab) -> None:
     active, standby = lab.start()
     until(lambda: verdict(active) == "OK")
     assert isinstance(active, VppHalf)
-    with hung(pid(active), "ips-pair"):
+    with hung(active.pid, "ips-pair"):
         until(lambda: standby.is_in(ACTIVE))
         assert verdict(active) == "PAIR_NOT_ACTIVE"
     until(lambda: active.is_in(STANDBY))
