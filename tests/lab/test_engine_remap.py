@@ -21,6 +21,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remaps]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def none_is_left(lab: Remaps) -> Iterator[None]:
+    """A remap of a test that failed is no other one's."""
+    yield
+    for engine in lab.engines.values():
+        for state in engine.remaps():
+            engine.clear_remap(state.id)
+
+
 def some(lab: Remaps, n: int) -> list:  # type: ignore[type-arg]
     return [lab.open(address, tcp=tcp) for address in FAMILIES for tcp in (True, False) for _ in range(n)]
 
@@ -61,8 +70,9 @@ def test_there_and_back(lab: Remaps, number: int, kind: ChannelKind, outside: tu
     assert {lab.speak(talk) for talk in before + idle} == {"a"}
     lab.flip("b")
     for both, opened_before in zip(halves, opened, strict=True):
+        until(lambda both=both: lab.state("a", both["a"].id).flows >= 5)  # counted twice a second
         given, taken = (lab.state(side(both).node, side(both).id) for side in (giver, taker))
-        assert given.flows >= 5 and not given.is_exact and given.counters["opened"] == opened_before
+        assert not given.is_exact and given.counters["opened"] == opened_before
         assert (
             taken.counters["followed"] > 0
             and taken.counters["opened"] > 0

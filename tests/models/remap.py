@@ -106,7 +106,7 @@ class World:
         tuple[str, int], ...
     ]  # steps of the control plane: what, which remap (or distribution point)
     rules: Rules = field(default_factory=Rules)
-    forgets_at_once: bool = False  # the end of a UDP flow is told at once
+    ends_at_once: bool = False  # nobody uses a flow's ports again before its takers know of its end
     may_drop: bool = False  # what opens nothing, where two nodes change their roles one after the other
 
     # ---- what packets meet ----
@@ -206,8 +206,8 @@ class World:
             known = kept(made) if made.owner and seen else UNKNOWN
             told = s.told
             for k, remap in enumerate(self.remaps):
-                if not made.owner and self.forgets_at_once and remap.giver == flow.owner:
-                    told = put(told, k, i, UNKNOWN)
+                if (made.closed or not made.owner) and self.ends_at_once and remap.giver == flow.owner:
+                    told = put(told, k, i, known)
             yield f"flow {i} {word}", replace(s, flows=flows, tables=put(s.tables, at, i, known), told=told)
 
     def mirrors(self, s: State) -> Iterator[tuple[str, State]]:

@@ -101,7 +101,7 @@ def test_back_while_draining_no_flow_breaks(which: str) -> None:
 @pytest.mark.parametrize("which", ONE)
 def test_a_to_b_to_c_without_a_relay(which: str) -> None:
     world = World(
-        (Remap("a", "b"), Remap("a", "c"), Remap("b", "c")), CHAIN, may_drop=True, forgets_at_once=True
+        (Remap("a", "b"), Remap("a", "c"), Remap("b", "c")), CHAIN, may_drop=True, ends_at_once=True
     )
     assert world.explore(begin(world, *ONE[which])) > 30
 

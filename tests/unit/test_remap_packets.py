@@ -193,6 +193,11 @@ def test_errors_go_with_the_flow_that_they_quote(worker: RemapWorker, family: in
         about = ICMP(type=3, code=4) if family == 4 else ICMPv6PacketTooBig(mtu=1400)
         router = "192.0.2.77" if family == 4 else "2001:db8:77::77"
         assert run(worker, bytes(ip(family, router) / about / quoted))[0] == verdict, sport
+    worker.set_remaps([remap(LEAVING, family=family, number=2)])
+    quoted = ip(family, GLOBAL[family], CLIENT4 if family == 4 else CLIENT6) / UDP(sport=53, dport=3000)
+    error = ip(family, router, GLOBAL[family]) / about / quoted
+    final = IP(src=PEERS[0], dst=OURS[0], proto=4 if family == 4 else 41) / error
+    assert run(worker, bytes(final))[0] == "FINAL_HERE"
     assert worker.count() == 1, "an error opened a flow"
 
 
