@@ -22,13 +22,33 @@ static bool peer_is_better(const struct ips_pair *m) {
   return p->state == IPS_PAIR_ACTIVE || (p->state == IPS_PAIR_STANDBY && p->flags & IPS_PAIR_ELIGIBLE);
 }
 
+/* Time for whoever has the sessions to come back, before they are given up: longer than most pauses of a machine,
+ * shorter than clients wait. */
+static uint64_t patience(const struct ips_pair *m) {
+  const uint64_t least = 500000000u, most = 2000000000u;
+  return m->cfg.dead_ns + ips_pair_min(most, ips_pair_max(least, 9 * m->cfg.dead_ns));
+}
+
+/* Whose worker stands still may go on in a moment; a peer without the sessions would end them all. */
+static bool peer_has_nothing(const struct ips_pair *m) {
+  bool has_them = m->peer.heard_ns && !ips_pair_silent(m) && m->peer.flags & IPS_PAIR_MIRROR;
+  return m->state == IPS_PAIR_ACTIVE && m->facts.mirror_ready && !has_them &&
+         m->now_ns - m->facts.workers_ns < patience(m);
+}
+
+/* The same, of a standby that has not got the sessions of a node that was active when it was last heard. */
+static bool leaves_time(const struct ips_pair *m) {
+  return !m->facts.mirror_ready && m->peer.heard_ns && m->peer.state == IPS_PAIR_ACTIVE &&
+         m->now_ns - m->peer.heard_ns < patience(m);
+}
+
 /* What forbids to be active: a reason, or NONE. A stalled worker counts once nobody forwards any more. */
 static int obstacle(const struct ips_pair *m) {
   if (m->maintenance) return IPS_PAIR_WHY_MAINTENANCE;
   if (!m->facts.link_up) return IPS_PAIR_WHY_LINK_DOWN;
   if (!m->facts.loaded) return IPS_PAIR_WHY_NOT_LOADED;
   if (!m->facts.criteria_ok && peer_is_better(m)) return IPS_PAIR_WHY_CRITERIA;
-  if (ips_pair_stalled(m) && !ips_pair_forwards(m)) return IPS_PAIR_WHY_WORKER_STALLED;
+  if (ips_pair_stalled(m) && !ips_pair_forwards(m) && !peer_has_nothing(m)) return IPS_PAIR_WHY_WORKER_STALLED;
   return IPS_PAIR_WHY_NONE;
 }
 
@@ -70,7 +90,7 @@ static bool may_reign(const struct ips_pair *m) {
 
 /* The peer is silent, or says that it is not active and gives no vote either: it does not hear us. */
 static bool is_left_alone(const struct ips_pair *m) {
-  if (ips_pair_silent(m)) return true;
+  if (ips_pair_silent(m)) return !leaves_time(m);
   bool unheard = m->claim && m->peer.echo_ns < m->claim_ns && m->now_ns - m->claim_ns >= m->cfg.dead_ns;
   return unheard && m->peer.state != IPS_PAIR_ACTIVE;
 }

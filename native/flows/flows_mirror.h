@@ -43,6 +43,7 @@ struct flows_mirror {
   struct flows_peer peers[IPS_CTL_MIRROR_PEERS];
   struct flows_batch in, out;
   uint64_t told_role, seen_role; /* that the core has taken; that was offered to it */
+  uint64_t reigned;   /* the epoch of this node's last reign, and 1: nobody reigned later, as long as it is the role's */
   uint64_t heads, busy_until_ns, published_ns;
   /* flows_sink.c */
   struct flows_deferred { struct ips_session_rec rec; uint64_t since_ns; } *deferred;

@@ -48,9 +48,12 @@ static void publish(struct flows_mirror *m, uint64_t now_ns) {
   struct ips_mirror_stats s;
   uint8_t notes[IPS_CTL_MIRROR_PEERS] = {0};
   uint16_t differs[IPS_CTL_MIRROR_PEERS] = {0};
+  uint64_t epoch = atomic_load(&m->flows->role) >> 1;
   bool is_ready = flows_is_active(m->flows);
+  if (is_ready) m->reigned = epoch + 1;
   if (is_ready) atomic_store(&m->is_fed, false); /* what it was told before is not what will hold after */
   is_ready |= atomic_load(&m->is_fed) && !m->has_failed;
+  is_ready |= m->reigned == epoch + 1; /* it gave the role up, and nobody has it since: its sessions are the last ones */
   ips_mirror_stats(m->core, now_ns, &s);
   for (uint32_t p = 0; p < m->set.n_peers; p++) {
     struct ips_seal_info info;

@@ -392,6 +392,42 @@ def test_a_worker_that_stands_still_stops_the_heartbeats_and_then_the_role() -> 
     assert w.a.state == "standby" and not w.both_at
 
 
+def test_a_worker_that_stands_still_for_a_moment_costs_no_sessions() -> None:
+    """The peer was restarted just then and has none: it is not invited, and leaves time."""
+    w = settled()
+    w.b.facts["mirror_ready"] = 0
+    w.b.crash()
+    w.run(20)
+    w.b.start()
+    w.run(50)
+    w.a.stalled_at = w.a.clock()
+    w.run((LEASE + 4 * DEAD) / MS)
+    assert not w.a.forwards and w.a.state == "active" and w.b.state == "standby"
+    w.a.stalled_at = None
+    w.run(30)
+    assert w.a.forwards and w.active is w.a and not w.both_at
+
+
+def test_a_worker_that_stands_still_for_good_leaves_to_whoever_there_is() -> None:
+    w = settled()
+    w.b.facts["mirror_ready"] = 0
+    w.b.crash()
+    w.run(20)
+    w.b.start()
+    w.run(50)
+    w.a.stalled_at = w.a.clock()
+    assert 500 <= w.run(3000, lambda: w.b.forwards) <= 500 + (LEASE + 3 * DEAD) / MS
+    assert not w.a.forwards and not w.both_at
+
+
+def test_a_standby_without_the_sessions_waits_longer_than_the_dead_time() -> None:
+    w = settled()
+    w.b.set_facts(mirror_ready=0)
+    w.run(50)
+    w.a.crash()
+    assert 500 <= w.run(3000, lambda: w.b.forwards) <= 500 + 3 * DEAD / MS
+
+
 # ---- facts, orders, preemption -------------------------------------------------------------------------
 
 
