@@ -1,5 +1,5 @@
-/* flows_orders.c: orders about tracked connections (contract in flows_orders.h): what they take, what is wrong
- * with them, in words. What they do is in the other files. */
+/* flows_orders.c: orders about tracked connections (contract in flows_orders.h): what they take, what is
+ * wrong with them, in words. What they do is in the other files. */
 #define _GNU_SOURCE
 #include "flows_orders.h"
 #include "../ips_napt_api.h"
