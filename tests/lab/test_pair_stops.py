@@ -55,7 +55,11 @@ class Engines:
         while True:  # a busy machine may end a reign before it has forwarded anything
             active, standby = until(found)
             began = now_ns()
-            until(lambda: self.seen.served(active.number, began) or not active.is_in(ACTIVE))
+            until(
+                lambda half=active, since=began: (  # type: ignore[misc]
+                    self.seen.served(half.number, since) or not half.is_in(ACTIVE)
+                )
+            )
             if self.seen.served(active.number, began):
                 return active, standby
 
