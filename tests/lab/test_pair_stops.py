@@ -52,10 +52,16 @@ class Engines:
             order = (self.lab.a, self.lab.b) if both[0] == ACTIVE else (self.lab.b, self.lab.a)
             return order if sorted(both) == [ACTIVE, STANDBY] else None
 
-        active, standby = until(found)
-        began = now_ns()
-        until(lambda: self.seen.served(active.number, began))
-        return active, standby
+        while True:  # a busy machine may end a reign before it has forwarded anything
+            active, standby = until(found)
+            began = now_ns()
+            until(
+                lambda half=active, since=began: (  # type: ignore[misc]
+                    self.seen.served(half.number, since) or not half.is_in(ACTIVE)
+                )
+            )
+            if self.seen.served(active.number, began):
+                return active, standby
 
     def turned_to(self, half: Half) -> bool:
         """Whether the client has its MAC address for both VIPs."""
@@ -137,7 +143,18 @@ def _stopped(engines: Engines, times: int, stop: Callable[[Half], None] = _stop)
 
 
 def test_one_that_hears_nobody_when_it_goes_on_waits_for_a_dead_time(engines: Engines) -> None:
+    for _ in range(TRIES):
+        late = _alone(engines)
+        if late is not None:
+            assert late == 0
+            return
+    pytest.fail("the machine is too busy for a pair: no reign lasted")
+
+
+def _alone(engines: Engines) -> int | None:
+    """What it forwarded before its own new reign; None: there were more reigns than that one."""
     active, standby = engines.settled()
+    changes = int(active.state()["changes"])
     active.signal(signal.SIGSTOP)
     try:
         reign = taken_over(standby)
@@ -148,10 +165,12 @@ def test_one_that_hears_nobody_when_it_goes_on_waits_for_a_dead_time(engines: En
     until(lambda: not active.is_in(ACTIVE) or int(active.state()["since_ns"]) > goes_on)
     alone = taken_over(active)
     assert alone >= goes_on + engines.dead_s * 1e9
+    more = int(active.state()["changes"]) - changes
     until(lambda: engines.seen.by(active.number, alone))
-    assert engines.seen.by(active.number, reign, alone) == 0
+    late = engines.seen.by(active.number, reign, alone)
     engines.lab.cut(False)
     engines.settled()
+    return late if more <= 2 else None
 
 
 def switchover(half: Half) -> None:
