@@ -10,6 +10,7 @@ hears, speaks, holds the lease, writes the epoch, and that the workers obey.
 from __future__ import annotations
 
 import random
+import signal
 import socket
 import threading
 from collections.abc import Iterator
