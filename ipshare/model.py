@@ -37,6 +37,8 @@ from ipshare.model_pair import PairRoute as PairRoute
 from ipshare.model_pair import PublicPrefix as PublicPrefix
 from ipshare.model_pair import Vip as Vip
 from ipshare.model_pair import Witness as Witness
+from ipshare.model_remap import Channel as Channel
+from ipshare.model_remap import Move as Move
 
 if TYPE_CHECKING:
     import numpy as np
@@ -442,6 +444,7 @@ class Config:
     nat_log: NatLog | None = None
     leases: tuple[Lease, ...] = ()
     mirror: Mirror | None = None  # set where sessions go to the pair's other node
+    channels: tuple[Channel, ...] = ()  # those that end at this node's end point
 
     @property
     def self_endpoint(self) -> Endpoint | None:

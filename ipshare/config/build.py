@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ipshare import model
 from ipshare.config import schema
+from ipshare.config.build_channel import channels
 from ipshare.config.build_flows import mirror, nats, sessions, tracking
 from ipshare.config.build_natlog import leases, nat_log
 from ipshare.config.build_pair import pair
@@ -47,6 +48,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         mirror=mirror(site, site.mirror, half) if site.mirror is not None and half is not None else None,
         nat_log=nat_log(site.nat_log) if site.nat_log is not None else None,
         leases=leases(site),
+        channels=channels(site),
     )
 
 

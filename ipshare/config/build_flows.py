@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 
 from ipshare import model
 from ipshare.config import schema
+from ipshare.config.check_channel import ends_here
 from ipshare.config.check_flows import is_tracked
 from ipshare.config.site import Site
 
@@ -17,7 +18,7 @@ def sessions(site: Site) -> model.Sessions | None:
     """The session table; with defaults where something needs it and no [sessions] says how large it is."""
     wanted = site.sessions
     if wanted is None:
-        if not site.nat and not is_tracked(site):
+        if not site.nat and not is_tracked(site) and not ends_here(site):
             return None
         wanted = schema.Sessions()
     return model.Sessions(

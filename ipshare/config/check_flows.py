@@ -69,7 +69,7 @@ def sizes(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
 
 
 def used(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
-    if {"nat", "binding"} & site.incomplete or site.nat or is_tracked(site):
+    if {"nat", "binding", "channel"} & site.incomplete or site.nat or is_tracked(site) or site.channel:
         return
     if not any("track" in binding._broken for binding in site.binding):
         message = "no connections are tracked: there is no [[nat]], and no binding with track"

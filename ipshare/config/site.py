@@ -37,6 +37,7 @@ _ARRAYS: dict[str, type[schema.Table]] = {
     "neighbor": schema.Neighbor,
     "nat": schema.Nat,
     "lease": schema.Lease,
+    "channel": schema.Channel,
 }
 _TABLES: dict[str, type[schema.Table]] = {
     "node": schema.Node,
@@ -79,6 +80,7 @@ class Site:
     neighbor: list[schema.Neighbor] = field(default_factory=list)
     nat: list[schema.Nat] = field(default_factory=list)
     lease: list[schema.Lease] = field(default_factory=list)
+    channel: list[schema.Channel] = field(default_factory=list)
     incomplete: set[str] = field(default_factory=set)
 
     def tables(self, kind: str) -> list[Any]:
