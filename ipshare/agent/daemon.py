@@ -34,6 +34,7 @@ from ipshare.agent.pair_routes import PairRoutes
 from ipshare.agent.pair_watch import PairChange, PairWatch
 from ipshare.agent.prober import Prober
 from ipshare.agent.reconcile import Done, Reconciler
+from ipshare.agent.remap_desk import RemapDesk
 from ipshare.agent.server import Caller, Server
 from ipshare.engine.pair_text import report as pair_report
 from ipshare.engine.pair_text import troubles
@@ -91,6 +92,7 @@ class Daemon:
         self.hooks = PairHooks(self._hook_ended)
         self.routes = PairRoutes(lambda trouble: self._note("pair routes", trouble))
         self.flows = FlowsWatch(reconciler, self._work, self._note)
+        self.remaps = RemapDesk(reconciler)
         self.leases = Leases(config.node.state_dir, lambda: self._spawn(self._leases_changed()))
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
@@ -157,10 +159,11 @@ class Daemon:
     async def handle(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """A request of the control socket. Raises IpshareError with what the caller should know."""
         verb = request["verb"]
+        if verb in self.remaps.verbs:
+            return await self._remap(caller, request)
         if verb not in self._handlers:
-            raise IpshareError(
-                f"the agent knows no verb {verb!r}", hint=f"it knows {', '.join(self._handlers)}"
-            )
+            known = ", ".join([*self._handlers, *self.remaps.verbs])
+            raise IpshareError(f"the agent knows no verb {verb!r}", hint=f"it knows {known}")
         return await self._handlers[verb](caller, request)
 
     # ---- verbs --------------------------------------------------------------
@@ -187,12 +190,8 @@ class Daemon:
         }
 
     async def _pair_status(self, config: Config) -> dict[str, Any] | None:
-        pair_state = await self._work(self.node.pair_state)
-        return (
-            pair_report(pair_state, config.pair)
-            if pair_state is not None and config.pair is not None
-            else None
-        )
+        state = await self._work(self.node.pair_state)
+        return pair_report(state, config.pair) if state is not None and config.pair is not None else None
 
     async def _apply(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         path, within = request.get("path"), request.get("confirm_within_s")
@@ -243,6 +242,16 @@ class Daemon:
             "close_sessions", what or "all", str(caller), lambda: self.node.close_sessions(wanted)
         )
         return {"closed": closed}
+
+    async def _remap(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        changes, job = self.remaps.verbs[request["verb"]]
+        if not changes:
+            return await self._work(job, request)
+        what = " ".join(f"{k}={v}" for k, v in request.items() if k != "verb")
+        done = await self._change(request["verb"], what, str(caller), lambda: job(request))
+        self.generation = done.get("generation", self.generation)
+        self._note("remap", await self._work(self.remaps.troubles))
+        return done
 
     async def _down(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
         if not caller.is_owner:
@@ -310,6 +319,7 @@ class Daemon:
                     await self._change("mend", "; ".join(drift), "agent", self.node.reconcile)
             await self._look_at_pair()
             await self.flows.look()
+            self._note("remap", await self._work(self.remaps.troubles))
             self._follow_leases()
 
     def _pair_changed(self, change: PairChange) -> None:

@@ -62,8 +62,8 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
     tunnels = [address for place in own for address in (place.tunnel4, place.tunnel6) if address is not None]
     return NodeNet(
         networks=tuple(GlobalNetwork(p, _mtu(config, p.version)) for p in prefixes) if distribution else (),
-        local_networks=endpoint.local if endpoint else (),
-        tunnels=tuple(dict.fromkeys(tunnels)),
+        local_networks=(*endpoint.local, *_channel_prefixes(config, endpoint.local)) if endpoint else (),
+        tunnels=tuple(dict.fromkeys([*tunnels, *_channel_addresses(config)])),
         held=() if distribution else tuple(_held(config)),
         replies=tuple(dict.fromkeys(_replies(config, facts, prefixes))),
         pools=tuple(prefix for nat in config.nats for pool in nat.pools for prefix in pool.prefixes),
@@ -83,6 +83,20 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
         nat_table=config.engine.nat_table,
         rule_priority=config.engine.rule_priority,
     )
+
+
+def _channel_addresses(config: Config) -> list[Address]:
+    """What packets of remapped addresses come to (S4.2), unmodified."""
+    unmodified = (channel for channel in config.channels if channel.kind != "rewrite")
+    return [prefix.network_address for channel in unmodified for prefix in channel.local]
+
+
+def _channel_prefixes(config: Config, local: Iterable[Prefix]) -> list[Prefix]:
+    """The same, re-addressed; those that a local network covers have its route."""
+    own = list(local)
+    channels = [channel for channel in config.channels if channel.kind == "rewrite"]
+    prefixes = dict.fromkeys(prefix for channel in channels for prefix in channel.local)
+    return [prefix for prefix in prefixes if not any(contains(network, prefix) for network in own)]
 
 
 def _mtu(config: Config, family: int) -> int:

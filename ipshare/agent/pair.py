@@ -74,24 +74,26 @@ def preflight(pair: Pair, *, has_ports: bool = True, has_paths: bool = True) -> 
     return found + (pair_problems(pair, has_ports=has_ports) if has_paths else [])
 
 
-def read_key(path: Path) -> bytes:
+def read_key(path: Path, whose: str = "pair's") -> bytes:
     """The key in a file of 64 hexadecimal digits of its owner alone. Raises Refused, NoPrivilege."""
     try:
         mode, text = path.stat().st_mode, path.read_text()
     except FileNotFoundError:
-        raise Refused(f"the pair's key file {path} does not exist", hint=MAKE_KEY.format(path)) from None
+        raise Refused(f"the {whose} key file {path} does not exist", hint=MAKE_KEY.format(path)) from None
     except PermissionError:
-        raise NoPrivilege(f"may not read the pair's key file {path}", hint="run as root") from None
+        raise NoPrivilege(f"may not read the {whose} key file {path}", hint="run as root") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise Refused(
-            f"cannot read the pair's key file {path}: {reason}", hint=MAKE_KEY.format(path)
+            f"cannot read the {whose} key file {path}: {reason}", hint=MAKE_KEY.format(path)
         ) from None
     if stat.S_IMODE(mode) & 0o077:
-        message = f"others than its owner may read the pair's key file {path} (mode {stat.S_IMODE(mode):04o})"
+        message = (
+            f"others than its owner may read the {whose} key file {path} (mode {stat.S_IMODE(mode):04o})"
+        )
         raise Refused(message, hint=f"chmod 0600 {path}; if anybody may have read it, make another key")
     if not re.fullmatch(r"[0-9a-fA-F]{64}", text.strip()):
-        message = f"the pair's key file {path} does not hold {2 * KEY_BYTES} hexadecimal digits"
+        message = f"the {whose} key file {path} does not hold {2 * KEY_BYTES} hexadecimal digits"
         raise Refused(message, hint=MAKE_KEY.format(path))
     return bytes.fromhex(text.strip())
 

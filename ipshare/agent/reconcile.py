@@ -1,5 +1,5 @@
 """reconcile: one node's configuration made real, and kept real: engine, pair, sessions, tables, copies,
-routes, in that order: a half of a pair must not translate before it knows that it is one.
+routes, in that order: a half of a pair, or of a remap, must not translate before it knows that it is one.
 
 Everything blocking, in one thread at a time, and no clock but the injected one (and the bound of a wait).
 Each step looks at what is there first, so a pass that was interrupted anywhere (or a second agent after a
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from ipshare.agent import remaps
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
 from ipshare.agent.leases import addresses_in
@@ -119,11 +120,12 @@ class Done:
     engine_started: bool = False
     pair: bool = False
     flows: bool = False
+    remaps: bool = False
 
     @property
     def is_empty(self) -> bool:
-        did = (self.changes, self.copies, self.routes, self.engine_started, self.pair, self.flows)
-        return not any(did)
+        did = (self.changes, self.copies, self.routes, self.engine_started)
+        return not any((*did, self.pair, self.flows, self.remaps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,8 @@ class Reconciler:
     clock: Clock
     config: Config | None = None
     engine: Engine | None = None
+    remap_trouble: str = ""
+    """Why the engine is not half of a remap that it should be half of."""
     _learned: frozenset[tuple[str, int]] = frozenset()
     _left: tuple[str, int] = ("", 0)
 
@@ -188,6 +192,7 @@ class Reconciler:
                 self.store.put(replace(before, rejected=0))
             return self._pass(wanted, preflight=self.attached(wanted) is None)
         self._check_same_engine(wanted)
+        remaps.check_channels(self.store, wanted)
         return self._switch(before, applied(before, self.store.add(wanted), trial), wanted)
 
     def confirm(self) -> None:
@@ -200,6 +205,7 @@ class Reconciler:
         after = rolled_back(before)
         target = self._stored(after.current)
         self._check_same_engine(target)
+        remaps.check_channels(self.store, target)
         return self._switch(before, after, target)
 
     def expire(self) -> Done | None:
@@ -232,7 +238,8 @@ class Reconciler:
             found.append(
                 "the engine is half of a pair " + ("no more" if state is None else "that is not ours")
             )
-        return [*found, *flows_drift(self.config, self.flows_state())]
+        found += flows_drift(self.config, self.flows_state())
+        return [*found, *remaps.drift(self.engine, remaps.load(self.store).halves)]
 
     def flows_state(self) -> FlowsState | None:
         """Of the engine in hand; None: it tracks nothing, or is gone."""
@@ -330,7 +337,7 @@ class Reconciler:
                 f"node {config.node.name} has no engine running", hint="start it: ipshare agent FILE"
             )
         actual, now = engine.read(), self.store.current()
-        wanted = self.data_path.tables(engine, self._leased(config))
+        wanted = self.data_path.tables(engine, self._effective(config))
         return diff(named(actual, desired(now)) if now is not None else actual, wanted)
 
     def preflight(self, config: Config) -> Sequence[Problem]:
@@ -349,7 +356,8 @@ class Reconciler:
             self.data_path.ready(engine, config)
             paired = self.data_path.pair(engine, config)
             tracked = self.data_path.flows(engine, config)
-            plan = diff(engine.read(), self.data_path.tables(engine, self._leased(config)))
+            remapped = self._align_remaps(engine)
+            plan = diff(engine.read(), self.data_path.tables(engine, self._effective(config)))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
             lines = tuple(self.routes.apply(config))
@@ -362,11 +370,24 @@ class Reconciler:
             raise
         self.config = config
         self._left = (engine.info().boot_id, generation)
-        return Done(generation, sum(change.count for change in plan), copies, lines, started, paired, tracked)
+        count = sum(change.count for change in plan)
+        return Done(generation, count, copies, lines, started, paired, tracked, remapped)
 
-    def _leased(self, config: Config) -> Config:
-        """With what its workloads have by DHCP."""
-        return with_leases(config, addresses_in(config.node.state_dir)) if config.leases else config
+    def _effective(self, config: Config) -> Config:
+        """With what its workloads have by DHCP, and what remaps moved."""
+        if config.leases:
+            config = with_leases(config, addresses_in(config.node.state_dir))
+        return remaps.effective(self.store, config)
+
+    def _align_remaps(self, engine: Engine) -> bool:
+        """A half that the engine refuses keeps no packet of the others: it is said, and tried again."""
+        try:
+            changed = remaps.align(engine, remaps.load(self.store).halves)
+        except IpshareError as error:
+            changed, self.remap_trouble = False, error.message
+        else:
+            self.remap_trouble = ""
+        return changed
 
     def attached(self, config: Config) -> Engine | None:
         """The running engine; None if none runs."""

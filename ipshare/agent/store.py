@@ -99,6 +99,23 @@ class Store:
         """The configuration that the node is on."""
         return self.config(self.state().current)
 
+    def kept(self, name: str) -> Any:
+        """What ``keep`` wrote; None: nothing, or not readable."""
+        try:
+            record = json.loads((self.dir / name).read_text())
+            return record["content"] if record["version"] == VERSION else None
+        except FileNotFoundError:
+            return None
+        except PermissionError as error:
+            raise _no_privilege(self.dir) from error
+        except (ValueError, TypeError, KeyError) as error:
+            log.warning("%s is not readable: %s", self.dir / name, error)
+            return None
+
+    def keep(self, name: str, content: Any) -> None:
+        """JSON values in a file of their own, on the disk when this returns."""
+        self._write(self.dir / name, json.dumps({"version": VERSION, "content": content}))
+
     def _configs(self) -> list[Path]:
         folder = self.dir / "configs"
         return [entry for entry in folder.iterdir() if entry.name.isdigit()] if folder.is_dir() else []
@@ -123,10 +140,20 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
+            _sync(path.parent)
         except PermissionError as error:
             raise _no_privilege(path.parent) from error
         except OSError as error:
             raise _unwritable(path, error) from error
+
+
+def _sync(folder: Path) -> None:
+    """The names in it, too, are on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def same(one: Config, other: Config) -> bool:

@@ -35,9 +35,7 @@ def natlog_(file: Path | None, node_name: str | None, as_json: bool) -> None:
 @click.argument("address")
 @click.argument("port", required=False, type=click.IntRange(0, 65535))
 @json_option
-def whois_(
-    file: Path | None, node_name: str | None, address: str, port: int | None, as_json: bool
-) -> None:
+def whois_(file: Path | None, node_name: str | None, address: str, port: int | None, as_json: bool) -> None:
     """Say who has a public ADDRESS and PORT, or which ports the inside ADDRESS has.
 
     Of NATs with deterministic ports; it follows from the configuration, so no engine has to run. ICMP

@@ -114,9 +114,7 @@ class Publisher:
                 batches.append(_Batch("changes", epoch))
             batch, octets = batches[-1], self._encoder.encode(what, record)
             shard = int(lib.ips_mirror_shard(ffi.addressof(record, "flow")))
-            batch.shards.setdefault(shard, {})[self._encoder.key(record)] = (
-                octets if what == UPSERT else None
-            )
+            batch.shards.setdefault(shard, {})[self._encoder.key(record)] = octets if what == UPSERT else None
             batch.blob += octets
             batch.count += 1
         return batches
