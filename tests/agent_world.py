@@ -24,6 +24,7 @@ from ipshare.errors import EngineError, Problem
 from ipshare.model import Config
 from tests.flowing_memory import FlowingMemory
 from tests.paired_memory import PairedMemory
+from tests.remapping_memory import RemappingMemory, RemapWire
 
 SITE = """
 [node]
@@ -87,7 +88,7 @@ class Faults:
             raise EngineError(f"{name} failed", hint="made to fail")
 
 
-class FaultyEngine(FlowingMemory, PairedMemory, MemoryEngine):
+class FaultyEngine(FlowingMemory, PairedMemory, RemappingMemory, MemoryEngine):
     """Fails before and after it applies."""
 
     def __init__(self, faults: Faults) -> None:
@@ -119,6 +120,7 @@ class World:
     boot: str = "first boot"
     paths: dict[int, int] = field(default_factory=dict)
     told: Told | None = None
+    wire: RemapWire = field(default_factory=RemapWire)
 
     def agent(self) -> Reconciler:
         """A new agent, as after a restart."""
@@ -141,6 +143,7 @@ class World:
     def launch(self, config: Config) -> Engine:
         self.faults.step("before launch")
         self.running = FaultyEngine(self.faults)
+        self.running.remap_join(self.wire)
         self.launches += 1
         self.faults.step("after launch")
         return self.running
@@ -177,6 +180,8 @@ class World:
     def kill_engine(self) -> None:
         assert self.running is not None
         self.running.stop()
+        self.running.is_remap_gone = True
+        self.wire.engines.remove(self.running)
         self.running = None
 
     def target(self, packet: bytes) -> str:

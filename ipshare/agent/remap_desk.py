@@ -1,8 +1,8 @@
-"""remap_desk: what the agent answers about remaps: the verbs of one node's half (SYSTEMS.md S4; docs/remap.md).
+"""remap_desk: what the agent answers about remaps: the verbs of one node's half (SYSTEMS.md S4).
 
     remap_look    what this node has to say about an address: binding, channels, halves, what is in the way
-    remap_set     a half, or another role of it        remap_state, remap_list, remap_flows   as the engine has it
-    remap_bind    an address bound to another end point, until the file says so    remap_clear   a half, gone
+    remap_set     a half, or another role of it; remap_state, remap_list, remap_flows: as the engine has it
+    remap_bind    an address bound to another end point, until the file says so; remap_clear: a half, gone
 
 Each may be asked again: what is so already is no change. Everything here runs in the agent's one work thread.
 """
@@ -31,10 +31,11 @@ Request = dict[str, Any]
 
 
 class RemapDesk:
-    """``verbs``: name -> (whether it changes something, what it does)."""
+    """``verbs``: name -> (whether it changes something, what it does). ``trouble_of``: what this machine has
+    against a channel."""
 
-    def __init__(self, node: Reconciler) -> None:
-        self.node = node
+    def __init__(self, node: Reconciler, trouble_of: Callable[[Channel], str] | None = None) -> None:
+        self.node, self._trouble_of = node, trouble_of or channel_trouble
         self.verbs: dict[str, tuple[bool, Callable[[Request], dict[str, Any]]]] = {
             "remap_look": (False, self._look),
             "remap_set": (True, self._set),
@@ -70,7 +71,10 @@ class RemapDesk:
             "bound_to": to,
             "inside": [str(p) for p in rebound.inside(now, prefix, to)] if to is not None else [],
             "unfit": {e.name: rebound.unfit(config, prefix, e.name) for e in config.endpoints},
-            "channels": [_channel_json(channel, prefix) for channel in config.channels],
+            "channels": [
+                _channel_json(channel, prefix) | {"trouble": self._trouble_of(channel)}
+                for channel in config.channels
+            ],
             "halves": [_half_json(half) for half in kept.halves],
             "not_ready": self._not_ready(config),
         }
@@ -164,12 +168,11 @@ class RemapDesk:
                 raise Refused(f"{other.settings.prefix} is in remap {other.id}, which has not flipped yet")
 
     def _bind(self, request: Request) -> dict[str, Any]:
-        """``to``: an end point's name. ``unless_taken``: not where a later remap than that id is here."""
+        """``to``: an end point's name, None: as the file says. ``unless_taken``: not where a later remap than
+        that id is here."""
         config, prefix, to, kept = self._config(), _prefix(request), request.get("to"), self.remaps
-        if not isinstance(to, str):
-            raise IpshareError("to is the name of an end point")
-        if why := rebound.unfit(config, prefix, to):
-            raise Refused(why)
+        if to is not None and (not isinstance(to, str) or (why := rebound.unfit(config, prefix, to))):
+            raise Refused(why if isinstance(to, str) else "to is the name of an end point")
         later = request.get("unless_taken")
         if isinstance(later, int) and any(half.id > later for half in kept.of(prefix)):
             return {"changed": False, "generation": self._generation()}
@@ -241,11 +244,10 @@ def _channel_json(channel: Channel, prefix: Prefix) -> dict[str, Any]:
         "room": channel.room,
         "carries": channel.carries(prefix),
         "slots": channel.slots(prefix) if channel.carries(prefix) else 0,
-        "trouble": trouble_of(channel),
     }
 
 
-def trouble_of(channel: Channel) -> str:
+def channel_trouble(channel: Channel) -> str:
     """What this machine has against it: key, own addresses, what the kernel knows of the way; "": nothing."""
     try:
         key_of_nothing = remaps.key_of(channel.key_file, 0)

@@ -22,6 +22,7 @@ from ipshare.model import (
     Network,
     Place,
     Prefix,
+    Tracking,
     contains,
     offset_in,
     packed,
@@ -43,17 +44,16 @@ def with_moves(config: Config, moves: Sequence[Move]) -> Config:
 
 def holds(config: Config, move: Move) -> bool:
     """Whether it still says something that the file does not, of something that the file still has."""
-    return target(config, move.prefix) == move.was and not unfit(config, move.prefix, move.to)
+    return (target(config, move.prefix) or "") == move.was and not unfit(config, move.prefix, move.to)
 
 
-def moved(config: Config, moves: Sequence[Move], prefix: Prefix, to: str) -> tuple[Move, ...]:
-    """The moves with ``prefix`` at ``to``: one more, one less, or another one; those that hold no more are
-    left out."""
+def moved(config: Config, moves: Sequence[Move], prefix: Prefix, to: str | None) -> tuple[Move, ...]:
+    """The moves with ``prefix`` at ``to`` (None: where the file and the other moves have it): one more, one
+    less, or another one; those that hold no more are left out."""
     others = tuple(move for move in moves if move.prefix != prefix and holds(config, move))
-    if target(with_moves(config, others), prefix) == to:
+    if to is None or target(with_moves(config, others), prefix) == to:
         return others
-    was = target(config, prefix)
-    return (*others, Move(prefix, was or "", to))
+    return (*others, Move(prefix, target(config, prefix) or "", to))
 
 
 def target(config: Config, prefix: Prefix) -> str | None:
@@ -109,7 +109,7 @@ def _is_at_endpoint(binding: Binding) -> bool:
 
 def _binding(config: Config, prefix: Prefix, to: str) -> Binding:
     network, endpoint, over = _network(config, prefix), _endpoint(config, to), covering(config, prefix)
-    assert network is not None and endpoint is not None and over is not None, "a move that holds"
+    assert network is not None and endpoint is not None, "a move that holds"
     local = None if endpoint.is_encapsulated else _local(config, prefix, endpoint)
     outside = local is not None and not any(contains(own, local) for own in endpoint.local)
     return Binding(
@@ -118,9 +118,9 @@ def _binding(config: Config, prefix: Prefix, to: str) -> Binding:
         target=to,
         local=local,
         offset=offset_in(network.prefix, prefix),
-        copy=over.copy,
+        copy=over.copy if over is not None else None,
         place=Place(config.files[0]) if config.files else network.place,
-        tracking=over.tracking,
+        tracking=over.tracking if over is not None else Tracking.OFF,
     )
 
 

@@ -1,0 +1,237 @@
+"""The remap's state machine: every outcome of every action at every step, its invariants, and that it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipshare.agent.codec import decode, encode
+from ipshare.engine.remapping import RemapRole, RemapState
+from ipshare.remap import machine
+from ipshare.remap.machine import (
+    Action,
+    Cut,
+    Did,
+    No,
+    Outcome,
+    Plan,
+    Progress,
+    Silent,
+    Step,
+    What,
+    abort,
+    advance,
+    is_drained,
+    todo,
+)
+
+PLAN = Plan(
+    id=7, prefix=ip_network("203.0.113.7/32"), origin="A", to="B", giver="a1", taker="b1",
+    points=("c1", "d1"), channel="A-B", deadline_s=100.0, patience_s=30.0, silence_s=5.0,
+)  # fmt: skip
+NS = 10**9
+
+
+def half(role: RemapRole = RemapRole.LEAVING, **other: object) -> RemapState:
+    said = {
+        "id": 7, "prefix": PLAN.prefix, "peer": "B", "role": role, "now_ns": 100 * NS, "since_ns": 50 * NS,
+        "tracked_ns": 10 * NS, "fence_ns": 50 * NS, "fence_applied": False, "is_ready": False, "flows": 3,
+        "active": 1, "is_exact": True, "counted_ns": 90 * NS, "heard_ns": 99 * NS, "phase": "live",
+        "refusal": "not", "lag_events": 0, "lag_ns": 0, "round_trip_ns": 0, "resyncs": 0,
+        "counters": {"opened": 2, "opened_asked": 3},
+    }  # fmt: skip
+    return RemapState(**{**said, **other})  # type: ignore[arg-type]
+
+
+READY = half(is_ready=True)
+FENCED = half(is_ready=True, fence_applied=True)
+DRAINED = half(is_ready=True, fence_applied=True, flows=0)
+STATES = (None, half(), half(RemapRole.TAKING), half(heard_ns=0), READY, FENCED, DRAINED)
+OUTCOMES: tuple[Outcome, ...] = (
+    *(Did(state) for state in STATES), Did(cut=Cut(2, True, ("tcp 1 > 2 open",))), No("no"), Silent("gone"),
+)  # fmt: skip
+WAITS = (0.0, 29.9, 30.0, 200.0)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What has really happened on the way: the test's own memory."""
+
+    at: Progress
+    fenced: bool = False  # the giver said so
+    took: bool = False  # the taker did
+    told: bool = False  # some distribution point was asked to flip
+
+
+def follow(known: Known, action: Action, outcome: Outcome, wait_s: float) -> Known:
+    at, state = known.at, outcome.state if isinstance(outcome, Did) else None
+    after = advance(at, action, outcome, at.since_s + wait_s)
+    return Known(
+        after,
+        known.fenced or (at.step is Step.FENCING and state is not None and state.fence_applied),
+        known.took or (action.role is RemapRole.TAKING and isinstance(outcome, Did)),
+        known.told or after.step is Step.FLIPPING,
+    )
+
+
+def every() -> Iterator[Known]:
+    """All that can be, however answers, waits and aborts follow each other."""
+    new, seen = [Known(Progress(PLAN))], set()
+    while new:
+        known = new.pop()
+        at = known.at
+        key = replace(known, at=replace(at, since_s=0.0, took_s=None if at.took_s is None else 0.0))
+        if key in seen:
+            continue
+        seen.add(key)
+        yield known
+        new.append(replace(known, at=abort(at, at.since_s)))
+        for action in todo(at):
+            new += [follow(known, action, outcome, wait_s) for outcome in OUTCOMES for wait_s in WAITS]
+
+
+EVERY = list(every())
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert {known.at.step for known in EVERY} == set(Step)
+    assert len(EVERY) > 60
+
+
+def test_nobody_takes_before_the_fence_and_nobody_flips_before_the_taker_takes() -> None:
+    for known in EVERY:
+        for action in todo(known.at):
+            if action.role is RemapRole.TAKING:
+                assert known.fenced, known
+            if action.what is What.BIND and action.node in PLAN.points:
+                assert known.fenced and known.took, known
+
+
+def test_what_was_told_to_flip_is_never_undone_and_what_is_undone_was_not_told() -> None:
+    for known in EVERY:
+        if known.at.step in (Step.UNDOING, Step.UNDONE):
+            assert not known.told and not known.at.flipped and known.at.reason, known
+        if known.told:
+            assert abort(known.at, 0.0) == known.at
+
+
+def test_nothing_is_cleared_before_all_have_flipped() -> None:
+    for known in EVERY:
+        clears = [action for action in todo(known.at) if action.what in (What.CLEAR, What.RELEASE)]
+        if clears and known.at.step is not Step.UNDOING:
+            assert set(known.at.flipped) == set(PLAN.points), known
+
+
+def test_what_is_undone_was_cleared_at_the_giver_first() -> None:
+    undone = [known.at for known in EVERY if known.at.step is Step.UNDONE]
+    assert undone and all(at.cleared == ("a1", "b1") for at in undone)
+
+
+def good(action: Action) -> Did:
+    """What a node says where nothing is in the way."""
+    return Did(DRAINED, Cut(0, True)) if action.what in (What.LOOK, What.NAME) else Did(half())
+
+
+@pytest.mark.parametrize("step", Step)
+def test_from_everywhere_it_ends_where_nodes_do_what_they_are_asked(step: Step) -> None:
+    for known in EVERY:
+        at = known.at
+        if at.step is not step:
+            continue
+        for _ in range(20):
+            for action in todo(at):
+                at = advance(at, action, good(action), at.since_s)
+        end = Step.UNDONE if step in (Step.UNDOING, Step.UNDONE) else Step.DONE
+        assert at.step is end, known
+
+
+def test_an_answer_to_what_was_not_asked_changes_nothing() -> None:
+    actions = {action for known in EVERY for action in todo(known.at)}
+    for known in EVERY:
+        for action in actions - set(todo(known.at)):
+            for outcome in OUTCOMES:
+                assert advance(known.at, action, outcome, known.at.since_s + 1e6) == known.at
+
+
+def test_a_node_that_is_silent_before_the_flip_is_waited_for_and_then_it_is_undone() -> None:
+    at = Progress(PLAN)
+    (action,) = todo(at)
+    assert advance(at, action, Silent("gone"), 29.0).step is Step.BINDING
+    undone = advance(at, action, Silent("gone"), 30.0)
+    assert (undone.step, undone.reason) == (Step.UNDOING, "binding: gone")
+
+
+def test_reasons_say_what_was_missing() -> None:
+    syncing = Progress(PLAN, Step.SYNCING)
+    (look,) = todo(syncing)
+    assert "did not hear B" in advance(syncing, look, Did(half(heard_ns=0)), 30.0).reason
+    assert "the mirror is live" in advance(syncing, look, Did(half()), 30.0).reason
+    fencing = Progress(PLAN, Step.FENCING)
+    assert "every connection of A" in advance(fencing, look, Did(READY), 30.0).reason
+
+
+def test_late_distribution_points_hold_the_drain_back_and_nothing_else() -> None:
+    at = Progress(PLAN, Step.FLIPPING, took_s=0.0)
+    c1, d1 = todo(at)
+    at = advance(at, c1, Silent("gone"), 1.0)
+    at = advance(at, d1, Did(), 1.0)
+    assert (at.step, at.waits_for) == (Step.FLIPPING, ("c1",))
+    at = advance(at, c1, No("broken"), 1e6)
+    assert at.step is Step.FLIPPING, "the deadline does not cut what still goes to the giver"
+    assert advance(at, c1, Did(), 1e6).step is Step.DRAINING
+
+
+def test_the_deadline_names_what_it_cuts_from_whoever_knows() -> None:
+    at = Progress(PLAN, Step.DRAINING, since_s=10.0, took_s=10.0, flipped=PLAN.points)
+    (look,) = todo(at)
+    assert advance(at, look, Did(FENCED), 109.9) == at
+    at = advance(at, look, Silent("gone"), 110.0)
+    assert at.step is Step.NAMING
+    giver, taker = todo(at)
+    assert advance(at, giver, Silent("gone"), 111.0) == at
+    named = advance(at, taker, Did(cut=Cut(2, False)), 111.0)
+    assert (named.step, named.cut) == (Step.CLEARING, Cut(2, False))
+    assert advance(at, taker, Silent("gone"), 140.0).cut is None, "it goes on where nobody knows"
+
+
+@pytest.mark.parametrize(
+    ("state", "drained"),
+    [
+        (DRAINED, True),
+        (FENCED, False),
+        (replace(DRAINED, counted_ns=50 * NS), False),  # counted before the fence
+        (replace(DRAINED, tracked_ns=96 * NS), False),  # silence_s is 5
+        (replace(DRAINED, fence_ns=0), False),
+    ],
+)
+def test_zero_counts_after_the_fence_and_after_a_while(state: RemapState, drained: bool) -> None:
+    assert is_drained(PLAN, state) is drained
+
+
+def test_what_the_taker_had_opened_is_told_where_it_is_undone() -> None:
+    at = abort(Progress(PLAN, Step.FENCING), 1.0)
+    for _ in range(3):
+        (action,) = todo(at)
+        at = advance(at, action, Did(half(RemapRole.READY)), 1.0)
+    assert (at.step, at.opened_there, at.reason) == (Step.UNDONE, 5, "aborted")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, len(OUTCOMES) - 1), st.sampled_from(WAITS))))
+def test_any_progress_survives_the_journal(moves: list[tuple[int, int, float]]) -> None:
+    known = Known(Progress(PLAN))
+    for number, outcome, wait_s in moves:
+        actions = todo(known.at)
+        if not actions:
+            break
+        known = follow(known, actions[number % len(actions)], OUTCOMES[outcome], wait_s)
+        assert decode(Progress, encode(known.at)) == known.at
+
+
+def test_only_the_steps_before_the_flip_can_be_undone() -> None:
+    assert [step for step in Step if step.can_be_undone] == list(machine._BEFORE)
