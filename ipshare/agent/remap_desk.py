@@ -76,6 +76,7 @@ class RemapDesk:
                 for channel in config.channels
             ],
             "halves": [_half_json(half) for half in kept.halves],
+            "latest": max((by for _, by in kept.last), default=0),
             "not_ready": self._not_ready(config),
         }
 
@@ -168,15 +169,17 @@ class RemapDesk:
                 raise Refused(f"{other.settings.prefix} is in remap {other.id}, which has not flipped yet")
 
     def _bind(self, request: Request) -> dict[str, Any]:
-        """``to``: an end point's name, None: as the file says. ``unless_taken``: not where a later remap than
-        that id is here."""
-        config, prefix, to, kept = self._config(), _prefix(request), request.get("to"), self.remaps
+        """``to``: an end point's name, None: as the file says. ``id``: of the remap; where a later one has
+        bound the address it is refused or, with ``or_leave``, nothing."""
+        config, prefix, remap, kept = self._config(), _prefix(request), _id(request), self.remaps
+        to = request.get("to")
         if to is not None and (not isinstance(to, str) or (why := rebound.unfit(config, prefix, to))):
             raise Refused(why if isinstance(to, str) else "to is the name of an end point")
-        later = request.get("unless_taken")
-        if isinstance(later, int) and any(half.id > later for half in kept.of(prefix)):
-            return {"changed": False, "generation": self._generation()}
-        after = replace(kept, moves=rebound.moved(config, kept.moves, prefix, to))
+        if (later := kept.later_than(remap, prefix)) is not None:
+            if request.get("or_leave"):
+                return {"changed": False, "generation": self._generation()}
+            raise Refused(f"remap {later} has bound {prefix} after remap {remap}")
+        after = kept.bound_by(remap, prefix, rebound.moved(config, kept.moves, prefix, to))
         if after == kept:
             return {"changed": False, "generation": self._generation()}
         remaps.save(self.node.store, after)
@@ -185,7 +188,7 @@ class RemapDesk:
         except (Exception, KeyboardInterrupt):
             remaps.save(self.node.store, kept)  # tables went back to what they were
             raise
-        return {"changed": True, "generation": done.generation}
+        return {"changed": after.moves != kept.moves, "generation": done.generation}
 
     def _clear(self, request: Request) -> dict[str, Any]:
         kept, remap = self.remaps, _id(request)

@@ -25,6 +25,7 @@ from ipshare.errors import IpshareError, Refused
 from ipshare.model import Channel, Config, Move, Prefix, contains
 
 FILE = "remaps.json"
+MOST_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Remaps:
 
     halves: tuple[Half, ...] = ()
     moves: tuple[Move, ...] = ()
+    last: tuple[tuple[Prefix, int], ...] = ()  # who bound a prefix last: an earlier remap does not any more
 
     def half(self, remap: int) -> Half | None:
         return next((half for half in self.halves if half.id == remap), None)
@@ -65,6 +67,14 @@ class Remaps:
 
     def without(self, remap: int) -> Remaps:
         return replace(self, halves=tuple(half for half in self.halves if half.id != remap))
+
+    def later_than(self, remap: int, prefix: Prefix) -> int | None:
+        """A later remap that has bound an address of ``prefix``."""
+        return next((other for at, other in self.last if other > remap and overlap(at, prefix)), None)
+
+    def bound_by(self, remap: int, prefix: Prefix, moves: tuple[Move, ...]) -> Remaps:
+        others = tuple((at, by) for at, by in self.last if at != prefix)
+        return replace(self, moves=moves, last=(*others, (prefix, remap))[-MOST_REMEMBERED:])
 
     def of(self, prefix: Prefix) -> list[Half]:
         """Those that share an address with ``prefix``."""
@@ -82,7 +92,8 @@ def load(store: Store) -> Remaps:
         return Remaps()
     try:
         halves = tuple(_half(half) for half in record["halves"])
-        return Remaps(halves, tuple(_move(move) for move in record["moves"]))
+        moves = tuple(_move(move) for move in record["moves"])
+        return Remaps(halves, moves, tuple((ip_network(at), int(by)) for at, by in record["last"]))
     except (ValueError, TypeError, KeyError) as error:
         log.warning("%s is not readable (%s): this node knows no remaps", store.dir / FILE, error)
         return Remaps()
@@ -93,7 +104,8 @@ def save(store: Store, remaps: Remaps) -> None:
     halves = [
         encode(half) | {"settings": encode(half.settings, skip=frozenset({"key"}))} for half in remaps.halves
     ]
-    store.keep(FILE, {"halves": halves, "moves": [encode(move) for move in remaps.moves]})
+    last = [[str(at), by] for at, by in remaps.last]
+    store.keep(FILE, {"halves": halves, "moves": [encode(move) for move in remaps.moves], "last": last})
 
 
 def _half(record: dict[str, Any]) -> Half:

@@ -137,13 +137,13 @@ class Executor:
         node, prefix = self.nodes[action.node], str(plan.prefix)
         match action.what:
             case What.BIND:
-                node.ask("remap_bind", prefix=prefix, to=plan.to)
+                node.ask("remap_bind", id=plan.id, prefix=prefix, to=plan.to)
                 return Did()
             case What.UNBIND:
-                node.ask("remap_bind", prefix=prefix, to=plan.taker_had, unless_taken=plan.id)
+                node.ask("remap_bind", id=plan.id, prefix=prefix, to=plan.taker_had, or_leave=True)
                 return Did()
             case What.RELEASE:
-                node.ask("remap_bind", prefix=prefix, to=plan.to, unless_taken=plan.id)
+                node.ask("remap_bind", id=plan.id, prefix=prefix, to=plan.to, or_leave=True)
                 return Did()
             case What.ROLE:
                 assert action.role is not None, "a role"

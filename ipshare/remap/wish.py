@@ -71,9 +71,10 @@ def plan_of(wish: Wish, looks: Mapping[str, Look | str], running: Sequence[Progr
     channel, slot, against = _channel(wish, seen[giver], seen[taker])
     if reasons := [*reasons, *against]:
         raise NotPossible(wish, reasons)
-    had = [half for look in seen.values() for half in look["halves"]]
+    had = [half["id"] for look in seen.values() for half in look["halves"]]
+    had += [look["latest"] for look in seen.values()]
     return Plan(
-        id=max([least_id, *(half["id"] + 1 for half in had)]),
+        id=max([least_id, *(one + 1 for one in had)]),
         prefix=wish.prefix,
         origin=wish.origin,
         to=wish.to,

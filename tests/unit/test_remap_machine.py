@@ -1,4 +1,4 @@
-"""The remap's state machine: every outcome of every action at every step, its invariants, and that it ends."""
+"""The remap's state machine: every outcome of every action at every step, its invariants, that it ends."""
 
 from __future__ import annotations
 
