@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from ipshare import api
 from ipshare.api import Applied
@@ -21,6 +21,7 @@ from ipshare.engine.pairing import PairState
 from ipshare.engine.plan import Plan
 from ipshare.engine.plan_text import MAX_ITEMS, Summary
 from ipshare.engine.protocol import EngineInfo, Side
+from ipshare.engine.remapping import RemapState
 from ipshare.engine.session_filter import SessionFilter
 from ipshare.engine.tables import Records, Tables
 from ipshare.engine.totals import Totals
@@ -140,6 +141,36 @@ class Node:
 
     async def mirror_state(self) -> FlowsState:
         return await _run(self.sync.mirror_state)
+
+    async def remaps(self) -> dict[str, Any]:
+        return await _run(self.sync.remaps)
+
+    async def remap_state(self, remap: int) -> RemapState | None:
+        return await _run(self.sync.remap_state, remap)
+
+    async def remap_flows(self, remap: int, *, limit: int = 10_000) -> list[dict[str, Any]]:
+        return await _run(self.sync.remap_flows, remap, limit=limit)
+
+    async def remap_prepare(
+        self, remap: int, prefix: str, *, side: Literal["giver", "taker"], channel: str, slot: int = 0,
+        replies: Literal["direct", "channel"] = "direct", quic: bool = False, unknown_here: bool = False,
+    ) -> RemapState:  # fmt: skip
+        return await _run(
+            self.sync.remap_prepare, remap, prefix, side=side, channel=channel, slot=slot,
+            replies=replies, quic=quic, unknown_here=unknown_here,
+        )  # fmt: skip
+
+    async def remap_leave(self, remap: int) -> RemapState:
+        return await _run(self.sync.remap_leave, remap)
+
+    async def remap_take(self, remap: int) -> RemapState:
+        return await _run(self.sync.remap_take, remap)
+
+    async def remap_bind(self, remap: int, prefix: str, to: str | None) -> bool:
+        return await _run(self.sync.remap_bind, remap, prefix, to)
+
+    async def remap_clear(self, remap: int) -> RemapState | None:
+        return await _run(self.sync.remap_clear, remap)
 
     async def close(self) -> None:
         await _run(self.sync.close)

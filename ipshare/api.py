@@ -32,6 +32,7 @@ from ipshare.agent.datapath import node_lock, remove_runtime_dir
 from ipshare.agent.engines import EngineRoutes, Engines
 from ipshare.agent.reconcile import DataPath, Done, Reconciler, Routes
 from ipshare.agent.store import Store
+from ipshare.api_remap import RemapHalves
 from ipshare.engine.asking import Answer, ask
 from ipshare.engine.desired import desired
 from ipshare.engine.failures import EngineSilent
@@ -72,7 +73,7 @@ ORDER_S = 10.0
 """How long an order to a pair may take."""
 
 
-class Node:
+class Node(RemapHalves):
     """One node. ``source``: a configuration file, or a Config.
 
     ``data_path``, ``routes`` and ``clock`` are for other hosts than this machine's kernel, and for tests.

@@ -48,6 +48,7 @@ class View:
     states: dict[str, RemapState] = field(default_factory=dict)  # by node
     silent: dict[str, str] = field(default_factory=dict)  # node -> why it was not asked with success
     now_s: float = 0.0
+    most: int = 0  # connections that the giver had at once
 
 
 OnChange = Callable[[Progress, View], None]
@@ -157,6 +158,8 @@ class Executor:
         state = state_of(answer["state"]) if answer["state"] is not None else None
         if state is not None:
             self.view.states[action.node] = state
+            if state.role.gives:
+                self.view.most = max(self.view.most, state.flows)
         return Did(state)
 
     def _cut(self, plan: Plan, node: RemapNode) -> Cut:

@@ -10,10 +10,11 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from ipshare.agent.confirm import Clock
+from ipshare.agent.confirm import Clock, SystemClock
+from ipshare.engine.remap_text import state_of
 from ipshare.errors import IpshareError, NotRunning, Refused
 from ipshare.model import Prefix
-from ipshare.remap.executor import Executor, OnChange
+from ipshare.remap.executor import Executor, OnChange, View
 from ipshare.remap.journal import DIRECTORY, Entry, Journal
 from ipshare.remap.machine import Progress
 from ipshare.remap.nodes import AgentNode, RemapNode
@@ -111,6 +112,28 @@ def abort(
 def listed(journal: Path = DIRECTORY) -> list[Entry]:
     """What is written down, the earliest first."""
     return Journal(journal).entries()
+
+
+def seen(remap_id: int | None, *, nodes: Nodes, journal: Path = DIRECTORY) -> tuple[Progress, View]:
+    """A remap as it is written down, and as those of its nodes that were named see it. Raises Refused: there
+    is none."""
+    book = Journal(journal)
+    entry = book.entry(remap_id) if remap_id is not None else chosen(book, None)
+    if entry is None:
+        raise Refused(f"there is no remap {remap_id}", hint="see `ipshare remap list`")
+    plan, view, asked = entry.progress.plan, View(), _asked(nodes)
+    view.now_s = SystemClock().boottime_ns() / 1e9
+    for name in (plan.giver, plan.taker):
+        if name not in asked:
+            continue
+        try:
+            state = asked[name].ask("remap_state", id=plan.id)["state"]
+        except IpshareError as error:
+            view.silent[name] = error.message
+            continue
+        if state is not None:
+            view.states[name] = state_of(state)
+    return entry.progress, view
 
 
 def unfinished(book: Journal) -> list[Entry]:

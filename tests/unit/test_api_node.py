@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ipshare import aio, api
+from ipshare.api_remap import RemapHalves
 from ipshare.agent.datapath import node_lock
 from ipshare.engine.aio import AsyncEngine
 from ipshare.engine.embedded import AsyncControl, Control
@@ -134,6 +135,7 @@ def test_asyncio_does_the_same(world: World) -> None:
     ("blocking", "awaited", "only"),
     [
         (api.Node, aio.Node, {"engine", "stored", "watching", "following_pair"}),
+        (RemapHalves, aio.Node, set()),
         (Control, AsyncControl, set()),
         (Engine, AsyncEngine, set()),
     ],
