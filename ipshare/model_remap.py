@@ -13,6 +13,8 @@ from pathlib import Path
 from ipshare.model_pair import PairPath
 
 Prefix = IPv4Network | IPv6Network
+SLOTS = 64
+"""Remaps that a node can have at once: so many UDP ports in a row has each end of a path."""
 OVERHEAD = {"ipip": 0, "gue": 12, "rewrite": 0}
 """Bytes of a channel's packet besides the outer header: UDP and GUE with its option."""
 
@@ -55,8 +57,17 @@ class Channel:
         return prefix.version == self.family and self.local[0].prefixlen <= prefix.prefixlen
 
     def slots(self, prefix: Prefix) -> int:
-        """How many remaps of prefixes as long can share it; 0: any number."""
-        return 1 << (prefix.prefixlen - self.local[0].prefixlen) if self.kind == "rewrite" else 0
+        """How many remaps of prefixes as long can share it; each has a part of it for itself."""
+        if self.kind != "rewrite":
+            return SLOTS
+        return min(SLOTS, 1 << max(0, prefix.prefixlen - self.local[0].prefixlen))
+
+    def paths_of(self, slot: int) -> tuple[PairPath, ...]:
+        """The mirror's, of the remap that has that part: ports of its own."""
+        return tuple(
+            PairPath(path.local, path.local_port + slot, path.remote, path.remote_port + slot)
+            for path in self.paths
+        )
 
 
 @dataclass(frozen=True, slots=True)

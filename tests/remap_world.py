@@ -33,11 +33,11 @@ key_file = "channel.key"
 [[channel.end]]
 endpoint = "{one}"
 addresses = {ours}
-paths = ["192.0.2.{n}:6090"]
+paths = ["192.0.2.{n}:{port}"]
 [[channel.end]]
 endpoint = "{other}"
 addresses = {theirs}
-paths = ["192.0.2.{m}:6090"]
+paths = ["192.0.2.{m}:{port}"]
 """
 NODES = {"a1": "A", "b1": "B", "e1": "E", "c1": "C", "d1": "D"}
 NUMBERS = {"A": 1, "B": 2, "E": 3}
@@ -87,7 +87,15 @@ def channel(one: str, other: str, kind: str = "ipip", mtu: int = 1500) -> str:
         "[" + ", ".join(f'"10.{x}.0.{host.format(y * 2)}"' for host in hosts) + "]"
         for x, y in ((n, m), (m, n))
     ]
-    words = {"one": one, "other": other, "kind": kind, "mtu": mtu, "n": n, "m": m}
+    words = {
+        "one": one,
+        "other": other,
+        "kind": kind,
+        "mtu": mtu,
+        "n": n,
+        "m": m,
+        "port": 6000 + 100 * (n + m),
+    }
     return CHANNEL.format(ours=ends[0], theirs=ends[1], **words)
 
 

@@ -133,7 +133,7 @@ def half_of(
         raise Refused(f"node {config.node.name} is no end point", hint="a remap is from one to another")
     if not channel.carries(prefix):
         raise Refused(f"channel {channel.name} cannot carry {prefix}", hint="its prefixes are too small")
-    if slot and slot >= channel.slots(prefix):
+    if slot >= channel.slots(prefix):
         raise Refused(f"channel {channel.name} has no part {slot} for a /{prefix.prefixlen}")
     if replies_by_channel and channel.kind == "rewrite":
         raise Refused(f"channel {channel.name} re-addresses: replies cannot go back through it")
@@ -144,7 +144,7 @@ def half_of(
         prefix=prefix,
         role=role,
         channel=_channel(channel, prefix, slot),
-        paths=channel.paths,
+        paths=channel.paths_of(slot),
         key=b"",
         quic=quic,
         replies_by_channel=replies_by_channel,
@@ -213,6 +213,7 @@ def check_channels(store: Store, wanted: Config) -> None:
         channel, began = have.get(half.channel), half.settings
         if channel is None:
             raise Refused(f"channel {half.channel} is in use by remap {half.id}", hint="end it first")
-        if (_channel(channel, began.prefix, half.slot), channel.paths) != (began.channel, began.paths):
+        now = _channel(channel, began.prefix, half.slot), channel.paths_of(half.slot)
+        if now != (began.channel, began.paths):
             message = f"channel {half.channel} changes, and remap {half.id} uses it"
             raise Refused(message, hint="let the remap end first (`ipshare remap list`)")

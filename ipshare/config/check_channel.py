@@ -15,7 +15,7 @@ from ipshare.config.resolve import own_name, readable
 from ipshare.config.site import Site
 from ipshare.config.units import bad_scope
 from ipshare.model import Address, Prefix, contains, host_prefix
-from ipshare.model_remap import OVERHEAD
+from ipshare.model_remap import OVERHEAD, SLOTS
 
 MAX_PATHS = 4
 LEAST_ROOM = 1280  # of IPv6 packets (RFC 8200 section 5)
@@ -146,7 +146,7 @@ def paths(site: Site, channel: schema.Channel) -> Iterator[Finding]:
         message = f"one end has {counts[0]} paths and the other {counts[1]}"
         yield Finding(path, message, "write both ends of each path, in the same order at both")
         return
-    seen: set[tuple[Address, int]] = set()
+    seen: set[tuple[Address, int]] = set(_earlier_paths(site, channel))
     for index, pair in enumerate(zip(channel.end[0].paths, channel.end[1].paths, strict=True)):
         if pair[0][0].version != pair[1][0].version:
             message = f"the ends of this path are IPv{pair[0][0].version} and IPv{pair[1][0].version}"
@@ -155,10 +155,18 @@ def paths(site: Site, channel: schema.Channel) -> Iterator[Finding]:
             at = (*channel._path, "end", number, "paths", index)
             if scope := bad_scope(host_prefix(address)):
                 yield Finding(at, f"{address} is {scope}: no path leads there", "use an address of the node")
-            elif (address, port) in seen:
-                message = f"{address} port {port} is an end of a path already"
-                yield Finding(at, message, "every path has two ends of its own")
+            elif port + SLOTS - 1 > 65535:
+                yield Finding(at, f"port {port} has no {SLOTS - 1} ports after it", "use a lower one")
+            elif near := next((p for a, p in seen if a == address and abs(p - port) < SLOTS), None):
+                message = f"{address} port {port} is within {SLOTS} of port {near} of another path"
+                yield Finding(at, message, f"every path has {SLOTS} ports in a row at both ends")
             seen.add((address, port))
+
+
+def _earlier_paths(site: Site, channel: schema.Channel) -> Iterator[tuple[Address, int]]:
+    for other in takewhile(lambda o: o is not channel, readable(site.channel, "end")):
+        for end in (e for e in other.end if "paths" not in e._broken):
+            yield from end.paths
 
 
 CHECKS: dict[str, list[Check]] = {

@@ -23,7 +23,8 @@ class ChannelEnd(Table):
     )
     paths: list[PathEnd] = Field(
         description="Its own address and UDP port on each path to the other end, over which the connections' "
-        "table is mirrored. Path by path in the same order at both ends."
+        "table is mirrored; further remaps at the same time have the next ports, up to the 63rd. Path by "
+        "path in the same order at both ends."
     )
 
 

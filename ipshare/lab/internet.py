@@ -53,10 +53,12 @@ Engine = Literal["embedded", "vpp"]
 @dataclass(frozen=True, slots=True)
 class LabSpec:
     """What varies. mtu, impair: by link name (``r1-r2``, either order). source_filter: nodes whose provider
-    drops packets with a source that is not theirs (BCP 38). families: which are configured."""
+    drops packets with a source that is not theirs (BCP 38). families: which are configured. channel: between
+    A and B, for remaps; their connections are tracked then."""
 
     path: Literal["rewrite", "ipip", "gue"] = "rewrite"
     replies: Literal["direct", "tunnel", "rewrite"] = "direct"
+    channel: Literal["", "ipip", "gue"] = ""
     combined: bool = False
     engine: Engine = "embedded"
     families: tuple[int, ...] = (4, 6)
@@ -78,6 +80,12 @@ def site_prefix(site: str, family: int) -> Prefix:
 def tunnel_address(site: str, family: int) -> Address:
     """Its tunnel address: out of that prefix, configured nowhere."""
     return site_prefix(site, family)[_TUNNEL_HOST]
+
+
+def channel_addresses(spec: LabSpec, site: str) -> tuple[Address, ...]:
+    """Of A or B in the channel between them."""
+    hosts = (_TUNNEL_HOST + 1, _TUNNEL_HOST + 2) if spec.channel == "ipip" else (_TUNNEL_HOST + 1,)
+    return tuple(site_prefix(site, 4)[host] for host in hosts)
 
 
 def global_network(family: int) -> Prefix:

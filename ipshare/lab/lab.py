@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from ipshare.agent.pair import make_key
 from ipshare.lab import build, netns, relay_client, sites, state
 from ipshare.lab.capture import Capture
 from ipshare.lab.greet import greet
@@ -66,6 +67,8 @@ class Lab:
         build.build(self.prefix, self.topology)
         if relayed:
             self._start_relay(relayed)
+        if self.spec.channel:
+            make_key(self.directory / sites.KEY)
         for node in self.data_path():
             self.write_site(node.name, target=self._target)
         if self._start is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ipshare.lab import vpp_node, vpp_site
 from ipshare.lab.internet import (
     LabSpec,
+    channel_addresses,
     global_network,
     host_of,
     internet,
@@ -21,6 +22,8 @@ from ipshare.lab.internet import (
 from ipshare.lab.topology import Node
 
 END_POINTS, DISTRIBUTION_POINTS = ("A", "B"), ("C", "D")
+CHANNEL, KEY, PORT = "A-B", "channel.key", 6090
+TIMEOUTS = {"tcp_opening": 4, "tcp_closing": 2, "udp": 4, "icmp": 2, "other": 4, "refresh": 1}
 
 
 def site_toml(spec: LabSpec, node: str, directory: Path, *, target: str) -> str:
@@ -33,6 +36,7 @@ def site_toml(spec: LabSpec, node: str, directory: Path, *, target: str) -> str:
             *_networks(spec),
             *_places(spec, node),
             *_bindings(spec, target),
+            *(_channel(spec, directory.parent) if spec.channel else ()),
         ]
     )
 
@@ -99,4 +103,24 @@ def _bindings(spec: LabSpec, target: str) -> Iterator[str]:
         yield "[[binding]]"
         yield f'global = "{global_network(family)}"'
         yield f'to = "{target}"'
+        if spec.channel:
+            yield 'track = "always"'
         yield ""
+
+
+def _channel(spec: LabSpec, directory: Path) -> Iterator[str]:
+    """The same at every node; of use to A and B. Sessions end soon, so that one can wait for it."""
+    yield "[sessions.timeouts]"
+    yield from (f'{name} = "{seconds}s"' for name, seconds in TIMEOUTS.items())
+    yield ""
+    yield "[[channel]]"
+    yield f'name = "{CHANNEL}"'
+    yield f'kind = "{spec.channel}"'
+    yield f'key_file = "{directory / KEY}"'
+    for name in END_POINTS:
+        addresses = ", ".join(f'"{address}"' for address in channel_addresses(spec, name))
+        yield "[[channel.end]]"
+        yield f'endpoint = "{name}"'
+        yield f"addresses = [{addresses}]"
+        yield f'paths = ["{uplink_address(spec, name, 4)}:{PORT}"]'
+    yield ""

@@ -211,8 +211,6 @@ def _suits(wish: Wish, ours: Look, theirs: Look, giver: Look, taker: Look) -> tu
     if ours["room"] < LEAST[wish.prefix.version]:
         least = LEAST[wish.prefix.version]
         return 0, f"channel {name} carries {ours['room']} bytes: IPv{wish.prefix.version} needs {least}"
-    if not ours["slots"]:
-        return 0, ""
     taken = {half["slot"] for look in (giver, taker) for half in look["halves"] if half["channel"] == name}
     free = next((slot for slot in range(ours["slots"]) if slot not in taken), None)
     return (free, "") if free is not None else (0, f"every part of channel {name} is in use")
