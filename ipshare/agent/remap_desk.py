@@ -66,6 +66,7 @@ class RemapDesk:
             "node": config.node.name,
             "endpoint": config.node.endpoint,
             "distribution": config.node.distribution,
+            "replies": config.self_endpoint.replies.value if config.self_endpoint is not None else None,
             "endpoints": [endpoint.name for endpoint in config.endpoints],
             "distributions": [point.name for point in config.distributions],
             "bound_to": to,

@@ -67,6 +67,7 @@ def plan_of(wish: Wish, looks: Mapping[str, Look | str], running: Sequence[Progr
         *_bound(wish, seen, giver, points),
         *_fits(wish, seen, (taker, *points)),
         *_halves(wish, seen, giver, taker),
+        *_replies(wish, seen[giver]),
     ]
     channel, slot, against = _channel(wish, seen[giver], seen[taker])
     if reasons := [*reasons, *against]:
@@ -174,8 +175,16 @@ def _halves(wish: Wish, seen: Mapping[str, Look], giver: str, taker: str) -> Ite
             if half["role"] in ("preparing", "ready") and half["id"] not in said:
                 said.add(half["id"])
                 yield f"node {name} is half of remap {half['id']} of {half['prefix']}, which has not flipped"
+        for half in over:
+            if name == giver and half["role"] == "taking" and half["peer"] != wish.to:
+                yield f"connections of {half['peer']} drain there (remap {half['id']}): wait, or go back"
         if len(over) >= DEPTH:
             yield f"node {name} is half of {len(over)} remaps of it already"
+
+
+def _replies(wish: Wish, giver: Look) -> Iterator[str]:
+    if wish.replies_by_channel and giver["replies"] == "direct":
+        yield f'replies of {wish.origin} pass no engine there (replies = "direct"): they cannot go back'
 
 
 def _channel(wish: Wish, giver: Look, taker: Look) -> tuple[str, int, list[str]]:

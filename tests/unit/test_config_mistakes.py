@@ -12,6 +12,7 @@ import pytest
 
 from ipshare.config import check_text, load_text
 from ipshare.errors import ConfigError, Problem
+from tests.cases.channel_mistakes import CHANNEL_MISTAKES, GOOD_CHANNEL
 from tests.cases.config_mistakes import (
     CASCADES,
     GOOD,
@@ -31,6 +32,7 @@ FILES = [(GOOD, MISTAKES), (GOOD_VPP, VPP_MISTAKES), (GOOD_PAIR, PAIR_MISTAKES),
 KINDS = ["embedded", "vpp", "pair", "nat"]
 EVERY = [(good, mistake) for good, mistakes in FILES for mistake in mistakes]
 EVERY += [(GOOD_PAIR, mistake) for mistake in ALONE]
+EVERY += [(GOOD_CHANNEL, mistake) for mistake in CHANNEL_MISTAKES]
 
 
 def problems_of(text: str) -> list[Problem]:
@@ -43,7 +45,7 @@ def matching(problems: list[Problem], mistake: Mistake) -> list[Problem]:
     ]
 
 
-@pytest.mark.parametrize("good", [good for good, _ in FILES], ids=KINDS)
+@pytest.mark.parametrize("good", [*(good for good, _ in FILES), GOOD_CHANNEL], ids=[*KINDS, "channel"])
 def test_the_good_file_is_good(good: str) -> None:
     report = check_text(good)
     assert not report.problems

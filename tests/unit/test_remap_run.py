@@ -88,6 +88,11 @@ def test_halves_are_told_in_order_and_are_each_others(nodes: RemapNodes) -> None
             for half in nodes.engine(name).remap_halves.values():
                 seen.setdefault(f"{name} {half.role.value}", {"half": half, "step": progress.step})
 
+    for name in ("a1", "b1"):  # else replies pass no engine, and are refused
+        home = nodes[name].world.directory
+        text = (home / "site.toml").read_text().replace("\nlocal = ", '\nreplies = "rewrite"\nlocal = ', 1)
+        (home / "site.toml").write_text(text)
+        nodes.kill_agent(name)
     move(nodes, replies="channel", quic=True, on_change=look)
     assert list(seen) == ["b1 ready", "a1 preparing", "a1 leaving", "b1 taking"]
     gives, takes = seen["a1 leaving"]["half"], seen["b1 taking"]["half"]
@@ -145,14 +150,36 @@ def test_back_while_it_drains_and_what_was_first_at_home_is_known_there(nodes: R
     assert first and is_moved(nodes, "A") and nodes.bound("a1") == "A"
 
 
-def test_on_to_a_third_while_the_first_drains(nodes: RemapNodes) -> None:
+def test_on_to_a_third_when_the_first_has_drained_and_not_before(nodes: RemapNodes) -> None:
     def on(progress: Progress) -> None:
         nodes.open_flows("a1", progress.plan.id, FLOWS)
-        assert move(nodes, "E", "B").step is Step.DONE
+        text = against(nodes, origin="B", to="E")
+        assert f"connections of A drain there (remap {progress.plan.id})" in text
         nodes.open_flows("a1", progress.plan.id, FLOWS[:0])
 
     assert move(nodes, on_change=at_step(Step.DRAINING, on)).step is Step.DONE
-    assert is_moved(nodes, "E")
+    assert move(nodes, "E", "B").step is Step.DONE and is_moved(nodes, "E")
+
+
+def test_there_back_and_there_again_while_both_drain(nodes: RemapNodes) -> None:
+    def back(first: Progress) -> None:
+        nodes.open_flows("a1", first.plan.id, FLOWS)
+
+        def again(second: Progress) -> None:
+            nodes.open_flows("b1", second.plan.id, FLOWS)
+            third = move(nodes)
+            assert third.step is Step.DONE and third.plan.unknown_here
+            nodes.open_flows("b1", second.plan.id, FLOWS[:0])
+
+        assert move(nodes, "A", "B", on_change=at_step(Step.DRAINING, again)).step is Step.DONE
+        nodes.open_flows("a1", first.plan.id, FLOWS[:0])
+
+    assert move(nodes, on_change=at_step(Step.DRAINING, back)).step is Step.DONE
+    assert is_moved(nodes, "B") and [nodes.bound(name) for name in ("a1", "b1")] == ["B", "B"]
+
+
+def test_replies_go_back_only_where_they_pass_the_engine(nodes: RemapNodes) -> None:
+    assert "pass no engine there" in against(nodes, replies="channel")
 
 
 def test_one_address_then_the_rest_of_its_prefix(nodes: RemapNodes) -> None:
