@@ -95,7 +95,9 @@ class RemapWorker(Worker):
         """Flows of this node, as if it had opened them."""
         rows = ffi.from_buffer("struct ips_session_rec *", records)
         for i in range(len(records)):
-            lib.ips_sessions_apply(self.sessions, 0, lib.IPS_SESSION_UPSERT, rows + i, self.now_ns, ffi.NULL)
+            lib.ips_sessions_apply(
+                self.sessions, 0, lib.IPS_SESSION_UPSERT, rows + i, self.now_ns, ffi.NULL
+            )
 
     def count(self) -> int:
         """Flows of this node, half-open ones too."""

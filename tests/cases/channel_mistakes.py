@@ -78,12 +78,12 @@ CHANNEL_MISTAKES = [
     M('endpoint = "E"', 'endpoint = "B" #!', "channel[2].end[1].endpoint", "both ends"),
     M(
         '[[channel.end]]\nendpoint = "E"\naddresses = ["10.3.0.253"]\npaths = ["192.0.2.3:6290"]\n',
-        "#!",
+        "",
         "channel[2].end",
         "two ends, not 1",
     ),
     M('["10.2.0.251", "10.2.0.252"]', '["10.2.0.251"] #!', "channel[0].end[1].addresses", "has 2"),
-    M('["10.3.0.253"]', '["10.3.0.253",\n"10.3.0.254"] #!', "channel[2].end[1].addresses", "has 1"),
+    M('["10.3.0.253"]', '["10.3.0.253", "10.3.0.254"] #!', "channel[2].end[1].addresses", "has 1"),
     M('"10.2.0.252"]', '\n"10.2.0.0/31"] #!', "channel[0].end[1].addresses[1]", "more than one address"),
     M('"10.2.0.252"]', '\n"127.0.0.1"] #!', "channel[0].end[1].addresses[1]", "is loopback"),
     M('"10.2.0.252"]', '\n"2001:db8:b::1"] #!', "channel[0].end[1].addresses[1]", "is IPv6"),
@@ -96,7 +96,7 @@ CHANNEL_MISTAKES = [
         "channel[1].end[0].addresses[1]",
         "not as long as",
     ),
-    M('["10.2.0.253"]', '["10.2.0.252"] #!', "channel[2].end", "of channel"),
+    M('["10.2.0.253"]', '["10.2.0.252"]', "channel[2].end", "of channel"),
     M('"192.0.2.3:6290"', "", "channel[2].end[1].paths", "0 paths: an end has 1 to 4"),
     M(
         '"192.0.2.3:6290"',
