@@ -168,6 +168,9 @@ class RemapDesk:
                 raise Refused(f"remap {other.id} of {other.settings.prefix} is later than remap {half.id}")
             if other.role in (RemapRole.PREPARING, RemapRole.READY):
                 raise Refused(f"{other.settings.prefix} is in remap {other.id}, which has not flipped yet")
+        for other in kept.halves:
+            if (other.channel, other.slot) == (half.channel, half.slot):
+                raise Refused(f"remap {other.id} has part {half.slot} of channel {half.channel}")
 
     def _bind(self, request: Request) -> dict[str, Any]:
         """``to``: an end point's name, None: as the file says. ``id``: of the remap; where a later one has

@@ -73,11 +73,9 @@ class Executor:
         self.undo_patience_s = undo_patience_s
         self.view = View()
 
-    def begin(self, plan: Plan) -> Progress:
-        """A new remap, to its end. Raises as ``run``."""
-        progress = Progress(plan, since_s=self._now_s())
-        self._write(progress)
-        return self.run(progress)
+    def begun(self, plan: Plan) -> Progress:
+        """A new remap, written down, for ``run``."""
+        return self._write(Progress(plan, since_s=self._now_s()))
 
     def resume(self, entry: Entry) -> Progress:
         """What another process began, to its end. Times of another boot begin anew."""

@@ -67,17 +67,19 @@ class Journal:
         return False
 
     @contextlib.contextmanager
+    def planning(self) -> Iterator[None]:
+        """One at a time: what a plan takes is written down before the next one is made."""
+        fd = self._open(self.directory / "lock")
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
     def writing(self, remap: int) -> Iterator[Writer]:
         """Raises Refused if another process works on it."""
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self._path(remap), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except PermissionError:
-            raise NoPrivilege(f"may not write to {self.directory}", hint="run as root") from None
-        except OSError as error:
-            raise IpshareError(
-                f"cannot write to {self.directory}: {error.strerror}", hint="use --journal"
-            ) from None
+        fd = self._open(self._path(remap))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -89,6 +91,17 @@ class Journal:
             yield Writer(fd, self._asked_to_abort(remap))
         finally:
             os.close(fd)
+
+    def _open(self, path: Path) -> int:
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError:
+            raise NoPrivilege(f"may not write to {self.directory}", hint="run as root") from None
+        except OSError as error:
+            raise IpshareError(
+                f"cannot write to {self.directory}: {error.strerror}", hint="use --journal"
+            ) from None
 
     def ask_to_abort(self, remap: int) -> None:
         """Tells whoever works on it."""

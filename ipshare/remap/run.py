@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -54,15 +55,16 @@ def remap(
     for entry in unfinished(book):
         if wish.is_that_of(entry.progress.plan):
             return _go_on(book, entry, asked, on_change, clock)
-    plan = plan_of(
-        wish,
-        look(asked, net),
-        [entry.progress for entry in unfinished(book)],
-        max([int(time.time() * 1000), *(entry.id + 1 for entry in book.entries())]),
-    )
-    book.forget_old()
-    with book.writing(plan.id) as writer:
-        return Executor(asked, writer, on_change=on_change, clock=clock).begin(plan)
+    with contextlib.ExitStack() as held:
+        with book.planning():
+            least_id = max([int(time.time() * 1000), *(entry.id + 1 for entry in book.entries())])
+            running = [entry.progress for entry in unfinished(book)]
+            plan = plan_of(wish, look(asked, net), running, least_id)
+            book.forget_old()
+            executor = Executor(asked, held.enter_context(book.writing(plan.id)), clock=clock)
+            executor.on_change = on_change
+            progress = executor.begun(plan)
+        return executor.run(progress)
 
 
 def resume(

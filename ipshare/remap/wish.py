@@ -69,7 +69,7 @@ def plan_of(wish: Wish, looks: Mapping[str, Look | str], running: Sequence[Progr
         *_halves(wish, seen, giver, taker),
         *_replies(wish, seen[giver]),
     ]
-    channel, slot, against = _channel(wish, seen[giver], seen[taker])
+    channel, slot, against = _channel(wish, seen[giver], seen[taker], running)
     if reasons := [*reasons, *against]:
         raise NotPossible(wish, reasons)
     had = [half["id"] for look in seen.values() for half in look["halves"]]
@@ -187,7 +187,7 @@ def _replies(wish: Wish, giver: Look) -> Iterator[str]:
         yield f'replies of {wish.origin} pass no engine there (replies = "direct"): they cannot go back'
 
 
-def _channel(wish: Wish, giver: Look, taker: Look) -> tuple[str, int, list[str]]:
+def _channel(wish: Wish, giver: Look, taker: Look, running: Sequence[Progress]) -> tuple[str, int, list[str]]:
     """(name, slot, []) of the first channel that suits, or why none does."""
     theirs = {channel["name"]: channel for channel in taker["channels"] if channel["peer"] == wish.origin}
     against = []
@@ -198,7 +198,8 @@ def _channel(wish: Wish, giver: Look, taker: Look) -> tuple[str, int, list[str]]
         if name not in theirs:
             against.append(f"channel {name} is not in the file of {taker['node']}")
             continue
-        slot, why = _suits(wish, ours, theirs[name], giver, taker)
+        planned = {other.plan.slot for other in running if other.plan.channel == name}
+        slot, why = _suits(wish, ours, theirs[name], giver, taker, planned)
         if not why:
             return name, slot, []
         against.append(why)
@@ -206,7 +207,9 @@ def _channel(wish: Wish, giver: Look, taker: Look) -> tuple[str, int, list[str]]
     return "", 0, against or [f"there is no {wanted} from {wish.origin} to {wish.to}"]
 
 
-def _suits(wish: Wish, ours: Look, theirs: Look, giver: Look, taker: Look) -> tuple[int, str]:
+def _suits(
+    wish: Wish, ours: Look, theirs: Look, giver: Look, taker: Look, planned: set[int]
+) -> tuple[int, str]:
     name = ours["name"]
     if ours["kind"] != theirs["kind"] or ours["mtu"] != theirs["mtu"]:
         return 0, f"channel {name} is not the same at both ends"
@@ -220,6 +223,8 @@ def _suits(wish: Wish, ours: Look, theirs: Look, giver: Look, taker: Look) -> tu
     if ours["room"] < LEAST[wish.prefix.version]:
         least = LEAST[wish.prefix.version]
         return 0, f"channel {name} carries {ours['room']} bytes: IPv{wish.prefix.version} needs {least}"
-    taken = {half["slot"] for look in (giver, taker) for half in look["halves"] if half["channel"] == name}
+    taken = planned | {
+        half["slot"] for look in (giver, taker) for half in look["halves"] if half["channel"] == name
+    }
     free = next((slot for slot in range(ours["slots"]) if slot not in taken), None)
     return (free, "") if free is not None else (0, f"every part of channel {name} is in use")

@@ -117,6 +117,8 @@ def test_roles_of_what_is_not_there_and_another_remap_of_the_same_address(nodes:
         nodes["a1"].ask("remap_set", **(GIVES | {"id": 6, "prefix": "203.0.113.0/24"}))
     with pytest.raises(Refused, match="remap 5 of 203.0.113.7/32 is later than remap 4"):
         nodes["a1"].ask("remap_set", **(GIVES | {"id": 4}))
+    with pytest.raises(Refused, match="remap 5 has part 0 of channel A-B"):
+        nodes["a1"].ask("remap_set", **(GIVES | {"id": 6, "prefix": "203.0.113.8"}))
     with pytest.raises(Refused, match="node c1 is no end point|there is no channel"):
         nodes["c1"].ask("remap_set", **GIVES)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +208,33 @@ def test_two_remaps_by_re_addressing_have_prefixes_of_their_own(tmp_path: Path) 
 
     assert move(nodes, on_change=at_step(Step.DRAINING, second)).step is Step.DONE
     assert used == ["10.1.0.124", "10.1.0.125"]
+
+
+def test_remaps_that_begin_at_once_have_parts_of_their_own(nodes: RemapNodes) -> None:
+    prefixes = [f"203.0.113.{number}/32" for number in range(7, 12)]
+    with ThreadPoolExecutor(len(prefixes)) as pool:
+        plans = [done.plan for done in pool.map(lambda prefix: move(_Serial(nodes), prefix=prefix), prefixes)]
+    assert len({plan.id for plan in plans}) == len(plans)
+    assert sorted(plan.slot for plan in plans) != [0] * len(plans)
+    assert all(nodes.serves("c1", prefix[:-3]) == "B" for prefix in prefixes) and nodes.is_at_rest()
+
+
+class _Serial(dict[str, Any]):
+    """The nodes for several threads: an agent does one thing at a time."""
+
+    def __init__(self, nodes: RemapNodes) -> None:
+        lock = nodes.__dict__.setdefault("lock", threading.Lock())
+        self.directory = nodes.directory
+        super().__init__({name: _One(node, lock) for name, node in nodes.items()})
+
+
+class _One:
+    def __init__(self, node: MemoryNode, lock: threading.Lock) -> None:
+        self.node, self.lock = node, lock
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        with self.lock:
+            return self.node.ask(verb, **arguments)
 
 
 # ---- refused before anything changes ------------------------------------------------------
