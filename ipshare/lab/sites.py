@@ -23,7 +23,7 @@ from ipshare.lab.topology import Node
 
 END_POINTS, DISTRIBUTION_POINTS = ("A", "B"), ("C", "D")
 CHANNEL, KEY, PORT = "A-B", "channel.key", 6090
-TIMEOUTS = {"tcp_opening": 4, "tcp_open": 15, "tcp_closing": 2, "udp": 4, "icmp": 2, "other": 4, "refresh": 1}
+TIMEOUTS = {"tcp_opening": 4, "tcp_open": 8, "tcp_closing": 2, "udp": 4, "icmp": 2, "other": 4, "refresh": 1}
 
 
 def site_toml(spec: LabSpec, node: str, directory: Path, *, target: str) -> str:

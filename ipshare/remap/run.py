@@ -14,10 +14,10 @@ from typing import Literal
 from ipshare.agent.confirm import Clock, SystemClock
 from ipshare.engine.remap_text import state_of
 from ipshare.errors import IpshareError, NotRunning, Refused
-from ipshare.model import Prefix
+from ipshare.model import Prefix, contains
 from ipshare.remap.executor import Executor, OnChange, View
 from ipshare.remap.journal import DIRECTORY, Entry, Journal
-from ipshare.remap.machine import Progress
+from ipshare.remap.machine import Progress, Step
 from ipshare.remap.nodes import AgentNode, RemapNode
 from ipshare.remap.wish import Look, NotPossible, Wish, plan_of
 
@@ -52,9 +52,8 @@ def remap(
     net = ip_network(prefix) if isinstance(prefix, str) else prefix
     wish = Wish(net, origin, to, deadline_s, replies == "channel", quic, channel, silence_s, patience_s)
     book, asked = Journal(journal), _asked(nodes)
-    for entry in unfinished(book):
-        if wish.is_that_of(entry.progress.plan):
-            return _go_on(book, entry, asked, on_change, clock)
+    if (entry := _interrupted(book, wish)) is not None:
+        return _go_on(book, entry, asked, on_change, clock)
     with contextlib.ExitStack() as held:
         with book.planning():
             least_id = max([int(time.time() * 1000), *(entry.id + 1 for entry in book.entries())])
@@ -114,6 +113,19 @@ def abort(
 def listed(journal: Path = DIRECTORY) -> list[Entry]:
     """What is written down, the earliest first."""
     return Journal(journal).entries()
+
+
+def _interrupted(book: Journal, wish: Wish) -> Entry | None:
+    """The remap that is wished for, if it is unfinished and nothing later moved any of its addresses."""
+    later = None
+    for entry in book.entries():
+        plan = entry.progress.plan
+        touches = contains(plan.prefix, wish.prefix) or contains(wish.prefix, plan.prefix)
+        if touches and entry.progress.step is not Step.UNDONE:
+            later = entry
+    if later is None or later.progress.step.is_over or not wish.is_that_of(later.progress.plan):
+        return None
+    return later
 
 
 def seen(remap_id: int | None, *, nodes: Nodes, journal: Path = DIRECTORY) -> tuple[Progress, View]:

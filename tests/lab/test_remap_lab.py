@@ -33,7 +33,7 @@ from ipshare.remap.nodes import AgentNode
 pytestmark = pytest.mark.lab
 PREFIXES = tuple(f"{global_ip('a1', family)}/{32 if family == 4 else 128}" for family in (4, 6))
 HELD, FLOWS = 34, 4  # of each client and family
-OPEN_S = 20.0
+OPEN_S = 12.0
 """How long what is opened before a remap stays open: longer than it takes, on a busy machine too."""
 
 
