@@ -101,15 +101,21 @@ def _show(chapters: list, result: dict, directory: Path) -> None:  # type: ignor
         table.add_row(*row)
     console.print(table)
     for chapter in chapters:
-        console.print(f"\n[bold]{chapter.path}[/bold]: new connections while the address moved")
-        for text in [*report.timeline(chapter.move), *report.sentences(chapter)]:
+        for move in chapter.moves:
+            way = f"{move.origin} to {move.to}"
+            console.print(f"\n[bold]{chapter.path}[/bold], {way}: new connections while the address moved")
+            for text in [*report.timeline(move), *report.cost(move)]:
+                console.print(f"  {text}", markup=False)
+        for text in report.sentences(chapter):
             console.print(f"  {text}", markup=False)
     word = (
         f"[green]{report.VERDICT_OK}[/green]"
         if result["ok"]
         else "[red]not everything was as it should be[/red]"
     )
-    console.print(f"\n{word}\nplot: {directory / 'demo.svg'}   figures: {directory / 'demo.json'}")
+    broken, open_ = (result[f"open_connections_{key}"] for key in ("broken_by_the_move", "at_the_move"))
+    console.print(f"\n{broken} of {open_} connections broken", highlight=False)
+    console.print(f"{word}\nplot: {directory / 'demo.svg'}   figures: {directory / 'demo.json'}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ BINS = 40
 def as_json(chapters: Sequence[Chapter]) -> dict[str, Any]:
     """Totals, and a chapter for each path. ``replies``: "direct" if no reply passed a distribution point."""
     tallies = [t for c in chapters for phase in (c.before, c.after) for t in phase.tallies.values()]
-    moves = [chapter.move for chapter in chapters]
+    moves = [move for chapter in chapters for move in chapter.moves]
     through = sum(chapter.replies.through_distribution_points for chapter in chapters)
     return {
         "ok": all(chapter.is_clean for chapter in chapters),
@@ -25,7 +25,8 @@ def as_json(chapters: Sequence[Chapter]) -> dict[str, Any]:
         "misdelivered": sum(t.misdelivered for t in tallies) + sum(m.stream_misdelivered for m in moves),
         "lost": sum(t.failed for t in tallies),
         "new_connections_failed": sum(m.broken_new for m in moves),
-        "open_connections_broken_by_the_move": sum(m.long_broken + m.cut_by_flip for m in moves),
+        "open_connections_broken_by_the_move": sum(m.broken for m in moves),
+        "open_connections_at_the_move": sum(m.open for m in moves),
         "replies": "direct" if through == 0 else f"{through} packets through distribution points",
         "families": [4, 6],
         "chapters": [asdict(chapter) | {"ok": chapter.is_clean} for chapter in chapters],
@@ -59,16 +60,25 @@ def timeline(move: Move) -> list[str]:
     ]
 
 
-def sentences(chapter: Chapter) -> list[str]:
-    """What the move cost, honestly."""
-    move = chapter.move
-    broken = move.long_broken + move.cut_by_flip
+def cost(move: Move) -> list[str]:
+    """What a move cost, honestly."""
     served = len([r for r in move.stream if r.server])
-    return [
+    lines = [
         f"{served:,} of {len(move.stream):,} connections opened around the move were served; "
         f"{move.broken_new} opened before or after it failed",
-        f"{broken} of the {move.long_open + move.cut_by_flip} connections that were open at A broke: "
-        "this version moves an address, not the connections to it",
+        f"{move.broken} of {move.open} connections broken that were open at {move.origin}"
+        + ("" if move.follows else ": on this engine an address moves, not the connections to it"),
+    ]
+    if move.left:
+        most = max(count for _, count in move.left)
+        after = f", the last {move.drained - move.ended:.1f} s after the flip" if move.drained else ""
+        lines.append(f"up to {most:,} connections were at {move.origin} and ended there{after}")
+    return lines
+
+
+def sentences(chapter: Chapter) -> list[str]:
+    """What is said of both ways together."""
+    return [
         f"replies: {chapter.replies.from_end_points:,} packets left the end points for the clients, "
         f"{chapter.replies.through_distribution_points} of them through C or D",
     ]

@@ -1,8 +1,8 @@
 """What the demo does in one lab: traffic, the move from A to B under traffic, traffic again.
 
-Facts only: every number is counted by the clients, the servers or a packet capture. The move is made as an
-operator would make it: the new end point learns the address first, then the distribution points, one
-generation each; the old end point forgets it last (make before break).
+Facts only: every number is counted by the clients, the servers or a packet capture. On the embedded engine
+the address is remapped, there and back, and open connections stay where they are; on VPP each node gets a
+new file: the new end point first, then the distribution points, the old one last (make before break).
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ipshare.api import Node
 from ipshare.lab.agents import lab_with_agents
+from ipshare.lab.demo.moving import Moving
 from ipshare.lab.internet import CLIENTS, LabSpec, global_ip, global_network
 from ipshare.lab.lab import Lab
 from ipshare.lab.traffic import Ping, Record, Running, Tcp, Udp, serve, start
 from ipshare.model import packed
 
-MOVE_ORDER = ("B", "C", "D", "A")
 DATAGRAM_SIZES = (64, 700, 1200)  # bytes; with its headers each fits into every path of the lab
 WARM_UP_S, STREAM_S = 1.5, 5.0
 
@@ -79,6 +78,20 @@ class Move:
     long_open: int
     long_broken: int
     old_server_after: int  # opened after the flip, and answered by the old end point
+    origin: str = "A"
+    to: str = "B"
+    follows: bool = False  # open connections stay where they are
+    left: tuple[tuple[float, int], ...] = ()  # seconds, connections at the old place
+    drained: float | None = None
+
+    @property
+    def broken(self) -> int:
+        """Of the connections that were open when the address moved."""
+        return self.long_broken + self.cut_by_flip
+
+    @property
+    def open(self) -> int:
+        return self.long_open + self.cut_by_flip
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +112,34 @@ class Chapter:
     move: Move
     after: Phase
     replies: Replies
+    back: Move | None = None
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        return (self.move,) if self.back is None else (self.move, self.back)
 
     @property
     def is_clean(self) -> bool:
         """Nothing corrupted, misdelivered or lost, replies direct, and every new connection served."""
         whole = all(t.good == t.tried for phase in (self.before, self.after) for t in phase.tallies.values())
-        m = self.move
-        stray = m.stream_corrupted + m.stream_misdelivered + m.broken_new + m.old_server_after
+        stray = sum(
+            m.stream_corrupted
+            + m.stream_misdelivered
+            + m.broken_new
+            + m.old_server_after
+            + (m.broken if m.follows else 0)
+            for m in self.moves
+        )
         direct = self.replies.through_distribution_points == 0 and self.replies.from_end_points > 0
         return whole and stray == 0 and direct
 
 
 def tell(spec: LabSpec, scale: Scale, say: Say) -> Chapter:
-    """Runs the story once. Raises IpshareError where the lab or an agent does not start."""
+    """Runs the story once; there and back where the engine follows connections. Raises IpshareError where the
+    lab or an agent does not start."""
     began = time.monotonic()
+    if spec.engine == "embedded":
+        spec = replace(spec, channel="ipip")
     say(f"building the lab: 3 clients, 2 routers, C and D distribute, A and B serve; path {spec.path}")
     with lab_with_agents(spec) as lab, serve(lab, "a1", "b1"):
         built = time.monotonic() - began
@@ -120,9 +147,10 @@ def tell(spec: LabSpec, scale: Scale, say: Say) -> Chapter:
         with _reply_counter(lab) as replies:
             before = _phase(lab, scale, "at A", "a1", say)
         seen = replies()
-        move = _move(lab, scale, say)
+        move = _move(lab, scale, "A", "B", say)
         after = _phase(lab, scale, "at B", "b1", say)
-    return Chapter(spec.path, built, before, move, after, seen)
+        back = _move(lab, scale, "B", "A", say) if spec.channel else None
+    return Chapter(spec.path, built, before, move, after, seen, back)
 
 
 def _targets(spec: LabSpec) -> list[tuple[str, str]]:
@@ -166,8 +194,9 @@ def _tally(report: Any, size: int) -> Tally:
     )
 
 
-def _move(lab: Lab, scale: Scale, say: Say) -> Move:
-    say("new connections all the time, some that stay open, and the address moves from A to B")
+def _move(lab: Lab, scale: Scale, origin: str, to: str, say: Say) -> Move:
+    say(f"new connections all the time, some that stay open, and the address moves from {origin} to {to}")
+    moving = Moving(lab, origin, to)
     long, stream = [], []
     for number, (client, address) in enumerate(_targets(lab.spec)):
         slow = Tcp(
@@ -181,19 +210,20 @@ def _move(lab: Lab, scale: Scale, say: Say) -> Move:
     zero = time.monotonic()
     time.sleep(WARM_UP_S)
     began = time.monotonic()
-    commits = {node: at - zero for node, at in _flip(lab)}
+    moving.flip()
     ended = time.monotonic()
-    say(
-        f"moved: {len(MOVE_ORDER)} nodes, one commit each, {(ended - began) * 1000:.0f} ms from first to last"
-    )
+    say(f"every distribution point sends to {to}, {(ended - began) * 1000:.0f} ms after the first word")
     reports = [each.result() for each in stream]
     held = [each.result() for each in long]
+    moving.finish()
+    if moving.drained is not None:
+        say(f"nothing is left at {origin}, {moving.drained - ended:.1f} s later: the remap is complete")
     records = sorted((r for report in reports for r in report.records), key=lambda r: r.started)
     failed = [r for r in records if not r.server]
     return Move(
         began=began - zero,
         ended=ended - zero,
-        commits=commits,
+        commits={name: at - zero for name, at in moving.commits.items()},
         stream=tuple(Record(r.started - zero, r.ended - zero, r.server, r.good) for r in records),
         stream_corrupted=sum(r.corrupted for r in [*reports, *held]),
         stream_misdelivered=sum(r.misdelivered for r in [*reports, *held]),
@@ -201,16 +231,13 @@ def _move(lab: Lab, scale: Scale, say: Say) -> Move:
         cut_by_flip=sum(r.started <= ended and r.ended >= began for r in failed),
         long_open=sum(r.connections for r in held),
         long_broken=sum(r.failed for r in held),
-        old_server_after=sum(r.server == "a1" and r.started > ended for r in records),
+        old_server_after=sum(r.server == f"{origin.lower()}1" and r.started > ended for r in records),
+        origin=origin,
+        to=to,
+        follows=moving.follows,
+        left=tuple((at - zero, count) for at, count in moving.left),
+        drained=moving.drained - zero if moving.drained is not None else None,
     )
-
-
-def _flip(lab: Lab) -> Iterator[tuple[str, float]]:
-    """Each node's own agent applies its new configuration; yields when it had."""
-    for name in MOVE_ORDER:
-        with Node(lab.write_site(name, target="B")) as node:
-            node.apply()
-        yield name, time.monotonic()
 
 
 @contextmanager
