@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ipshare import aio, api
-from ipshare.api_remap import RemapHalves
 from ipshare.agent.datapath import node_lock
+from ipshare.api_remap import RemapHalves
 from ipshare.engine.aio import AsyncEngine
 from ipshare.engine.embedded import AsyncControl, Control
 from ipshare.engine.memory import MemoryEngine
