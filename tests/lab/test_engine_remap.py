@@ -149,7 +149,7 @@ def test_a_channel_that_is_too_narrow_tells_the_sender(lab: Remaps) -> None:
     lab.role(both["b"], RemapRole.TAKING)
     lab.flip("b")
     assert lab.speak(talk, bytes(300_000)) == "a"
-    assert lab.state("b", 10).counters["drop_too_long"] > 0
+    until(lambda: lab.state("b", 10).counters["drop_too_long"] > 0)  # told some milliseconds later
     assert "mtu 1480" in run(lab.names["client"], f"ip route get {GLOBAL4}")
     for node in "ab":
         lab.engines[node].clear_remap(10)
