@@ -64,7 +64,8 @@ def _panel(path: str, move: Move, top: int) -> str:
     at = x(move.ended)
     parts.append(f'<line class="flip" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>')
     parts.append(
-        f'<text class="s" x="{at + 5:.1f}" y="{TOP + 4}">every distribution point has flipped</text>'
+        f'<text class="s" x="{at:.1f}" y="{HEIGHT - BOTTOM + 30}" text-anchor="middle">'
+        "every distribution point has flipped</text>"
     )
     return "\n".join([*parts, *_legend(), "</g>"])
 
