@@ -224,6 +224,10 @@ def test_what_no_pair_can_be(lab: PairLab) -> None:
             record[0][name] = value
         with pytest.raises(REFUSED, match=sentence):
             lab.a.set(record)
+
+
+def test_a_record_of_another_length(lab: PairLab) -> None:
+    lab.a.start()
     with pytest.raises(ControlError, match="takes"):
         lab.a.control._call(lib.IPS_CTL_PAIR_SET, bytes(PAIR.itemsize - 1))
 

@@ -167,7 +167,8 @@ def _alone(engines: Engines) -> int | None:
     assert alone >= goes_on + engines.dead_s * 1e9
     more = int(active.state()["changes"]) - changes
     until(lambda: engines.seen.by(active.number, alone))
-    late = engines.seen.by(active.number, reign, alone)
+    queued_s = engines.dead_s / 2  # what was sent so long before its new reign may be forwarded under that
+    late = engines.seen.by(active.number, reign, alone - int(queued_s * 1e9))
     engines.lab.cut(False)
     engines.settled()
     return late if more <= 2 else None
