@@ -9,6 +9,7 @@ happened. All tests share one lab; tests/vpp/test_pair_stops_vpp.py runs them on
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -25,7 +26,9 @@ from tests.pair_lab import REFUSED, VIPS, Half, PairLab, pair_lab, until
 from tests.pair_probes import Probes, now_ns, probes
 
 ACTIVE, STANDBY = lib.IPS_PAIR_ACTIVE, lib.IPS_PAIR_STANDBY
-MISSES, SEEDS, STEPS, TRIES, FLOODED = 4, range(10), 4, 5, 8
+MISSES, STEPS, TRIES, FLOODED = 4, 4, 5, 8
+SEEDS = range(int(os.environ.get("IPSHARE_ORDERS", "4")))
+"""Of orders of faults."""
 
 
 class Engines:
