@@ -41,6 +41,7 @@ from ipshare.model_pair import PairRoute as PairRoute
 from ipshare.model_pair import PublicPrefix as PublicPrefix
 from ipshare.model_pair import Vip as Vip
 from ipshare.model_pair import Witness as Witness
+from ipshare.model_place import Place as Place
 from ipshare.model_remap import Channel as Channel
 from ipshare.model_remap import Move as Move
 
@@ -103,18 +104,6 @@ def prefix_at(outer: Prefix, offset: int, prefix_len: int) -> Prefix | None:
 
 def _host_bits(prefix: Prefix) -> int:
     return prefix.max_prefixlen - prefix.prefixlen
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where something was written: file, and 1-based line and column (0: the file as a whole)."""
-
-    file: Path
-    line: int = 0
-    column: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}" if self.line else str(self.file)
 
 
 class Unmatched(StrEnum):

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ipshare.model import Place
+from ipshare.model_place import Place
 
 Address = IPv4Address | IPv6Address
 

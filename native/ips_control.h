@@ -185,6 +185,7 @@ enum ips_ctl_pair_flags {
   IPS_CTL_PAIR_QUERY = 1,    /* the standby asks; else the active sends heartbeats by itself */
   IPS_CTL_PAIR_PREEMPT = 2,  /* the preferred node becomes active again when it can */
   IPS_CTL_PAIR_PREFERRED = 4, /* this node is it */
+  IPS_CTL_PAIR_MIRRORED = 8, /* a MIRROR_SET follows: until then this node has not got the sessions */
 };
 /* One way between the two nodes, UDP. Addresses: 16 bytes, IPv4 in the first four; ports: host order. */
 struct ips_ctl_pair_path {

@@ -46,9 +46,10 @@ static inline uint64_t ips_pair_used(const struct ips_pair *m) { /* counters up 
 static inline bool ips_pair_claimable(const struct ips_pair *m) {
   return m->knows && m->durable > ips_pair_used(m);
 }
-/* Silence counts only while this node was there to hear. */
+/* Silence counts only while this node was there to hear, and its links were up. */
 static inline bool ips_pair_silent(const struct ips_pair *m) {
-  uint64_t since = ips_pair_max(ips_pair_max(m->peer.heard_ns, m->resumed_ns), m->started_ns);
+  uint64_t there = ips_pair_max(ips_pair_max(m->resumed_ns, m->started_ns), m->link_ns);
+  uint64_t since = ips_pair_max(m->peer.heard_ns, there);
   return m->now_ns - since >= m->cfg.dead_ns;
 }
 static inline bool ips_pair_stalled(const struct ips_pair *m) {

@@ -133,7 +133,11 @@ class NatNode:
         self.set(lib.IPS_CTL_FLOWS_SET, record)
 
     def join(
-        self, key: bytes = b"k" * 32, vips: dict[str, tuple[str, ...]] | None = None, **values: Any
+        self,
+        key: bytes = b"k" * 32,
+        vips: dict[str, tuple[str, ...]] | None = None,
+        mirrored: bool = False,
+        **values: Any,
     ) -> None:
         """vips: addresses by interface."""
         pair, peer = np.zeros(1, PAIR), 3 - self.number
@@ -142,6 +146,7 @@ class NatNode:
         p["interval_ns"], p["misses"], p["config_digest"] = 50_000_000, 4, 1
         p["node_id"], p["peer_id"], p["n_paths"] = self.number, peer, 2
         p["flags"] = lib.IPS_CTL_PAIR_PREFERRED if self.number == 1 else 0
+        p["flags"] |= lib.IPS_CTL_PAIR_MIRRORED if mirrored else 0
         for name, text in (("node", f"n{self.number}"), ("peer", f"n{peer}"),
                            ("epoch_file", str(self.lab.directory / f"{self.number}.epoch"))):  # fmt: skip
             p[name] = np.frombuffer(text.encode().ljust(len(p[name]), b"\0"), p[name].dtype)

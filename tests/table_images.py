@@ -127,9 +127,9 @@ class Image:
     endpoints: Sequence[Record] = (endpoint("10.0.0.0/24"), endpoint("10.0.1.0/24"))
     policies: Sequence[Record] = ()
     members: Sequence[Record] = ()
-    peers: Sequence[Record] = ()
     bindings: Sequence[Record] | np.ndarray[Any, Any] = ()
     header: Record = field(default_factory=dict)
+    peers: Sequence[Record] = ()
 
     def but(self, **changes: Any) -> Image:
         return replace(self, **changes)

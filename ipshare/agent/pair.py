@@ -26,7 +26,9 @@ Told = tuple[str, PairSettings]
 def settings_of(config: Config, pair: Pair) -> PairSettings:
     """What the engine gets. Raises Refused or NoPrivilege where the key file is not as it should be."""
     witness_key = read_key(pair.witness.key_file) if pair.witness is not None else b""
-    return PairSettings(pair, read_key(pair.key_file), epoch_file(config), witness_key)
+    return PairSettings(
+        pair, read_key(pair.key_file), epoch_file(config), witness_key, is_mirrored=config.mirror is not None
+    )
 
 
 def epoch_file(config: Config) -> Path:

@@ -40,6 +40,8 @@ class PairSettings:
     key: bytes
     epoch_file: Path
     witness_key: bytes = b""
+    is_mirrored: bool = False
+    """A mirror follows; until it is there, the node has not got the sessions."""
 
     def __repr__(self) -> str:
         """The key stays out of logs and tracebacks."""
@@ -152,6 +154,7 @@ def encode(settings: PairSettings) -> bytes:
         (lib.IPS_CTL_PAIR_QUERY if pair.mode is PairMode.QUERY else 0)
         | (lib.IPS_CTL_PAIR_PREEMPT if pair.preempt else 0)
         | (lib.IPS_CTL_PAIR_PREFERRED if pair.is_preferred else 0)
+        | (lib.IPS_CTL_PAIR_MIRRORED if settings.is_mirrored else 0)
     )
     record["node_id"], record["peer_id"] = pair.node_id, pair.peer_id
     record["n_paths"], record["n_vips"] = len(pair.paths), len(pair.vips)

@@ -195,7 +195,7 @@ int flows_set(struct flows *f, const struct ips_ctl_flows *c, const char **sente
 
 void flows_state(struct flows *f, struct ips_ctl_flows_state *out) {
   *out = (struct ips_ctl_flows_state){.now_ns = flows_now_ns(), .has_flows = f->sessions != NULL,
-                                      .has_mirror = f->has_mirror, .is_ready = flows_ready(f)};
+                                      .has_mirror = f->has_mirror, .is_ready = flows_ready(f, false)};
   if (f->sessions) ips_sessions_stats(f->sessions, &out->sessions);
   if (f->napt) out->n_addresses = (uint32_t)ips_napt_addresses(f->napt, NULL, 0);
   flows_mirror_state(f, out);

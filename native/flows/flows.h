@@ -131,7 +131,8 @@ uint64_t flows_before_sleep(struct flows_worker *w);
 
 /* ---- the pair's thread ---- */
 void flows_role(void *flows, bool is_active, uint64_t epoch);
-bool flows_ready(void *flows); /* the active node's sessions are here, up to date; true without a mirror */
+/* The active node's sessions are here, up to date. Without a mirror: true, unless there is one to come. */
+bool flows_ready(void *flows, bool is_mirrored);
 
 /* ---- control: statuses of ips_control.h; *sentence says what is wrong ---- */
 int flows_set(struct flows *f, const struct ips_ctl_flows *c, const char **sentence);

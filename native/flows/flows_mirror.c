@@ -102,7 +102,7 @@ static struct flows_mirror *make(struct flows *f, const struct ips_ctl_mirror *c
   m->flows = f;
   m->set = *c;
   explicit_bzero(m->set.key, sizeof m->set.key);
-  m->told_role = m->seen_role = UINT64_MAX;
+  m->told_role = m->seen_role = m->ready_for = NOBODYS;
   struct ips_mirror_config k = {
     .workers = f->n_workers + 2, .ring = c->ring ? c->ring : RING, .window = c->window ? c->window : WINDOW,
     .burst = BURST, .scan = SCAN, .n_peers = c->n_peers, .must_match = 1u << FLOWS_ITEM, .rto_ns = 20 * MS,

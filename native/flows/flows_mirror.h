@@ -18,6 +18,7 @@ enum {
   FLOWS_DEFERRED = 16384, /* records that wait until what is in their way has gone */
   FLOWS_ITEM = 0,         /* of the seals: config_digest; its parts follow */
 };
+#define NOBODYS UINT64_MAX /* no role */
 #define FLOWS_HELLO_NS 100000000ull
 #define FLOWS_SILENCE_NS 1000000000ull
 
@@ -55,7 +56,7 @@ struct flows_mirror {
   uint64_t fed_epoch;
   bool has_begun;            /* a snapshot by feed */
   _Atomic bool is_fed;       /* the last one was whole, and nobody said since that it is lost */
-  _Atomic bool is_ready;
+  _Atomic uint64_t ready_for; /* the role in which it has all sessions; NOBODYS: it has not */
   pthread_mutex_t lock;      /* of what is published */
   struct ips_mirror_stats stats;
   uint8_t notes[IPS_CTL_MIRROR_PEERS];

@@ -48,8 +48,8 @@ static void publish(struct flows_mirror *m, uint64_t now_ns) {
   struct ips_mirror_stats s;
   uint8_t notes[IPS_CTL_MIRROR_PEERS] = {0};
   uint16_t differs[IPS_CTL_MIRROR_PEERS] = {0};
-  uint64_t epoch = atomic_load(&m->flows->role) >> 1;
-  bool is_ready = flows_is_active(m->flows);
+  uint64_t role = atomic_load(&m->flows->role), epoch = role >> 1;
+  bool is_ready = role & 1 && !atomic_load(&m->flows->is_observer);
   if (is_ready) m->reigned = epoch + 1;
   if (is_ready) atomic_store(&m->is_fed, false); /* what it was told before is not what will hold after */
   is_ready |= atomic_load(&m->is_fed) && !m->has_failed;
@@ -64,7 +64,7 @@ static void publish(struct flows_mirror *m, uint64_t now_ns) {
     if (info.open) differs[p] = info.mismatch >> (FLOWS_ITEM + 1);
     is_ready |= s.peers[p].is_complete && now_ns - s.peers[p].heard_ns < FRESH_NS;
   }
-  atomic_store(&m->is_ready, is_ready);
+  atomic_store(&m->ready_for, is_ready ? role : NOBODYS);
   if (now_ns - m->published_ns < PUBLISH_NS) return;
   m->published_ns = now_ns;
   pthread_mutex_lock(&m->lock); /* held by who looks, for a copy's time */
@@ -75,10 +75,10 @@ static void publish(struct flows_mirror *m, uint64_t now_ns) {
   pthread_mutex_unlock(&m->lock);
 }
 
-bool flows_ready(void *flows) {
+bool flows_ready(void *flows, bool is_mirrored) {
   struct flows *f = flows;
   struct flows_mirror *m = atomic_load(&f->mirror);
-  return !m || atomic_load(&m->is_ready);
+  return m ? atomic_load(&m->ready_for) == atomic_load(&f->role) : !is_mirrored;
 }
 
 static uint64_t heads_of(const struct flows_mirror *m) {

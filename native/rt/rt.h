@@ -37,7 +37,7 @@ struct rt_host {
   /* NULL: the host tracks no connections. role is called before the first packet passes under a lease, and after
    * the lease is gone; is_active false, epoch 0: when a pair begins. */
   void (*role)(void *flows, bool is_active, uint64_t epoch);
-  bool (*mirror_ready)(void *flows); /* the active node's sessions are here */
+  bool (*mirror_ready)(void *flows, bool is_mirrored); /* the active node's sessions are here */
   void *flows;
   const struct rt_links *links; /* who has the interfaces of VIPs; NULL: Linux */
   void *links_arg;

@@ -94,7 +94,8 @@ static void look_at_facts(struct rt *rt, uint64_t now) {
     .workers_ns = ips_pair_slowest(&rt->workers, progress, rt->host.n_workers, now),
     .link_up = 1, .criteria_ok = met >= rt->set.criteria_needed,
     .loaded = ips_tables_live(rt->host.tables) != NULL,
-    .mirror_ready = !rt->host.mirror_ready || rt->host.mirror_ready(rt->host.flows),
+    .mirror_ready = !rt->host.mirror_ready ||
+                    rt->host.mirror_ready(rt->host.flows, rt->set.flags & IPS_CTL_PAIR_MIRRORED),
   };
   rt_late_workers(&rt->late, now - facts.workers_ns, now, &rt->state);
   rt->state.links_down = 0;

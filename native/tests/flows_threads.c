@@ -146,7 +146,7 @@ static void *flip(void *unused) {
   (void)unused;
   for (uint64_t epoch = 10; !atomic_load(&stop); epoch++) {
     flows_role(nodes[0].flows, epoch % 3 != 0, epoch);
-    flows_ready(nodes[0].flows);
+    flows_ready(nodes[0].flows, true);
     nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
   }
   return NULL;

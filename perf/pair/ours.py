@@ -46,7 +46,7 @@ class Ours:
         node.start(workers=2)
         assert node.engine is not None
         prefer(node.engine.pid, NICE)
-        node.join(vips=VIPS, **self.times)
+        node.join(vips=VIPS, mirrored=True, **self.times)
         node.serve(sessions=400_000, half_open=20_000, half_open_per_source=19_000)
         node.mirror(commit_acked=1, commit_us=self.commit_us)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from ipshare import api
@@ -166,6 +167,15 @@ def test_rollback_json(running: World, ipshare: Run) -> None:
     assert set(json.loads(out)) == documented_keys()["rollback"]
 
 
+def leaves_of(command: click.Command) -> Iterator[click.Command]:
+    """Those of groups within groups, too."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            yield from leaves_of(each)
+    else:
+        yield command
+
+
 def test_every_verb_is_documented_and_has_a_json_switch() -> None:
     text = (DOCS / "cli.md").read_text()
     for group in VERBS.values():
@@ -174,8 +184,7 @@ def test_every_verb_is_documented_and_has_a_json_switch() -> None:
             command = cli.get_command(None, verb)  # type: ignore[arg-type]
             if command is None or verb in ("demo", "bench", "witness"):
                 continue
-            leaves = list(getattr(command, "commands", {}).values()) or [command]
-            for leaf in leaves:
+            for leaf in leaves_of(command):
                 options = {name for parameter in leaf.params for name in parameter.opts}
                 assert "--json" in options or leaf.name in ("exec", "run"), leaf.name
 

@@ -47,10 +47,11 @@ def test_what_comes_and_goes_is_said_whole() -> None:
     text = GOOD_NAT[: GOOD_NAT.index("[mirror]")]
     without = load_text(text, Path("/etc/ipshare/site.toml"))
     [line] = lines(without, gateway())
-    assert line.startswith("+ mirror paths 10.9.0.2:6082 - 10.9.0.1:6082, 10.9.1.2:6082 - ")
+    assert line.startswith("+ mirror node gw2; ")
+    assert "peers 1 10.9.0.2:6082 - 10.9.0.1:6082, 10.9.1.2:6082 - 10.9.1.1:6082" in line
     assert "commit acked; commit_timeout 0.002 s" in line
     [line] = lines(gateway(), without)
-    assert line.startswith("- mirror paths")
+    assert line.startswith("- mirror node gw2")
     assert [line.split(" ")[:2] for line in lines(None, gateway())] == [
         ["+", "pair"], ["+", "sessions"], ["+", "mirror"], ["+", "nat"], ["+", "nat"],
     ]  # fmt: skip
