@@ -25,11 +25,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests get the marker of their directory; those that cannot run here are skipped, and counted below."""
+    """Tests get the marker of their directory; those that cannot run here are skipped, and counted below.
+
+    Where tests run side by side (make test), a module stays with one worker, so that its fixtures are made once,
+    and all that need network namespaces of the machine are one worker's, one after the other.
+    """
     for item in items:
         package = item.path.relative_to(HERE).parts[0]
-        if package in ("lab", "vpp"):
+        in_lab = package in ("lab", "vpp")
+        if in_lab:
             item.add_marker(package)
+        item.add_marker(pytest.mark.xdist_group("lab" if in_lab else item.path.stem))
         if package in ABSENT:
             item.add_marker(pytest.mark.skip(reason=ABSENT[package]))
 
