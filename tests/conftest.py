@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,18 +25,26 @@ def pytest_configure(config: pytest.Config) -> None:
         ABSENT["vpp"] = "no VPP installed"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests get the marker of their directory; those that cannot run here are skipped, and counted below.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run side by side (make test): a module is one worker's, so that its fixtures are made once,
+    and all that want network namespaces are one worker's too, one after the other."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    Where tests run side by side (make test), a module stays with one worker, so that its fixtures are made once,
-    and all that need network namespaces of the machine are one worker's, one after the other.
-    """
+    class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.split("::", 1)[0]
+            return module if Path(module).is_relative_to("tests/unit") else "in namespaces"
+
+    return ByPlace(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests get the marker of their directory; those that cannot run here are skipped, and counted below."""
     for item in items:
         package = item.path.relative_to(HERE).parts[0]
-        in_lab = package in ("lab", "vpp")
-        if in_lab:
+        if package in ("lab", "vpp"):
             item.add_marker(package)
-        item.add_marker(pytest.mark.xdist_group("lab" if in_lab else item.path.stem))
         if package in ABSENT:
             item.add_marker(pytest.mark.skip(reason=ABSENT[package]))
 
