@@ -22,6 +22,7 @@ from ipshare.agent import remaps
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
 from ipshare.agent.leases import addresses_in
+from ipshare.agent.pair_ports import made_here
 from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.store import Store, same
 from ipshare.engine.desired import desired
@@ -306,7 +307,7 @@ class Reconciler:
             _hand_over(engine)  # before our routes go
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
-        if config.pair is not None and config.pair.ports:
+        if config.pair is not None and made_here(config.pair):
             remove_ports(config.node.state_dir)
         self.engine, self.config = None, None
         state = self.store.state()
