@@ -62,8 +62,8 @@ const struct ips_remap *ips_remap_readdressed(const struct ips_remaps *s, unsign
 /* ips_remap_flow.c */
 struct ips_remap_packet { struct ips_flow flow; uint8_t tcp_flags; bool has_flow, opens, is_error; };
 /* OK, or a verdict: HELD, or what is wrong with a fragment. */
-int ips_remap_flow_of(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v, bool quic,
-                      struct ips_remap_packet *out);
+int ips_remap_flow_of(struct ips_worker *w, struct ips_frag_table *frags, const struct ips_pkt *p,
+                      const struct ips_view *v, bool quic, struct ips_remap_packet *out);
 
 /* ips_remap_packet.c */
 enum { IPS_REMAP_DELIVER = -1 };
