@@ -23,6 +23,10 @@ class ClusterServer:
     drain: bool
     place: Place = field(compare=False)
 
+    def __str__(self) -> str:
+        where = " ".join(map(str, self.addresses))
+        return f"{self.name} {where} weight {self.weight}" + (" drained" if self.drain else "")
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterProbe:
@@ -46,7 +50,7 @@ class Cluster:
     addresses: tuple[Address, ...]
     subnets: tuple[Prefix, ...]
     interface: str
-    by: frozenset[str]
+    by: tuple[str, ...]
     slow_start_s: float
     least: float
     routers: tuple[Address, ...]

@@ -19,7 +19,7 @@ def _cluster(site: Site, cluster: schema.Cluster) -> model.Cluster:
         addresses=tuple(cluster.address),
         subnets=tuple(cluster.subnet),
         interface=cluster.interface,
-        by=frozenset(cluster.by),
+        by=tuple(sorted(set(cluster.by))),
         slow_start_s=cluster.slow_start,
         least=cluster.least / 100,
         routers=tuple(cluster.routers),

@@ -1,5 +1,5 @@
-"""Checks of `[[cluster]]`: servers on-link with addresses of their own, an address that nothing else translates, probes
-that end in time.
+"""Checks of `[[cluster]]`: servers on-link with addresses of their own, an address that nothing else
+translates, probes that end in time.
 
 Whether the device is there, and the subnet on it, is found by the agent before it starts. Pure.
 """
@@ -19,7 +19,9 @@ from ipshare.model import Address, Prefix, host_prefix
 
 MAX_CLUSTERS, MAX_SERVERS = 64, 512
 LONGEST_S = 3600.0
-ENCAPSULATE = "a server elsewhere is reached by encapsulation: make it an [[endpoint]] with path = \"ipip\" or \"gue\""
+ENCAPSULATE = (
+    'a server elsewhere is reached by encapsulation: make it an [[endpoint]] with path = "ipip" or "gue"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ def some_servers(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
     for index, server in enumerate(readable(cluster.server, "name")):
         where = (*path, index, "name")
         if server.name in names:
-            message = f"the name {server.name!r} is taken by the server at {site.document.place(names[server.name])}"
+            at = site.document.place(names[server.name])
+            message = f"the name {server.name!r} is taken by the server at {at}"
             yield Finding(where, message, "give every server a name of its own")
         names.setdefault(server.name, where)
 
@@ -124,7 +127,7 @@ def on_link(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
     for use in _addresses(cluster):
         subnet = next((s for s in cluster.subnet if s.version == use.address.version), None)
         if subnet is not None and use.address in subnet:
-            message = f"{use.address} is in the access subnet {subnet}: routers would ask for it there, and nobody answers"
+            message = f"{use.address} is in the access subnet {subnet}: nobody there answers for it"
             yield Finding(use.path, message, "a cluster's address is routed: use one outside of the subnet")
 
 
@@ -166,14 +169,15 @@ def apart(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
         for prefix, what, hint in claims:
             if prefix.version == use.address.version and use.address in prefix:
                 yield Finding(use.path, f"{use.address} is in {what}", hint)
-    vips = [vip.address for vip in readable(site.pair.vip, "address")] if _has(site.pair, "vip") else []
+    pair = site.pair if site.pair is not None and "vip" not in site.pair._broken else None
+    vips = [vip.address for vip in readable(pair.vip, "address")] if pair is not None else []
     for use in (*_addresses(cluster), *_servers(cluster)):
         if use.address in vips:
-            yield Finding(use.path, f"{use.address} is a VIP of the pair", "the VIP is what routers send to: use another")
-
-
-def _has(table: schema.Table | None, key: str) -> bool:
-    return table is not None and key not in table._broken
+            yield Finding(
+                use.path,
+                f"{use.address} is a VIP of the pair",
+                "the VIP is what routers send to: use another",
+            )
 
 
 def _claims(site: Site) -> Iterator[tuple[Prefix, str, str]]:
@@ -187,18 +191,22 @@ def _claims(site: Site) -> Iterator[tuple[Prefix, str, str]]:
     for nat in readable(site.nat, "addresses"):
         for pool in nat.addresses:
             for prefix in pool.prefixes:
-                yield prefix, f"{pool} of the NAT at {site.where(nat)}", "an address is a pool's or a cluster's"
+                yield (
+                    prefix,
+                    f"{pool} of the NAT at {site.where(nat)}",
+                    "an address is a pool's or a cluster's",
+                )
 
 
 def next_hop(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
     """A pair needs a VIP that routers can send the cluster's packets to."""
-    if site.pair is None or not _has(site.pair, "vip"):
+    if site.pair is None:
         return
     for subnet in cluster.subnet:
         if any(use.address.version == subnet.version for use in _addresses(cluster)) and not any(
             vip.address in subnet for vip in readable(site.pair.vip, "address")
         ):
-            message = f"no VIP of the pair is in {subnet}: routers there have no next hop that moves with the active node"
+            message = f"no VIP of the pair is in {subnet}: routers there have no next hop that moves"
             yield Finding((*cluster._path, "subnet"), message, "add one: [[pair.vip]]", is_warning=True)
 
 
@@ -242,8 +250,20 @@ def totals(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
             continue
         for count, was, most, words, hint in (
             (clusters, before[0], MAX_CLUSTERS, "addresses of clusters", "use another node for some"),
-            (servers, before[1], MAX_SERVERS, "addresses of servers in all clusters", "use another node for some"),
-            (len(own), before[2], room, "addresses of servers, beside those of NATs", "write addresses = ... in [sessions]"),
+            (
+                servers,
+                before[1],
+                MAX_SERVERS,
+                "addresses of servers in all clusters",
+                "use another node for some",
+            ),
+            (
+                len(own),
+                before[2],
+                room,
+                "addresses of servers, beside those of NATs",
+                "write addresses = ... in [sessions]",
+            ),
         ):
             if was <= most < count:
                 yield Finding(cluster._path, f"{count} {words}: there is room for {most}", hint)

@@ -1,7 +1,8 @@
-"""`[[cluster]]`: one public address, several servers that are reached by their hardware addresses (SYSTEMS.md S2.4,
-S2.5).
+"""`[[cluster]]`: one public address, several servers that are reached by their hardware addresses
+(SYSTEMS.md S2.4, S2.5).
 
-As in schema: one model per table, judged alone; what ties them together is in ipshare.config.check_clusters.
+As in schema: one model per table, judged alone; what ties them together is in
+ipshare.config.check_clusters.
 """
 
 from __future__ import annotations
@@ -55,23 +56,23 @@ class ClusterProbe(Table):
 
 
 class Cluster(Table):
-    """One public address of several servers: packets to it go to one of them unchanged but for their hardware
-    address. Routers have a static route for it to this node, or to the pair's VIP. At both nodes of a pair the
-    same table."""
+    """One public address of several servers: packets to it go to one of them unchanged but for their
+    hardware address. Routers have a static route for it to this node, or to the pair's VIP. At both nodes
+    of a pair the same table."""
 
     name: Name = Field(description="Name, for people.")
     address: list[Address] = Field(
         description="What clients know, at most one address of each family. Configured at the servers alone."
     )
     subnet: list[Prefix] = Field(
-        description="The private access subnet, at most one of each family: routers, this node and the servers "
-        "are in it."
+        description="The private access subnet, at most one of each family: routers, this node and the "
+        "servers are in it."
     )
     interface: PortName = Field(description="This node's device in that subnet.")
     by: list[Literal["active", "new", "response"]] = Field(
         default=[],
-        description="What counts beside weights: connections that a server has (at most), new ones in a second, "
-        "time that it takes to answer a probe.",
+        description="What counts beside weights: connections that a server has (at most), new ones in a "
+        "second, time that it takes to answer a probe.",
     )
     slow_start: Duration = Field(
         default=0.0,
@@ -83,7 +84,7 @@ class Cluster(Table):
     )
     routers: list[Address] = Field(
         default=[],
-        description="The routers' addresses in `subnet`, shared ones too: for `ipshare plan addresses` alone.",
+        description="The routers' addresses in `subnet`, shared ones too; for `ipshare plan addresses`.",
     )
     server: list[ClusterServer] = Field(description="Its servers: `[[cluster.server]]`.")
     probe: ClusterProbe = Field(

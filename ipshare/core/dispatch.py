@@ -1,4 +1,5 @@
-"""A worker of the C core with clusters (native/ips_dispatch_api.h), for tests: what native/flows does in an engine."""
+"""A worker of the C core with clusters (native/ips_dispatch_api.h), for tests: what native/flows does in
+an engine."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ class DispatchWorker(Worker):
         self.servers |= {self.number(address): address for _, (address, _, _) in rows}
 
     def dispatch(self, packet: bytes) -> tuple[str, str | None]:
-        """(verdict, address of the server that it goes to) of a packet from outside; the packet is unchanged."""
+        """(verdict, address of the server that it goes to) of a packet from outside; the packet is
+        unchanged."""
         self.emitted = []
         ffi.memmove(self._buffer + HEADROOM, packet, len(packet))
         p = ffi.new("struct ips_pkt *")
@@ -87,7 +89,9 @@ class DispatchWorker(Worker):
     def count(self, address: str) -> dict[str, int]:
         """Members of ``struct ips_server_count``."""
         found = self._counts[self.number(address)]
-        return {name: int(getattr(found, name)) for name in ("opened", "packets", "bytes", "untracked", "unsent")}
+        return {
+            name: int(getattr(found, name)) for name in ("opened", "packets", "bytes", "untracked", "unsent")
+        }
 
     def shares(self, cluster: int = 0) -> npt.NDArray[np.int64]:
         """Slots of each server, by its place in the cluster."""

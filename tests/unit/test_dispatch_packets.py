@@ -1,5 +1,5 @@
-"""Packets to a cluster's address through the core, without an engine: shares, stickiness, what leaves a server
-(S2.4, S2.5). Packets are made by Scapy, an implementation of its own."""
+"""Packets to a cluster's address through the core, without an engine: shares, stickiness, what leaves a
+server (S2.4, S2.5). Packets are made by Scapy, an implementation of its own."""
 
 from __future__ import annotations
 
@@ -50,11 +50,15 @@ def two(worker: DispatchWorker, a: int = UP, b: int = UP, weights: tuple[int, in
 
 def sport_of(worker: DispatchWorker, server: str, first: int = 1000) -> int:
     """A port whose connection goes to that server."""
-    return next(p for p in range(first, first + 1000) if worker.dispatch(tcp("S", p)) == ("DISPATCHED", server))
+    return next(
+        p for p in range(first, first + 1000) if worker.dispatch(tcp("S", p)) == ("DISPATCHED", server)
+    )
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (3, 2, 1), (10, 1), (7, 0, 5, 2), tuple(range(1, 21))])
-def test_s2_5_shares_are_the_weights_within_one_percent(worker: DispatchWorker, weights: tuple[int, ...]) -> None:
+def test_s2_5_shares_are_the_weights_within_one_percent(
+    worker: DispatchWorker, weights: tuple[int, ...]
+) -> None:
     servers = [(f"10.0.0.{i}", weight, UP) for i, weight in enumerate(weights, 1)]
     worker.set_clusters({CLUSTER[4]: servers})
     slots = worker.shares()
@@ -175,7 +179,9 @@ def test_an_icmp_error_goes_where_its_connection_is(worker: DispatchWorker, fami
         server = worker.dispatch(tcp("S", port, family))[1]
         quoted = (IP if family == 4 else IPv6)(src=CLUSTER[family], dst=CLIENT[family])
         quoted = quoted / TCP(sport=80, dport=port, flags="A")
-        router = IP(src="192.0.2.1", dst=CLUSTER[4]) if family == 4 else IPv6(src="2001:db8::1", dst=CLUSTER[6])
+        router = (
+            IP(src="192.0.2.1", dst=CLUSTER[4]) if family == 4 else IPv6(src="2001:db8::1", dst=CLUSTER[6])
+        )
         kind = ICMP(type=3, code=4) if family == 4 else ICMPv6PacketTooBig(mtu=1280)
         assert worker.dispatch(bytes(router / kind / quoted)) == ("DISPATCHED", server)
 
@@ -183,7 +189,10 @@ def test_an_icmp_error_goes_where_its_connection_is(worker: DispatchWorker, fami
 def test_what_is_no_connection_is_refused(worker: DispatchWorker) -> None:
     two(worker)
     assert worker.dispatch(bytes(ip() / ICMP(type=13)))[0] == "NO_SESSION"
-    assert worker.dispatch(bytes(IP(src="127.0.0.1", dst=CLUSTER[4]) / TCP(sport=1, dport=80)))[0] == "SOURCE_SCOPE"
+    assert (
+        worker.dispatch(bytes(IP(src="127.0.0.1", dst=CLUSTER[4]) / TCP(sport=1, dport=80)))[0]
+        == "SOURCE_SCOPE"
+    )
     assert worker.dispatch(bytes(IP(src=CLIENT[4], dst="192.0.2.200") / TCP()))[0] == "NO_BINDING"
 
 
