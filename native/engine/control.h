@@ -1,6 +1,7 @@
 /* control.h: the control socket's server: control.c (clients, framing), ops.c (operations), why.c. */
 #ifndef CONTROL_H
 #define CONTROL_H
+#include "../ips_control_dispatch.h"
 #include "../ips_control_remap.h"
 #include "engine.h"
 
@@ -80,6 +81,9 @@ int op_remap_clear(struct call *c);
 int op_remap_list(struct call *c);
 int op_remap_state(struct call *c);
 int op_remap_flows(struct call *c);
+/* ops_dispatch.c */
+int op_dispatch_set(struct call *c);
+int op_dispatch_state(struct call *c);
 /* control.c */
 int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload,
                   uint32_t bytes, int fd);
