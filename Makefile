@@ -43,7 +43,7 @@ plugin:
 	@test -n "$(VPP)" || { echo "there is no vpp on PATH: docs/vpp.md says how to install it" >&2; exit 1; }
 	@sh appliance/packages.sh cmake
 	@cmake -S plugins/ipshare -B build/plugin -DCMAKE_PREFIX_PATH=$(VPP_PREFIX) -DCMAKE_INSTALL_PREFIX=$(VPP_PREFIX) >build/plugin.log 2>&1 \
-	  && cmake --build build/plugin --parallel >>build/plugin.log 2>&1 || { tail -20 build/plugin.log >&2; exit 1; }
+	  && cmake --build build/plugin --parallel $$(nproc) >>build/plugin.log 2>&1 || { tail -20 build/plugin.log >&2; exit 1; }
 
 lint: setup-test
 	$(PY) -m ruff check .
