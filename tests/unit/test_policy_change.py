@@ -23,6 +23,7 @@ from ipshare.engine.tables import pack
 from ipshare.model import Member
 from tests.policy_world import CHANNEL, GLOBAL, TUNNEL, changed, site
 
+
 @dataclass
 class Net:
     """C, A and B. Weights 1:0 -> 0:1: every client moves from A to B."""
