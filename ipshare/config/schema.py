@@ -25,6 +25,7 @@ from ipshare.config.schema_groups import GroupMember as GroupMember
 from ipshare.config.schema_natlog import Lease as Lease
 from ipshare.config.schema_natlog import NatLog as NatLog
 from ipshare.config.schema_pair import Pair as Pair
+from ipshare.config.schema_pair import PairInterface as PairInterface
 from ipshare.config.schema_pair import PairWitness as PairWitness
 from ipshare.config.schema_pair import _without_default
 from ipshare.config.schema_vpp import Bridge as Bridge
