@@ -1,6 +1,7 @@
 /* control.h: the control socket's server: control.c (clients, framing), ops.c (operations), why.c. */
 #ifndef CONTROL_H
 #define CONTROL_H
+#include "../ips_control_dispatch.h"
 #include "../ips_control_remap.h"
 #include "engine.h"
 
@@ -72,6 +73,9 @@ int op_remap_clear(struct call *c);
 int map_sealed(struct call *c, void **map, size_t *bytes); /* ops.c: the memfd that came with it; *map NULL: none */
 void answer_flows(struct control *c); /* what goes on between requests */
 void stop_dump(void);
+/* ops_dispatch.c */
+int op_dispatch_set(struct call *c);
+int op_dispatch_state(struct call *c);
 /* control.c */
 int control_reply(struct client *client, const struct ips_ctl_request *to, int status, const void *payload,
                   uint32_t bytes, int fd);

@@ -243,6 +243,8 @@ static const struct operation {
   [IPS_CTL_REMAP_LIST] = {op_flows, 0, false},
   [IPS_CTL_REMAP_STATE] = {op_flows, sizeof(struct ips_ctl_remap_id), false},
   [IPS_CTL_REMAP_FLOWS] = {op_sessions_dump, sizeof(struct ips_ctl_remap_wanted), false},
+  [IPS_CTL_DISPATCH_SET] = {op_dispatch_set, sizeof(struct ips_ctl_dispatch), false},
+  [IPS_CTL_DISPATCH_STATE] = {op_dispatch_state, 0, false},
 };
 
 int control_call(struct call *c) {
