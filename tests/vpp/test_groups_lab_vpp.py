@@ -1,7 +1,7 @@
 """S5 with VPP at both nodes: tests/lab/test_groups_lab.py as it is, with one table and with two.
 
-What World tells a node's kernel goes into the node's file here. With two tables the members' interfaces are in the
-delivery table, and every route is in both.
+What World tells a node's kernel goes into the node's file here. With two tables the members' interfaces are
+in the delivery table, and every route is in both.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Remaps under load with VPP at both end points and at both distribution points: tests/lab/test_remap_lab.py as it
-is."""
+"""Remaps under load with VPP at both end points and both distribution points: tests/lab/test_remap_lab.py as
+it is."""
 
 from __future__ import annotations
 
