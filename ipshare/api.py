@@ -32,6 +32,7 @@ from ipshare.agent.datapath import node_lock, remove_runtime_dir
 from ipshare.agent.engines import EngineRoutes, Engines
 from ipshare.agent.reconcile import DataPath, Done, Reconciler, Routes
 from ipshare.agent.store import Store
+from ipshare.api_clusters import ClusterViews
 from ipshare.api_remap import RemapHalves
 from ipshare.engine.asking import Answer, ask
 from ipshare.engine.desired import desired
@@ -73,7 +74,7 @@ ORDER_S = 10.0
 """How long an order to a pair may take."""
 
 
-class Node(RemapHalves):
+class Node(RemapHalves, ClusterViews):
     """One node. ``source``: a configuration file, or a Config.
 
     ``data_path``, ``routes`` and ``clock`` are for other hosts than this machine's kernel, and for tests.

@@ -16,6 +16,9 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipshare.model_clusters import Cluster as Cluster
+from ipshare.model_clusters import ClusterProbe as ClusterProbe
+from ipshare.model_clusters import ClusterServer as ClusterServer
 from ipshare.model_flows import AddressRange as AddressRange
 from ipshare.model_flows import Commit as Commit
 from ipshare.model_flows import Database as Database
@@ -445,6 +448,7 @@ class Config:
     groups: tuple[Group, ...] = ()
     mirror: Mirror | None = None  # set where sessions go to other nodes, or come from them
     channels: tuple[Channel, ...] = ()  # those that end at this node's end point
+    clusters: tuple[Cluster, ...] = ()
 
     @property
     def is_observer(self) -> bool:

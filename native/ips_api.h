@@ -40,6 +40,7 @@ struct ips_pkt {
   uint16_t gso_flags;   /* enum ips_gso_flags; 0 from a host */
   uint32_t counter;     /* out: counter index of the binding that decided, or ~0 */
   uint32_t endpoint;    /* out: index of the end point chosen, or ~0 */
+  uint32_t server;      /* out: 1 + number of the server it is dispatched to (ips_dispatch_api.h), else 0 */
 };
 
 /* ---- verdicts: ips_verdict.def is the only list ------------------------ */

@@ -12,6 +12,7 @@
  * An ordinary packet takes the express lane: the same steps with everything uncommon left out. Whatever it
  * cannot tell at once goes the whole way, which alone says what is right.
  */
+#include "ips_dispatch.h"
 #include "ips_lane.h"
 #include "ips_remap.h"
 #include "ips_rewrite.h"
@@ -305,6 +306,8 @@ static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_
   if (ips_unlikely(!w->has_lease)) return ips_worker_count(w, side, IPS_PAIR_NOT_ACTIVE, IPS_NONE, bytes);
   if (ips_unlikely(ips_bad_scope(destination(p, &v), v.family)))
     verdict = IPS_DESTINATION_SCOPE;
+  else if (ips_unlikely(w->clusters != NULL) && side == IPS_OUTER && (verdict = ips_dispatch(w, p, &v)) != IPS_NO_BINDING)
+    ; /* done */
   else if (may_be_tunnel(v.proto) && is_tunnel(w, v.family, destination(p, &v)))
     verdict = ips_tunnel_in(w, p, &v);
   else if (ips_unlikely(w->remaps != NULL) && readdressed(w, p, &v, &verdict))

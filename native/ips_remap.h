@@ -70,8 +70,8 @@ struct ips_remap_packet { struct ips_flow flow; uint8_t tcp_flags; bool has_flow
 /* Where later fragments find their ports: that of the remaps, else NAT's; NULL: the host has none. */
 struct ips_frag_table *ips_remap_frags(const struct ips_worker *w);
 /* OK, or a verdict: HELD, or what is wrong with a fragment. */
-int ips_remap_flow_of(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v, bool quic,
-                      struct ips_remap_packet *out);
+int ips_remap_flow_of(struct ips_worker *w, struct ips_frag_table *frags, const struct ips_pkt *p,
+                      const struct ips_view *v, bool quic, struct ips_remap_packet *out);
 
 /* ips_remap_packet.c */
 enum { IPS_REMAP_DELIVER = -1 };

@@ -183,7 +183,7 @@ int ips_remap_arrive(struct ips_worker *w, struct ips_pkt *p, const struct ips_v
   struct looked l = {.has_own = false};
   a->verdict = IPS_OK;
   if (a->from == IPS_FROM_FINAL && v->fragment_at) return deliver(w, p, a, &l, false);
-  int verdict = ips_remap_flow_of(w, p, v, any_quic(a, p, v), &l.packet);
+  int verdict = ips_remap_flow_of(w, ips_remap_frags(w), p, v, any_quic(a, p, v), &l.packet);
   if (verdict != IPS_OK) return verdict;
   if (ips_likely(!v->is_fragment) || v->fragment_at || w->asks) return go(w, p, v, a, &l);
   struct ips_frag_flow ports = {.src_port = l.packet.flow.src_port, .dst_port = l.packet.flow.dst_port};

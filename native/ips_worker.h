@@ -70,6 +70,7 @@ struct ips_worker {
   const struct ips_remaps *remaps; /* ips_remap.h; NULL: none; then there are sessions */
   const struct ips_remap_filter *remap_filter; /* theirs, for the lane; NULL: none */
   uint64_t remap_ends;           /* ... and where their channels end: as ips_root.tunnel_ends */
+  const struct ips_clusters *clusters; /* ips_dispatch.h; NULL: none; then there are sessions */
   struct ips_napt *napt;         /* what translates packets without a binding; NULL: nothing */
   bool asks, would_open;         /* asks: NAT opens, touches, holds nothing; would_open: it would, and the
                                     packet in hand is OK but not translated */

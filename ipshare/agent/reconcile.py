@@ -15,13 +15,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from ipshare.agent import drains, remaps
+from ipshare.agent.clusters import Clusters
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
 from ipshare.agent.leases import addresses_in
+from ipshare.agent.pair_ports import made_here
 from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.store import Store, same
 from ipshare.engine.desired import desired
@@ -152,6 +154,8 @@ class Reconciler:
     clock: Clock
     config: Config | None = None
     engine: Engine | None = None
+    clusters: Clusters = field(default_factory=Clusters)
+    """What is known of clusters' servers."""
     remap_trouble: str = ""
     """Why the engine is not half of a remap that it should be half of."""
     _learned: frozenset[tuple[str, int]] = frozenset()
@@ -254,6 +258,17 @@ class Reconciler:
         except IpshareError:
             return None
 
+    def tell_clusters(self) -> None:
+        """What probes found, to the engine in hand."""
+        if self.config is not None and self.engine is not None:
+            self.clusters.align(self.engine, self.config)
+
+    def cluster_report(self) -> list[dict[str, Any]]:
+        """Of the engine in hand; nothing without clusters."""
+        if self.config is None or self.engine is None or not self.config.clusters:
+            return []
+        return self.clusters.report(self.engine, self.config)
+
     def close_sessions(self, wanted: SessionFilter) -> int:
         """Ends what matches; returns how many. Raises Refused (nothing is tracked), NotRunning."""
         config = self.config or self.store.current()
@@ -311,7 +326,7 @@ class Reconciler:
             _hand_over(engine)  # before our routes go
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
-        if config.pair is not None and config.pair.ports:
+        if config.pair is not None and made_here(config.pair):
             remove_ports(config.node.state_dir)
         self.engine, self.config = None, None
         state = self.store.state()
@@ -366,6 +381,7 @@ class Reconciler:
             self.data_path.ready(engine, config)
             paired = self.data_path.pair(engine, config)
             tracked = self.data_path.flows(engine, config)
+            tracked = self.clusters.align(engine, config) or tracked
             remapped = self._align_remaps(engine)
             draining = drains.settle(self.store, config, self.clock)
             plan = diff(engine.read(), self.data_path.tables(engine, self._effective(config, draining)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from ipshare import model
 from ipshare.config import schema
 from ipshare.config.build_channel import channels
+from ipshare.config.build_clusters import clusters
 from ipshare.config.build_flows import mirror, nats, sessions, tracking
 from ipshare.config.build_groups import groups
 from ipshare.config.build_natlog import leases, nat_log
@@ -53,6 +54,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         leases=leases(site),
         groups=groups(site),
         channels=channels(site),
+        clusters=() if is_observer(site) else clusters(site),
     )
 
 
