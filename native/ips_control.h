@@ -62,6 +62,9 @@ enum ips_ctl_op {            /* payload of the request -> payload of the reply [
   IPS_CTL_REMAP_LIST = 52,   /* - -> n x ips_ctl_remap_state */
   IPS_CTL_REMAP_STATE = 53,  /* ips_ctl_remap_id -> ips_ctl_remap_state */
   IPS_CTL_REMAP_FLOWS = 54,  /* ips_ctl_remap_wanted -> ips_ctl_sessions + fd of ips_session_rec[] */
+  /* ips_control_dispatch.h: */
+  IPS_CTL_DISPATCH_SET = 60, /* ips_ctl_dispatch -> - */
+  IPS_CTL_DISPATCH_STATE = 61, /* - -> n x ips_ctl_server_state */
 };
 
 enum ips_ctl_status {

@@ -7,7 +7,8 @@ Besides what [[interface]], [[bridge]], [[route]] and [[neighbor]] say themselve
   neighbour solicitations for them, and looks their packets up in the service table (DESIGN.md section 5);
 - interfaces by which replies come in that shall go back through a distribution point (S1.5, S1.7);
 - interfaces that the inside of a NAT is behind (S3.5), before they are up: untranslated nothing leaves;
-- interfaces of a pair with a workload's MAC address (S3.4), neither up nor down: that follows the role.
+- interfaces of a pair with a workload's MAC address (S3.4), neither up nor down: that follows the role;
+- addresses of channels (S4.2) lead nowhere while no remap has them (decision 0055).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def parts(config: Config) -> list[p.Part]:
         found.append(p.StaticRoute(vpp.table(route.table), str(route.prefix), via, route.interface))
     found += _proxies(config, vpp)
     found += _replies(config, vpp)
+    found += (p.StaticRoute(vpp.service_table, str(prefix), drops=True) for prefix in _unused(config))
     found += (p.NatSide(port, nat.realm) for nat in config.nats for port in nat.interfaces)
     return sorted(dict.fromkeys(found), key=lambda part: p.RANK[type(part)])
 
@@ -87,6 +89,13 @@ def made_up_mac(node: str, port: str) -> str:
     """A locally administered unicast address, always the same one."""
     octets = b"\x02" + hashlib.sha256(f"{node} {port}".encode()).digest()[:5]
     return octets.hex(":")
+
+
+def _unused(config: Config) -> Iterator[Prefix]:
+    """Ends of channels; those in a local network are the plugin's anyway."""
+    own = config.self_endpoint.local if config.self_endpoint is not None else ()
+    for channel in config.channels:
+        yield from (end for end in channel.local if not any(contains(prefix, end) for prefix in own))
 
 
 # ---- devices that are elsewhere ---------------------------------------------
