@@ -44,7 +44,9 @@ class VppRemaps(Remaps):
         if node not in self.on_vpp:
             super()._engine(node)
             return
-        settings = Settings(Path(tempfile.mkdtemp(prefix=f"{node}-", dir=self.directory)), counter_cells=1 << 12)
+        settings = Settings(
+            Path(tempfile.mkdtemp(prefix=f"{node}-", dir=self.directory)), counter_cells=1 << 12
+        )
         process = start(settings, wrap=("nsenter", f"--net=/run/netns/{self.names[node]}"))
         self._end.callback(process.terminate)
         driver = VppEngine(settings.api, settings.stats, counter_cells=1 << 12)
