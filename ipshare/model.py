@@ -16,6 +16,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipshare.model_bgp import Bgp as Bgp
+from ipshare.model_bgp import BgpNeighbor as BgpNeighbor
 from ipshare.model_flows import AddressRange as AddressRange
 from ipshare.model_flows import Commit as Commit
 from ipshare.model_flows import Database as Database
@@ -443,6 +445,7 @@ class Config:
     groups: tuple[Group, ...] = ()
     mirror: Mirror | None = None  # set where sessions go to other nodes, or come from them
     channels: tuple[Channel, ...] = ()  # those that end at this node's end point
+    bgp: Bgp | None = None  # set where this node announces its Global Networks
 
     @property
     def is_observer(self) -> bool:

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ipshare.agent import remaps
@@ -24,6 +24,7 @@ from ipshare.agent.flows import drift as flows_drift
 from ipshare.agent.leases import addresses_in
 from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.store import Store, same
+from ipshare.bgp.speaker import Speaker
 from ipshare.engine.desired import desired
 from ipshare.engine.failures import EngineSilent
 from ipshare.engine.flows import Flowing, FlowsState
@@ -151,6 +152,7 @@ class Reconciler:
     clock: Clock
     config: Config | None = None
     engine: Engine | None = None
+    speaker: Speaker = field(default_factory=Speaker)
     remap_trouble: str = ""
     """Why the engine is not half of a remap that it should be half of."""
     _learned: frozenset[tuple[str, int]] = frozenset()
@@ -297,6 +299,14 @@ class Reconciler:
         except IpshareError:
             return None
 
+    def is_ours(self, info: EngineInfo) -> bool:
+        """Whether the engine has the tables that the last pass left."""
+        return (info.boot_id, info.generation) == self._left
+
+    def launched(self, info: EngineInfo) -> bool:
+        """Whether a pass has been through with this run of the engine."""
+        return info.boot_id == self._left[0]
+
     def down(self, config: Config) -> Down:
         """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
         engine = None
@@ -304,6 +314,7 @@ class Reconciler:
             engine = self.attached(config)  # refused where it is not ours to end: before anything is undone
         if isinstance(engine, Pairing) and config.pair is not None:
             _hand_over(engine)  # before our routes go
+        self.speaker.end(config.node.runtime_dir)  # so do the announcements
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
         if config.pair is not None and config.pair.ports:
@@ -352,6 +363,7 @@ class Reconciler:
         if preflight and (problems := self.routes.preflight(config, engine_runs=engine is not None)):
             raise NotReady(problems)
         if engine is None:
+            self.speaker.hold(config.node.runtime_dir)  # until its tables are there
             engine, started = self.data_path.launch(config), True
             self.engine = engine
         before = generation = engine.info().generation
