@@ -83,6 +83,8 @@ def _session(
     yield f"  local{f' {local}' if local is not None else ''} as {bgp.asn};"
     yield f"  neighbor {neighbor.address} as {neighbor.asn};"
     yield f"  multihop {neighbor.multihop};" if neighbor.multihop is not None else "  direct;"
+    if local is not None:
+        yield "  strict bind;"  # whoever else speaks BGP on this machine keeps his addresses
     yield f"  hold time {bgp.hold_s};"
     yield "  graceful restart off;"
     yield "  connect retry time 5;"
