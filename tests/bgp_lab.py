@@ -271,8 +271,9 @@ class BgpLab:
         """Both announce, and each router uses its own."""
         for watch, node in ((self.r1, "C"), (self.r2, "D")):
             for family in (4, 6):
-                watch.until(lambda w=watch, n=node, f=family: w.via(f) == n, f"IPv{family} by {node}")  # type: ignore[misc]
-            watch.until(lambda n=node: self.is_announced(n), f"{node} announces")  # type: ignore[misc]
+                watch.until(lambda w=watch, n=node, f=family: w.via(f) == n, f"IPv{family} by {node}")  #
+                type: ignore[misc] watch.until(lambda n=node: self.is_announced(n), f"{node} announces")  #
+                type: ignore[misc]
 
     def close(self) -> None:
         for agent in self.agents.values():
