@@ -5,12 +5,15 @@ PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
 APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base etcd-server bird2 frr
 
-.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair fuzz clean
+.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap fuzz clean
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
+# Unit tests beside the lab's, which mostly wait (tests/conftest.py: never two of the lab at once). Without root the
+# lab starts pytest again in a user namespace, which a worker of xdist can't do.
+SIDE_BY_SIDE := $(if $(filter 0,$(shell id -u)),-n 2 --dist loadscope)
 test: setup-test lint $(if $(VPP),plugin)
-	$(PY) -m pytest tests $(PYTEST)
+	$(PY) -m pytest tests $(SIDE_BY_SIDE) $(PYTEST)
 
 setup: .venv/.installed ipshare/_bin/ipshare-engine
 setup-test: .venv/.installed-test ipshare/_bin/ipshare-engine
@@ -43,7 +46,7 @@ plugin:
 	@test -n "$(VPP)" || { echo "there is no vpp on PATH: docs/vpp.md says how to install it" >&2; exit 1; }
 	@sh appliance/packages.sh cmake
 	@cmake -S plugins/ipshare -B build/plugin -DCMAKE_PREFIX_PATH=$(VPP_PREFIX) -DCMAKE_INSTALL_PREFIX=$(VPP_PREFIX) >build/plugin.log 2>&1 \
-	  && cmake --build build/plugin --parallel >>build/plugin.log 2>&1 || { tail -20 build/plugin.log >&2; exit 1; }
+	  && cmake --build build/plugin --parallel $$(nproc) >>build/plugin.log 2>&1 || { tail -20 build/plugin.log >&2; exit 1; }
 
 lint: setup-test
 	$(PY) -m ruff check .
@@ -63,6 +66,10 @@ perf-vpp: setup-test
 # Takeovers of a pair, beside keepalived and conntrackd where they are installed; root, seven minutes
 perf-pair: setup-test
 	$(PY) -m perf.pair $(PAIR)
+
+# Remaps there and back under load, beside plain rules of nftables; root, half an hour
+perf-remap: setup-test
+	$(PY) -m perf.remap $(REMAP)
 
 # One fuzz target for as long as you like: make fuzz TARGET=fuzz_parse SECONDS=3600
 SECONDS ?= 600

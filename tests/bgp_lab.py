@@ -19,6 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,10 @@ class Watch:
             assert time.monotonic() < end, f"never: {what}; {self.node} saw {self.lines[-6:]}"
             self.wait_line(0.5)
 
+    def goes_by(self, device: str, family: int) -> None:
+        """Returns when the Global Network is routed there."""
+        self.until(lambda: self.via(family) == device, f"IPv{family} by {device}")
+
     def wait_line(self, timeout_s: float) -> list[str]:
         """What changed, when something has."""
         select.select([self._fd], [], [], timeout_s)
@@ -271,9 +276,8 @@ class BgpLab:
         """Both announce, and each router uses its own."""
         for watch, node in ((self.r1, "C"), (self.r2, "D")):
             for family in (4, 6):
-                watch.until(lambda w=watch, n=node, f=family: w.via(f) == n, f"IPv{family} by {node}")  #
-                type: ignore[misc] watch.until(lambda n=node: self.is_announced(n), f"{node} announces")  #
-                type: ignore[misc]
+                watch.goes_by(node, family)
+            watch.until(partial(self.is_announced, node), f"{node} announces")
 
     def close(self) -> None:
         for agent in self.agents.values():

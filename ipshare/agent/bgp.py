@@ -145,11 +145,11 @@ class Announcer:
 
     async def _facts(self, config: Config) -> Facts:
         info = await self._work(self._node.engine_info)
-        is_complete = info is not None and self._node.is_ours(info)
+        is_complete = info is not None and (info.boot_id, info.generation) == self._node.left
         now = self._clock()
         if is_complete:
             self._seen_s = now
-        has_tables = info is not None and info.generation > 0 and self._node.launched(info)
+        has_tables = info is not None and info.generation > 0 and info.boot_id == self._node.left[0]
         return Facts(info is not None, has_tables, now - self._seen_s, _drained_s(self._node))
 
     async def _tell(self, config: Config, holds: int) -> None:

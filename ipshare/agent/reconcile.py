@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
-from ipshare.agent import remaps
+from ipshare.agent import drains, remaps
+from ipshare.agent.clusters import Clusters
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
+from ipshare.agent.hand_over import hand_over
 from ipshare.agent.leases import addresses_in
+from ipshare.agent.pair_ports import made_here
 from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.store import Store, same
 from ipshare.bgp.speaker import Speaker
 from ipshare.engine.desired import desired
+from ipshare.engine.drained import Drain, with_drains
 from ipshare.engine.failures import EngineSilent
 from ipshare.engine.flows import Flowing, FlowsState
 from ipshare.engine.leased import with_leases
@@ -42,10 +45,6 @@ log = logging.getLogger(__name__)
 
 Measured = Mapping[tuple[str, int], int]
 """(end point or distribution point, family of the path) -> bytes of the largest packet that passed."""
-
-
-HAND_OVER_S = 2.0
-"""How long a node that is taken down waits for its peer."""
 
 
 class DataPath(Protocol):
@@ -153,10 +152,13 @@ class Reconciler:
     config: Config | None = None
     engine: Engine | None = None
     speaker: Speaker = field(default_factory=Speaker)
+    clusters: Clusters = field(default_factory=Clusters)
+    """What is known of clusters' servers."""
     remap_trouble: str = ""
     """Why the engine is not half of a remap that it should be half of."""
     _learned: frozenset[tuple[str, int]] = frozenset()
     _left: tuple[str, int] = ("", 0)
+    _drains: tuple[Drain, ...] = ()
 
     def start(self, wanted: Config) -> tuple[Done, str]:
         """The first pass of an agent that was started with ``wanted``: (what it did, a note for the
@@ -242,6 +244,9 @@ class Reconciler:
                 "the engine is half of a pair " + ("no more" if state is None else "that is not ours")
             )
         found += flows_drift(self.config, self.flows_state())
+        left = {drain.policy for drain in drains.alive(drains.load(self.store), self.clock)}
+        over = sorted({drain.policy for drain in self._drains} - left)
+        found += [f"policy {name}: the time of what it had before is over" for name in over]
         return [*found, *remaps.drift(self.engine, remaps.load(self.store).halves)]
 
     def flows_state(self) -> FlowsState | None:
@@ -250,6 +255,17 @@ class Reconciler:
             return self.engine.flows_state() if isinstance(self.engine, Flowing) else None
         except IpshareError:
             return None
+
+    def tell_clusters(self) -> None:
+        """What probes found, to the engine in hand."""
+        if self.config is not None and self.engine is not None:
+            self.clusters.align(self.engine, self.config)
+
+    def cluster_report(self) -> list[dict[str, Any]]:
+        """Of the engine in hand; nothing without clusters."""
+        if self.config is None or self.engine is None or not self.config.clusters:
+            return []
+        return self.clusters.report(self.engine, self.config)
 
     def close_sessions(self, wanted: SessionFilter) -> int:
         """Ends what matches; returns how many. Raises Refused (nothing is tracked), NotRunning."""
@@ -299,13 +315,10 @@ class Reconciler:
         except IpshareError:
             return None
 
-    def is_ours(self, info: EngineInfo) -> bool:
-        """Whether the engine has the tables that the last pass left."""
-        return (info.boot_id, info.generation) == self._left
-
-    def launched(self, info: EngineInfo) -> bool:
-        """Whether a pass has been through with this run of the engine."""
-        return info.boot_id == self._left[0]
+    @property
+    def left(self) -> tuple[str, int]:
+        """Boot id and generation that the last pass left in the engine."""
+        return self._left
 
     def down(self, config: Config) -> Down:
         """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
@@ -313,11 +326,11 @@ class Reconciler:
         with contextlib.suppress(EngineSilent):  # stopped or hung: the data path finds its process
             engine = self.attached(config)  # refused where it is not ours to end: before anything is undone
         if isinstance(engine, Pairing) and config.pair is not None:
-            _hand_over(engine)  # before our routes go
+            hand_over(engine)  # before our routes go
         self.speaker.end(config.node.runtime_dir)  # so do the announcements
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
-        if config.pair is not None and config.pair.ports:
+        if config.pair is not None and made_here(config.pair):
             remove_ports(config.node.state_dir)
         self.engine, self.config = None, None
         state = self.store.state()
@@ -351,7 +364,9 @@ class Reconciler:
                 f"node {config.node.name} has no engine running", hint="start it: ipshare agent FILE"
             )
         actual, now = engine.read(), self.store.current()
-        wanted = self.data_path.tables(engine, self._effective(config))
+        wanted = self.data_path.tables(
+            engine, self._effective(config, drains.after(self.store, config, self.clock))
+        )
         return diff(named(actual, desired(now)) if now is not None else actual, wanted)
 
     def preflight(self, config: Config) -> Sequence[Problem]:
@@ -371,8 +386,10 @@ class Reconciler:
             self.data_path.ready(engine, config)
             paired = self.data_path.pair(engine, config)
             tracked = self.data_path.flows(engine, config)
+            tracked = self.clusters.align(engine, config) or tracked
             remapped = self._align_remaps(engine)
-            plan = diff(engine.read(), self.data_path.tables(engine, self._effective(config)))
+            draining = drains.settle(self.store, config, self.clock)
+            plan = diff(engine.read(), self.data_path.tables(engine, self._effective(config, draining)))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
             lines = tuple(self.routes.apply(config))
@@ -383,13 +400,14 @@ class Reconciler:
             elif before and generation != before:
                 engine.rollback()
             raise
-        self.config = config
+        self.config, self._drains = config, draining
         self._left = (engine.info().boot_id, generation)
         count = sum(change.count for change in plan)
         return Done(generation, count, copies, lines, started, paired, tracked, remapped)
 
-    def _effective(self, config: Config) -> Config:
-        """With what its workloads have by DHCP, and what remaps moved."""
+    def _effective(self, config: Config, draining: Sequence[Drain]) -> Config:
+        """With what its workloads have by DHCP, what remaps moved, and what policies had before."""
+        config = with_drains(config, draining)
         if config.leases:
             config = with_leases(config, addresses_in(config.node.state_dir))
         return remaps.effective(self.store, config)
@@ -424,11 +442,14 @@ class Reconciler:
         compares."""
         now = self.store.config(before.current)
         was_up = now is not None and (self.config is not None or self.attached(now) is not None)
+        kept = drains.load(self.store)
+        drains.save(self.store, drains.after(self.store, config, self.clock))
         self.store.put(after)
         try:
             return self._pass(config)
         except (Exception, KeyboardInterrupt):
             self.store.put(before)
+            drains.save(self.store, kept)
             if now is not None and was_up:  # else: a node that was down stays down
                 try:
                     self._pass(now, preflight=False)
@@ -462,15 +483,6 @@ class Reconciler:
                 "without traffic",
                 hint="ipshare down with the old file, then start the agent with the new one",
             )
-
-
-def _hand_over(engine: Pairing) -> None:
-    """To the peer, if it can take over. Whatever hinders it: the engine ends now."""
-    with contextlib.suppress(IpshareError), engine.watch_pair() as waiting:
-        engine.pair_command("maintenance")
-        state, end = engine.pair_state(), time.monotonic() + HAND_OVER_S
-        while state is not None and state.state == "active":
-            state = waiting.wait(state.changes, max(0.001, end - time.monotonic()))
 
 
 def _is_bare(config: Config, engine: Engine) -> bool:

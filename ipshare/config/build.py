@@ -12,6 +12,7 @@ from ipshare import model
 from ipshare.config import schema
 from ipshare.config.build_bgp import bgp
 from ipshare.config.build_channel import channels
+from ipshare.config.build_clusters import clusters
 from ipshare.config.build_flows import mirror, nats, sessions, tracking
 from ipshare.config.build_groups import groups
 from ipshare.config.build_natlog import leases, nat_log
@@ -55,6 +56,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         groups=groups(site),
         channels=channels(site),
         bgp=bgp(site, site.bgp) if site.bgp is not None else None,
+        clusters=() if is_observer(site) else clusters(site),
     )
 
 
@@ -120,6 +122,7 @@ def _policy(site: Site, policy: schema.Policy) -> model.Policy:
         client_bits4=policy.client_bits.v4,
         client_bits6=policy.client_bits.v6,
         place=site.document.place(policy._path),
+        drain_s=policy.drain,
     )
 
 

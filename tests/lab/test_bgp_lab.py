@@ -42,9 +42,9 @@ def passes(world: BgpLab, client: str, server: str = "a1") -> None:
         assert report.is_clean, report
 
 
-def goes_by(world: BgpLab, watch: Watch, device: str) -> None:
+def goes_by(watch: Watch, device: str) -> None:
     for family in FAMILIES:
-        watch.until(lambda f=family: watch.via(f) == device, f"IPv{family} by {device}")  # type: ignore[misc]
+        watch.goes_by(device, family)
 
 
 def test_two_points_announce_and_each_client_comes_by_the_nearer_one(world: BgpLab) -> None:
@@ -85,14 +85,14 @@ def test_an_engine_that_dies_takes_its_announcement_with_it(world: BgpLab) -> No
     passes(world, "c1")
     assert not world.r1.read()
     os.kill(engine, signal.SIGKILL)
-    goes_by(world, world.r1, "r2")
+    goes_by(world.r1, "r2")
     assert "AS64500" not in world.routers.heard(4)
     passes(world, "c1")
     world.start("C")
     world.settled()
     assert world.ask("C")["bird_pid"] == pid
     world.kill_engine("C")  # now the agent starts another one, and waits
-    goes_by(world, world.r1, "r2")
+    goes_by(world.r1, "r2")
     world.settled()
     assert world.ask("C")["bird_pid"] == pid
 
@@ -101,7 +101,7 @@ def test_an_engine_that_hangs_is_withdrawn_by_the_agent(world: BgpLab) -> None:
     engine = world.engine_pid("C")
     os.kill(engine, signal.SIGSTOP)
     try:
-        goes_by(world, world.r1, "r2")
+        goes_by(world.r1, "r2")
     finally:
         os.kill(engine, signal.SIGCONT)
     assert world.engine_pid("C") == engine
@@ -109,7 +109,7 @@ def test_an_engine_that_hangs_is_withdrawn_by_the_agent(world: BgpLab) -> None:
 
 def test_a_drain_asks_first_withdraws_then_and_stays(world: BgpLab) -> None:
     assert world.ask("C", "drain", on=True)["state"] == "draining"
-    goes_by(world, world.r1, "r2")
+    goes_by(world.r1, "r2")
     assert "(65535,0)" in world.routers.heard(4)  # it is still there, for who has nothing else
     world.write_site("C", 'drain_time = "0s"')
     with Node(world.lab.site_file("C")) as api:
@@ -125,7 +125,7 @@ def test_a_drain_asks_first_withdraws_then_and_stays(world: BgpLab) -> None:
 def test_a_wrong_password_is_said(world: BgpLab) -> None:
     world.routers.write(bird_conf(world.lab, password="another one"))
     world.routers.birdc("configure")
-    world.r1.until(lambda: world.r1.via(4) == "r2", "IPv4 by r2")
+    world.r1.goes_by("r2", 4)
     first, second = world.ask("C")["neighbors"]
     assert first["state"] != "established" and "the same password" in first["trouble"]
     assert second["state"] == "established"
@@ -135,7 +135,7 @@ def test_a_wrong_password_is_said(world: BgpLab) -> None:
 
 def test_what_bird_dies_of_is_mended(world: BgpLab) -> None:
     os.kill(world.ask("C")["bird_pid"], signal.SIGKILL)
-    goes_by(world, world.r1, "r2")
+    goes_by(world.r1, "r2")
 
 
 def test_who_is_taken_down_withdraws_and_leaves_nothing(whole: BgpLab) -> None:
@@ -143,7 +143,7 @@ def test_who_is_taken_down_withdraws_and_leaves_nothing(whole: BgpLab) -> None:
     pid = whole.ask("C")["bird_pid"]
     with Node(whole.lab.site_file("C")) as api:
         whole.lab.inside("C", api.down)
-    goes_by(whole, whole.r1, "r2")
+    goes_by(whole.r1, "r2")
     passes(whole, "c1")
     assert not (whole.lab.site_file("C").parent / "run").exists()
     with pytest.raises(ProcessLookupError):
