@@ -76,6 +76,12 @@ class Node:
     async def rollback(self) -> Applied:
         return await _run(self.sync.rollback)
 
+    async def clusters(self) -> list[dict[str, Any]]:
+        return await _run(self.sync.clusters)
+
+    async def address_plan(self) -> list[dict[str, Any]]:
+        return await _run(self.sync.address_plan)
+
     async def down(self) -> list[str]:
         return await _run(self.sync.down)
 

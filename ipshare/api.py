@@ -32,6 +32,7 @@ from ipshare.agent.datapath import node_lock, remove_runtime_dir
 from ipshare.agent.engines import EngineRoutes, Engines
 from ipshare.agent.reconcile import DataPath, Done, Reconciler, Routes
 from ipshare.agent.store import Store
+from ipshare.api_clusters import ClusterViews
 from ipshare.api_remap import RemapHalves
 from ipshare.engine.asking import Answer, ask
 from ipshare.engine.desired import desired
@@ -39,7 +40,7 @@ from ipshare.engine.failures import EngineSilent
 from ipshare.engine.flows import Flowing, FlowsState, SessionDump
 from ipshare.engine.flows_text import mirror_report, nat_report
 from ipshare.engine.memory import MemoryEngine
-from ipshare.engine.moved import moved_shares
+from ipshare.engine.moved import shares
 from ipshare.engine.natlog import Block, NatLogging, nat_log_report, whois
 from ipshare.engine.packet_words import packet as packet_of
 from ipshare.engine.pair_following import PairFollowing
@@ -73,7 +74,7 @@ ORDER_S = 10.0
 """How long an order to a pair may take."""
 
 
-class Node(RemapHalves):
+class Node(RemapHalves, ClusterViews):
     """One node. ``source``: a configuration file, or a Config.
 
     ``data_path``, ``routes`` and ``clock`` are for other hosts than this machine's kernel, and for tests.
@@ -128,7 +129,14 @@ class Node(RemapHalves):
         """The plan in words, with the share of clients that changed policies move, and what changes in pair,
         sessions, NAT and mirror since the last configuration. Raises NotRunning."""
         plan = self.plan()
-        summary = summarize(plan, moved=moved_shares(plan), max_items=max_items)
+        found = shares(plan)
+        summary = summarize(
+            plan,
+            moved={name: moved for name, (moved, _) in found.items()},
+            kept={name: kept for name, (_, kept) in found.items() if kept},
+            drain_s={p.name: p.drain_s for p in self.config.policies if found.get(p.name, (0, 0))[1]},
+            max_items=max_items,
+        )
         return replace(summary, items=(*summary.items, *setting_items(self.store.current(), self.config)))
 
     def info(self) -> EngineInfo:

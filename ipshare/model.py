@@ -16,6 +16,9 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipshare.model_clusters import Cluster as Cluster
+from ipshare.model_clusters import ClusterProbe as ClusterProbe
+from ipshare.model_clusters import ClusterServer as ClusterServer
 from ipshare.model_flows import AddressRange as AddressRange
 from ipshare.model_flows import Commit as Commit
 from ipshare.model_flows import Database as Database
@@ -334,6 +337,8 @@ class Policy:
     client_bits4: int  # leading bits of the client's address that are hashed
     client_bits6: int
     place: Place = field(compare=False)
+    drain_s: float = 0.0  # how long connections of clients that a change moved go on at their old end points
+    previous: tuple[Member, ...] = ()  # as it was, while that lasts; no file says it (ipshare.engine.drained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +448,7 @@ class Config:
     groups: tuple[Group, ...] = ()
     mirror: Mirror | None = None  # set where sessions go to other nodes, or come from them
     channels: tuple[Channel, ...] = ()  # those that end at this node's end point
+    clusters: tuple[Cluster, ...] = ()
 
     @property
     def is_observer(self) -> bool:

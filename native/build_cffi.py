@@ -17,7 +17,7 @@ def declarations(header: Path) -> str:
 
 
 ffibuilder = FFI()
-CONTROL = [HERE / f"ips_control{part}.h" for part in ("", "_flows", "_natlog", "_remap")]
+CONTROL = [HERE / f"ips_control{part}.h" for part in ("", "_flows", "_natlog", "_remap", "_dispatch")]
 API = [HERE / "ips_api.h", *sorted(HERE.glob("ips_*_api.h")), *CONTROL]
 for header in API:
     ffibuilder.cdef(declarations(header))

@@ -12,6 +12,7 @@
  * An ordinary packet takes the express lane: the same steps with everything uncommon left out. Whatever it
  * cannot tell at once goes the whole way, which alone says what is right.
  */
+#include "ips_dispatch.h"
 #include "ips_lane.h"
 #include "ips_remap.h"
 #include "ips_rewrite.h"
@@ -106,10 +107,23 @@ static inline void copy_if_asked(struct ips_worker *w, struct ips_pkt *p, const 
   if (ips_unlikely(h->flags & IPS_BINDING_COPY)) w->emit(w->arg, p, IPS_EMIT_COPY);
 }
 
+/* The same, saying to whom its client went before the policy changed. */
+static __attribute__((noinline)) int to_changed(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v,
+                                                const struct ips_endpoint *e, const struct ips_endpoint *was) {
+  struct ips_endpoint_rec marked = e->r;
+  if (e->r.encap != IPS_ENCAP_GUE || !was || !was->r.tunnel_family) return send_to(w, p, v, &e->r, IPS_DST, NULL);
+  marked.flags |= IPS_EP_MARK_PREVIOUS;
+  marked.family = was->r.tunnel_family;
+  memcpy(marked.local, was->r.tunnel_remote, sizeof marked.local);
+  return send_to(w, p, v, &marked, IPS_DST, NULL);
+}
+
 /* To the end point that serves the Global IP. */
 static inline int to_endpoint(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h,
                               const struct ips_endpoint *e) {
-  if (e->r.encap != IPS_ENCAP_NONE) return send_to(w, p, v, &e->r, IPS_DST, NULL);
+  if (e->r.encap != IPS_ENCAP_NONE)
+    return ips_likely(!h->previous) ? send_to(w, p, v, &e->r, IPS_DST, NULL)
+                                    : to_changed(w, p, v, e, ips_endpoint(w->root, h->previous - 1));
   if (ips_unlikely(e->r.prefix_len == 0)) return IPS_NO_TUNNEL; /* no local address to rewrite to either */
   return send_to(w, p, v, &e->r, IPS_DST, h->address);
 }
@@ -292,6 +306,8 @@ static __attribute__((noinline)) int whole_way(struct ips_worker *w, struct ips_
   if (ips_unlikely(!w->has_lease)) return ips_worker_count(w, side, IPS_PAIR_NOT_ACTIVE, IPS_NONE, bytes);
   if (ips_unlikely(ips_bad_scope(destination(p, &v), v.family)))
     verdict = IPS_DESTINATION_SCOPE;
+  else if (ips_unlikely(w->clusters != NULL) && side == IPS_OUTER && (verdict = ips_dispatch(w, p, &v)) != IPS_NO_BINDING)
+    ; /* done */
   else if (may_be_tunnel(v.proto) && is_tunnel(w, v.family, destination(p, &v)))
     verdict = ips_tunnel_in(w, p, &v);
   else if (ips_unlikely(w->remaps != NULL) && readdressed(w, p, &v, &verdict))

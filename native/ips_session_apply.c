@@ -202,6 +202,7 @@ static int update(struct ips_sessions *t, uint32_t worker, const struct ips_plac
     result = IPS_APPLY_FULL;
   } else {
     take_over(n, r, tick);
+    ips_session_reckon(t, number, word, r->state | (uint32_t)r->kind << 4);
     ips_put(n->word, (word & 0xffff0000u) | r->state | (uint32_t)r->kind << 4 | mark << 8);
   }
   ips_chain_unlock(ips_chain_of(t, p));

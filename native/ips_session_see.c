@@ -115,6 +115,7 @@ static int change(struct ips_sessions *t, uint32_t worker, const struct ips_plac
     ips_session_record(t, n, tick, &before);
     begin_anew(n, s->side, s->bytes, tick);
   }
+  ips_session_reckon(t, ips_peek(n->number), word, (word & ~15u) | step.state);
   word = (word & ~15u) | step.state;
   if (promoted) word &= ~IPS_WORD_HALF;
   ips_put(n->word, word);

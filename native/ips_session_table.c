@@ -36,7 +36,8 @@ static bool take_memory(struct ips_sessions *t, const struct ips_sessions_config
   t->nodes = ips_memory_new((size_t)t->n_nodes * sizeof *t->nodes);
   if (!t->chains || !t->nodes || !ips_addresses_init(&t->addresses, c->addresses ? c->addresses : 1024))
     return false;
-  return ips_mappings_init(&t->mappings, mappings, c->seed ^ 0x5bf03635, &t->addresses) &&
+  t->uses = calloc(t->addresses.capacity, sizeof *t->uses);
+  return t->uses && ips_mappings_init(&t->mappings, mappings, c->seed ^ 0x5bf03635, &t->addresses) &&
          ips_sources_init(&t->sources, c) && ips_tombstones_init(t, c);
 }
 
@@ -71,6 +72,7 @@ void ips_sessions_free(struct ips_sessions *t) {
   ips_memory_free(t->nodes, (size_t)t->n_nodes * sizeof *t->nodes);
   ips_mappings_close(&t->mappings);
   ips_addresses_close(&t->addresses);
+  free(t->uses);
   ips_sources_close(&t->sources);
   ips_tombstones_close(t);
   free(t);
@@ -125,6 +127,7 @@ void ips_session_link(struct ips_sessions *t, const struct ips_place *p, uint32_
   uint32_t generation = (ips_peek(n->word) >> 16) + 1;
   ips_put(n->next, ips_peek(c->head));
   ips_put(n->word, word | generation << 16);
+  ips_session_reckon(t, ips_peek(n->number), 0, word);
   ips_put(c->head, node);
 }
 
@@ -132,7 +135,9 @@ void ips_session_unlink(struct ips_sessions *t, const struct ips_place *p, uint3
   uint32_t *at = &ips_chain_of(t, p)->head;
   while (ips_peek(*at) != node) at = &t->nodes[ips_peek(*at)].next;
   ips_put(*at, ips_peek(t->nodes[node].next));
-  ips_put(t->nodes[node].word, ips_peek(t->nodes[node].word) & 0xffff0000u);
+  uint32_t word = ips_peek(t->nodes[node].word);
+  ips_session_reckon(t, ips_peek(t->nodes[node].number), word, 0);
+  ips_put(t->nodes[node].word, word & 0xffff0000u);
 }
 
 bool ips_session_release(struct ips_sessions *t, uint32_t worker, const struct ips_place *p, uint32_t node,

@@ -12,6 +12,7 @@
  */
 #ifndef IPS_SESSION_TABLE_H
 #define IPS_SESSION_TABLE_H
+#include "ips_dispatch_api.h"
 #include "ips_mapping.h"
 #include "ips_session_api.h"
 
@@ -71,6 +72,7 @@ struct ips_sessions {
   bool is_summing;       /* ips_session_sums.c: nodes below sum_at are in the sums */
   uint32_t sum_at;
   uint64_t sums[256];
+  struct ips_server_use *uses; /* by number: sessions of kind DISPATCH */
   uint32_t used, half;   /* sessions, half-open flows now */
   struct ips_sessions_stats stats; /* the counting ones, relaxed */
 };
@@ -124,6 +126,15 @@ static inline bool ips_session_find(const struct ips_sessions *t, const struct i
     }
     if (ips_likely(ips_chain_is_still(c, seq))) return found;
   }
+}
+
+/* How many sessions a server has: the word of a node with that number became another one. 0: it is in no chain. */
+static inline void ips_session_reckon(struct ips_sessions *t, uint32_t number, uint32_t before, uint32_t after) {
+  bool was = ips_word_kind(before) == IPS_SESSION_DISPATCH, is = ips_word_kind(after) == IPS_SESSION_DISPATCH;
+  if (ips_likely(!(was | is)) || number >= t->addresses.capacity) return;
+  bool was_open = was && ips_word_state(before) <= IPS_STATE_OPEN, is_open = is && ips_word_state(after) <= IPS_STATE_OPEN;
+  if (was != is) ips_add(t->uses[number].left, is ? 1 : -1);
+  if (was_open != is_open) ips_add(t->uses[number].open, is_open ? 1 : -1);
 }
 
 /* ips_session_sums.c: a node that this thread is about to change, and one that it has changed. */

@@ -68,6 +68,7 @@ struct ips_worker {
   struct ips_tables *tables;
   struct ips_sessions *sessions; /* where tracked bindings' flows are followed; NULL: nowhere */
   const struct ips_remaps *remaps; /* ips_remap.h; NULL: none; then there are sessions */
+  const struct ips_clusters *clusters; /* ips_dispatch.h; NULL: none; then there are sessions */
   struct ips_napt *napt;         /* what translates packets without a binding; NULL: nothing */
   bool asks, would_open;         /* asks: NAT opens, touches, holds nothing; would_open: it would, and the
                                     packet in hand is OK but not translated */

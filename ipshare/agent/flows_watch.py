@@ -1,6 +1,8 @@
-"""flows_watch: what the agent says of sessions and mirror, and the database that carries them, if one does.
+"""flows_watch: what the agent says of sessions and mirror, the database that carries them, if one does,
+and the probes of clusters' servers.
 
-Looked at with every search for drift and after every change; what is wrong is a note for as long as it is so.
+Looked at with every search for drift and after every change; what is wrong is a note for as long as it is
+so.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ipshare.agent.clusters_watch import ClustersWatch
 from ipshare.agent.mirror_database import DatabaseMirror
 from ipshare.agent.reconcile import Reconciler
 from ipshare.engine.flows import FlowsState
@@ -31,6 +34,7 @@ class FlowsWatch:
     ) -> None:
         self._node, self._work, self._note = node, work, note
         self._database = DatabaseMirror()
+        self._clusters = ClustersWatch(node, work, note)
         self._before: FlowsState | None = None
 
     async def look(self) -> None:
@@ -46,6 +50,7 @@ class FlowsWatch:
             self._note("sessions", "")
             self._note("mirror", "")
         self._before = state
+        self._clusters.follow(config)
         info = await self._work(self._node.engine_info)
         boot_id = info.boot_id if info is not None else ""
         await asyncio.to_thread(self._database.follow, self._node.engine, config, boot_id)
@@ -53,15 +58,18 @@ class FlowsWatch:
         self._note("database", self._database.troubles(is_active=is_active))
 
     async def status(self, config: Config) -> dict[str, Any]:
-        """For ``status``: sessions and mirror, None each where there is none."""
+        """For ``status``: sessions and mirror, None each where there is none; clusters."""
+        clusters = await self._work(self._node.cluster_report)
         state = await self._work(self._node.flows_state)
         if state is None or not state.has_flows or config.sessions is None:
-            return {"sessions": None, "mirror": None}
+            return {"sessions": None, "mirror": None, "clusters": clusters}
         has_mirror = state.has_mirror and config.mirror is not None
         return {
+            "clusters": clusters,
             "sessions": sessions_report(state),
             "mirror": mirror_report(state, config, self._database.report()) if has_mirror else None,
         }
 
     async def close(self) -> None:
+        await self._clusters.close()
         await asyncio.to_thread(self._database.close)

@@ -21,6 +21,7 @@ from ipshare.model import (
     Prefix,
     Replies,
     contains,
+    host_prefix,
 )
 from ipshare.net import GlobalNetwork, Inside, NodeNet, Reply, peer_routes
 
@@ -67,7 +68,10 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
         tunnels=tuple(dict.fromkeys([*tunnels, *_channel_addresses(config)])),
         held=() if distribution else tuple(_held(config)),
         replies=tuple(dict.fromkeys(_replies(config, facts, prefixes))),
-        pools=tuple(prefix for nat in nats for pool in nat.pools for prefix in pool.prefixes),
+        pools=(
+            *(prefix for nat in nats for pool in nat.pools for prefix in pool.prefixes),
+            *(host_prefix(address) for cluster in config.clusters for address in cluster.addresses),
+        ),
         insides=tuple(
             Inside(prefix, device) for nat in nats for prefix in nat.inside for device in nat.interfaces
         ),

@@ -261,6 +261,11 @@ def _taken_out(engine: VppEngine, file: Path) -> str:
     if plan := diff(engine.read(), Tables()):
         engine.apply(plan)
         done.append("tables")
+    remaps = engine.remaps()
+    for remap in remaps:
+        engine.clear_remap(remap.id)
+    if remaps:
+        done.append("remaps")
     if empty_flows(engine, file):
         done.append("NAT")
     if engine.pair_state() is not None:

@@ -28,6 +28,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "confirm": ("change", "Keep a configuration that was applied on trial."),
         "rollback": ("change", "Go back to the configuration before."),
         "import": ("files", "Read a bindings file, and show how it differs from what is configured."),
+        "plan": ("clusters", "What a configuration needs around the node: addresses of clusters."),
         "schema": ("files", "Print the JSON Schema of configuration files."),
     },
     "Running": {
@@ -38,7 +39,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),
     },
     "Looking": {
-        "show": ("show", "Show what is live: tables, bindings, endpoints, policies, info."),
+        "show": ("show", "Show what is live: tables, bindings, endpoints, policies, groups, clusters, info."),
         "sessions": ("sessions", "Tracked connections: list, top, export, close."),
         "nat": ("nat", "NAT pools: public addresses, ports in use, refusals."),
         "natlog": ("nat_log", "The NAT log: collectors, what was sent and lost."),

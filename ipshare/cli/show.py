@@ -1,4 +1,4 @@
-"""show: what is live on a node, by name: info, tables, bindings, endpoints, policies, groups."""
+"""show: what is live on a node, by name: info, tables, bindings, endpoints, policies, groups, clusters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ipshare.api import Node
     from ipshare.engine.tables import Tables
 
-TOPICS = ("info", "tables", "bindings", "endpoints", "policies", "groups")
+TOPICS = ("info", "tables", "bindings", "endpoints", "policies", "groups", "clusters")
 
 
 @click.command("show")
@@ -34,6 +34,10 @@ def show_(
     with node_of(file, node_name, quiet=as_json) as node:
         if topic == "info":
             _info(node, as_json)
+        elif topic == "clusters":
+            from ipshare.cli.clusters import show_clusters
+
+            show_clusters(node.clusters(), as_json)
         elif topic == "bindings":
             _bindings(node.tables(), prefix, most, as_json)
         elif topic == "endpoints":

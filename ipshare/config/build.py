@@ -11,6 +11,7 @@ from pathlib import Path
 from ipshare import model
 from ipshare.config import schema
 from ipshare.config.build_channel import channels
+from ipshare.config.build_clusters import clusters
 from ipshare.config.build_flows import mirror, nats, sessions, tracking
 from ipshare.config.build_groups import groups
 from ipshare.config.build_natlog import leases, nat_log
@@ -53,6 +54,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         leases=leases(site),
         groups=groups(site),
         channels=channels(site),
+        clusters=() if is_observer(site) else clusters(site),
     )
 
 
@@ -118,6 +120,7 @@ def _policy(site: Site, policy: schema.Policy) -> model.Policy:
         client_bits4=policy.client_bits.v4,
         client_bits6=policy.client_bits.v6,
         place=site.document.place(policy._path),
+        drain_s=policy.drain,
     )
 
 

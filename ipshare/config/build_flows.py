@@ -25,7 +25,7 @@ def sessions(site: Site, bulk: model.BindingSet | None) -> model.Sessions | None
     wanted = site.sessions
     if wanted is None:
         in_bulk = bulk is not None and bulk.rows["tracking"].any()
-        if not (site.nat or is_tracked(site) or in_bulk or ends_here(site)):
+        if not (site.nat or site.cluster or is_tracked(site) or in_bulk or ends_here(site)):
             return None
         wanted = schema.Sessions()
     return model.Sessions(

@@ -49,7 +49,13 @@ def sizes(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
 
 
 def used(site: Site, sessions: schema.Sessions) -> Iterator[Finding]:
-    if {"nat", "binding", "channel"} & site.incomplete or site.nat or may_be_tracked(site) or site.channel:
+    if (
+        {"nat", "binding", "channel", "cluster"} & site.incomplete
+        or site.nat
+        or may_be_tracked(site)
+        or site.channel
+        or site.cluster
+    ):
         return
     if not any("track" in table._broken for table in (*site.binding, *site.policy)):
         message = "no connections are tracked: there is no [[nat]], and no binding with track"
@@ -87,7 +93,13 @@ def has_pair(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
 
 
 def has_sessions(site: Site, mirror: schema.Mirror) -> Iterator[Finding]:
-    if site.sessions is None and not site.nat and not may_be_tracked(site) and "nat" not in site.incomplete:
+    if (
+        site.sessions is None
+        and not site.nat
+        and not site.cluster
+        and not may_be_tracked(site)
+        and "nat" not in site.incomplete
+    ):
         hint = 'add [[nat]], or track = "always" in a [[binding]]'
         yield Finding(mirror._path, "there are no sessions to mirror", hint)
 

@@ -3,7 +3,8 @@
 A model describes one table alone; what ties tables together is in ipshare.config.checks. The texts
 here are the reference: they are exported as a JSON Schema for editors and checked against docs/.
 The tables of the VPP engine are in schema_vpp, that of a pair in schema_pair, those of tracked connections in
-schema_flows, NAT logs and leases in schema_natlog, channels in schema_channel, types of values in values.
+schema_flows, NAT logs and leases in schema_natlog, channels in schema_channel, clusters in
+schema_clusters, types of values in values.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Any, Literal, TypeAlias
 from pydantic import Field
 
 from ipshare.config.schema_channel import Channel as Channel
+from ipshare.config.schema_clusters import Cluster as Cluster
+from ipshare.config.schema_clusters import ClusterProbe as ClusterProbe
+from ipshare.config.schema_clusters import ClusterServer as ClusterServer
 from ipshare.config.schema_flows import Mirror as Mirror
 from ipshare.config.schema_flows import Nat as Nat
 from ipshare.config.schema_flows import Sessions as Sessions
@@ -21,6 +25,7 @@ from ipshare.config.schema_groups import GroupMember as GroupMember
 from ipshare.config.schema_natlog import Lease as Lease
 from ipshare.config.schema_natlog import NatLog as NatLog
 from ipshare.config.schema_pair import Pair as Pair
+from ipshare.config.schema_pair import PairInterface as PairInterface
 from ipshare.config.schema_pair import PairWitness as PairWitness
 from ipshare.config.schema_pair import _without_default
 from ipshare.config.schema_vpp import Bridge as Bridge
@@ -275,6 +280,13 @@ class Policy(Table):
     )
     track: Track = _track("Follow the connections of every binding to it.")
     observe: Observe = _observe()
+    drain: Duration = Field(
+        default=900.0,
+        json_schema_extra={"default": "15m"},
+        description="How long, after members or weights changed, connections of clients that moved go on "
+        "at the end points that they had, where paths are GUE and a [[channel]] connects the two. 0s: they "
+        "break.",
+    )
 
 
 class Binding(Table):
@@ -373,6 +385,7 @@ class File(Table):
     nat_log: NatLog = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     lease: list[Lease] = []
     group: list[Group] = []
+    cluster: list[Cluster] = []
     mirror: Mirror = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     channel: list[Channel] = []
 

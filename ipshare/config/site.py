@@ -39,6 +39,7 @@ _ARRAYS: dict[str, type[schema.Table]] = {
     "lease": schema.Lease,
     "group": schema.Group,
     "channel": schema.Channel,
+    "cluster": schema.Cluster,
 }
 _TABLES: dict[str, type[schema.Table]] = {
     "node": schema.Node,
@@ -83,6 +84,7 @@ class Site:
     lease: list[schema.Lease] = field(default_factory=list)
     group: list[schema.Group] = field(default_factory=list)
     channel: list[schema.Channel] = field(default_factory=list)
+    cluster: list[schema.Cluster] = field(default_factory=list)
     incomplete: set[str] = field(default_factory=set)
 
     def tables(self, kind: str) -> list[Any]:

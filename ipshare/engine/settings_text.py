@@ -1,4 +1,4 @@
-"""settings_text: how two configurations differ in what is no table: pair, sessions, NAT, mirror. As
+"""settings_text: how two configurations differ in what is no table: pair, sessions, NAT, clusters, mirror. As
 plan_text's items.
 
 An engine gives tables back, but not what it was told of these; they are compared with what was applied last.
@@ -15,7 +15,7 @@ from typing import Any
 from ipshare.engine.plan_text import Item
 from ipshare.model import Config
 
-UNSAID = {"name", "realm", "node_id"}
+UNSAID = {"name", "realm", "node_id", "place"}
 
 
 def setting_items(now: Config | None, wanted: Config) -> tuple[Item, ...]:
@@ -26,10 +26,11 @@ def setting_items(now: Config | None, wanted: Config) -> tuple[Item, ...]:
 def _items(now: Config | None, wanted: Config) -> Iterator[Item]:
     for section in ("pair", "sessions", "mirror"):
         yield from _one(section, "", getattr(now, section, None), getattr(wanted, section))
-    have = {nat.name: nat for nat in now.nats} if now is not None else {}
-    want = {nat.name: nat for nat in wanted.nats}
-    for name in {**want, **have}:
-        yield from _one("nat", name, have.get(name), want.get(name))
+    for section, key in (("nat", "nats"), ("cluster", "clusters")):
+        have = {each.name: each for each in getattr(now, key)} if now is not None else {}
+        want = {each.name: each for each in getattr(wanted, key)}
+        for name in {**want, **have}:
+            yield from _one(section, name, have.get(name), want.get(name))
 
 
 def _one(section: str, name: str, have: Any, want: Any) -> Iterator[Item]:

@@ -66,7 +66,7 @@ class NodeNet:
     tunnels: tuple[Address, ...] = ()  # own tunnel addresses; configured on no device
     held: tuple[Address, ...] = ()  # Global IPs that this node itself serves
     replies: tuple[Reply, ...] = ()
-    pools: tuple[Prefix, ...] = ()  # public addresses of NATs; configured on no device
+    pools: tuple[Prefix, ...] = ()  # public addresses of NATs and of clusters; configured on no device
     insides: tuple[Inside, ...] = ()  # what NATs translate
     peers: PeerRoutes = PeerRoutes()  # members of groups
     untracked: tuple[Prefix, ...] = ()  # more that conntrack must not see: an end point's Global Networks

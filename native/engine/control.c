@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE
 #include "control.h"
+#include "dispatch.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -180,6 +181,7 @@ static void tick(struct control *c) {
   uint64_t now = clock_ns(CLOCK_BOOTTIME);
   c->reclaimed_bytes += ips_tables_reclaim(c->engine->tables);
   taps_tick(c->engine->taps);
+  dispatch_tick(c->engine);
   bool healthy = workers_hung(c, now) == 0;
   if (c->watchdog_ns && healthy && now - c->watchdog_at >= c->watchdog_ns / 2) {
     notify("WATCHDOG=1");
@@ -195,6 +197,8 @@ static void handle(struct control *c, int fd) {
     c->ending = true;
   } else if (fd == c->timer_fd) {
     if (read(fd, &count, sizeof count) > 0) tick(c);
+  } else if (fd == c->engine->dispatch->netlink) {
+    dispatch_follow(c->engine);
   } else if (fd == c->engine->wake_event) {
     if (read(fd, &count, sizeof count) > 0) taps_tick(c->engine->taps);
   } else {
@@ -224,6 +228,7 @@ static int prepare_loop(struct control *c) {
   watch(c, c->signal_fd);
   watch(c, c->timer_fd);
   watch(c, c->engine->wake_event);
+  watch(c, c->engine->dispatch->netlink);
   return 0;
 }
 

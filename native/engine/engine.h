@@ -79,6 +79,7 @@ struct worker {
   bool started;
   uint64_t slept;             /* looks of the pair's thread that found it asleep, with nothing to do */
   uint64_t waits_ns, waits_sleep; /* since when these found packets in its queues, and in which sleep that was */
+  int packet_fd;              /* dispatch.h: AF_PACKET; -1: the kernel has none */
   struct io *io;              /* io.h: buffers and batches */
 };
 
@@ -91,6 +92,7 @@ struct engine {
   struct rt *rt;           /* rt/rt.h */
   struct natlog *natlog;   /* natlog/natlog.h */
   struct flows *flows;     /* flows/flows.h */
+  struct dispatch *dispatch; /* dispatch.h */
   uint8_t boot_id[16];
   uint64_t started_ns;
   uint64_t netns;

@@ -1,6 +1,7 @@
 /* io.c: reading and writing the device queues, one by one or in batches. */
 #define _GNU_SOURCE
 #include "io.h"
+#include "dispatch.h"
 #include "vnet.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -87,6 +88,10 @@ static void write_now(struct worker *w, struct ips_pkt *p, struct virtio_net_hdr
 
 void io_send(struct worker *w, struct ips_pkt *p, bool is_stable) {
   struct io *io = w->io;
+  if (ips_unlikely(p->server)) {
+    dispatch_send(w, p);
+    return;
+  }
   struct virtio_net_hdr header = vnet_out(p);
   if (!io->batched || p->len > IO_SMALL) {
     io_flush(w);

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "engine.h"
 #include "control.h"
+#include "dispatch.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -182,7 +183,7 @@ static int prepare(struct engine *e) {
   host.workers = at;
   for (uint32_t i = 0; i < workers; i++) at[i] = &e->workers[i].tap;
   e->taps = taps_create(&host);
-  if (!(e->flows = flows_create(workers))) return cannot_start();
+  if (!(e->flows = flows_create(workers)) || dispatch_open(e)) return cannot_start();
   e->rt = rt_create(&(struct rt_host){.tables = e->tables, .progress = worker_progress, .arg = e, .n_workers = workers,
                                       .wake_event = e->wake_event, .role = flows_role, .mirror_ready = flows_ready,
                                       .flows = e->flows});
@@ -219,6 +220,7 @@ static void stop(struct engine *e) {
   for (uint32_t i = 0; i < e->options.workers; i++) worker_stop(&e->workers[i]);
   rt_destroy(e->rt);
   flows_destroy(e->flows);
+  dispatch_close(e);
   natlog_destroy(e->natlog);
   taps_destroy(e->taps);
   ips_worker_free(e->why);

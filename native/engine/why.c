@@ -3,7 +3,7 @@
  * this moment: learned path MTUs count, and its own ICMP errors have their own rate limit. */
 #define _GNU_SOURCE
 #include "../flows/flows_remap.h"
-#include "../flows/flows_remap.h"
+#include "../ips_dispatch_api.h"
 #include "../ips_worker.h"
 #include "control.h"
 #include <stdlib.h>
@@ -36,10 +36,15 @@ static void ask(struct ips_worker *w, const struct flows *f, int side, struct ip
                 struct ips_ctl_why *why) {
   ips_worker_begin(w, clock_ns(CLOCK_BOOTTIME));
   const struct flows_remap_set *remaps = f->remaps;
+  const struct ips_clusters *clusters = f->clusters;
   w->napt = f->napt;
   if (remaps) {
     w->sessions = f->sessions; /* looked at alone */
     ips_worker_set_remaps(w, remaps->core);
+  }
+  if (clusters) {
+    w->sessions = f->sessions;
+    ips_worker_set_clusters(w, clusters);
   }
   w->asks = true;
   w->would_open = false;
@@ -52,6 +57,7 @@ static void ask(struct ips_worker *w, const struct flows *f, int side, struct ip
   w->napt = NULL;
   w->sessions = NULL;
   ips_worker_set_remaps(w, NULL);
+  ips_worker_set_clusters(w, NULL);
   ips_worker_end(w);
 }
 

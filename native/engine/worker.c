@@ -6,6 +6,7 @@
  * Nothing here allocates, locks or logs; what goes wrong is counted.
  */
 #define _GNU_SOURCE
+#include "dispatch.h"
 #include "engine.h"
 #include "io.h"
 #include "vnet.h"
@@ -183,6 +184,7 @@ int worker_start(struct worker *w) {
   if (w->epoll < 0 || !watch(w, e->stop_event) || !watch(w, w->fd[IPS_CTL_OUTER]) ||
       !watch(w, w->fd[IPS_CTL_INNER]) || !watch(w, w->hold_timer) || !watch(w, w->flows->committed_event))
     return errno;
+  w->packet_fd = dispatch_socket();
   if (w->io->batched) e->features |= IPS_CTL_FEATURE_URING;
   ips_worker_set_trains(w->core, (e->features & IPS_CTL_FEATURE_USO) != 0);
   ips_worker_set_counters(w->core, region_counters(&e->region, w->index), region_cells(&e->region, w->index),
@@ -202,5 +204,6 @@ void worker_stop(struct worker *w) {
   io_close(w);
   close(w->epoll);
   close(w->hold_timer);
+  if (w->packet_fd >= 0) close(w->packet_fd);
   for (int side = 0; side < SIDES; side++) close(w->fd[side]);
 }

@@ -2,6 +2,7 @@
  * it is to be active. */
 #define _GNU_SOURCE
 #include "flows.h"
+#include "flows_dispatch.h"
 #include "flows_mirror.h"
 #include "flows_remap.h"
 #include "../ips_mirror.h"
@@ -37,6 +38,7 @@ void flows_destroy(struct flows *f) {
   flows_thread_stop(f);
   flows_mirror_free(f->mirror);
   flows_remap_close(f);
+  flows_dispatch_close(f);
   for (uint32_t i = 0; i < FLOWS_WORKERS; i++) flows_hold_close(&f->workers[i]);
   ips_napt_free(f->napt);
   ips_napt_free(f->stuck);
@@ -171,7 +173,7 @@ static int replace_napt(struct flows *f, struct ips_sessions *t, const struct ip
 }
 
 int flows_set(struct flows *f, const struct ips_ctl_flows *c, const char **sentence) {
-  if (f->napt && memcmp(&f->set, c, sizeof *c) == 0) return IPS_CTL_OK;
+  if (f->napt && f->runs && memcmp(&f->set, c, sizeof *c) == 0) return IPS_CTL_OK;
   const char *wrong = fault(c);
   if (wrong) return refuse(sentence, IPS_CTL_BAD_ARGUMENT, wrong);
   if (f->sessions && (memcmp(&f->set, c, offsetof(struct ips_ctl_flows, timeouts)) ||

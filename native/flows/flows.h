@@ -31,6 +31,7 @@ enum {
 struct flows;
 struct flows_mirror;        /* flows_mirror.h */
 struct flows_remap_set;     /* flows_remap.h */
+struct flows_clusters;      /* flows_dispatch.c */
 
 /* Packets that wait until the standby has their session (flows_hold.c): of one packet thread. */
 enum { FLOWS_HELD = 256, FLOWS_ARENA = 512 * 1024 };
@@ -72,11 +73,13 @@ struct flows {
   _Atomic(struct ips_napt *) napt;
   _Atomic(struct flows_mirror *) mirror;
   _Atomic(struct flows_remap_set *) remaps; /* NULL: none */
+  _Atomic(struct ips_clusters *) clusters; /* NULL: none */
   _Atomic uint64_t role;    /* epoch << 1 | active; written by the pair's thread, else by control */
   _Atomic bool is_observer; /* a further standby: never active */
   /* The control thread's. */
   struct ips_ctl_flows set;
   struct ips_ctl_mirror mirror_set;
+  struct flows_clusters *dispatch;
   struct ips_frag_table *frags;
   struct ips_napt *stuck;   /* replaced while a packet thread hung: kept */
   uint64_t seed;

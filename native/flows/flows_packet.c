@@ -5,6 +5,7 @@
  * sees either a thread that reads the new, or one to wait for.
  */
 #define _GNU_SOURCE
+#include "../ips_dispatch_api.h"
 #include "../ips_worker.h"
 #include "flows.h"
 #include "flows_mirror.h"
@@ -20,9 +21,11 @@ void flows_enter(struct flows_worker *w) {
   if (looks_on) ips_worker_set_flows(w->core, NULL, NULL);
   else ips_worker_set_flows(w->core, atomic_load(&f->sessions), atomic_load(&f->napt));
   ips_worker_set_remaps(w->core, w->remaps ? w->remaps->core : NULL);
+  ips_worker_set_clusters(w->core, looks_on ? NULL : atomic_load(&f->clusters));
 }
 
 void flows_leave(struct flows_worker *w) {
+  ips_worker_set_clusters(w->core, NULL);
   ips_worker_set_remaps(w->core, NULL);
   ips_worker_set_flows(w->core, NULL, NULL);
   uint64_t frame = atomic_load_explicit(&w->frame, memory_order_relaxed);

@@ -65,9 +65,9 @@ offloads (vlib_buffer_t *b, struct ips_pkt *p)
 
 /* The sum is complete now: nobody shall do it again. */
 static void
-offloads_done (vlib_buffer_t *b, const struct ips_pkt *p, int verdict)
+offloads_done (vlib_buffer_t *b, const struct ips_pkt *p, bool other_header)
 {
-  if (verdict == IPS_ENCAPSULATED || verdict == IPS_DECAPSULATED) /* another header is the first now */
+  if (other_header)
     vnet_buffer_offload_flags_clear (b, VNET_BUFFER_OFFLOAD_F_IP_CKSUM);
   if (p->csum != IPS_CSUM_PARTIAL)
     vnet_buffer_offload_flags_clear (b, VNET_BUFFER_OFFLOAD_F_TCP_CKSUM | VNET_BUFFER_OFFLOAD_F_UDP_CKSUM);
@@ -118,13 +118,17 @@ chained (vlib_main_t *vm, ipshare_thread_t *t, u32 bi, vlib_buffer_t *b, struct 
 
 int
 ipshare_special (ipshare_main_t *im, vlib_main_t *vm, ipshare_thread_t *t, u32 bi, vlib_buffer_t *b,
-		 struct ips_pkt *p, enum ips_side side, bool *taken)
+		 struct ips_pkt *p, enum ips_side side, bool is_feature, bool *taken)
 {
   bool had_offload = b->flags & (VNET_BUFFER_F_OFFLOAD | VNET_BUFFER_F_GSO);
+  const u8 *header = p->data;
   int verdict;
   p->total_len = vlib_buffer_length_in_chain (vm, b);
-  if (b->flags & IPSHARE_BUFFER_F)
-    return ips_worker_count (t->core, side, IPS_LOOP, IPS_NONE, p->total_len);
+  if (b->flags & IPSHARE_BUFFER_F) /* to a member of a group it was on its way anyway */
+    {
+      bool is_peer = !is_feature && pool_elt_at_index (im->dpos, vnet_buffer (b)->ip.adj_index[VLIB_TX])->is_peer;
+      return ips_worker_count (t->core, side, is_peer ? IPS_PASS : IPS_LOOP, IPS_NONE, p->total_len);
+    }
   if (p->total_len > 65535 + 40 || !offloads (b, p))
     return ips_worker_count (t->core, side, IPS_BAD_OFFLOAD, IPS_NONE, p->total_len);
   if (b->flags & VLIB_BUFFER_NEXT_PRESENT)
@@ -132,6 +136,6 @@ ipshare_special (ipshare_main_t *im, vlib_main_t *vm, ipshare_thread_t *t, u32 b
   else
     verdict = ipshare_core (t, p, side, taken);
   if (had_offload && !*taken && ips_dispositions[verdict] == IPS_SEND)
-    offloads_done (b, p, verdict);
+    offloads_done (b, p, p->data != header); /* tunnels put one before it, or take it away */
   return verdict;
 }

@@ -93,6 +93,8 @@ PAYLOADS = {
     lib.IPS_CTL_REMAP_LIST: b"",
     lib.IPS_CTL_REMAP_STATE: record("ips_ctl_remap_id", id=1),
     lib.IPS_CTL_REMAP_FLOWS: record("ips_ctl_remap_wanted", id=1),
+    lib.IPS_CTL_DISPATCH_SET: record("ips_ctl_dispatch", n_clusters=1),
+    lib.IPS_CTL_DISPATCH_STATE: b"",
 }
 BEYOND = max(ffi.typeof("enum ips_ctl_op").elements) + 1
 

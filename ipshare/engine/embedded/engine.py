@@ -14,6 +14,7 @@ from ipshare.core import lib
 from ipshare.engine.capture import TapRule, TapState
 from ipshare.engine.embedded.control import DEFAULT_TIMEOUT_S, Control
 from ipshare.engine.embedded.counters import Region
+from ipshare.engine.embedded.dispatch import EmbeddedDispatch
 from ipshare.engine.embedded.flows import EmbeddedFlows
 from ipshare.engine.embedded.pair import PairWait
 from ipshare.engine.embedded.remap import EmbeddedRemap
@@ -26,7 +27,7 @@ from ipshare.engine.tables import Records, Tables, unpack
 from ipshare.errors import Refused
 
 
-class EmbeddedEngine(EmbeddedFlows, EmbeddedRemap):
+class EmbeddedEngine(EmbeddedFlows, EmbeddedRemap, EmbeddedDispatch):
     """The engine process at ``socket``. Blocking, thread-safe."""
 
     def __init__(self, socket: Path | str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
