@@ -315,7 +315,10 @@ def refused(half: Half, on: bool = True) -> None:
 def test_what_a_firewall_refuses_to_send_is_not_the_peers_death(lab: PairLab) -> None:
     """A standby that may not speak goes on to hear; an active one that may not yields to who cannot hear it."""
     active, standby = lab.start()
-    before, heard = [int(half.state()["changes"]) for half in (active, standby)], int(standby.state()["received"])
+    before, heard = (
+        [int(half.state()["changes"]) for half in (active, standby)],
+        int(standby.state()["received"]),
+    )
     refused(standby)
     until(lambda: int(active.state()["paths_up"]) == 0 and int(standby.state()["received"]) > heard + 20)
     assert active.is_in(ACTIVE) and standby.is_in(STANDBY)
