@@ -40,7 +40,7 @@ from ipshare.engine.failures import EngineSilent
 from ipshare.engine.flows import Flowing, FlowsState, SessionDump
 from ipshare.engine.flows_text import mirror_report, nat_report
 from ipshare.engine.memory import MemoryEngine
-from ipshare.engine.moved import moved_shares
+from ipshare.engine.moved import shares
 from ipshare.engine.natlog import Block, NatLogging, nat_log_report, whois
 from ipshare.engine.packet_words import packet as packet_of
 from ipshare.engine.pair_following import PairFollowing
@@ -129,7 +129,14 @@ class Node(RemapHalves, ClusterViews):
         """The plan in words, with the share of clients that changed policies move, and what changes in pair,
         sessions, NAT and mirror since the last configuration. Raises NotRunning."""
         plan = self.plan()
-        summary = summarize(plan, moved=moved_shares(plan), max_items=max_items)
+        found = shares(plan)
+        summary = summarize(
+            plan,
+            moved={name: moved for name, (moved, _) in found.items()},
+            kept={name: kept for name, (_, kept) in found.items() if kept},
+            drain_s={p.name: p.drain_s for p in self.config.policies if found.get(p.name, (0, 0))[1]},
+            max_items=max_items,
+        )
         return replace(summary, items=(*summary.items, *setting_items(self.store.current(), self.config)))
 
     def info(self) -> EngineInfo:
@@ -174,7 +181,7 @@ class Node(RemapHalves, ClusterViews):
                 return ask(engine, wanted, data, side)
             finally:
                 engine.stop()
-        return ask(self.engine, self.tables(), data, side)
+        return ask(self.engine, self.tables(), data, side or self._side_of_cluster(data))
 
     @property
     def engine(self) -> Engine:

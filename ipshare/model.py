@@ -337,6 +337,8 @@ class Policy:
     client_bits4: int  # leading bits of the client's address that are hashed
     client_bits6: int
     place: Place = field(compare=False)
+    drain_s: float = 0.0  # how long connections of clients that a change moved go on at their old end points
+    previous: tuple[Member, ...] = ()  # as it was, while that lasts; no file says it (ipshare.engine.drained)
 
 
 @dataclass(frozen=True, slots=True)

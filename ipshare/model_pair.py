@@ -106,11 +106,16 @@ class PairRoute:
 
 @dataclass(frozen=True, slots=True)
 class PairPort:
-    """A sub-interface with a workload's MAC address: up on the active node, down on the other (S3.4)."""
+    """A sub-interface with a workload's MAC address: up on the active node, down on the other (S3.4).
+    ``parent`` None: an interface of VPP, made as such."""
 
     name: str
-    parent: str
+    parent: str | None
     mac: str
+
+
+PARTS = ("node", "paths", "interval", "misses", "mode", "preempt", "vip", "public", "witness")
+"""Keys of [pair] that have to be equal at both nodes; in this order the engines know them by number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,21 +159,27 @@ class Pair:
         return lease_of(self.dead_s)
 
     @property
-    def digest(self) -> int:
-        """64 bits of what has to be equal at both nodes: names, addresses, times. Not the key, which proves
-        itself, nor hook and interfaces, which may differ."""
+    def parts(self) -> dict[str, int]:
+        """What has to be equal at both nodes, each by a name of PARTS, and 64 bits of it. Not the key, which
+        proves itself, nor hook and interfaces, which may differ."""
         ends = [(_joined(p.local, p.local_port), _joined(p.remote, p.remote_port)) for p in self.paths]
         in_order = ends if self.is_preferred else [(theirs, ours) for ours, theirs in ends]
         names = (self.node, self.peer) if self.is_preferred else (self.peer, self.node)
-        vips = sorted(str(vip.address) for vip in self.vips)
+        witness = self.witness and (self.witness.kind, self.witness.ttl_s, self.witness.prefix)
         said: tuple[object, ...] = (
-            names, in_order, vips, self.interval_s, self.misses, self.mode.value, self.preempt,
+            names, in_order, self.interval_s, self.misses, self.mode.value, self.preempt,
+            sorted(str(vip.address) for vip in self.vips), sorted(str(one.prefix) for one in self.publics), witness,
         )  # fmt: skip
-        if self.publics:
-            said += (sorted(str(public.prefix) for public in self.publics),)
-        if self.witness is not None:
-            said += ((self.witness.kind, self.witness.ttl_s, self.witness.prefix),)
-        return int.from_bytes(hashlib.blake2b(repr(said).encode(), digest_size=8).digest(), "big")
+        return {name: _digest(what) for name, what in zip(PARTS, said, strict=True)}
+
+    @property
+    def digest(self) -> int:
+        """64 bits of all ``parts``."""
+        return _digest(self.parts)
+
+
+def _digest(what: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=8).digest(), "big")
 
 
 def _joined(address: IPv4Address | IPv6Address, port: int) -> str:

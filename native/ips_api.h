@@ -138,8 +138,12 @@ enum ips_endpoint_flags {
   IPS_EP_MSS_CLAMP = 2, /* clamp TCP MSS to what path_mtu carries */
   IPS_EP_DISTRIBUTION = 4, /* a distribution point, member of reply_policy only */
   IPS_EP_TRACE_TUNNEL = 8, /* rewriting, but low-TTL packets take the tunnel: traceroute shows every hop */
-  /* Of the channels of remaps alone, GUE: the header has four octets more, the first of which says the mark. */
-  IPS_EP_MARK_FINAL = 0x4000, IPS_EP_MARK_ASK = 0x8000,
+  IPS_EP_WAY = 16,      /* at an end point: the channel to another one, for connections that a change of a policy left
+                           there. local, prefix_len 0: the tunnel address by which distribution points know it */
+  /* Of channels alone, GUE: the header has four octets more, the first of which says the mark. In an image: of ways,
+     FINAL. PREVIOUS, in no image: of packets to an end point that has got their slot of a policy; behind the four octets
+     stands `local`, of `family`: the tunnel address of the one that had it. */
+  IPS_EP_MARK_PREVIOUS = 0x2000, IPS_EP_MARK_FINAL = 0x4000, IPS_EP_MARK_ASK = 0x8000,
 };
 /* One local prefix of an end point. An end point with a v4 and a v6 local
  * network is two records; `site` ties them together. prefix_len 0: behind an encapsulated path, for bindings
@@ -163,7 +167,7 @@ struct ips_policy_rec { /* S1.8 */
   uint32_t first_member, n_members;
   uint32_t table_size;    /* prime, > 100 x members; 0: chosen by the core */
   uint8_t v4_bits, v6_bits; /* leading client bits that are hashed; usually 32 and 64; 0: all clients alike */
-  uint8_t reserved[2];
+  uint16_t n_previous;    /* behind its members: those that it had before, while their connections drain */
   uint64_t seed;
 };
 /* In the Maglev table a member is known by its local prefix, one without by its tunnel_remote: the same

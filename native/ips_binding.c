@@ -10,15 +10,16 @@ struct fit { uint8_t family, prefix_len; }; /* of a policy: what every member ta
 
 /* May a binding lead to this end point? Not to one that this node would have to rewrite to and cannot. */
 static bool is_target(const struct ips_image *image, const struct ips_endpoint_rec *e) {
-  if (e->flags & IPS_EP_DISTRIBUTION) return false;
+  if (e->flags & (IPS_EP_DISTRIBUTION | IPS_EP_WAY)) return false;
   bool can_send = ips_has_local(e) || e->encap != IPS_ENCAP_NONE || e->flags & IPS_EP_SELF;
   return can_send || !(image->header.roles & IPS_ROLE_OUTER);
 }
 
 static struct fit fit_of(const struct ips_image *image, const struct ips_policy_rec *p) {
   struct fit fit = {0, 0};
-  for (uint32_t i = 0; i < p->n_members; i++) {
+  for (uint32_t i = 0; i < p->n_members + p->n_previous; i++) {
     const struct ips_endpoint_rec *e = image->endpoints + image->members[p->first_member + i].endpoint;
+    if (i >= p->n_members && !(e->flags & IPS_EP_SELF)) continue; /* merely named: nothing is sent there */
     if (!is_target(image, e) || (fit.family && e->family != fit.family)) return (struct fit){0, 0};
     fit.family = e->family;
     if (e->prefix_len > fit.prefix_len) fit.prefix_len = e->prefix_len;

@@ -103,7 +103,7 @@ static struct ips_content *content_new(struct ips_mem *m, const struct ips_image
 }
 
 static void drop_maglev(struct ips_mem *m, struct ips_content *c) {
-  for (uint32_t i = 0; c->maglev && i < c->root.header.n_policies; i++) ips_maglev_drop(m, c->maglev[i]);
+  for (uint32_t i = 0; c->maglev && i < 2 * c->root.header.n_policies; i++) ips_maglev_drop(m, c->maglev[i]);
   ips_release(m, c->maglev);
 }
 

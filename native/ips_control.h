@@ -183,7 +183,8 @@ struct ips_ctl_path_mtu { uint32_t endpoint, mtu, seconds, reserved; };
 
 /* ---- a redundant pair: native/rt/ runs it (SYSTEMS.md S2.2, S2.3, S2.6, S3.2) ---- */
 
-enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16, IPS_CTL_PAIR_CRITERIA = 16, IPS_CTL_PAIR_PUBLICS = 32, IPS_CTL_PAIR_PORTS = 64 };
+enum ips_ctl_pair_const { IPS_CTL_PAIR_PATHS = 4, IPS_CTL_PAIR_VIPS = 16, IPS_CTL_PAIR_CRITERIA = 16, IPS_CTL_PAIR_PUBLICS = 32, IPS_CTL_PAIR_PORTS = 64,
+  IPS_CTL_PAIR_ITEMS = 12 };
 enum ips_ctl_pair_flags {
   IPS_CTL_PAIR_QUERY = 1,    /* the standby asks; else the active sends heartbeats by itself */
   IPS_CTL_PAIR_PREEMPT = 2,  /* the preferred node becomes active again when it can */
@@ -215,20 +216,22 @@ enum ips_ctl_pair_criterion_kind {
   IPS_CTL_PAIR_NEIGHBOUR = 2, /* the address answers ARP or neighbour solicitations there */
   IPS_CTL_PAIR_ECHO = 3,      /* the address answers ICMP echo by that interface */
 };
-/* What an active node should reach (S2.6). */
+/* What an active node should reach (S2.6). Interfaces: as those of VIPs. */
 struct ips_ctl_pair_criterion {
   uint64_t interval_ns;           /* between two questions, or looks: 10 ms .. 60 s */
   uint32_t misses;                /* questions without an answer in a row: not met */
   uint8_t address[16];
-  char interface[16];
+  char interface[64];
   uint8_t family, kind, reserved[2];
 };
 /* On-link addresses that the active node answers for and announces, all of a prefix: 65,536 at most. */
 struct ips_ctl_pair_public {
   uint8_t address[16];
-  char interface[16];
+  char interface[64];
   uint8_t family, prefix_len, reserved[6];
 };
+/* A part of the configuration by name, so that both nodes can say which one differs. */
+struct ips_ctl_pair_item { char name[16]; uint64_t digest; };
 struct ips_ctl_pair {
   uint8_t key[32];                /* shared by both nodes, secret */
   uint64_t interval_ns;           /* between two heartbeats: 100 us .. 2 s */
@@ -247,7 +250,9 @@ struct ips_ctl_pair {
   struct ips_ctl_pair_criterion criteria[16];
   uint32_t n_publics, n_ports;
   struct ips_ctl_pair_public publics[32];
-  char ports[64][16];             /* interfaces that are up while this node is active, else down */
+  char ports[64][64];             /* interfaces that are up while this node is active, else down */
+  uint32_t n_items, zero;
+  struct ips_ctl_pair_item items[12];
 };
 struct ips_ctl_pair_seen { uint64_t changes; };
 enum ips_ctl_pair_order {
@@ -283,7 +288,8 @@ struct ips_ctl_pair_state {
   uint64_t last_late_at_ns;       /* CLOCK_BOOTTIME; 0: it never was */
   uint64_t last_late_ns;          /* by how much */
   uint64_t late[5], longest_late_ns[5];
-  uint32_t last_late, reserved;   /* enum ips_ctl_pair_late */
+  uint32_t last_late;             /* enum ips_ctl_pair_late */
+  uint32_t differs;               /* bit i: items[i] differs at the peer, or is missing there */
 };
 enum ips_ctl_pair_late {
   IPS_CTL_PAIR_LATE_MACHINE = 1,   /* the machine stood still (a hypervisor), an interrupt took long, SIGSTOP */
@@ -296,6 +302,7 @@ enum ips_ctl_pair_note {
   IPS_CTL_PAIR_REALTIME = 1,      /* the thread has real-time priority */
   IPS_CTL_PAIR_WRONG_KEY = 2,     /* datagrams come from the peer's address that another key sealed */
   IPS_CTL_PAIR_MISMATCH = 4,      /* the peer's config_digest differs */
+  IPS_CTL_PAIR_SAME_NODE = 32,    /* who speaks there says that it is this node, not its peer */
   IPS_CTL_PAIR_NO_WITNESS = 16,   /* it is not heard: not reached, not there, or with another key */
   IPS_CTL_PAIR_NO_EPOCH_FILE = 8, /* it could not be read or written: this node does not become active */
 };

@@ -104,6 +104,7 @@ struct ips_hit {
   uint8_t unmatched;     /* of the network, where kind is NONE */
   uint8_t reserved;
   uint32_t endpoint;     /* index, or IPS_NONE */
+  uint32_t previous;     /* POLICY: index + 1 of the end point that had this client before, if another; else 0 */
   uint32_t counter;      /* cell, or IPS_NONE */
   uint8_t address[16];   /* the other side's address (kinds ENDPOINT, POLICY, ADDRESS) */
 };
@@ -123,6 +124,8 @@ struct ips_hit {
  *     The end point record with these tunnel addresses, or IPS_NONE.
  *   bool ips_is_tunnel_local(r, family, address)
  *     Is it one of our own: tunnel_local of any end point?
+ *   const struct ips_endpoint *ips_way_to(r, family, address)
+ *     The way to the end point that others know by this tunnel address (IPS_EP_WAY), or NULL.
  *   uint32_t ips_policy_pick(r, policy, family, client, global)
  *   const struct ips_image_header *ips_root_header(r)
  *   const struct ips_root *ips_tables_live(t)
@@ -131,11 +134,14 @@ struct ips_hit {
 
 /* ---- ips_encap.h: IP-in-IP and GUE -------------------------------------- */
 
-/* Bytes that encapsulation adds for this end point (20/40, +8 UDP +4 GUE). */
+enum { IPS_EP_MARKS = IPS_EP_MARK_PREVIOUS | IPS_EP_MARK_FINAL | IPS_EP_MARK_ASK };
+/* Bytes that encapsulation adds for this end point (20/40, +8 UDP +4 GUE, +4 a mark, +4/16 an address). */
 static inline unsigned ips_encap_overhead(const struct ips_endpoint_rec *e) {
   return e->encap == IPS_ENCAP_NONE && !e->tunnel_family ? 0
          : (e->tunnel_family == 4 ? 20u : 40u) + (e->encap == IPS_ENCAP_GUE ? 12u : 0u) +
-           (e->flags & (IPS_EP_MARK_FINAL | IPS_EP_MARK_ASK) ? 4u : 0u);
+           (ips_likely(!(e->flags & IPS_EP_MARKS)) ? 0u
+            : !(e->flags & IPS_EP_MARK_PREVIOUS)   ? 4u
+                                                   : e->family == 4 ? 8u : 20u);
 }
 /*   int ips_encap(struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e,
  *                 uint16_t entropy, uint16_t ip_id);

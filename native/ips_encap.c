@@ -12,7 +12,8 @@ enum { UDP_SUM = 6, GUE_CONTROL = 0x20, GUE_HLEN = 0x1f };
 struct inside {
   uint32_t at;       /* offset of the inner packet from p->data */
   uint32_t room;     /* bytes the outer headers leave for it */
-  uint8_t family, mark;
+  uint8_t family;
+  struct ips_gue_private said;
 };
 
 static bool udp_sum_ok(const struct ips_pkt *p, const struct ips_view *v, uint32_t udp_len) {
@@ -24,6 +25,15 @@ static bool udp_sum_ok(const struct ips_pkt *p, const struct ips_view *v, uint32
   return ips_csum_fold(ips_csum_bytes(udp, udp_len, pseudo)) == 0xffff;
 }
 
+bool ips_gue_read(const uint8_t *octets, unsigned words, struct ips_gue_private *said) {
+  unsigned mark = octets[0], size = (words - 1) * 4;
+  if (octets[1] | octets[2] | octets[3] || mark < IPS_GUE_FINAL || mark > IPS_GUE_PREVIOUS) return false;
+  if (mark == IPS_GUE_PREVIOUS ? size != 4 && size != 16 : size != 0) return false;
+  *said = (struct ips_gue_private){.mark = (uint8_t)mark, .family = size == 0 ? 0 : size == 4 ? 4 : 6};
+  memcpy(said->address, octets + IPS_GUE_MARK, size);
+  return true;
+}
+
 static int open_gue(const struct ips_pkt *p, const struct ips_view *v, struct inside *in) {
   const uint8_t *udp = p->data + v->l4, *gue = udp + IPS_UDP_HEADER;
   uint32_t room = v->ip_len - v->l4, headers = IPS_UDP_HEADER + IPS_GUE_HEADER;
@@ -32,14 +42,12 @@ static int open_gue(const struct ips_pkt *p, const struct ips_view *v, struct in
   if (udp_len < headers || udp_len > room || !udp_sum_ok(p, v, udp_len)) return IPS_TUNNEL_HEADER;
   switch (gue[0] >> 6) {
     case 0:
-      if (gue[0] & GUE_CONTROL || (gue[0] & GUE_HLEN) > 1 || ips_ld16(gue + 2) != 0) return IPS_TUNNEL_HEADER;
+      if (gue[0] & GUE_CONTROL || ips_ld16(gue + 2) != 0) return IPS_TUNNEL_HEADER;
       if (gue[1] != IPS_PROTO_IPIP && gue[1] != IPS_PROTO_IPV6) return IPS_TUNNEL_HEADER;
       if (gue[0] & GUE_HLEN) {
-        headers += IPS_GUE_MARK;
+        headers += (gue[0] & GUE_HLEN) * 4u;
         if (udp_len < headers || p->len < v->l4 + headers) return IPS_TUNNEL_HEADER;
-        uint32_t octets = ips_be32(ips_ld32(gue + IPS_GUE_HEADER));
-        if (octets != 1u << 24 && octets != 2u << 24) return IPS_TUNNEL_HEADER;
-        in->mark = (uint8_t)(octets >> 24);
+        if (!ips_gue_read(gue + IPS_GUE_HEADER, gue[0] & GUE_HLEN, &in->said)) return IPS_TUNNEL_HEADER;
       }
       in->family = gue[1] == IPS_PROTO_IPIP ? 4 : 6;
       in->at = v->l4 + headers;
@@ -107,12 +115,13 @@ int ips_decap(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_inf
   return ips_decap_marked(p, v, info, NULL);
 }
 
-int ips_decap_marked(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_info *info, uint8_t *mark) {
+int ips_decap_marked(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_info *info,
+                     struct ips_gue_private *said) {
   struct inside in = {0};
   struct ips_pkt after = *p;
   int verdict = open_tunnel(p, v, &in);
   if (verdict != IPS_OK) return verdict;
-  if (in.mark && !mark) return IPS_TUNNEL_HEADER;
+  if (in.said.mark && !said) return IPS_TUNNEL_HEADER;
   uint32_t length = inner_length(p, &in);
   if (length == 0) return IPS_TUNNEL_INNER;
   verdict = strip_offload(&after, v, in.at);
@@ -123,7 +132,7 @@ int ips_decap_marked(struct ips_pkt *p, const struct ips_view *v, struct ips_tun
   int ecn = ips_ecn_decap(tos & IPS_ECN_MASK, v->tos & IPS_ECN_MASK);
   if (ecn < 0) return IPS_TUNNEL_INNER;
 
-  if (mark) *mark = in.mark;
+  if (said) *said = in.said;
   *info = (struct ips_tunnel_info){.encap = v->proto == IPS_PROTO_UDP ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP,
                                    .family = v->family};
   set_ecn_and_ttl(ip, in.family, (unsigned)ecn, ttl < v->ttl ? ttl : v->ttl);

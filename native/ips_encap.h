@@ -17,13 +17,18 @@
 
 enum {
   IPS_UDP_HEADER = 8,
-  IPS_GUE_HEADER = 4,              /* without private data, of which we send and accept none yet */
-  IPS_GUE_MARK = 4,                /* private data of a remap's channel: FINAL 1 or ASK 2, and three octets 0 */
-  IPS_ENCAP_MAX_OVERHEAD = 40 + IPS_UDP_HEADER + IPS_GUE_HEADER + IPS_GUE_MARK,
+  IPS_GUE_HEADER = 4,              /* without private data */
+  IPS_GUE_MARK = 4,                /* private data: FINAL 1, ASK 2 (channels) or PREVIOUS 3, and three octets 0; */
+  IPS_GUE_NAME = 16,               /* of PREVIOUS, the tunnel address of an end point, too: 4 or 16 octets */
+  IPS_GUE_FINAL = 1, IPS_GUE_ASK = 2, IPS_GUE_PREVIOUS = 3,
+  IPS_ENCAP_MAX_OVERHEAD = 40 + IPS_UDP_HEADER + IPS_GUE_HEADER + IPS_GUE_MARK + IPS_GUE_NAME,
   IPS_GUE_ENTROPY_PORT = 49152,    /* source ports 49152..65535 (RFC 6335 dynamic range) */
   IPS_ECN_MASK = 3, IPS_ECN_ECT1 = 1, IPS_ECN_ECT0 = 2, IPS_ECN_CE = 3,
   IPS_DF = 0x4000, IPS_MF = 0x2000, IPS_FRAG_OFFSET = 0x1fff, /* of the IPv4 fragment field, host order */
 };
+
+/* What the private data of a GUE header say. mark 0: there are none; PREVIOUS: family 4 or 6, and the address. */
+struct ips_gue_private { uint8_t mark, family, address[16]; };
 
 /* Writes the checksum of the IPv4 header at ip. */
 static inline void ips_write_header_sum(uint8_t *ip, uint32_t header) {
@@ -66,11 +71,18 @@ static inline void ips_gue_write(uint8_t *udp, const struct ips_endpoint_rec *e,
   ips_st16(udp + 2, ips_be16(e->gue_port));
   ips_st16(udp + 4, ips_be16((uint16_t)len));
   ips_st16(udp + 6, 0);
-  unsigned marks = e->flags & (IPS_EP_MARK_FINAL | IPS_EP_MARK_ASK);
-  udp[8] = marks != 0; /* variant 0, data; four octets of private data where there is a mark, else none */
+  unsigned marks = e->flags & IPS_EP_MARKS;
+  udp[8] = marks != 0; /* variant 0, data; private data in words of four octets where there is a mark, else none */
   udp[9] = inner_proto;
   ips_st16(udp + 10, 0);
-  if (ips_unlikely(marks)) ips_st32(udp + 12, ips_be32(marks & IPS_EP_MARK_ASK ? 2u << 24 : 1u << 24));
+  if (ips_likely(!marks)) return;
+  uint8_t mark[IPS_GUE_MARK] = {marks & IPS_EP_MARK_PREVIOUS ? IPS_GUE_PREVIOUS
+                                : marks & IPS_EP_MARK_ASK    ? IPS_GUE_ASK : IPS_GUE_FINAL};
+  memcpy(udp + 12, mark, sizeof mark);
+  if (!(marks & IPS_EP_MARK_PREVIOUS)) return;
+  size_t size = e->family == 4 ? 4 : 16;
+  udp[8] = (uint8_t)(1 + size / 4);
+  memcpy(udp + 12 + sizeof mark, e->local, size);
 }
 
 /* Puts the outer headers of end point e before p. entropy: a hash of the inner flow; ip_id: of an IPv4
@@ -115,9 +127,12 @@ static inline int ips_ecn_decap(unsigned inner, unsigned outer) {
  * data, a wrong UDP sum, protocols that are no encapsulation), TUNNEL_INNER (no IP packet inside,
  * cut, or RFC 6040's CE on Not-ECT), BAD_OFFLOAD. */
 int ips_decap(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_info *info);
-/* The same for the channels of remaps, whose GUE header has private data: *mark is their first octet, 1 or 2;
- * 0: there are none. */
-int ips_decap_marked(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_info *info, uint8_t *mark);
+/* The same where a GUE header may have private data; on OK *said is what they say. */
+int ips_decap_marked(struct ips_pkt *p, const struct ips_view *v, struct ips_tunnel_info *info,
+                     struct ips_gue_private *said);
+
+/* Private data of a GUE header: `words` of four octets, at least one, all of which are there. False: none of ours. */
+bool ips_gue_read(const uint8_t *octets, unsigned words, struct ips_gue_private *said);
 
 /* ips_tunnel_error.c. The ICMP error p about a tunnel packet of ours, taken apart. OK: it can be relayed.
  * TUNNEL_ERROR_BAD: it cannot; if out->kind is not 0 it is nevertheless about a packet

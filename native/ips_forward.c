@@ -107,10 +107,23 @@ static inline void copy_if_asked(struct ips_worker *w, struct ips_pkt *p, const 
   if (ips_unlikely(h->flags & IPS_BINDING_COPY)) w->emit(w->arg, p, IPS_EMIT_COPY);
 }
 
+/* The same, saying to whom its client went before the policy changed. */
+static __attribute__((noinline)) int to_changed(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v,
+                                                const struct ips_endpoint *e, const struct ips_endpoint *was) {
+  struct ips_endpoint_rec marked = e->r;
+  if (e->r.encap != IPS_ENCAP_GUE || !was || !was->r.tunnel_family) return send_to(w, p, v, &e->r, IPS_DST, NULL);
+  marked.flags |= IPS_EP_MARK_PREVIOUS;
+  marked.family = was->r.tunnel_family;
+  memcpy(marked.local, was->r.tunnel_remote, sizeof marked.local);
+  return send_to(w, p, v, &marked, IPS_DST, NULL);
+}
+
 /* To the end point that serves the Global IP. */
 static inline int to_endpoint(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h,
                               const struct ips_endpoint *e) {
-  if (e->r.encap != IPS_ENCAP_NONE) return send_to(w, p, v, &e->r, IPS_DST, NULL);
+  if (e->r.encap != IPS_ENCAP_NONE)
+    return ips_likely(!h->previous) ? send_to(w, p, v, &e->r, IPS_DST, NULL)
+                                    : to_changed(w, p, v, e, ips_endpoint(w->root, h->previous - 1));
   if (ips_unlikely(e->r.prefix_len == 0)) return IPS_NO_TUNNEL; /* no local address to rewrite to either */
   return send_to(w, p, v, &e->r, IPS_DST, h->address);
 }

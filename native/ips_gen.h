@@ -134,7 +134,7 @@ struct ips_content { /* may belong to two generations: a rollback publishes old 
   uint8_t *sections;      /* networks .. peers of the image, as they came */
   size_t section_bytes;
   struct ips_records records;
-  struct ips_maglev **maglev; /* of each policy */
+  struct ips_maglev **maglev; /* of each policy two: now, and before (may be NULL) */
   uint8_t *scope;         /* of each end point: enum ips_scope */
   uint32_t lengths4[33];  /* IPv4 bindings by prefix length */
   bool nested;            /* some claims in local tables lie within others: see ips_local.c */

@@ -108,9 +108,21 @@ static bool has_sound_tunnel(const struct ips_endpoint_rec *e) {
   return !ips_all_zero(e->tunnel_remote, 16) && !ips_all_zero(e->tunnel_local, 16);
 }
 
+/* Another end point by the name that distribution points give it, and the channel to it. */
+static bool is_way(const struct ips_endpoint_rec *e) {
+  bool is_gue = e->encap == IPS_ENCAP_GUE;
+  unsigned bits = e->family == 4 ? 32 : 128;
+  if ((e->family != 4 && e->family != 6) || !is_prefix(e->family, e->local, bits, bits) || ips_all_zero(e->local, 16))
+    return false;
+  if (e->prefix_len != 0 || e->encap > IPS_ENCAP_GUE || e->encap == IPS_ENCAP_NONE || e->tunnel_family == 0) return false;
+  if (e->flags != (IPS_EP_WAY | (is_gue ? IPS_EP_MARK_FINAL : 0)) || !has_sound_tunnel(e)) return false;
+  return (!is_gue || e->gue_port) && (!e->path_mtu || (e->path_mtu >= ips_path_least(e) && e->path_mtu <= 65535));
+}
+
 static bool check_endpoint(const struct ips_endpoint_rec *e, uint32_t i, struct ips_load_status *st) {
   const enum ips_section section = IPS_IN_ENDPOINT;
   const uint16_t flags = IPS_EP_SELF | IPS_EP_MSS_CLAMP | IPS_EP_DISTRIBUTION | IPS_EP_TRACE_TUNNEL;
+  if (e->flags & IPS_EP_WAY) return is_way(e) || ips_refuse(st, IPS_LOAD_BAD_ENDPOINT, section, i);
   bool is_distribution = e->flags & IPS_EP_DISTRIBUTION;
   if (e->family != 4 && e->family != 6 && !(is_distribution && e->family == 0)) HERE(IPS_LOAD_BAD_FAMILY);
   bool has_local = !ips_all_zero(e->local, 16);
@@ -126,35 +138,42 @@ static bool check_endpoint(const struct ips_endpoint_rec *e, uint32_t i, struct 
 
 /* ---- policies and members ---- */
 
+static bool has_weight(const struct ips_image *image, uint32_t first, uint32_t n) {
+  uint64_t sum = 0;
+  for (uint32_t k = 0; k < n; k++) sum += image->members[first + k].weight;
+  return sum != 0;
+}
+
 static bool check_policy(const struct ips_image *image, uint32_t i, struct ips_load_status *st) {
   const enum ips_section section = IPS_IN_POLICY;
   const struct ips_policy_rec *p = image->policies + i;
-  if (p->first_member > image->header.n_members || p->n_members > image->header.n_members - p->first_member)
+  if (p->first_member > image->header.n_members ||
+      (uint64_t)p->n_members + p->n_previous > image->header.n_members - p->first_member)
     HERE(IPS_LOAD_BAD_TARGET);
-  if (p->n_members == 0 || p->n_members > MAX_SMALL || p->v4_bits > 32 || p->v6_bits > 128 ||
-      p->reserved[0] || p->reserved[1])
-    HERE(IPS_LOAD_BAD_POLICY);
-  if (p->table_size && (p->table_size > IPS_MAGLEV_MAX || p->table_size <= (uint64_t)p->n_members * 100 ||
+  if (p->n_members == 0 || p->n_members > MAX_SMALL || p->v4_bits > 32 || p->v6_bits > 128) HERE(IPS_LOAD_BAD_POLICY);
+  uint32_t most = p->n_members > p->n_previous ? p->n_members : p->n_previous;
+  if (p->table_size && (p->table_size > IPS_MAGLEV_MAX || p->table_size <= (uint64_t)most * 100 ||
                         !ips_is_prime(p->table_size)))
     HERE(IPS_LOAD_BAD_POLICY);
-  uint64_t sum = 0;
-  for (uint32_t k = 0; k < p->n_members; k++) sum += image->members[p->first_member + k].weight;
-  if (sum == 0) HERE(IPS_LOAD_BAD_POLICY);
+  if (!has_weight(image, p->first_member, p->n_members)) HERE(IPS_LOAD_BAD_POLICY);
+  if (p->n_previous && !has_weight(image, p->first_member + p->n_members, p->n_previous)) HERE(IPS_LOAD_BAD_POLICY);
   return true;
 }
 
-/* No end point twice in one policy; reply_policy: only what can be reached through a tunnel. */
+/* No end point twice in one table of a policy, no way in any; reply_policy: only what can be reached through a
+ * tunnel. */
 static bool check_members(struct ips_mem *m, const struct ips_image *image, struct ips_load_status *st) {
   uint32_t *seen_in = ips_alloc(m, ((size_t)image->header.n_endpoints + 1) * sizeof *seen_in);
   if (!seen_in) return ips_refuse(st, IPS_LOAD_NO_MEMORY, IPS_IN_HEADER, 0);
   enum ips_load_error error = IPS_LOAD_OK;
   uint32_t index = 0;
-  for (uint32_t i = 0; i < image->header.n_policies && !error; i++) {
-    const struct ips_policy_rec *p = image->policies + i;
-    for (index = p->first_member; index < p->first_member + p->n_members && !error; index++) {
+  for (uint32_t i = 0; i < 2 * image->header.n_policies && !error; i++) {
+    const struct ips_policy_rec *p = image->policies + i / 2;
+    uint32_t first = p->first_member + (i % 2 ? p->n_members : 0), n = i % 2 ? p->n_previous : p->n_members;
+    for (index = first; index < first + n && !error; index++) {
       uint32_t e = image->members[index].endpoint;
-      if (seen_in[e] == i + 1) error = IPS_LOAD_BAD_POLICY;
-      if (i == image->header.reply_policy && image->endpoints[e].tunnel_family == 0)
+      if (seen_in[e] == i + 1 || image->endpoints[e].flags & IPS_EP_WAY) error = IPS_LOAD_BAD_POLICY;
+      if (i / 2 == image->header.reply_policy && image->endpoints[e].tunnel_family == 0)
         error = IPS_LOAD_BAD_TARGET;
       seen_in[e] = i + 1;
     }

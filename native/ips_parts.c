@@ -60,15 +60,15 @@ static struct ips_maglev **cell_of(const struct known *k, const struct ips_magle
   }
 }
 
-static struct ips_maglev *table_of(struct ips_build *b, const struct known *known,
-                                   const struct ips_policy_rec *p, struct ips_maglev_member *scratch) {
-  for (uint32_t i = 0; i < p->n_members; i++) {
-    const struct ips_member_rec *member = b->image->members + p->first_member + i;
+static struct ips_maglev *table_of(struct ips_build *b, const struct known *known, uint32_t first, uint32_t n_members,
+                                   uint32_t table_size, struct ips_maglev_member *scratch) {
+  for (uint32_t i = 0; i < n_members; i++) {
+    const struct ips_member_rec *member = b->image->members + first + i;
     scratch[i] = (struct ips_maglev_member){ips_maglev_identity(b->image->endpoints + member->endpoint),
                                             member->weight, member->endpoint};
   }
-  uint32_t n = ips_maglev_order(scratch, p->n_members);
-  uint32_t size = p->table_size ? p->table_size : ips_maglev_size(p->n_members);
+  uint32_t n = ips_maglev_order(scratch, n_members);
+  uint32_t size = table_size ? table_size : ips_maglev_size(n_members);
   struct ips_maglev **cell = cell_of(known, scratch, n, size);
   if (!*cell) return *cell = ips_maglev_new(b->mem, scratch, n, size);
   (*cell)->refs++;
@@ -76,7 +76,7 @@ static struct ips_maglev *table_of(struct ips_build *b, const struct known *know
 }
 
 static uint32_t own_member(const struct ips_build *b, const struct ips_policy_rec *p) {
-  for (uint32_t i = 0; i < p->n_members; i++) {
+  for (uint32_t i = 0; i < p->n_members + p->n_previous; i++) {
     uint32_t e = b->image->members[p->first_member + i].endpoint;
     if (b->image->endpoints[e].flags & IPS_EP_SELF) return e;
   }
@@ -86,18 +86,22 @@ static uint32_t own_member(const struct ips_build *b, const struct ips_policy_re
 static bool make_policies(struct ips_build *b, struct ips_policy *out, const struct known *known,
                           struct ips_maglev_member *scratch) {
   const struct ips_content *base = b->base;
-  for (uint32_t i = 0; base && i < base->root.header.n_policies; i++) {
+  for (uint32_t i = 0; base && i < 2 * base->root.header.n_policies; i++) {
     struct ips_maglev *g = base->maglev[i];
-    *cell_of(known, g->members, g->n, g->size) = g;
+    if (g) *cell_of(known, g->members, g->n, g->size) = g;
   }
   for (uint32_t i = 0; i < b->image->header.n_policies; i++) {
     const struct ips_policy_rec *p = b->image->policies + i;
-    struct ips_maglev *g = b->out->maglev[i] = table_of(b, known, p, scratch);
-    if (!g) return ips_no_memory(b);
+    uint32_t previous = p->first_member + p->n_members;
+    struct ips_maglev *g = b->out->maglev[2 * i] = table_of(b, known, p->first_member, p->n_members, p->table_size, scratch);
+    struct ips_maglev *was = b->out->maglev[2 * i + 1] =
+      p->n_previous ? table_of(b, known, previous, p->n_previous, p->table_size, scratch) : NULL;
+    if (!g || (p->n_previous && !was)) return ips_no_memory(b);
     ips_u128 mask6 = ips_mask(p->v6_bits);
     out[i] = (struct ips_policy){.table = g->table, .size = g->size, .own = own_member(b, p), .seed = p->seed,
                                  .mask4 = ips_hi(ips_mask(p->v4_bits)) >> 32, .mask6_hi = ips_hi(mask6),
                                  .mask6_lo = ips_lo(mask6)};
+    if (was) out[i].previous = was->table, out[i].previous_size = was->size;
   }
   return true;
 }
@@ -105,13 +109,16 @@ static bool make_policies(struct ips_build *b, struct ips_policy *out, const str
 bool ips_build_policies(struct ips_build *b) {
   uint32_t n = b->image->header.n_policies, most = 0, cells = 4;
   for (uint32_t i = 0; i < n; i++)
-    if (b->image->policies[i].n_members > most) most = b->image->policies[i].n_members;
-  while (cells < 2 * (n + (b->base ? b->base->root.header.n_policies : 0))) cells *= 2;
+    for (uint32_t k = 0; k < 2; k++) {
+      uint32_t members = k ? b->image->policies[i].n_previous : b->image->policies[i].n_members;
+      if (members > most) most = members;
+    }
+  while (cells < 4 * (n + (b->base ? b->base->root.header.n_policies : 0))) cells *= 2;
   struct ips_policy *policies = ips_alloc(b->mem, (n + 1) * sizeof *policies);
   struct known known = {ips_alloc(b->mem, cells * sizeof *known.cells), cells - 1};
   struct ips_maglev_member *scratch = ips_alloc(b->mem, (most + 1) * sizeof *scratch);
   b->out->root.policies = policies;
-  b->out->maglev = ips_alloc(b->mem, (n + 1) * sizeof *b->out->maglev);
+  b->out->maglev = ips_alloc(b->mem, (2 * n + 1) * sizeof *b->out->maglev);
   bool done = policies && known.cells && scratch && b->out->maglev
               ? make_policies(b, policies, &known, scratch)
               : ips_no_memory(b);
@@ -122,15 +129,20 @@ bool ips_build_policies(struct ips_build *b) {
 
 /* ---- tunnels ---- */
 
+static void put_tunnel(struct ips_root *r, struct ips_tunnel *cells, unsigned family, ips_u128 from, ips_u128 to,
+                       uint32_t endpoint) {
+  struct ips_tunnel t = {{ips_hi(from), ips_lo(from)}, {ips_hi(to), ips_lo(to)}, endpoint, family};
+  uint32_t i = ips_tunnel_hash(family, t.remote, t.local);
+  while (cells[i & r->tunnel_mask].family) i++;
+  cells[i & r->tunnel_mask] = t;
+}
+
 static void add_tunnel(struct ips_root *r, struct ips_tunnel *cells, unsigned family, const uint8_t *remote,
                        const uint8_t *local, uint32_t endpoint) {
   static const uint8_t none[16];
   ips_u128 from = ips_ld_address(family, remote ? remote : none), to = ips_ld_address(family, local);
   if (to == 0 || (remote && from == 0) || ips_tunnel_find(r, family, from, to)) return;
-  struct ips_tunnel t = {{ips_hi(from), ips_lo(from)}, {ips_hi(to), ips_lo(to)}, endpoint, family};
-  uint32_t i = ips_tunnel_hash(family, t.remote, t.local);
-  while (cells[i & r->tunnel_mask].family) i++;
-  cells[i & r->tunnel_mask] = t;
+  put_tunnel(r, cells, family, from, to, endpoint);
   if (!remote) r->tunnel_ends |= 1ull << (local[family == 4 ? 3 : 15] & 63);
 }
 
@@ -150,6 +162,9 @@ bool ips_build_tunnels(struct ips_build *b) {
     add_tunnel(r, cells, e->tunnel_family, NULL, e->tunnel_local, IPS_NONE);
     if (e->flags & IPS_EP_SELF) /* "there" is here */
       add_tunnel(r, cells, e->tunnel_family, NULL, e->tunnel_remote, IPS_NONE);
+    ips_u128 name = e->flags & IPS_EP_WAY ? ips_ld_address(e->family, e->local) : 0;
+    if (name && !ips_tunnel_find(r, e->family, name, IPS_WAY_LOCAL))
+      put_tunnel(r, cells, e->family, name, IPS_WAY_LOCAL, i);
   }
   return true;
 }

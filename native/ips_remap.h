@@ -1,5 +1,8 @@
 /* ips_remap.h: remaps inside the core: what packet threads see of them, and where packets meet them.
  *
+ * A policy that changed has no remap: a packet that names the end point which had its slot before is judged by the same
+ * function, with the way there (IPS_EP_WAY) in place of a remap, and what comes back that way is FINAL.
+ *
  * ips_remap_set.c: a constant set of a node's remaps, their channels, what covers an address.
  * ips_remap_flow.c: which flow a packet is of, and whether it opens one. ips_remap_packet.c: the packet's way,
  * by ips_remap_decide (ips_remap.c). Called by ips_forward.c and ips_tunnel.c wherever a packet has reached a
@@ -44,6 +47,7 @@ static inline void ips_remap_count(const struct ips_worker *w, const struct ips_
 /* A packet that has reached this node and one of its remapped addresses. */
 struct ips_arrival {
   const struct ips_remap *at[IPS_REMAP_DEPTH]; /* the address's remaps, by id */
+  const struct ips_endpoint_rec *way;          /* n 0: of a policy's address; to the end point that had it before */
   uint8_t n, from, asker;                      /* enum ips_remap_from */
   uint8_t binding_flags;
   uint8_t verdict;                             /* out: of a packet that is delivered, or IPS_OK: as ever */
@@ -61,6 +65,8 @@ const struct ips_remap *ips_remap_readdressed(const struct ips_remaps *s, unsign
 
 /* ips_remap_flow.c */
 struct ips_remap_packet { struct ips_flow flow; uint8_t tcp_flags; bool has_flow, opens, is_error; };
+/* Where later fragments find their ports: that of the remaps, else NAT's; NULL: the host has none. */
+struct ips_frag_table *ips_remap_frags(const struct ips_worker *w);
 /* OK, or a verdict: HELD, or what is wrong with a fragment. */
 int ips_remap_flow_of(struct ips_worker *w, struct ips_frag_table *frags, const struct ips_pkt *p,
                       const struct ips_view *v, bool quic, struct ips_remap_packet *out);

@@ -6,6 +6,7 @@
  */
 #include "ips_frag.h"
 #include "ips_icmp.h"
+#include "ips_napt.h"
 #include "ips_parse.h"
 #include "ips_remap.h"
 #include "ips_rewrite.h"
@@ -69,11 +70,15 @@ static bool opens(const struct ips_pkt *p, const struct ips_view *v, bool quic, 
   return !is_icmp(v) || !is_echo(v->family, p->data[v->l4], true);
 }
 
+struct ips_frag_table *ips_remap_frags(const struct ips_worker *w) {
+  return w->remaps ? w->remaps->frags : w->napt ? w->napt->frags : NULL;
+}
+
 static int fragment(struct ips_worker *w, struct ips_frag_table *frags, const struct ips_pkt *p,
                     const struct ips_view *v, struct ips_remap_packet *out) {
   struct ips_frag_flow ports;
   if (w->asks && v->fragment_at) return IPS_HELD;
-  int verdict = ips_frag_ports(frags, p, v, w->now_ns, &ports);
+  int verdict = frags ? ips_frag_ports(frags, p, v, w->now_ns, &ports) : IPS_FRAGMENTS_FULL;
   if (verdict != IPS_OK) return verdict;
   take_addresses(&out->flow, p->data, v->family, false);
   out->flow.proto = v->proto;

@@ -43,6 +43,10 @@ static void look(struct ips_worker *w, const struct ips_arrival *a, struct looke
   }
   *c = (struct ips_remap_case){.from = a->from, .asker = a->asker, .opens = l->packet.opens, .n = a->n,
                                .own = l->has_own ? known_as(&l->own, &l->packet, left) : IPS_FLOW_UNKNOWN};
+  if (a->way) { /* of whose flows nothing is known here: what is over here may have been opened anew there */
+    c->n = 1, c->at[0].role = IPS_REMAP_TAKING;
+    if (c->own == IPS_FLOW_CLOSED) c->own = IPS_FLOW_UNKNOWN;
+  }
   bool needs_peers = c->own != IPS_FLOW_OPEN && has_flow;
   for (uint8_t i = 0; i < a->n; i++) {
     const struct ips_remap *m = a->at[i];
@@ -70,10 +74,21 @@ static int follow(struct ips_worker *w, const struct ips_pkt *p, const struct ip
                             p->total_len, NULL, w->now_ns);
 }
 
+/* Of a policy's address. UDP opens each time it is unknown: it needs no memory. */
+static int deliver_named(struct ips_worker *w, const struct ips_pkt *p, struct ips_arrival *a, const struct looked *l,
+                         bool opened) {
+  int verdict = follow(w, p, a, l);
+  bool is_lost = opened && l->packet.flow.proto == IPS_PROTO_TCP && verdict != IPS_OK && verdict != IPS_NO_SESSION;
+  if (is_lost) return verdict;
+  a->verdict = opened ? IPS_OPENED_HERE : a->from == IPS_FROM_FINAL ? IPS_FINAL_HERE : IPS_OK;
+  return IPS_REMAP_DELIVER;
+}
+
 /* What would be opened and cannot be remembered is dropped where flows are taken: its next packet would go to
  * the node that gives. */
 static int deliver(struct ips_worker *w, const struct ips_pkt *p, struct ips_arrival *a, const struct looked *l,
                    bool opened) {
+  if (a->way) return deliver_named(w, p, a, l, opened);
   const struct ips_remap *last = a->at[a->n - 1];
   int verdict = follow(w, p, a, l);
   if (opened && verdict != IPS_OK && verdict != IPS_NO_SESSION) {
@@ -112,12 +127,18 @@ static int sent(struct ips_worker *w, const struct ips_remap *m, int verdict, en
   return verdict;
 }
 
+static int go_way(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_arrival *a) {
+  int verdict = ips_send_to(w, p, v, a->way, IPS_DST, NULL);
+  return verdict == IPS_ENCAPSULATED ? IPS_FOLLOWED : verdict;
+}
+
 /* Where a flow is decided about: once for a packet, again for fragments of it that came before. */
 static int go(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, struct ips_arrival *a,
               struct looked *l) {
   struct ips_remap_case c;
   look(w, a, l, &c);
   struct ips_remap_way_out out = ips_remap_decide(&c);
+  if (a->way) return out.what == IPS_GO_FINAL ? go_way(w, p, v, a) : deliver(w, p, a, l, out.what == IPS_GO_OPEN);
   const struct ips_remap *m = a->at[out.to];
   bool is_known = c.at[out.to].known != IPS_FLOW_UNKNOWN;
   switch (out.what) {
@@ -148,7 +169,11 @@ static void send_early(void *arg, struct ips_pkt *p) {
   if (verdict == IPS_REMAP_DELIVER || ips_dispositions[verdict] == IPS_SEND) e->w->emit(e->w->arg, p, IPS_EMIT_PACKET);
 }
 
-static bool any_quic(const struct ips_arrival *a) {
+enum { QUIC_PORT = 443 };
+
+/* Of a policy's address: by its well-known port (RFC 9114 3.1), whole packets and first fragments. */
+static bool any_quic(const struct ips_arrival *a, const struct ips_pkt *p, const struct ips_view *v) {
+  if (a->way && v->proto == IPS_PROTO_UDP && !v->fragment_at) return ips_be16(ips_ld16(p->data + v->l4 + 2)) == QUIC_PORT;
   for (uint8_t i = 0; i < a->n; i++)
     if (a->at[i]->r.flags & IPS_REMAP_QUIC) return true;
   return false;
@@ -158,7 +183,7 @@ int ips_remap_arrive(struct ips_worker *w, struct ips_pkt *p, const struct ips_v
   struct looked l = {.has_own = false};
   a->verdict = IPS_OK;
   if (a->from == IPS_FROM_FINAL && v->fragment_at) return deliver(w, p, a, &l, false);
-  int verdict = ips_remap_flow_of(w, w->remaps->frags, p, v, any_quic(a), &l.packet);
+  int verdict = ips_remap_flow_of(w, ips_remap_frags(w), p, v, any_quic(a, p, v), &l.packet);
   if (verdict != IPS_OK) return verdict;
   if (ips_likely(!v->is_fragment) || v->fragment_at || w->asks) return go(w, p, v, a, &l);
   struct ips_frag_flow ports = {.src_port = l.packet.flow.src_port, .dst_port = l.packet.flow.dst_port};
@@ -167,7 +192,7 @@ int ips_remap_arrive(struct ips_worker *w, struct ips_pkt *p, const struct ips_v
   struct ips_pkt first = *p; /* as it came: its key for those that follow */
   struct early early = {w, a, &l.packet};
   struct ips_frag_flow learned = ports;
-  verdict = ips_frag_learn(w->remaps->frags, &first, &before, w->now_ns, &learned, send_early, &early);
+  verdict = ips_frag_learn(ips_remap_frags(w), &first, &before, w->now_ns, &learned, send_early, &early);
   return verdict == IPS_BAD_FRAGMENT ? verdict : go(w, p, v, a, &l);
 }
 

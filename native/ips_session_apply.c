@@ -77,11 +77,16 @@ static bool is_address(unsigned family, const uint8_t *address) {
   return family == 6 || ips_all_zero(address + 4, 12);
 }
 
+/* All that a deletion says. */
+static bool is_named(const struct ips_session_rec *r) {
+  const struct ips_flow *f = &r->flow;
+  return (f->family == 4 || f->family == 6) && is_address(f->family, f->src) && is_address(f->family, f->dst) &&
+         r->version;
+}
+
 static bool is_sound(const struct ips_session_rec *r) {
   const struct ips_flow *f = &r->flow;
-  if ((f->family != 4 && f->family != 6) || !is_address(f->family, f->src) ||
-      !is_address(f->family, f->dst) || !is_address(f->family, r->mapped) || !r->version)
-    return false;
+  if (!is_named(r) || !is_address(f->family, r->mapped)) return false;
   if (r->kind < IPS_SESSION_TRACK || r->kind > IPS_SESSION_DISPATCH) return false;
   if (r->state < IPS_STATE_OPENING || r->state > IPS_STATE_RESET) return false;
   if (r->kind == IPS_SESSION_TRACK) return ips_all_zero(r->mapped, 16) && !r->mapped_port;
@@ -265,7 +270,7 @@ int ips_sessions_apply(struct ips_sessions *t, uint32_t worker, int op, const st
   ips_sums_before(t, counted(t, &rec->flow));
   if (is_sound(rec) && op == IPS_SESSION_UPSERT)
     result = upsert(t, worker, rec, tick, owner ? owner : &unasked);
-  if (is_sound(rec) && op == IPS_SESSION_DELETE) result = delete(t, worker, rec, tick);
+  if (is_named(rec) && op == IPS_SESSION_DELETE) result = delete(t, worker, rec, tick);
   ips_sums_after(t, counted(t, &rec->flow));
   uint64_t *counters[] = {&t->stats.applied, &t->stats.stale, &t->stats.conflicts, &t->stats.apply_full,
                           &t->stats.apply_bad};

@@ -165,8 +165,9 @@ struct ips_prefixes { struct ips_prefix *at; uint32_t n; }; /* ascending, disjoi
 
 struct ips_policy {
   const uint16_t *table;  /* end point by slot (ips_maglev.h) */
-  uint32_t size;
-  uint32_t own;           /* its first member that is this node, or IPS_NONE */
+  const uint16_t *previous; /* the same as it was before, while that drains; NULL: none */
+  uint32_t size, previous_size;
+  uint32_t own;           /* its first member, now or before, that is this node, or IPS_NONE */
   uint64_t seed;
   uint64_t mask4, mask6_hi, mask6_lo;
 };
@@ -246,18 +247,28 @@ static inline uint64_t ips_flow_hash(uint64_t seed, unsigned family, uint64_t c_
   return ips_fold(c ^ 0xa0761d6478bd642fu, g ^ (seed << 32 | seed >> 32) ^ 0xe7037ed1a0b428dbu);
 }
 
+static inline uint64_t ips_policy_hash(const struct ips_policy *p, unsigned family, const uint8_t *client,
+                                       const uint8_t *global) {
+  if (family == 4)
+    return ips_flow_hash(p->seed, 4, ips_be32(ips_ld32(client)) & p->mask4, 0, ips_be32(ips_ld32(global)), 0);
+  return ips_flow_hash(p->seed, 6, ips_be64(ips_ld64(client)) & p->mask6_hi,
+                       ips_be64(ips_ld64(client + 8)) & p->mask6_lo, ips_be64(ips_ld64(global)),
+                       ips_be64(ips_ld64(global + 8)));
+}
+
 static inline uint32_t ips_policy_pick(const struct ips_root *r, uint32_t policy, unsigned family,
                                        const uint8_t *client, const uint8_t *global) {
   if (ips_unlikely(policy >= r->header.n_policies)) return IPS_NONE;
   const struct ips_policy *p = r->policies + policy;
-  uint64_t h;
-  if (family == 4)
-    h = ips_flow_hash(p->seed, 4, ips_be32(ips_ld32(client)) & p->mask4, 0, ips_be32(ips_ld32(global)), 0);
-  else
-    h = ips_flow_hash(p->seed, 6, ips_be64(ips_ld64(client)) & p->mask6_hi,
-                      ips_be64(ips_ld64(client + 8)) & p->mask6_lo, ips_be64(ips_ld64(global)),
-                      ips_be64(ips_ld64(global + 8)));
-  return p->table[ips_hi((ips_u128)h * p->size)];
+  return p->table[ips_hi((ips_u128)ips_policy_hash(p, family, client, global) * p->size)];
+}
+
+/* The end point that had this client before; IPS_NONE: nothing is kept of what was before. */
+static inline uint32_t ips_policy_previous(const struct ips_root *r, uint32_t policy, unsigned family,
+                                           const uint8_t *client, const uint8_t *global) {
+  const struct ips_policy *p = r->policies + policy;
+  if (ips_likely(!p->previous)) return IPS_NONE;
+  return p->previous[ips_hi((ips_u128)ips_policy_hash(p, family, client, global) * p->previous_size)];
 }
 
 /* ---- global -> local ---- */
@@ -268,10 +279,13 @@ enum ips_whose { IPS_ANYONES, IPS_OWN };
 static inline bool ips_choose(const struct ips_root *r, unsigned family, const uint8_t *key,
                               const uint8_t *client, enum ips_whose whose, uint32_t target,
                               struct ips_hit *h) {
-  if (ips_unlikely(h->kind == IPS_KIND_POLICY))
+  if (ips_unlikely(h->kind == IPS_KIND_POLICY)) {
+    uint32_t previous = whose == IPS_OWN || !client ? IPS_NONE : ips_policy_previous(r, target, family, client, key);
     target = whose == IPS_OWN ? r->policies[target].own
              : client         ? ips_policy_pick(r, target, family, client, key)
                               : IPS_NONE;
+    if (previous != target) h->previous = previous + 1; /* IPS_NONE + 1 is 0 */
+  }
   h->endpoint = target;
   return whose == IPS_ANYONES || (target != IPS_NONE && r->endpoints[target].r.flags & IPS_EP_SELF);
 }
@@ -440,6 +454,12 @@ static inline uint32_t ips_find_tunnel(const struct ips_root *r, unsigned family
   const struct ips_tunnel *t =
     ips_tunnel_find(r, family, ips_ld_address(family, remote), ips_ld_address(family, local));
   return t ? t->endpoint : IPS_NONE; /* remote 0 is no address: its cells name IPS_NONE */
+}
+/* Ways are among the tunnels, by a local address that no packet has. */
+#define IPS_WAY_LOCAL ((ips_u128)-1)
+static inline const struct ips_endpoint *ips_way_to(const struct ips_root *r, unsigned family, const uint8_t *address) {
+  const struct ips_tunnel *t = ips_tunnel_find(r, family, ips_ld_address(family, address), IPS_WAY_LOCAL);
+  return t ? ips_endpoint(r, t->endpoint) : NULL;
 }
 static inline bool ips_is_tunnel_local(const struct ips_root *r, unsigned family, const uint8_t *address) {
   if (ips_likely(!(r->tunnel_ends >> (address[family == 4 ? 3 : 15] & 63) & 1))) return false;

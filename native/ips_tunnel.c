@@ -136,7 +136,7 @@ static int send_on(struct ips_worker *w, struct ips_pkt *p, const struct ips_vie
   return IPS_DECAPSULATED;
 }
 
-/* Of a remapped address, out of a tunnel or the remap's channel. */
+/* Of a remapped address, out of a tunnel or a channel. */
 static __attribute__((noinline)) int arrived(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v,
                                              struct ips_arrival *a) {
   int verdict = ips_remap_arrive(w, p, v, a);
@@ -145,8 +145,9 @@ static __attribute__((noinline)) int arrived(struct ips_worker *w, struct ips_pk
   return verdict == IPS_DECAPSULATED && a->verdict != IPS_OK ? a->verdict : verdict;
 }
 
-/* Came through a tunnel to one of our devices. */
-static int deliver(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h) {
+/* Came through a tunnel to one of our devices. was: the way to the end point that its sender names, or NULL. */
+static int deliver(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_hit *h,
+                   const struct ips_endpoint *was) {
   p->counter = h->counter;
   p->endpoint = h->endpoint;
   if (h->flags & IPS_BINDING_COPY) w->emit(w->arg, p, IPS_EMIT_COPY);
@@ -158,6 +159,10 @@ static int deliver(struct ips_worker *w, struct ips_pkt *p, const struct ips_vie
   if (ips_unlikely(w->remaps != NULL) &&
       ips_remap_cover(w->remaps, v->family, ips_field_at(p->data, v->family, IPS_DST), &a))
     return arrived(w, p, v, &a);
+  if (ips_unlikely(was != NULL) && w->sessions) {
+    a.way = &was->r;
+    return arrived(w, p, v, &a);
+  }
   if (!ips_is_tracked(w, h)) return send_on(w, p, v);
   struct ips_noted noted;
   ips_track_note(p, v, h->flags, false, &noted);
@@ -179,17 +184,51 @@ static bool is_with(const struct ips_arrival *a, uint8_t peer, uint32_t flags) {
   return false;
 }
 
+/* p has come by a way (IPS_EP_WAY) from the end point that got its slot of a policy: FINAL. */
+static int out_of_way(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint *way) {
+  struct ips_arrival a = {.from = IPS_FROM_FINAL, .way = &way->r};
+  struct ips_hit h;
+  const uint8_t *dst = ips_field_at(p->data, v->family, IPS_DST);
+  if (!(w->header->roles & IPS_ROLE_INNER) || !ips_find_global_self(w->root, v->family, dst, &h) || h.kind == IPS_KIND_NONE)
+    return IPS_NOT_OF_REMAP;
+  p->counter = h.counter;
+  p->endpoint = h.endpoint;
+  a.binding_flags = h.flags;
+  if (h.kind == IPS_KIND_DOWN) {
+    ips_worker_error(w, p, v, IPS_ERR_HOST_UNREACHABLE, 0);
+    return IPS_HOST_DOWN;
+  }
+  if (w->sessions) return arrived(w, p, v, &a);
+  int verdict = send_on(w, p, v);
+  return verdict == IPS_DECAPSULATED ? IPS_FINAL_HERE : verdict;
+}
+
+/* Of what comes out of a channel: OK, or why it is nobody's. */
+static int judge_inside(struct ips_worker *w, const struct ips_pkt *p, const struct ips_view *v) {
+  const uint8_t *src = ips_field_at(p->data, v->family, IPS_SRC), *dst = ips_field_at(p->data, v->family, IPS_DST);
+  if (ips_is_tunnel_local(w->root, v->family, dst)) return IPS_LOOP;
+  if (w->remaps && ips_remap_is_local(w->remaps, v->family, dst)) return IPS_LOOP;
+  if (ips_bad_scope(src, v->family)) return IPS_SOURCE_SCOPE;
+  return ips_bad_scope(dst, v->family) ? IPS_DESTINATION_SCOPE : IPS_OK;
+}
+
+/* The way that has the same channel as a remap. */
+static const struct ips_endpoint *way_beside(const struct ips_worker *w, const struct ips_remap *m) {
+  const struct ips_endpoint_rec *e = &m->end[IPS_REMAP_FINAL];
+  const struct ips_endpoint *way =
+    ips_endpoint(w->root, ips_find_tunnel(w->root, e->tunnel_family, e->tunnel_remote, e->tunnel_local));
+  return way && way->r.flags & IPS_EP_WAY ? way : NULL;
+}
+
 /* p has come out of the channel to the peer of m. */
 static int out_of_channel(struct ips_worker *w, struct ips_pkt *p, const struct ips_remap *m, unsigned mark) {
   struct ips_arrival a = {.from = mark == IPS_REMAP_ASK ? IPS_FROM_ASK : IPS_FROM_FINAL, .asker = m->r.peer}, back = {0};
   struct ips_view v;
   struct ips_hit h;
   int verdict = ips_parse(p, &v);
+  if (verdict == IPS_OK) verdict = judge_inside(w, p, &v);
   if (verdict != IPS_OK) return verdict;
   const uint8_t *src = ips_field_at(p->data, v.family, IPS_SRC), *dst = ips_field_at(p->data, v.family, IPS_DST);
-  if (ips_is_tunnel_local(w->root, v.family, dst) || ips_remap_is_local(w->remaps, v.family, dst)) return IPS_LOOP;
-  if (ips_bad_scope(src, v.family)) return IPS_SOURCE_SCOPE;
-  if (ips_bad_scope(dst, v.family)) return IPS_DESTINATION_SCOPE;
   if (ips_remap_cover(w->remaps, v.family, dst, &a) && is_with(&a, m->r.peer, 0)) {
     if (ips_find_global_self(w->root, v.family, dst, &h)) {
       p->counter = h.counter;
@@ -204,51 +243,76 @@ static int out_of_channel(struct ips_worker *w, struct ips_pkt *p, const struct 
     if (ips_dispositions[verdict] != IPS_DROP) ips_remap_count(w, m, IPS_RM_REPLY_IN);
     return verdict == IPS_DECAPSULATED ? IPS_REPLY_BACK : verdict;
   }
-  ips_remap_count(w, m, IPS_RM_DROP_CHANNEL);
-  return IPS_NOT_OF_REMAP;
+  const struct ips_endpoint *way = mark == IPS_REMAP_FINAL && !a.n ? way_beside(w, m) : NULL;
+  verdict = way ? out_of_way(w, p, &v, way) : IPS_NOT_OF_REMAP;
+  if (verdict == IPS_NOT_OF_REMAP) ips_remap_count(w, m, IPS_RM_DROP_CHANNEL);
+  return verdict;
+}
+
+/* p came from the other end of a way. */
+static int open_way(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *outer, const struct ips_endpoint *way) {
+  struct ips_gue_private said = {0};
+  struct ips_tunnel_info info;
+  struct ips_view v;
+  struct ips_pkt q = *p;
+  int verdict = ips_decap_marked(&q, outer, &info, &said);
+  uint8_t mark = way->r.encap == IPS_ENCAP_GUE ? IPS_GUE_FINAL : 0;
+  if (verdict == IPS_OK && (info.encap != way->r.encap || said.mark != mark)) verdict = IPS_TUNNEL_HEADER;
+  if (verdict == IPS_OK) verdict = ips_parse(&q, &v);
+  if (verdict == IPS_OK) verdict = judge_inside(w, &q, &v);
+  if (verdict != IPS_OK) return verdict;
+  *p = q;
+  return out_of_way(w, p, &v, way);
 }
 
 static int open_channel(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *outer, const struct ips_remap *m,
                         unsigned mark) {
   struct ips_tunnel_info info;
-  uint8_t octet = 0;
+  struct ips_gue_private said = {0};
   if (outer->proto == IPS_PROTO_UDP && !outer->is_fragment &&
       (p->len < outer->l4 + 8u || ips_be16(ips_ld16(p->data + outer->l4 + 2)) != m->r.channel.gue_port))
     return IPS_TUNNEL_HEADER;
-  int verdict = ips_decap_marked(p, outer, &info, &octet);
-  if (verdict == IPS_OK && (info.encap != m->r.channel.encap || (info.encap == IPS_ENCAP_GUE) != (octet != 0)))
+  int verdict = ips_decap_marked(p, outer, &info, &said);
+  if (verdict == IPS_OK && (info.encap != m->r.channel.encap || (info.encap == IPS_ENCAP_GUE) != (said.mark != 0) ||
+                            said.mark == IPS_GUE_PREVIOUS))
     verdict = IPS_TUNNEL_HEADER;
   if (verdict != IPS_OK) {
     ips_remap_count(w, m, IPS_RM_DROP_CHANNEL);
     return verdict;
   }
-  return out_of_channel(w, p, m, octet ? octet - 1u : mark);
+  return out_of_channel(w, p, m, said.mark ? said.mark - 1u : mark);
 }
 
 static int open_tunnel(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *outer) {
   const uint8_t *remote = ips_field_at(p->data, outer->family, IPS_SRC), *local = ips_field_at(p->data, outer->family, IPS_DST);
   const struct ips_endpoint *peer = ips_endpoint(w->root, ips_find_tunnel(w->root, outer->family, remote, local));
-  if (!peer) {
+  if (!peer || ips_unlikely(peer->r.flags & IPS_EP_WAY)) {
     unsigned mark;
     const struct ips_remap *m = w->remaps ? ips_remap_channel(w->remaps, outer->family, remote, local, &mark) : NULL;
-    return m ? open_channel(w, p, outer, m, mark) : IPS_TUNNEL_SOURCE;
+    if (m) return open_channel(w, p, outer, m, mark);
+    if (!peer) return IPS_TUNNEL_SOURCE;
   }
   if (outer->proto == IPS_PROTO_UDP && !outer->is_fragment &&
       (p->len < outer->l4 + 8u || ips_be16(ips_ld16(p->data + outer->l4 + 2)) != peer->r.gue_port))
     return IPS_TUNNEL_HEADER;
 
+  if (ips_unlikely(peer->r.flags & IPS_EP_WAY)) return open_way(w, p, outer, peer);
+
   struct ips_pkt q = *p;
   struct ips_tunnel_info info;
+  struct ips_gue_private said = {0};
   struct ips_view v;
   struct ips_hit h;
-  int verdict = ips_decap(&q, outer, &info);
+  int verdict = ips_decap_marked(&q, outer, &info, &said);
   if (verdict != IPS_OK) return verdict;
+  if (said.mark && said.mark != IPS_GUE_PREVIOUS) return IPS_TUNNEL_HEADER;
+  const struct ips_endpoint *was = ips_unlikely(said.mark) ? ips_way_to(w->root, said.family, said.address) : NULL;
   if ((verdict = ips_parse(&q, &v)) != IPS_OK) return verdict;
   const uint8_t *src = ips_field_at(q.data, v.family, IPS_SRC), *dst = ips_field_at(q.data, v.family, IPS_DST);
   if (ips_is_tunnel_local(w->root, v.family, dst)) return IPS_LOOP;
   *p = q;
   if (w->header->roles & IPS_ROLE_INNER && ips_find_global_self(w->root, v.family, dst, &h) && h.kind != IPS_KIND_NONE)
-    return deliver(w, p, &v, &h);
+    return deliver(w, p, &v, &h, was);
   if (w->header->roles & IPS_ROLE_OUTER && ips_find_global(w->root, v.family, src, dst, &h)) return reply_out(w, p, &v, &h);
   return IPS_TUNNEL_INNER;
 }

@@ -84,15 +84,13 @@ static bool read_gue(struct quote *q, struct ips_tunnel_error *out, int *inner, 
     return true;
   }
   const uint8_t *gue = q->at + IPS_UDP_HEADER;
-  if (gue[0] > 1 || ips_ld16(gue + 2) != 0) return false; /* we never send such a header */
+  unsigned most = (IPS_GUE_MARK + IPS_GUE_NAME) / 4; /* words of private data */
+  if (gue[0] > most || ips_ld16(gue + 2) != 0) return false; /* we never send such a header */
+  struct ips_gue_private said;
   *inner = gue[1];
-  *header = IPS_UDP_HEADER + IPS_GUE_HEADER + (gue[0] ? IPS_GUE_MARK : 0);
-  if (q->len < *header) {
-    *inner = -1;
-  } else if (gue[0]) {
-    uint32_t mark = ips_be32(ips_ld32(gue + IPS_GUE_HEADER));
-    if (mark != 1u << 24 && mark != 2u << 24) return false;
-  }
+  *header = IPS_UDP_HEADER + IPS_GUE_HEADER + gue[0] * 4u;
+  if (q->len < *header) *inner = -1;
+  else if (gue[0] && !ips_gue_read(gue + IPS_GUE_HEADER, gue[0], &said)) return false;
   uint32_t taken = q->len < *header ? q->len : *header;
   q->at += taken;
   q->len -= taken;

@@ -170,6 +170,12 @@ uint32_t ips_vip_addresses(const uint8_t *f, size_t len, uint8_t out[2][16], uin
   return *family = 6, 1;
 }
 
+bool ips_vip_within(const uint8_t *prefix, uint32_t prefix_len, const uint8_t *address) {
+  uint32_t whole = prefix_len / 8, bits = prefix_len % 8;
+  if (memcmp(prefix, address, whole)) return false;
+  return !bits || (prefix[whole] ^ address[whole]) >> (8 - bits) == 0;
+}
+
 int ips_vip_results(void) { return IPS_N_VIP_RESULTS; }
 const char *ips_vip_result_name(int i) { return i >= 0 && i < IPS_N_VIP_RESULTS ? results[i][0] : NULL; }
 const char *ips_vip_result(int i) { return i >= 0 && i < IPS_N_VIP_RESULTS ? results[i][1] : NULL; }

@@ -24,6 +24,8 @@ size_t ips_vip_announce(const struct ips_vip *vip, uint8_t *out);
 /* Which addresses a frame asks for or announces: 0 to 2 of them, 16 bytes each, into out; *family is set where there are
  * any. For holders of more addresses than a list should have. What is malformed is found by ips_vip_answer. */
 uint32_t ips_vip_addresses(const uint8_t *frame, size_t len, uint8_t out[2][16], uint8_t *family);
+/* Whether an address is in a prefix of the same family. */
+bool ips_vip_within(const uint8_t *prefix, uint32_t prefix_len, const uint8_t *address);
 int ips_vip_results(void);
 const char *ips_vip_result_name(int result);
 const char *ips_vip_result(int result);

@@ -6,10 +6,10 @@ the active node's are within it.
 
 from __future__ import annotations
 
-from tests.lab.test_pair_ports import hands_over_and_is_silent, lab
+from tests.lab.test_pair_ports import hands_over_and_is_silent, kind, lab
 from tests.pair_lab import PairLab
 
-__all__ = ["lab"]
+__all__ = ["kind", "lab"]
 SILENCE_S = 60.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,20 @@ def pytest_configure(config: pytest.Config) -> None:
             ABSENT["vpp"] = "VPP is installed, its ipshare plugin is not built"
     except NotRunning:
         ABSENT["vpp"] = "no VPP installed"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run side by side (make test): a module is one worker's, so that its fixtures are made once,
+    and all that want network namespaces are one worker's too, one after the other."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.split("::", 1)[0]
+            return module if Path(module).is_relative_to("tests/unit") else "in namespaces"
+
+    return ByPlace(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,12 +21,14 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
+from ipshare.agent.pair_ports import ensure
 from ipshare.core import dtype, lib
 from ipshare.engine.embedded import Control, ControlError, launch
 from ipshare.engine.vpp.pair import PairRefused
 from ipshare.errors import EngineError
 from ipshare.lab import netns
 from ipshare.lab.netns import inside
+from ipshare.model import PairPort
 from tests.engine_lab import INNER, _packed, load, run
 
 PAIR, STATE = dtype("struct ips_ctl_pair"), dtype("struct ips_ctl_pair_state")
@@ -38,6 +40,7 @@ WITNESS_KEY = b"w" * 32
 LAN = "10.0.0.7"
 """The LAN's own address: no cut between the nodes keeps them from it."""
 VIPS = ("10.0.0.100", "fd00::100")
+WORKLOAD = "02:00:00:aa:00:01"
 T = TypeVar("T")
 _serial = itertools.count()
 
@@ -48,6 +51,11 @@ def until(question: Callable[[], T | None]) -> T:
     while not (answer := question()):
         assert time.monotonic() < end, f"still not: {question}"
     return answer
+
+
+def _name(record: Any, field: str | int, text: str) -> None:
+    """A zero-padded string."""
+    record[field] = np.frombuffer(text.encode().ljust(len(record[field]), b"\0"), record[field].dtype)
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,8 @@ class Half:
     owns_lan = False
     """Whether it takes the device on the LAN from the kernel."""
     interface = "lan0"
+    port = "web1"
+    """Its sub-interface with WORKLOAD as MAC address, where make_port has made one."""
     worker = "ips-worker-0"
     """The name of a thread that moves packets."""
     plain_io = False
@@ -143,14 +153,13 @@ class Half:
             path["family"] = 4
         for vip, address in zip(p["vips"], VIPS, strict=False):
             vip["address"], vip["family"] = _packed(address), 6 if ":" in address else 4
-            field = vip["interface"]
-            vip["interface"] = np.frombuffer(self.interface.encode().ljust(len(field), b"\0"), field.dtype)
+            _name(vip, "interface", self.interface)
         p["n_criteria"] = p["criteria_needed"] = len(gateways)
         for row, gateway in zip(p["criteria"], gateways, strict=False):
             kind, _, address = gateway.partition(" ")
             row["kind"] = getattr(lib, f"IPS_CTL_PAIR_{kind}")
             row["interval_ns"], row["misses"] = 20_000_000, 5
-            row["interface"] = np.frombuffer(b"lan0".ljust(16, b"\0"), row["interface"].dtype)
+            _name(row, "interface", self.interface)
             if address:
                 row["address"], row["family"] = _packed(address), 6 if ":" in address else 4
         p["n_publics"] = len(publics)
@@ -158,11 +167,10 @@ class Half:
             prefix = ip_network(text)
             row["address"], row["prefix_len"] = _packed(str(prefix.network_address)), prefix.prefixlen
             row["family"] = prefix.version
-            name = (port or "lan0").encode().ljust(16, b"\0")
-            row["interface"] = np.frombuffer(name, row["interface"].dtype)
+            _name(row, "interface", port or self.interface)
         if port:
             p["n_ports"] = 1
-            p["ports"][0] = np.frombuffer(port.encode().ljust(16, b"\0"), p["ports"].dtype)
+            _name(p["ports"], 0, port)
         if witness is not None:
             row = p["witness"]
             row["key"], row["address"] = np.frombuffer(WITNESS_KEY, np.uint8), _packed(witness.address)
@@ -212,6 +220,20 @@ class Half:
     def link(self, up: bool) -> None:
         """Its interface on the LAN."""
         run(self.name, f"ip link set lan0 {'up' if up else 'down'}")
+
+    def make_port(self, lab: PairLab) -> str:
+        """Before the engine is there; returns the port of the switch that it is behind."""
+        inside(self.name, lambda: ensure([PairPort(self.port, "lan0", WORKLOAD)], lab.directory))
+        return f"to-{'a' if self is lab.a else 'b'}"
+
+    def port_is_up(self) -> bool:
+        flags = run(self.name, f"ip link show {self.port}").split("<")[1].split(">")[0].split(",")
+        assert ("UP" in flags) != ("NOARP" in flags) or "UP" not in flags
+        return "UP" in flags
+
+    def meddle(self, up: bool) -> None:
+        """Somebody else sets it so."""
+        run(self.name, f"ip link set {self.port} {'up' if up else 'down'}")
 
     def order(self, order: int, argument: int = 0) -> None:
         record = np.zeros(1, COMMAND)

@@ -2,7 +2,8 @@
 
 203.0.113.9 and 2001:db8:9::9 are addresses of the loopback devices of a and of b; their local networks are
 198.18.1.0/24 and 198.18.2.0/24 (2001:db8:1::/64, 2001:db8:2::/64). Channel addresses are routed into
-ips-in. ``Remaps.flip`` points the distribution point at one of them. Replies go to the client directly.
+ips-in; the mirror's are 10.9.2.2 and 10.9.3.2. ``Remaps.flip`` points the distribution point at one of them.
+Replies go to the client directly. tests/vpp/remap_vpp.py has the same with VPP at the three nodes.
 Every wait is for an event.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 from ipshare.core import lib
 from ipshare.engine.embedded import Control, EmbeddedEngine, launch
@@ -41,6 +43,15 @@ def channel_address(node: str, family: int, mark: int) -> str:
     return f"198.19.{number}.{8 + mark}" if family == 4 else f"2001:db8:c{number}::{8 + mark}"
 
 
+def ways(node: str) -> list[tuple[str, str]]:
+    """What is routed to an end point, and its address."""
+    (local4, local6), at = LOCALS[node], LINKS[node]
+    return [
+        *((prefix, f"10.0.{at}.2") for prefix in (f"{local4}/24", f"198.19.{at - 1}.0/24", f"10.9.{at}.2/32")),
+        *((prefix, f"fd00:{at}::2") for prefix in (f"{local6}/64", f"2001:db8:c{at - 1}::/64")),
+    ]
+
+
 def channel(kind: ChannelKind, family: int, mtu: int = 1500) -> RemapChannel:
     """As a is told it."""
     marks = (0, 0) if kind is ChannelKind.GUE else (0, 1)
@@ -58,9 +69,9 @@ def half(
     made = {}
     for node, peer, role in ((giver, taker, RemapRole.PREPARING), (taker, giver, RemapRole.READY)):
         path = PairPath(
-            ip_address(f"10.0.{LINKS[node]}.2"),
+            ip_address(f"10.9.{LINKS[node]}.2"),
             4790 + number,
-            ip_address(f"10.0.{LINKS[peer]}.2"),
+            ip_address(f"10.9.{LINKS[peer]}.2"),
             4790 + number,
         )
         bits = 32 if "." in address else 128
@@ -91,7 +102,7 @@ class Remaps:
         tag = f"{os.getpid()}x{next(_serial)}"
         self.names = {node: f"remap-{node}-{tag}" for node in ("client", "dist", "a", "b")}
         self.directory, self._end = directory, contextlib.ExitStack()
-        self.engines: dict[str, EmbeddedEngine] = {}
+        self.engines: dict[str, Any] = {}
         self.controls: dict[str, Control] = {}
         self.listeners: dict[tuple[str, str, bool], socket.socket] = {}
 
@@ -115,13 +126,10 @@ class Remaps:
             run(name, "ip link set lo up")
         for node, number in LINKS.items():
             self._link(number, node)
-        for node, (local4, local6) in LOCALS.items():
-            at = LINKS[node]
-            for prefix in (f"{local4}/24", f"198.19.{at - 1}.0/24"):
-                run(self.names["dist"], f"ip route add {prefix} via 10.0.{at}.2")
-            for prefix in (f"{local6}/64", f"2001:db8:c{at - 1}::/64"):
-                run(self.names["dist"], f"ip route add {prefix} via fd00:{at}::2")
-            for address in (f"{GLOBAL4}/32", f"{GLOBAL6}/128"):
+        for node in LOCALS:
+            for prefix, via in ways(node):
+                self._way(prefix, via)
+            for address in (f"{GLOBAL4}/32", f"{GLOBAL6}/128", f"10.9.{LINKS[node]}.2/32"):
                 run(self.names[node], f"ip address add {address} dev lo")
         for node in ("a", "b", "dist"):
             self._engine(node)
@@ -132,14 +140,22 @@ class Remaps:
             )
 
     def _link(self, number: int, node: str) -> None:
+        run(self.names["dist"], f"ip link add to{node} type veth peer name uplink netns {self.names[node]}")
+        self._end_of(number, "dist", f"to{node}", 1)
+        self._end_of(number, node, "uplink", 2)
+
+    def _end_of(self, number: int, node: str, device: str, host: int) -> None:
         name = self.names[node]
-        run(self.names["dist"], f"ip link add to{node} type veth peer name uplink netns {name}")
-        for at, device, host in ((self.names["dist"], f"to{node}", 1), (name, "uplink", 2)):
-            run(at, f"ip address add 10.0.{number}.{host}/24 dev {device}")
-            run(at, f"ip address add fd00:{number}::{host}/64 dev {device} nodad")
-            run(at, f"ip link set {device} up")
-        run(name, f"ip route add default via 10.0.{number}.1")
-        run(name, f"ip -6 route add default via fd00:{number}::1")
+        run(name, f"ip address add 10.0.{number}.{host}/24 dev {device}")
+        run(name, f"ip address add fd00:{number}::{host}/64 dev {device} nodad")
+        run(name, f"ip link set {device} up")
+        if device == "uplink":
+            run(name, f"ip route add default via 10.0.{number}.1")
+            run(name, f"ip -6 route add default via fd00:{number}::1")
+
+    def _way(self, prefix: str, via: str) -> None:
+        """Of the distribution point."""
+        run(self.names["dist"], f"ip route add {prefix} via {via}")
 
     def _engine(self, node: str) -> None:
         path, name = self.directory / f"{node}.sock", self.names[node]
@@ -159,17 +175,15 @@ class Remaps:
         number = LINKS[node] - 1
         for prefix in (f"{local4}/24", f"{local6}/64", f"198.19.{number}.0/24", f"2001:db8:c{number}::/64"):
             run(name, f"ip route add {prefix} dev ips-in")
-        load(self.controls[node], _tables(node, lib.IPS_ROLE_INNER, lib.IPS_EP_SELF))
-        made = flows(n_pools=0, n_insides=0)
-        made[0]["timeouts"]["tcp_closing"] = 1  # of a server, whose end is not seen
-        self.controls[node]._call(lib.IPS_CTL_FLOWS_SET, made.tobytes())
+        load(self.controls[node], site_tables(node, lib.IPS_ROLE_INNER, lib.IPS_EP_SELF))
+        self.controls[node]._call(lib.IPS_CTL_FLOWS_SET, flows_of_site())
         self.engines[node] = EmbeddedEngine(path)
 
     # ---- what a test does ----
 
     def flip(self, node: str) -> None:
         """The distribution point sends to this end point."""
-        load(self.controls["dist"], _tables(node, lib.IPS_ROLE_OUTER, 0))
+        load(self.controls["dist"], site_tables(node, lib.IPS_ROLE_OUTER, 0))
 
     def role(self, settings: RemapSettings, role: RemapRole) -> None:
         self.engines[settings.node].set_remap(replace(settings, role=role))
@@ -226,7 +240,15 @@ class Remaps:
                 talk.server.close()
 
 
-def _tables(node: str, role: int, flag: int):  # type: ignore[no-untyped-def]
+def flows_of_site() -> bytes:
+    """What an end point is told of connections."""
+    made = flows(n_pools=0, n_insides=0)
+    made[0]["timeouts"]["tcp_closing"] = 1  # of a server, whose end is not seen
+    return bytes(made.tobytes())
+
+
+def site_tables(node: str, role: int, flag: int):  # type: ignore[no-untyped-def]
+    """All at end point ``node``."""
     local4, local6 = LOCALS[node]
     return tables(
         role, self_flag=flag, pairs=((4, "203.0.113.0", 24, local4), (6, "2001:db8:9::", 64, local6))
@@ -256,8 +278,8 @@ def _listen(address: str, tcp: bool) -> socket.socket:
 
 
 @contextlib.contextmanager
-def remap_lab(directory: Path) -> Iterator[Remaps]:
-    with Remaps(directory) as made:
+def remap_lab(directory: Path, kind: type[Remaps] = Remaps) -> Iterator[Remaps]:
+    with kind(directory) as made:
         yield made
 
 

@@ -12,7 +12,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from ipshare.agent.pair_ports import ensure
+from ipshare.agent.pair_ports import ensure, made_here
 from ipshare.engine.pairing import KEY_BYTES, Pairing, PairSettings
 from ipshare.engine.protocol import Engine
 from ipshare.errors import IpshareError, NoPrivilege, Problem, Refused
@@ -46,14 +46,14 @@ def align(engine: Engine, config: Config, told: Told | None) -> tuple[Told | Non
         raise Refused(f"engine {engine.info().kind} cannot be half of a pair", hint="leave [pair] out")
     had = engine.pair_state() is not None
     if config.pair is None:
-        if told is not None and told[1].pair.ports:
+        if told is not None and made_here(told[1].pair):
             ensure((), config.node.state_dir)
         if had:
             engine.clear_pair()
         return None, had
     now = (engine.info().boot_id, settings_of(config, config.pair))
-    if config.pair.ports or told is not None and told[1].pair.ports:
-        ensure(config.pair.ports, config.node.state_dir)
+    if made_here(config.pair) or told is not None and made_here(told[1].pair):
+        ensure(made_here(config.pair), config.node.state_dir)
     now[1].epoch_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine.set_pair(now[1])  # the same again: the engine sees it and does nothing
     return now, not had or told not in (None, now)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ipshare.errors import IpshareError, Refused
-from ipshare.model import PairPort
+from ipshare.model import Pair, PairPort
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 def mark_of(state_dir: Path) -> str:
     """The alias of what this node makes; at most 255 bytes go into one."""
     return f"ipshare pair {state_dir}"[:250]
+
+
+def made_here(pair: Pair) -> list[PairPort]:
+    """Those that are made of devices of Linux; VPP's are like its other interfaces (engine.vpp.ports)."""
+    return [port for port in pair.ports if port.parent is not None]
 
 
 def ensure(ports: Sequence[PairPort], state_dir: Path) -> bool:
@@ -54,7 +59,7 @@ def remove(state_dir: Path) -> None:
 
 
 def _make(port: PairPort, mark: str) -> None:
-    words = ["link", "add", "link", port.parent, "name", port.name, "address", port.mac]
+    words = ["link", "add", "link", port.parent or "", "name", port.name, "address", port.mac]
     _ip(*words, "type", "macvlan", "mode", "bridge")
     try:
         _ip("link", "set", port.name, "addrgenmode", "none", "arp", "off", "alias", mark)

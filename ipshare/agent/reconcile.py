@@ -16,16 +16,18 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
-from ipshare.agent import remaps
+from ipshare.agent import drains, remaps
 from ipshare.agent.clusters import Clusters
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
 from ipshare.agent.leases import addresses_in
+from ipshare.agent.pair_ports import made_here
 from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.store import Store, same
 from ipshare.engine.desired import desired
+from ipshare.engine.drained import Drain, with_drains
 from ipshare.engine.failures import EngineSilent
 from ipshare.engine.flows import Flowing, FlowsState
 from ipshare.engine.leased import with_leases
@@ -158,6 +160,7 @@ class Reconciler:
     """Why the engine is not half of a remap that it should be half of."""
     _learned: frozenset[tuple[str, int]] = frozenset()
     _left: tuple[str, int] = ("", 0)
+    _drains: tuple[Drain, ...] = ()
 
     def start(self, wanted: Config) -> tuple[Done, str]:
         """The first pass of an agent that was started with ``wanted``: (what it did, a note for the
@@ -243,6 +246,9 @@ class Reconciler:
                 "the engine is half of a pair " + ("no more" if state is None else "that is not ours")
             )
         found += flows_drift(self.config, self.flows_state())
+        left = {drain.policy for drain in drains.alive(drains.load(self.store), self.clock)}
+        over = sorted({drain.policy for drain in self._drains} - left)
+        found += [f"policy {name}: the time of what it had before is over" for name in over]
         return [*found, *remaps.drift(self.engine, remaps.load(self.store).halves)]
 
     def flows_state(self) -> FlowsState | None:
@@ -251,17 +257,6 @@ class Reconciler:
             return self.engine.flows_state() if isinstance(self.engine, Flowing) else None
         except IpshareError:
             return None
-
-    def tell_clusters(self) -> None:
-        """What probes found, to the engine in hand."""
-        if self.config is not None and self.engine is not None:
-            self.clusters.align(self.engine, self.config)
-
-    def cluster_report(self) -> list[dict[str, Any]]:
-        """Of the engine in hand; nothing without clusters."""
-        if self.config is None or self.engine is None or not self.config.clusters:
-            return []
-        return self.clusters.report(self.engine, self.config)
 
     def close_sessions(self, wanted: SessionFilter) -> int:
         """Ends what matches; returns how many. Raises Refused (nothing is tracked), NotRunning."""
@@ -320,7 +315,7 @@ class Reconciler:
             _hand_over(engine)  # before our routes go
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
-        if config.pair is not None and config.pair.ports:
+        if config.pair is not None and made_here(config.pair):
             remove_ports(config.node.state_dir)
         self.engine, self.config = None, None
         state = self.store.state()
@@ -354,7 +349,9 @@ class Reconciler:
                 f"node {config.node.name} has no engine running", hint="start it: ipshare agent FILE"
             )
         actual, now = engine.read(), self.store.current()
-        wanted = self.data_path.tables(engine, self._effective(config))
+        wanted = self.data_path.tables(
+            engine, self._effective(config, drains.after(self.store, config, self.clock))
+        )
         return diff(named(actual, desired(now)) if now is not None else actual, wanted)
 
     def preflight(self, config: Config) -> Sequence[Problem]:
@@ -375,7 +372,8 @@ class Reconciler:
             tracked = self.data_path.flows(engine, config)
             tracked = self.clusters.align(engine, config) or tracked
             remapped = self._align_remaps(engine)
-            plan = diff(engine.read(), self.data_path.tables(engine, self._effective(config)))
+            draining = drains.settle(self.store, config, self.clock)
+            plan = diff(engine.read(), self.data_path.tables(engine, self._effective(config, draining)))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
             lines = tuple(self.routes.apply(config))
@@ -386,13 +384,14 @@ class Reconciler:
             elif before and generation != before:
                 engine.rollback()
             raise
-        self.config = config
+        self.config, self._drains = config, draining
         self._left = (engine.info().boot_id, generation)
         count = sum(change.count for change in plan)
         return Done(generation, count, copies, lines, started, paired, tracked, remapped)
 
-    def _effective(self, config: Config) -> Config:
-        """With what its workloads have by DHCP, and what remaps moved."""
+    def _effective(self, config: Config, draining: Sequence[Drain]) -> Config:
+        """With what its workloads have by DHCP, what remaps moved, and what policies had before."""
+        config = with_drains(config, draining)
         if config.leases:
             config = with_leases(config, addresses_in(config.node.state_dir))
         return remaps.effective(self.store, config)
@@ -427,11 +426,14 @@ class Reconciler:
         compares."""
         now = self.store.config(before.current)
         was_up = now is not None and (self.config is not None or self.attached(now) is not None)
+        kept = drains.load(self.store)
+        drains.save(self.store, drains.after(self.store, config, self.clock))
         self.store.put(after)
         try:
             return self._pass(config)
         except (Exception, KeyboardInterrupt):
             self.store.put(before)
+            drains.save(self.store, kept)
             if now is not None and was_up:  # else: a node that was down stays down
                 try:
                     self._pass(now, preflight=False)

@@ -20,7 +20,14 @@ from ipshare.agent.reconcile import Reconciler
 from ipshare.agent.remaps import Half, Remaps
 from ipshare.engine import rebound
 from ipshare.engine.remap_text import state_json
-from ipshare.engine.remapping import LARGEST_ID, MOST_REMAPS, Remapping, RemapRole, RemapState
+from ipshare.engine.remapping import (
+    LARGEST_ID,
+    MOST_REMAPS,
+    Forwarding,
+    Remapping,
+    RemapRole,
+    RemapState,
+)
 from ipshare.engine.session_text import rows
 from ipshare.errors import IpshareError, NotRunning, Refused
 from ipshare.model import Channel, Config, Prefix
@@ -35,7 +42,7 @@ class RemapDesk:
     against a channel."""
 
     def __init__(self, node: Reconciler, trouble_of: Callable[[Channel], str] | None = None) -> None:
-        self.node, self._trouble_of = node, trouble_of or channel_trouble
+        self.node, self._trouble_of = node, trouble_of or self._trouble
         self.verbs: dict[str, tuple[bool, Callable[[Request], dict[str, Any]]]] = {
             "remap_look": (False, self._look),
             "remap_set": (True, self._set),
@@ -95,6 +102,12 @@ class RemapDesk:
         if len(self.remaps.halves) >= MOST_REMAPS:
             return f"node {config.node.name} is half of {MOST_REMAPS} remaps already"
         return ""
+
+    def _trouble(self, channel: Channel) -> str:
+        engine = self.node.attached(self._config())
+        if not isinstance(engine, Forwarding):
+            return channel_trouble(channel)
+        return channel_trouble(channel, lambda way: engine.way_mtu(way.remote[0].network_address))
 
     def _state(self, request: Request) -> dict[str, Any]:
         return {"state": _json(self._engine().remap_state(_id(request)))}
@@ -254,8 +267,21 @@ def _channel_json(channel: Channel, prefix: Prefix) -> dict[str, Any]:
     }
 
 
-def channel_trouble(channel: Channel) -> str:
-    """What this machine has against it: key, own addresses, what the kernel knows of the way; "": nothing."""
+def way_mtu(channel: Channel) -> int | None:
+    """Bytes that the kernel lets go towards the other end in one packet; None: no route. Sends nothing."""
+    six = channel.family == 6
+    try:
+        with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(channel.remote[0].network_address), 9))
+            level, option = (socket.IPPROTO_IPV6, IPV6_MTU) if six else (socket.IPPROTO_IP, IP_MTU)
+            return probe.getsockopt(level, option)
+    except OSError:
+        return None
+
+
+def channel_trouble(channel: Channel, mtu_of: Callable[[Channel], int | None] = way_mtu) -> str:
+    """What this machine has against it: key, own addresses, what is known of the way; "": nothing. ``mtu_of``:
+    asks who forwards."""
     try:
         key_of_nothing = remaps.key_of(channel.key_file, 0)
     except IpshareError as error:
@@ -268,7 +294,7 @@ def channel_trouble(channel: Channel) -> str:
                 probe.bind((str(path.local), 0))
         except OSError:
             return f"{path.local}, an end of a path of channel {channel.name}, is no address of this machine"
-    carries = way_mtu(channel)
+    carries = mtu_of(channel)
     if carries is None:
         return (
             f"no route leads to {channel.remote[0].network_address}, the other end of channel {channel.name}"
@@ -276,18 +302,6 @@ def channel_trouble(channel: Channel) -> str:
     if carries < channel.mtu:
         return f"the way to {channel.peer} carries {carries} bytes, channel {channel.name} says {channel.mtu}"
     return ""
-
-
-def way_mtu(channel: Channel) -> int | None:
-    """Bytes that the kernel lets go towards the other end in one packet; None: no route. Sends nothing."""
-    six = channel.family == 6
-    try:
-        with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((str(channel.remote[0].network_address), 9))
-            level, option = (socket.IPPROTO_IPV6, IPV6_MTU) if six else (socket.IPPROTO_IP, IP_MTU)
-            return probe.getsockopt(level, option)
-    except OSError:
-        return None
 
 
 def _prefix(request: Request) -> Prefix:

@@ -261,6 +261,9 @@ def _taken_out(engine: VppEngine, file: Path) -> str:
     if plan := diff(engine.read(), Tables()):
         engine.apply(plan)
         done.append("tables")
+    remaps = [state.id for state in engine.remaps()]
+    if any([engine.clear_remap(remap) for remap in remaps]):
+        done.append("remaps")
     if empty_flows(engine, file):
         done.append("NAT")
     if engine.pair_state() is not None:

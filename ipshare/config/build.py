@@ -120,6 +120,7 @@ def _policy(site: Site, policy: schema.Policy) -> model.Policy:
         client_bits4=policy.client_bits.v4,
         client_bits6=policy.client_bits.v6,
         place=site.document.place(policy._path),
+        drain_s=policy.drain,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from ipshare.config import schema
-from ipshare.config.checks import Check, Finding, is_vpp, unique_name, unknown_name
+from ipshare.config.checks import Check, Finding, unique_name, unknown_name
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import own_name, readable
 from ipshare.config.site import Site
@@ -36,12 +36,6 @@ def ends_here(site: Site) -> bool:
         for channel in readable(site.channel, "end")
         if not any("endpoint" in end._broken for end in channel.end)
     )
-
-
-def engine(site: Site, channel: schema.Channel) -> Iterator[Finding]:
-    if is_vpp(site) and own_end(site, channel) is not None:
-        message = "a channel needs the embedded engine: the VPP plugin follows no connections yet"
-        yield Finding(channel._path, message, "leave [[channel]] out of this node's file")
 
 
 def two_ends(site: Site, channel: schema.Channel) -> Iterator[Finding]:
@@ -170,5 +164,5 @@ def _earlier_paths(site: Site, channel: schema.Channel) -> Iterator[tuple[Addres
 
 
 CHECKS: dict[str, list[Check]] = {
-    "channel": [unique_name, engine, two_ends, room, addresses, disjoint, paths],
+    "channel": [unique_name, two_ends, room, addresses, disjoint, paths],
 }

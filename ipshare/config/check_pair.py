@@ -167,48 +167,52 @@ def vip_no_source(site: Site, pair: schema.Pair) -> Iterator[Finding]:
             yield Finding(path, message, "use an address of this node's own as icmp_source")
 
 
-def vip_ports(site: Site, pair: schema.Pair) -> Iterator[Finding]:
-    """On VPP: an interface that the file names, on which VPP itself has not that address."""
+def _named(pair: schema.Pair) -> Iterator[tuple[KeyPath, str]]:
+    """Interfaces, and where they are named."""
+    for key, attribute in (
+        ("vip", "interface"),
+        ("public", "interface"),
+        ("criterion", "interface"),
+        ("interface", "name"),
+    ):
+        for index, one in enumerate(getattr(pair, key)):
+            yield (*pair._path, key, index, attribute), getattr(one, attribute)
+
+
+def vpp_ports(site: Site, pair: schema.Pair) -> Iterator[Finding]:
+    """On VPP: interfaces that the file names, on which VPP itself has no VIP."""
     if not is_vpp(site):
         return
+    for where, name in _named(pair):
+        yield from known_port(site, where, name)
     have = {address.ip: port for port in readable(site.interface, "addresses") for address in port.addresses}
     for index, vip in enumerate(pair.vip):
         path = (*pair._path, "vip", index)
-        yield from known_port(site, (*path, "interface"), vip.interface)
         if vip.address in have:
             message = f"VIP {vip.address} is an address of VPP's interface ({site.where(have[vip.address])})"
             hint = "VPP would answer for it, active or not: give the interface an address of its own"
             yield Finding((*path, "address"), message, hint)
 
 
-def vip_devices(site: Site, pair: schema.Pair) -> Iterator[Finding]:
-    """On the embedded engine: a device of Linux, and none of the engine's own."""
+def devices(site: Site, pair: schema.Pair) -> Iterator[Finding]:
+    """On the embedded engine: devices of Linux, and for VIPs none of the engine's own."""
     if is_vpp(site):
         return
+    for where, name in _named(pair):
+        try:
+            device(name)
+        except Invalid as error:
+            yield Finding(where, error.message, error.hint)
     ours = {
         getattr(site.engine, key): key
         for key in ("outer_device", "inner_device")
         if key not in site.engine._broken
     }
     for index, vip in enumerate(pair.vip):
-        try:
-            device(vip.interface)
-        except Invalid as error:
-            yield Finding((*pair._path, "vip", index, "interface"), error.message, error.hint)
         if vip.interface in ours:
             message = f"{vip.interface!r} is the engine's own {ours[vip.interface]}: nobody asks there"
             path = (*pair._path, "vip", index, "interface")
             yield Finding(path, message, "name the interface on the access subnet")
-
-
-def only_linux(site: Site, pair: schema.Pair) -> Iterator[Finding]:
-    """What asks and answers on interfaces of Linux, which VPP's are not."""
-    if not is_vpp(site):
-        return
-    for key in ("public", "criterion", "interface"):
-        if getattr(pair, key):
-            message = f"[[pair.{key}]] is for the embedded engine: VPP's plugin takes none yet"
-            yield Finding((*pair._path, key, 0), message, "leave it out")
 
 
 CHECKS: dict[str, list[Check]] = {
@@ -220,9 +224,8 @@ CHECKS: dict[str, list[Check]] = {
         vips,
         vip_no_end,
         vip_no_source,
-        vip_ports,
-        vip_devices,
-        only_linux,
+        vpp_ports,
+        devices,
         witness,
         criteria,
         publics,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ipshare.config import schema
-from ipshare.config.checks import Finding
+from ipshare.config.checks import Finding, is_vpp
+from ipshare.config.keys import KeyPath
+from ipshare.config.resolve import readable
 from ipshare.config.site import Site
 from ipshare.config.units import bad_scope
 from ipshare.model import contains, host_prefix
@@ -28,6 +30,22 @@ def ports(site: Site, pair: schema.Pair) -> Iterator[Finding]:
                 path = (*pair._path, "interface", index, key)
                 yield Finding(path, f"{value} is that of a sub-interface above", "give each its own")
             seen.add(value)
+    for index, port in enumerate(pair.interface):
+        path = (*pair._path, "interface", index)
+        if not is_vpp(site) and port.parent is None:
+            yield Finding(path, "key 'parent' is missing", "name the interface that it is on")
+        elif is_vpp(site) and port.parent is not None:
+            message = f"{port.name} of VPP has no parent: it is an [[interface]] of its own"
+            yield Finding((*path, "parent"), message, "leave it out")
+        elif is_vpp(site):
+            yield from _workload_port(site, port, path)
+
+
+def _workload_port(site: Site, port: schema.PairInterface, path: KeyPath) -> Iterator[Finding]:
+    for other in readable(site.interface, "name", "mac"):
+        if other.name == port.name and other.mac is not None and other.mac.lower() != port.mac.lower():
+            message = f"{port.name} has the MAC address {other.mac} ({site.where(other)})"
+            yield Finding((*path, "mac"), message, "write it once, here")
 
 
 def publics(site: Site, pair: schema.Pair) -> Iterator[Finding]:
@@ -62,6 +80,6 @@ def publics(site: Site, pair: schema.Pair) -> Iterator[Finding]:
             for key in ("outer_device", "inner_device")
             if key not in site.engine._broken
         }
-        if public.interface in devices:
+        if public.interface in devices and not is_vpp(site):
             message = f"{public.interface!r} is the engine's own device: no router is there"
             yield Finding((*path, "interface"), message, "name the interface towards the router")

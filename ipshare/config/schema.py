@@ -279,6 +279,12 @@ class Policy(Table):
     )
     track: Track = _track("Follow the connections of every binding to it.")
     observe: Observe = _observe()
+    drain: Duration = Field(
+        default=900.0,
+        json_schema_extra={"default": "15m"},
+        description="How long, after members or weights changed, connections of clients that moved go on at the end "
+        "points that they had, where paths are GUE and a [[channel]] connects the two. 0s: they break.",
+    )
 
 
 class Binding(Table):

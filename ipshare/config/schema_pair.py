@@ -90,14 +90,19 @@ class Public(Table):
     prefix: Prefix = Field(
         description="Every address of it, 65,536 at most. Not the router's, nor one that a node has itself."
     )
-    interface: Device = Field(description="Linux interface towards the router, named alike at both nodes.")
+    interface: PortName = Field(
+        description="Interface towards the router: of Linux, named alike at both nodes, or an `[[interface]]` "
+        "of VPP."
+    )
 
 
 class PairInterface(Table):
-    """A sub-interface with a workload's MAC address: made at both nodes, up on the active one only."""
+    """An interface with a workload's MAC address: there at both nodes, up on the active one only."""
 
-    name: Device = Field(description="Its name; the agent makes it, as a macvlan.")
-    parent: Device = Field(description="The interface that it is on.")
+    name: PortName = Field(
+        description="Its name; the agent makes it, as a macvlan. On VPP the name of an `[[interface]]`."
+    )
+    parent: Device | None = Field(default=None, description="The interface that it is on; not on VPP.")
     mac: Mac = Field(description="The workload's MAC address.")
 
 
@@ -125,7 +130,9 @@ class Criterion(Table):
         description="`link`: the interface is up. `neighbour`: the address answers ARP or neighbour "
         "solicitations there. `echo`: it answers ICMP echo."
     )
-    interface: Device = Field(description="Linux interface, named alike at both nodes.")
+    interface: PortName = Field(
+        description="Linux interface, named alike at both nodes, or an `[[interface]]` of VPP."
+    )
     address: Address | None = Field(default=None, description="The gateway; not for `link`.")
     interval: Duration = Field(
         default=0.5,

@@ -8,7 +8,7 @@ address. Bindings refer to records by index; bulk rows are converted in NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -36,9 +36,11 @@ from ipshare.model import (
     Address,
     BindingKind,
     BindingSet,
+    Channel,
     Config,
     Distribution,
     Endpoint,
+    Member,
     PathKind,
     Prefix,
     Replies,
@@ -82,6 +84,7 @@ def desired(config: Config) -> Tables:
     for distribution in config.distributions:
         if not distribution.is_self:
             records.add_distribution(distribution)
+    records.add_ways()
     policies = _Policies(config, records)
     bindings = np.concatenate([_bindings(config, records, policies), _bulk(config.bulk, records, policies)])
     reply_policy = _reply_policy(config, records, policies)
@@ -189,6 +192,37 @@ class _Endpoints:
                 path_mtu=distribution.path_mtu.of(family),
             )
 
+    def add_ways(self) -> None:
+        """Channels to other end points, for what changed policies left there: by the tunnel addresses that
+        distribution points name. Of several channels to one of them the first."""
+        if not any(policy.drain_s for policy in self.config.policies):
+            return
+        others = {endpoint.name: endpoint for endpoint in self.config.endpoints}
+        for channel in self.config.channels:
+            other = others.pop(channel.peer, None) if channel.kind != "rewrite" else None
+            for address in (other.tunnel4, other.tunnel6) if other is not None else ():
+                if address is not None:
+                    self._add_way(f"{channel.peer} by {channel.name}", channel, address)
+
+    def _add_way(self, name: str, channel: Channel, address: Address) -> None:
+        is_gue = channel.kind == "gue"
+        self._append(
+            name,
+            local=packed(address),
+            tunnel_local=packed(channel.local[0].network_address),
+            tunnel_remote=packed(channel.remote[0].network_address),
+            family=address.version,
+            encap=lib.IPS_ENCAP_GUE if is_gue else lib.IPS_ENCAP_IPIP,
+            tunnel_family=channel.family,
+            gue_port=channel.gue_port if is_gue else 0,
+            flags=lib.IPS_EP_WAY | (lib.IPS_EP_MARK_FINAL if is_gue else 0),
+            path_mtu=channel.mtu,
+        )
+
+    def has_family(self, name: str, family: int) -> bool:
+        """Whether ``any_of`` finds a record."""
+        return (name, family) in self.any_address or any(self.prefixes(name, family))
+
     def at(self, name: str, local: Prefix | None, family: int) -> tuple[int, int]:
         """(record, offset) of a binding whose local side is ``local``, at end point ``name``."""
         if local is None:
@@ -289,23 +323,39 @@ class _Policies:
         """The record of policy ``name`` for bindings of ``family``."""
         if (name, family) not in self._index:
             policy = self.config[name]
-            members = [(self.endpoints.any_of(m.endpoint, family), m.weight) for m in policy.members]
-            self._index[name, family] = self.add(name, members, policy.client_bits4, policy.client_bits6)
+            members, previous = (self._members(part, family) for part in (policy.members, policy.previous))
+            bits = policy.client_bits4, policy.client_bits6
+            self._index[name, family] = self.add(name, members, *bits, previous)
         return self._index[name, family]
 
-    def add(self, name: str, members: list[tuple[int, int]], v4_bits: int = 32, v6_bits: int = 64) -> int:
+    def _members(self, members: tuple[Member, ...], family: int) -> list[tuple[int, int]]:
+        """None at all where one of them has no record: another table would come of it."""
+        if not all(self.endpoints.has_family(member.endpoint, family) for member in members):
+            return []
+        return [(self.endpoints.any_of(member.endpoint, family), member.weight) for member in members]
+
+    def add(
+        self,
+        name: str,
+        members: list[tuple[int, int]],
+        v4_bits: int = 32,
+        v6_bits: int = 64,
+        previous: Sequence[tuple[int, int]] = (),
+    ) -> int:
         self.rows.append(
             _row(
                 POLICY,
                 first_member=len(self.members),
                 n_members=len(members),
+                n_previous=len(previous),
                 v4_bits=v4_bits,
                 v6_bits=v6_bits,
                 seed=POLICY_SEED,
             )
         )
         self.names.append(name)
-        self.members += [_row(MEMBER, endpoint=endpoint, weight=weight) for endpoint, weight in members]
+        for endpoint, weight in (*members, *previous):
+            self.members.append(_row(MEMBER, endpoint=endpoint, weight=weight))
         return len(self.rows) - 1
 
 

@@ -1,4 +1,5 @@
-"""moved: which share of a policy's clients a plan sends to another end point, found by asking the core.
+"""moved: which share of a policy's clients a plan sends to another end point, found by asking the core; and of which
+share the connections go on at the old one for a time (DESIGN.md 4).
 
 The core's own hash decides (S1.8), in two workers of this process: one with the tables as they are, one as
 they are to be, cut down to one binding of each policy. Sampled: CLIENTS addresses spread evenly over the
@@ -27,7 +28,13 @@ _FIRST4, _FIRST6 = 0x01000001, 0x20010DB8 << 96
 
 def moved_shares(plan: Plan) -> dict[str, float]:
     """Policy name -> share (0..1), for policies that bindings use before or after, where it is not 0."""
-    shares: dict[str, float] = {}
+    return {name: moved for name, (moved, _) in shares(plan).items()}
+
+
+def shares(plan: Plan) -> dict[str, tuple[float, float]]:
+    """The same, and with it the share of clients that move but whose connections go on where they were: packets name
+    their earlier end point."""
+    found: dict[str, tuple[float, float]] = {}
     have, want = plan.actual, plan.desired
     is_policy = want.bindings["kind"] == BindingKind.POLICY
     _, first = np.unique(want.bindings["target"][is_policy], return_index=True)
@@ -36,19 +43,23 @@ def moved_shares(plan: Plan) -> dict[str, float]:
         record = want.bindings[index : index + 1]
         before = have.bindings[have_keys == binding_keys(record)[0]]
         if len(before):
-            share = _share(replace(have, bindings=before), replace(want, bindings=record))
-            if share > 0:
-                shares[policy_name(want, int(record[0]["target"]))] = share
-    return shares
+            moved, kept = _shares(replace(have, bindings=before), replace(want, bindings=record))
+            if moved > 0:
+                found[policy_name(want, int(record[0]["target"]))] = moved, kept
+    return found
 
 
-def _share(have: Tables, want: Tables) -> float:
-    old, new = _choices(have), _choices(want)
-    return sum(a != b for a, b in zip(old, new, strict=True)) / CLIENTS
+def _shares(have: Tables, want: Tables) -> tuple[float, float]:
+    (old, _), (new, says) = _choices(have), _choices(want)
+    drains = want.policies["n_previous"][want.bindings["target"][0]] != 0
+    moved = [a != b for a, b in zip(old, new, strict=True)]
+    kept = sum(there and drains and can_say for there, can_say in zip(moved, says, strict=True))
+    return sum(moved) / CLIENTS, float(kept) / CLIENTS
 
 
-def _choices(tables: Tables) -> list[bytes]:
-    """What names the end point of each client: its addresses, since indices change from table to table."""
+def _choices(tables: Tables) -> tuple[list[bytes], list[bool]]:
+    """What names the end point of each client: its addresses, since indices change from table to table; and whether
+    packets on their way there can name another."""
     record = tables.bindings[0]
     family = int(record["family"])
     address = unpacked(record["global"].tobytes(), family)
@@ -62,8 +73,8 @@ def _choices(tables: Tables) -> list[bytes]:
                 pack(replace(tables, roles=lib.IPS_ROLE_OUTER, reply_policy=0xFFFFFFFF, term=0, revision=0))
             )
         except LoadError:
-            return [b""] * CLIENTS  # the whole table is what gets refused, in its own place
-        chosen = []
+            return [b""] * CLIENTS, [False] * CLIENTS  # the whole table is what gets refused, in its own place
+        chosen, says = [], []
         for number in range(CLIENTS):
             client = (
                 IPv4Address(_FIRST4 + number * _STEP4)
@@ -72,4 +83,5 @@ def _choices(tables: Tables) -> list[bytes]:
             )
             endpoint = worker.explain("outer", build(Words(17, client, address))).endpoint
             chosen.append(names[endpoint] if endpoint is not None else b"")
-        return chosen
+            says.append(endpoint is not None and tables.endpoints[endpoint]["encap"] == lib.IPS_ENCAP_GUE)
+        return chosen, says

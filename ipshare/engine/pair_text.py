@@ -28,6 +28,7 @@ def report(state: PairState, pair: Pair) -> dict[str, Any]:
         "epoch": state.epoch,
         "epoch_node": {pair.node_id: pair.node, pair.peer_id: pair.peer}.get(state.epoch_node),
         "peer_state": state.peer_state,
+        "differs": list(state.differs),
         "peer_silent_s": _age_s(state, state.peer_heard_ns) if state.peer_heard_ns else None,
         "paths": [
             {"path": str(path), "up": number in state.paths_up} for number, path in enumerate(pair.paths)
@@ -87,7 +88,12 @@ _WHY_LATE = {
 
 def troubles(state: PairState, pair: Pair) -> list[str]:
     """What is wrong now, a sentence each. A peer that is not heard is one thing, not also all its paths."""
-    found = [text.format(peer=pair.peer) for note, text in _NOTES.items() if note in state.notes]
+    which = ", ".join(state.differs)
+    found = [
+        text.format(peer=pair.peer, node=pair.node, which=f": {which}" if which else "")
+        for note, text in _NOTES.items()
+        if note in state.notes
+    ]
     down = [str(path) for number, path in enumerate(pair.paths) if number not in state.paths_up]
     if len(down) == len(pair.paths):
         if "wrong_key" not in state.notes:
@@ -120,7 +126,8 @@ def _witness_trouble(pair: Pair) -> str:
 
 _NOTES = {
     "wrong_key": "what comes from {peer} is sealed with another key: both nodes need the same key file",
-    "mismatch": "{peer} has another [pair]: apply the same file at both nodes",
+    "mismatch": "{peer} has another [pair]{which}; apply the same file at both nodes",
+    "same_node": "what comes from {peer} says that it is {node}, this node: correct [node].name there",
     "no_epoch_file": "pair.epoch in state_dir cannot be read or written: this node does not become active",
 }
 

@@ -16,6 +16,7 @@ from ipshare.core import dtype, lib
 from ipshare.core.pair import PAIR_LATE, PAIR_NOTES, PAIR_REASONS, PAIR_STATES
 from ipshare.errors import EngineError
 from ipshare.model import Address, Pair, PairMode, Witness, packed
+from ipshare.model_pair import PARTS
 
 PAIR = dtype("struct ips_ctl_pair")
 PAIR_SEEN = dtype("struct ips_ctl_pair_seen")
@@ -56,7 +57,8 @@ class PairState:
     paths on which the peer was heard within the dead time. ``links_down``: numbers of VIPs whose interface is
     down or gone. ``notes``: names of enum ips_ctl_pair_note. ``late``, ``longest_late_ns``: how often and by
     how much the engine's thread was late, for each cause of ``PAIR_LATE``; ``last_late``: the last cause.
-    ``pauses``: how often that was long enough to doubt what it knew.
+    ``pauses``: how often that was long enough to doubt what it knew. ``differs``: of PARTS, what the peer has
+    otherwise.
     """
 
     state: str
@@ -91,6 +93,7 @@ class PairState:
     last_late: str = ""
     last_late_at_ns: int = 0
     last_late_ns: int = 0
+    differs: tuple[str, ...] = ()
 
     @property
     def forwards(self) -> bool:
@@ -174,7 +177,11 @@ def encode(settings: PairSettings) -> bytes:
         _put(row, "interface", criterion.interface)
     record["n_ports"] = len(pair.ports)
     for number, port in enumerate(pair.ports):
-        record["ports"][number] = np.frombuffer(port.name.encode().ljust(16, b"\0"), record["ports"].dtype)
+        _put(record["ports"], number, port.name)
+    record["n_items"] = len(pair.parts)
+    for item, (name, digest) in zip(record["items"], pair.parts.items(), strict=False):
+        _put(item, "name", name)
+        item["digest"] = digest
     record["n_publics"] = len(pair.publics)
     for row, public in zip(record["publics"], pair.publics, strict=False):
         row["address"], row["family"] = _raw(public.prefix.network_address), public.prefix.version
@@ -214,6 +221,7 @@ def decode(record: Any) -> PairState:
         "late": tuple(int(n) for n in record["late"]),
         "longest_late_ns": tuple(int(n) for n in record["longest_late_ns"]),
         "last_late": PAIR_LATE.get(int(record["last_late"]), ""),
+        "differs": tuple(name for bit, name in enumerate(PARTS) if int(record["differs"]) >> bit & 1),
     }
     numbers: dict[str, Any] = {
         name: int(record[name]) for name in PAIR_STATE.names or () if name not in {*said, "flags", "reserved"}
@@ -240,8 +248,8 @@ def _raw(address: Address) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.frombuffer(packed(address), np.uint8)
 
 
-def _put(record: Any, name: str, text: str) -> None:
-    """A zero-terminated string."""
+def _put(record: Any, name: str | int, text: str) -> None:
+    """A zero-terminated string into a field, or an element."""
     data, field = text.encode(), record[name]
     if not 0 < len(data) < field.nbytes:
         raise EngineError(f"{name} {text!r} has {len(data)} bytes: 1 to {field.nbytes - 1} are possible")

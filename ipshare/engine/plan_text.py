@@ -33,6 +33,7 @@ EP_FLAGS = {
     lib.IPS_EP_MSS_CLAMP: "mss-clamp",
     lib.IPS_EP_DISTRIBUTION: "distribution",
     lib.IPS_EP_TRACE_TUNNEL: "trace-tunnel",
+    lib.IPS_EP_WAY: "way",
 }
 UNMATCHED = ("drop", "unreachable", "pass")
 
@@ -54,10 +55,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A plan in words. ``moved``: policy -> share (0..1) of its clients that the plan sends elsewhere."""
+    """A plan in words. ``moved``: policy -> share (0..1) of its clients that the plan sends elsewhere; ``kept``: of
+    which of them the connections go on where they were, for ``drain_s`` seconds."""
 
     items: tuple[Item, ...]
     moved: dict[str, float] = field(default_factory=dict)
+    kept: dict[str, float] = field(default_factory=dict)
+    drain_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -71,6 +75,8 @@ class Summary:
             ],
             "count": self.count,
             "moved_share": self.moved,
+            "kept_share": self.kept,
+            "drain_s": self.drain_s,
         }
 
     def lines(self) -> list[str]:
@@ -81,14 +87,33 @@ class Summary:
             if item.omitted > 0:
                 text.append(f"{MARKS[item.verb]} ... and {item.omitted:,} more {plural(item.section)}")
         for name, share in self.moved.items():
-            what = f"{share:.1%} of its clients move to another end point; their connections break"
-            text.append(f"! policy {name}: {what}")
+            moves = f"! policy {name}: {share:.1%} of its clients move to another end point; "
+            text.append(moves + self._then(share, self.kept.get(name, 0.0), self.drain_s.get(name, 0.0)))
         return text
 
+    def _then(self, share: float, kept: float, drain_s: float) -> str:
+        if not kept:
+            return "their connections break"
+        goes_on = f"their connections go on at the one that they had for {duration(drain_s)} from `apply` on"
+        return goes_on + (f", but those of {share - kept:.1%} break" if share - kept > 0.0005 else "")
 
-def summarize(plan: Plan, *, moved: dict[str, float] | None = None, max_items: int = MAX_ITEMS) -> Summary:
-    """``moved`` as computed by ``ipshare.engine.moved``; absent, nothing is said of shares."""
-    return Summary(tuple(_item(plan, change, max_items) for change in plan), moved or {})
+
+def summarize(
+    plan: Plan,
+    *,
+    moved: dict[str, float] | None = None,
+    kept: dict[str, float] | None = None,
+    drain_s: dict[str, float] | None = None,
+    max_items: int = MAX_ITEMS,
+) -> Summary:
+    """``moved``, ``kept`` as computed by ``ipshare.engine.moved``; absent, nothing is said of shares."""
+    items = tuple(_item(plan, change, max_items) for change in plan)
+    return Summary(items, moved or {}, kept or {}, drain_s or {})
+
+
+def duration(seconds: float) -> str:
+    """As a person would say it: 15 min, 90 s."""
+    return f"{seconds / 60:g} min" if seconds >= 60 and seconds % 60 == 0 else f"{seconds:g} s"
 
 
 def named(tables: Tables, names: Tables) -> Tables:
@@ -144,7 +169,8 @@ def record_text(tables: Tables, section: str, record: Any) -> str:
     if section == "endpoint":
         return _endpoint_text(tables, record)
     if section == "policy":
-        return f"{_policy_name(tables, record)}: {record['n_members']} members"
+        before = f", {record['n_previous']} before" if record["n_previous"] else ""
+        return f"{_policy_name(tables, record)}: {record['n_members']} members{before}"
     if section == "peer":
         return _peer_text(record)
     if section == "member":
@@ -191,6 +217,8 @@ def _endpoint_text(tables: Tables, record: Any) -> str:
     found = np.flatnonzero(tables.endpoints == record)
     name = tables.endpoint_name(int(found[0])) if len(found) else "?"
     local = prefix_text(record, "local") if record["prefix_len"] else f"any IPv{record['family']} address"
+    if record["flags"] & lib.IPS_EP_WAY:
+        local = f"what changed policies left at {unpacked(record['local'].tobytes(), int(record['family']))}"
     words = [f"{name}: {local}", ENCAPS.get(int(record["encap"]), "?")]
     if record["tunnel_family"]:
         words.append(f"tunnel {unpacked(record['tunnel_remote'].tobytes(), int(record['tunnel_family']))}")

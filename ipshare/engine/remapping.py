@@ -192,6 +192,14 @@ class Remapping(Protocol):
         """The giver's flows as this node knows them; limit 0: all. Raises ``Refused``: none of that id."""
 
 
+@runtime_checkable
+class Forwarding(Protocol):
+    """An engine that sends packets by routes of its own, not by the kernel's."""
+
+    def way_mtu(self, address: Address) -> int | None:
+        """Bytes of the longest packet that it sends towards ``address``; None: no route leads there."""
+
+
 def encode_remap(settings: RemapSettings) -> bytes:
     """``struct ips_ctl_remap``. Raises ``EngineError`` where something does not fit."""
     records = np.zeros(1, REMAP)

@@ -74,7 +74,10 @@ async def _tcp_one(request: Tcp, number: int, verdicts: _Verdicts) -> Record:
 
 async def _tcp_exchange(request: Tcp, number: int) -> tuple[dict[str, Any], str, bool]:
     payload = random.Random(request.seed * 1_000_003 + number).randbytes(request.bytes)
-    reader, writer = await asyncio.open_connection(request.address, request.port, limit=1 << 20)
+    source = (request.sources[number % len(request.sources)], 0) if request.sources else None
+    reader, writer = await asyncio.open_connection(
+        request.address, request.port, limit=1 << 20, local_addr=source
+    )
     try:
         own = writer.get_extra_info("sockname")[0]
         writer.write(json.dumps({"bytes": len(payload), "echo": request.echo}).encode() + b"\n")

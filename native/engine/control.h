@@ -64,23 +64,15 @@ int op_pair_wait(struct call *c);
 int op_pair_command(struct call *c);
 void answer_pair_waiters(struct control *c);
 /* ops_flows.c */
-int op_flows(struct call *c); /* sessions, NAT, mirror, NAT log: all that needs no descriptor and no time */
-int op_sessions_dump(struct call *c);
+int op_flows(struct call *c); /* sessions, NAT, mirror, remaps, NAT log: all that needs no descriptor and no time */
+int op_sessions_dump(struct call *c); /* and a remap's flows */
 int op_sessions_close(struct call *c);
 int op_nat_addresses(struct call *c);
 int op_sessions_feed(struct call *c);
-/* Sessions of a table by descriptor, later; ended where that table goes. */
-int dump_sessions(struct call *c, const struct ips_sessions *table, const struct ips_ctl_session_filter *filter);
-void end_dump_of(struct control *c, const struct ips_sessions *table);
+int op_remap_clear(struct call *c);
 int map_sealed(struct call *c, void **map, size_t *bytes); /* ops.c: the memfd that came with it; *map NULL: none */
 void answer_flows(struct control *c); /* what goes on between requests */
 void stop_dump(void);
-/* ops_remap.c */
-int op_remap_set(struct call *c);
-int op_remap_clear(struct call *c);
-int op_remap_list(struct call *c);
-int op_remap_state(struct call *c);
-int op_remap_flows(struct call *c);
 /* ops_dispatch.c */
 int op_dispatch_set(struct call *c);
 int op_dispatch_state(struct call *c);

@@ -238,13 +238,13 @@ static const struct operation {
   [IPS_CTL_PAIR_COMMAND] = {op_pair_command, sizeof(struct ips_ctl_pair_command), false},
   [IPS_CTL_NATLOG_SET] = {op_flows, sizeof(struct ips_ctl_natlog), false},
   [IPS_CTL_NATLOG_STATE] = {op_flows, 0, false},
-  [IPS_CTL_REMAP_SET] = {op_remap_set, sizeof(struct ips_ctl_remap), false},
+  [IPS_CTL_REMAP_SET] = {op_flows, sizeof(struct ips_ctl_remap), false},
   [IPS_CTL_REMAP_CLEAR] = {op_remap_clear, sizeof(struct ips_ctl_remap_id), false},
-  [IPS_CTL_REMAP_LIST] = {op_remap_list, 0, false},
-  [IPS_CTL_REMAP_STATE] = {op_remap_state, sizeof(struct ips_ctl_remap_id), false},
+  [IPS_CTL_REMAP_LIST] = {op_flows, 0, false},
+  [IPS_CTL_REMAP_STATE] = {op_flows, sizeof(struct ips_ctl_remap_id), false},
+  [IPS_CTL_REMAP_FLOWS] = {op_sessions_dump, sizeof(struct ips_ctl_remap_wanted), false},
   [IPS_CTL_DISPATCH_SET] = {op_dispatch_set, sizeof(struct ips_ctl_dispatch), false},
   [IPS_CTL_DISPATCH_STATE] = {op_dispatch_state, 0, false},
-  [IPS_CTL_REMAP_FLOWS] = {op_remap_flows, sizeof(struct ips_ctl_remap_wanted), false},
 };
 
 int control_call(struct call *c) {

@@ -1,4 +1,4 @@
-/* ops_flows.c: orders about tracked connections and NAT logs on the control socket. What they mean is in
+/* ops_flows.c: orders about tracked connections, remaps and NAT logs on the control socket. What they mean is in
  * native/flows/flows_orders.c.
  *
  * Bulk data comes and goes as memfds. Sessions are closed a slice at a time, other clients' requests between
@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "control.h"
 #include "../flows/flows_orders.h"
+#include "../flows/flows_remap.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -17,13 +18,14 @@ static int tell(struct control *c, struct flows_order *o) {
 
 static void explain(struct ips_ctl_error *error, const struct flows_order *o) {
   *error = (struct ips_ctl_error){.system_errno = o->error};
-  snprintf(error->text, sizeof error->text, o->error ? "%s: %s" : "%s", o->sentence ? o->sentence : "",
-           strerror(o->error));
+  flows_order_explain(o, error->text, sizeof error->text);
+  size_t used = strlen(error->text);
+  if (o->error) snprintf(error->text + used, sizeof error->text - used, ": %s", strerror(o->error));
 }
 
 static int answer(struct call *c, const struct flows_order *o, int status) {
   if (status != IPS_CTL_OK) explain(&c->error, o);
-  else memcpy(c->out, &o->reply, c->out_bytes = (uint32_t)o->reply_bytes);
+  else memcpy(c->out, flows_order_reply(o), c->out_bytes = (uint32_t)o->reply_bytes);
   return status;
 }
 
@@ -31,8 +33,11 @@ static struct flows_order order_of(const struct call *c) {
   return (struct flows_order){.op = c->head.op, .payload = c->payload, .fd = -1};
 }
 
+_Static_assert(IPS_REMAPS * sizeof(struct ips_ctl_remap_state) <= (size_t)OUT_ROOM, "all of them fit into an answer");
 int op_flows(struct call *c) {
+  struct ips_ctl_remap_state remaps[IPS_REMAPS];
   struct flows_order o = order_of(c);
+  o.remaps = remaps;
   return answer(c, &o, tell(c->control, &o));
 }
 
@@ -139,11 +144,11 @@ static void dump_end(void) {
 }
 
 /* Small tables are done with the first slice. */
-static int dump_order(struct call *c, struct flows_order order) {
+int op_sessions_dump(struct call *c) {
   if (dump.runs && !control_client(c->control, dump.client)) dump_end();
   if (dump.runs) return refuse(c, IPS_CTL_TOO_MANY, "another dump of the sessions is under way: try again");
   struct flows_order *o = &dump.order;
-  *o = order;
+  *o = order_of(c);
   o->fd = memfd_new("ipshare-sessions", 0, &(void *){NULL});
   o->some = malloc(FLOWS_SLICE * sizeof *o->some);
   dump.engine = c->control->engine;
@@ -165,16 +170,6 @@ static int dump_order(struct call *c, struct flows_order order) {
   return status;
 }
 
-int op_sessions_dump(struct call *c) {
-  return dump_order(c, order_of(c));
-}
-
-int dump_sessions(struct call *c, const struct ips_sessions *table, const struct ips_ctl_session_filter *filter) {
-  struct flows_order o = order_of(c);
-  flows_order_list(&o, table, filter);
-  return dump_order(c, o);
-}
-
 static void answer_dump(struct control *c) {
   if (!dump.runs || !atomic_load(&dump.done)) return;
   struct client *client = control_client(c, dump.client);
@@ -188,12 +183,23 @@ static void answer_dump(struct control *c) {
   dump_end();
 }
 
-void end_dump_of(struct control *c, const struct ips_sessions *table) {
+/* The table that is listed may be the remap's own. */
+static void end_dump_of(struct control *c, uint64_t remap) {
   static const struct ips_ctl_error gone = {.text = "the remap was cleared meanwhile"};
-  struct client *client = dump.runs && dump.order.table == table ? control_client(c, dump.client) : NULL;
+  struct ips_ctl_session_filter unused;
+  const struct ips_sessions *table = flows_remap_table(c->engine->flows, remap, &unused);
+  if (!dump.runs || dump.order.table != table || table == c->engine->flows->sessions) return;
+  struct client *client = control_client(c, dump.client);
   struct ips_ctl_request to = {.op = (uint16_t)dump.op, .seq = dump.seq};
   if (client) control_reply(client, &to, IPS_CTL_BAD_ARGUMENT, &gone, sizeof gone, -1);
-  if (dump.runs && dump.order.table == table) dump_end();
+  dump_end();
+}
+
+int op_remap_clear(struct call *c) {
+  struct ips_ctl_remap_id which;
+  memcpy(&which, c->payload, sizeof which);
+  end_dump_of(c->control, which.id);
+  return op_flows(c);
 }
 
 void answer_flows(struct control *c) {

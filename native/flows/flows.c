@@ -173,7 +173,7 @@ static int replace_napt(struct flows *f, struct ips_sessions *t, const struct ip
 }
 
 int flows_set(struct flows *f, const struct ips_ctl_flows *c, const char **sentence) {
-  if (f->napt && memcmp(&f->set, c, sizeof *c) == 0) return IPS_CTL_OK;
+  if (f->napt && f->runs && memcmp(&f->set, c, sizeof *c) == 0) return IPS_CTL_OK;
   const char *wrong = fault(c);
   if (wrong) return refuse(sentence, IPS_CTL_BAD_ARGUMENT, wrong);
   if (f->sessions && (memcmp(&f->set, c, offsetof(struct ips_ctl_flows, timeouts)) ||

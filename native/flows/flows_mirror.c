@@ -138,7 +138,7 @@ static int replace(struct flows *f, struct flows_mirror *fresh) {
 }
 
 int flows_mirror_set(struct flows *f, const struct ips_ctl_mirror *c, const char **sentence) {
-  if (f->has_mirror && memcmp(&f->mirror_set, c, sizeof *c) == 0) return IPS_CTL_OK;
+  if (f->has_mirror && f->runs && memcmp(&f->mirror_set, c, sizeof *c) == 0) return IPS_CTL_OK;
   const char *wrong = fault(c);
   if (wrong) return refuse(sentence, IPS_CTL_BAD_ARGUMENT, wrong);
   if (!f->sessions)

@@ -4,6 +4,7 @@
 #include "flows_orders.h"
 #include "../ips_napt_api.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,11 +79,7 @@ static int addresses(struct flows *f, struct flows_order *o) {
   return written ? IPS_CTL_OK : failed(o, error, "the addresses cannot be written");
 }
 
-void flows_order_list(struct flows_order *o, const struct ips_sessions *table,
-                      const struct ips_ctl_session_filter *filter) {
-  o->op = IPS_CTL_SESSIONS_DUMP;
-  o->table = table;
-  o->filter = *filter;
+static void begin_list(struct flows_order *o) {
   o->reply.found.now_ns = flows_now_ns();
   o->reply_bytes = sizeof o->reply.found;
   o->is_under_way = true;
@@ -96,7 +93,8 @@ static int begin(struct flows *f, struct flows_order *o) {
   if (o->op == IPS_CTL_SESSIONS_CLOSE && !flows_is_active(f))
     return refuse(o, IPS_CTL_REFUSED, "this node is a standby: close the sessions at the active node");
   if (o->op == IPS_CTL_SESSIONS_DUMP) {
-    flows_order_list(o, f->sessions, &o->filter);
+    o->table = f->sessions;
+    begin_list(o);
   } else {
     o->reply_bytes = sizeof o->reply.closed;
     o->is_under_way = true;
@@ -125,6 +123,14 @@ static int list(struct flows *f, struct flows_order *o) {
   return o->op == IPS_CTL_SESSIONS_DUMP ? dump_some(o) : close_some(f, o);
 }
 
+static int remap(struct flows *f, struct flows_order *o) {
+  if (o->is_under_way) return dump_some(o);
+  int status = flows_order_remap(f, o);
+  if (status != FLOWS_MORE) return status;
+  begin_list(o);
+  return dump_some(o);
+}
+
 /* ---- all of them ---- */
 
 long flows_order_bytes(int op) {
@@ -135,6 +141,11 @@ long flows_order_bytes(int op) {
     case IPS_CTL_NATLOG_SET: return sizeof(struct ips_ctl_natlog);
     case IPS_CTL_SESSIONS_DUMP:
     case IPS_CTL_SESSIONS_CLOSE: return sizeof(struct ips_ctl_session_filter);
+    case IPS_CTL_REMAP_SET: return sizeof(struct ips_ctl_remap);
+    case IPS_CTL_REMAP_CLEAR:
+    case IPS_CTL_REMAP_STATE: return sizeof(struct ips_ctl_remap_id);
+    case IPS_CTL_REMAP_FLOWS: return sizeof(struct ips_ctl_remap_wanted);
+    case IPS_CTL_REMAP_LIST:
     case IPS_CTL_FLOWS_STATE:
     case IPS_CTL_MIRROR_CLEAR:
     case IPS_CTL_NAT_ADDRESSES:
@@ -152,6 +163,11 @@ int flows_order(struct flows *f, struct natlog *log, struct flows_order *o) {
     case IPS_CTL_NAT_ADDRESSES: return addresses(f, o);
     case IPS_CTL_SESSIONS_DUMP:
     case IPS_CTL_SESSIONS_CLOSE: return list(f, o);
+    case IPS_CTL_REMAP_SET:
+    case IPS_CTL_REMAP_CLEAR:
+    case IPS_CTL_REMAP_STATE:
+    case IPS_CTL_REMAP_LIST:
+    case IPS_CTL_REMAP_FLOWS: return remap(f, o);
     case IPS_CTL_MIRROR_CLEAR: flows_mirror_clear(f); return IPS_CTL_OK;
     case IPS_CTL_FLOWS_STATE:
       flows_state(f, &o->reply.state);
@@ -163,4 +179,14 @@ int flows_order(struct flows *f, struct natlog *log, struct flows_order *o) {
       return IPS_CTL_OK;
     default: return refuse(o, IPS_CTL_UNKNOWN_OP, "no operation on tracked connections");
   }
+}
+
+const void *flows_order_reply(const struct flows_order *o) {
+  return o->op == IPS_CTL_REMAP_LIST ? (const void *)o->remaps : &o->reply;
+}
+
+void flows_order_explain(const struct flows_order *o, char *out, size_t room) {
+  const char *sentence = o->sentence ? o->sentence : "";
+  if (o->about) snprintf(out, room, "%s %llu", sentence, (unsigned long long)o->about);
+  else snprintf(out, room, "%s", sentence);
 }

@@ -1,5 +1,5 @@
-/* flows_orders.h: what a node can be told and asked about its tracked connections and its NAT log: the
- * operations of ips_control_flows.h and ips_control_natlog.h, the same in every host.
+/* flows_orders.h: what a node can be told and asked about its tracked connections, its remaps and its NAT log:
+ * the operations of ips_control_flows.h, ips_control_remap.h and ips_control_natlog.h, the same in every host.
  *
  *   host: request -> struct flows_order -> flows_order() until there is no MORE -> its reply, or the sentence
  *
@@ -10,6 +10,7 @@
 #ifndef FLOWS_ORDERS_H
 #define FLOWS_ORDERS_H
 #include "flows.h"
+#include "../ips_control_remap.h"
 #include "../natlog/natlog.h"
 
 enum { FLOWS_MORE = -1 }; /* no status: call again */
@@ -19,11 +20,13 @@ struct flows_order {
   const void *payload;           /* flows_order_bytes() of them */
   const struct ips_ctl_fed *fed; /* SESSIONS_FEED: what came beside it */
   size_t fed_bytes;
-  int fd;                        /* SESSIONS_DUMP, NAT_ADDRESSES: the records are written here */
-  struct ips_session_rec *some;  /* SESSIONS_DUMP: FLOWS_SLICE of them */
+  int fd;                        /* SESSIONS_DUMP, NAT_ADDRESSES, REMAP_FLOWS: the records are written here */
+  struct ips_session_rec *some;  /* SESSIONS_DUMP, REMAP_FLOWS: FLOWS_SLICE of them */
+  struct ips_ctl_remap_state *remaps; /* REMAP_LIST: the reply, room for IPS_REMAPS */
   /* of a status other than OK */
   const char *sentence;
   int error;                     /* errno, with IPS_CTL_SYSTEM */
+  uint64_t about;                /* the id that the sentence ends with; 0: none */
   /* of OK */
   size_t reply_bytes;
   union {
@@ -31,6 +34,7 @@ struct flows_order {
     struct ips_ctl_sessions found;
     struct ips_ctl_closed closed;
     struct ips_ctl_natlog_state log;
+    struct ips_ctl_remap_state remap;
   } reply;
   /* flows_order's own, from one call to the next */
   bool is_under_way;
@@ -41,9 +45,13 @@ struct flows_order {
 
 /* Length of an operation's payload; -1: it is not about tracked connections. */
 long flows_order_bytes(int op);
-/* A status of ips_control.h, or FLOWS_MORE. Control's thread; SESSIONS_DUMP: any, beside it. */
+/* A status of ips_control.h, or FLOWS_MORE. Control's thread; SESSIONS_DUMP: any, beside it; and REMAP_FLOWS, once it
+ * is under way, as long as its remap (o->table) is not cleared. */
 int flows_order(struct flows *f, struct natlog *log, struct flows_order *o);
-/* The order becomes a SESSIONS_DUMP of another table than the node's own. */
-void flows_order_list(struct flows_order *o, const struct ips_sessions *table,
-                      const struct ips_ctl_session_filter *filter);
+/* Of OK: reply_bytes of it. */
+const void *flows_order_reply(const struct flows_order *o);
+/* The sentence, with what it ends with. */
+void flows_order_explain(const struct flows_order *o, char *out, size_t room);
+/* flows_orders_remap.c: IPS_CTL_REMAP_*; MORE: a list begins. */
+int flows_order_remap(struct flows *f, struct flows_order *o);
 #endif

@@ -79,6 +79,9 @@ static int check(const struct ips_ctl_pair *p, struct ips_pair_config *times, co
     if (!is_kind || !has_address || !k->misses || k->interval_ns < 10000000 || !is_text(k->interface, sizeof k->interface))
       return refuse(sentence, bad, "a criterion needs a kind, an interface, an address and times");
   }
+  if (p->n_items > IPS_CTL_PAIR_ITEMS) return refuse(sentence, bad, "a pair has at most 12 items");
+  for (uint32_t i = 0; i < p->n_items; i++)
+    if (!p->items[i].name[0]) return refuse(sentence, bad, "an item needs a name");
   rt_times(p, times);
   uint64_t broken = ips_pair_check(times);
   return broken ? refuse(sentence, bad, ips_pair_rule(__builtin_ctzll(broken))) : IPS_CTL_OK;
@@ -114,13 +117,17 @@ static void random_octets(void *arg, uint8_t *out, size_t n) {
 }
 
 static struct ips_seal *open_channel(const struct rt *rt, uint64_t boot) {
-  struct ips_seal_config c = {.boot = boot, .n_keys = 1, .key_numbers = {1}, .n_items = 1,
+  struct ips_seal_config c = {.boot = boot, .n_keys = 1, .key_numbers = {1}, .n_items = (uint8_t)(1 + rt->set.n_items),
                               .hello_ns = rt->set.interval_ns > 10000000 ? rt->set.interval_ns : 10000000};
   c.silence_ns = 4 * (rt->times.dead_ns > c.hello_ns ? rt->times.dead_ns : c.hello_ns);
   snprintf((char *)c.id, sizeof c.id, "%u", rt->set.node_id);
   snprintf((char *)c.peer, sizeof c.peer, "%u", rt->set.peer_id);
   memcpy(c.keys[0], rt->set.key, sizeof c.keys[0]);
   c.items[RT_SEAL_ITEM] = (struct ips_seal_item){.name = "pair", .digest = rt->set.config_digest};
+  for (uint32_t i = 0; i < rt->set.n_items; i++) {
+    memcpy(c.items[RT_SEAL_ITEM + 1 + i].name, rt->set.items[i].name, sizeof c.items[0].name);
+    c.items[RT_SEAL_ITEM + 1 + i].digest = rt->set.items[i].digest;
+  }
   return ips_seal_new(&c, random_octets, NULL);
 }
 
@@ -135,7 +142,7 @@ static int begin(struct rt *rt, const char **sentence) {
   rt->link_events = rt->host.links->events(rt->host.links_arg);
   bool has_witness = rt_witness_start(&rt->witness, &rt->set, boot, random_octets);
   if (!rt->seal || !has_witness || rt->link_events < 0 || rt_epoch_start(&rt->epoch, rt->set.epoch_file) ||
-      rt_ports_start(&rt->ports, &rt->set))
+      rt_ports_start(&rt->ports, &rt->set, rt->host.port_setter))
     return refuse(sentence, IPS_CTL_SYSTEM, "out of memory or descriptors");
   atomic_store(&rt->epoch.on_disk, counter);
   uint64_t now = rt_now_ns();
@@ -182,8 +189,6 @@ static void end(struct rt *rt) {
 int rt_pair_set(struct rt *rt, const struct ips_ctl_pair *p, const char **sentence) {
   struct ips_pair_config times;
   if (rt->is_set && memcmp(&rt->set, p, sizeof *p) == 0) return IPS_CTL_OK;
-  if (rt->host.links != &rt_links_of_linux && (p->n_publics || p->n_criteria || p->n_ports))
-    return refuse(sentence, IPS_CTL_BAD_ARGUMENT, "this engine takes neither public prefixes nor criteria nor sub-interfaces");
   int status = check(p, &times, sentence);
   if (status != IPS_CTL_OK) return status;
   uint64_t changes = rt->state.changes;
@@ -192,7 +197,7 @@ int rt_pair_set(struct rt *rt, const struct ips_ctl_pair *p, const char **senten
   rt->times = times;
   rt->state = (struct ips_ctl_pair_state){.changes = changes + 1};
   rt->witness = (struct rt_witness){.fd = -1};
-  rt_reach_start(&rt->reach);
+  rt_reach_start(&rt->reach, rt->host.askers, rt->host.askers_arg);
   rt->ports = (struct rt_ports){.wake = -1};
   rt->link_events = rt->epoch.wake = rt->epoch.done = -1;
   for (uint32_t i = 0; i < IPS_CTL_PAIR_PATHS; i++)

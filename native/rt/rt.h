@@ -39,8 +39,12 @@ struct rt_host {
   void (*role)(void *flows, bool is_active, uint64_t epoch);
   bool (*mirror_ready)(void *flows, bool is_mirrored); /* the active node's sessions are here */
   void *flows;
-  const struct rt_links *links; /* who has the interfaces of VIPs; NULL: Linux */
+  /* Who has the interfaces; all NULL: Linux. */
+  const struct rt_links *links;
   void *links_arg;
+  const struct rt_askers *askers;
+  void *askers_arg;
+  const struct rt_port_setter *port_setter;
 };
 
 enum { RT_LINKS = IPS_CTL_PAIR_VIPS + IPS_CTL_PAIR_PUBLICS, RT_SEAL_ITEM = 0 };
@@ -113,7 +117,7 @@ void rt_public_announce(struct rt *rt);               /* all of them, from now o
 void rt_public_turn(struct rt *rt, uint64_t now_ns);  /* the next few */
 /* Public addresses on that link that the frame is about, as VIPs: how many, at most 2. */
 uint32_t rt_public_find(const struct rt *rt, uint32_t link, const uint8_t *frame, size_t n, struct ips_vip *out);
-void rt_public_say(struct rt *rt, uint32_t link, const struct ips_vip *v);
+bool rt_public_say(struct rt *rt, uint32_t link, const struct ips_vip *v); /* false: there was no room */
 /* rt_times.c: durations from what a configuration says. */
 void rt_times(const struct ips_ctl_pair *p, struct ips_pair_config *out);
 

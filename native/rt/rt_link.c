@@ -79,7 +79,7 @@ static void join(const struct rt_link *l, const uint8_t last[3]) {
 static bool ask(struct rt_link *l, int *ifindex) {
   struct ifreq r;
   l->is_up = false;
-  if (strlen(l->name) >= sizeof r.ifr_name) return false;
+  if (strlen(l->name) >= sizeof r.ifr_name) return false; /* as long as only VPP's can be */
   int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return false;
   memset(&r, 0, sizeof r);
@@ -121,9 +121,10 @@ static ssize_t receive(void *arg, struct rt_link *l, uint8_t *out, size_t room) 
   return -1;
 }
 
-static void send_frame(void *arg, const struct rt_link *l, const uint8_t *frame, size_t n) {
+/* On a link that is down: announced again when it is up. */
+static bool send_frame(void *arg, const struct rt_link *l, const uint8_t *frame, size_t n) {
   (void)arg;
-  if (l->fd >= 0 && send(l->fd, frame, n, MSG_DONTWAIT) < 0) { /* a link that is down; announced again when it is up */ }
+  return l->fd < 0 || send(l->fd, frame, n, MSG_DONTWAIT) >= 0 || (errno != EAGAIN && errno != ENOBUFS);
 }
 
 const struct rt_links rt_links_of_linux = {

@@ -28,7 +28,8 @@ struct rt_links {
   void (*close)(struct rt_link *l);
   /* Bytes of the next frame; -1: none. Own frames are not among them. */
   ssize_t (*receive)(void *arg, struct rt_link *l, uint8_t *out, size_t room);
-  void (*send)(void *arg, const struct rt_link *l, const uint8_t *frame, size_t n);
+  /* False: there is no room now. What a link that is down swallows has left. */
+  bool (*send)(void *arg, const struct rt_link *l, const uint8_t *frame, size_t n);
 };
 extern const struct rt_links rt_links_of_linux; /* whose arg is nothing */
 #endif

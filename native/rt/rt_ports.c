@@ -27,8 +27,8 @@ static bool set_flags(int fd, struct ifreq *q, short flags) {
 static bool set_port(int fd, const char *interface, bool up) {
   struct ifreq q;
   memset(&q, 0, sizeof q);
-  memcpy(q.ifr_name, interface, sizeof q.ifr_name);
-  if (ioctl(fd, SIOCGIFFLAGS, &q)) return false;
+  strncpy(q.ifr_name, interface, sizeof q.ifr_name - 1);
+  if (strlen(interface) >= sizeof q.ifr_name || ioctl(fd, SIOCGIFFLAGS, &q)) return false;
   short flags = q.ifr_flags;
   if (up)
     return set_flags(fd, &q, (short)(flags & ~IFF_NOARP)) && set_flags(fd, &q, (short)((flags & ~IFF_NOARP) | IFF_UP));
@@ -55,11 +55,13 @@ static void *work(void *arg) {
   return NULL;
 }
 
-int rt_ports_start(struct rt_ports *p, const struct ips_ctl_pair *set) {
+int rt_ports_start(struct rt_ports *p, const struct ips_ctl_pair *set, const struct rt_port_setter *setter) {
   memset(p, 0, sizeof *p);
   p->set = set;
+  p->setter = setter;
   p->wake = -1;
-  if (!set->n_ports) return 0;
+  if (setter) setter->want(false);
+  if (!set->n_ports || setter) return 0;
   set_all(p);
   p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (p->wake < 0) return -1;
@@ -68,8 +70,11 @@ int rt_ports_start(struct rt_ports *p, const struct ips_ctl_pair *set) {
   return error;
 }
 
+uint64_t rt_ports_wrong(const struct rt_ports *p) { return p->setter ? p->setter->wrong() : atomic_load(&p->wrong); }
+
 void rt_ports_want(struct rt_ports *p, bool up) {
   uint64_t one = 1;
+  if (p->setter) p->setter->want(up);
   if (!p->started || atomic_exchange(&p->up, up) == up) return;
   if (write(p->wake, &one, sizeof one) < 0) { /* EAGAIN: it is readable already */ }
 }
@@ -83,7 +88,9 @@ void rt_ports_stop(struct rt_ports *p) {
     atomic_store(&p->up, false);
     set_all(p);
   }
+  if (p->setter) p->setter->want(false);
   if (p->wake >= 0) close(p->wake);
   p->started = false;
+  p->setter = NULL;
   p->wake = -1;
 }

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { RT_RING_PLACES = 32 /* a power of two */, RT_RING_BYTES = 240 /* a solicitation has 86, and a few options */ };
+enum { RT_RING_PLACES = 128 /* a power of two: two batches of announcements (rt_public.c) */, RT_RING_BYTES = 240 /* a solicitation has 86, and a few options */ };
 
 struct rt_place {
   uint32_t turn; /* = number of the putting: free for it; one more: filled */

@@ -140,9 +140,12 @@ static void take_order(struct rt *rt, uint64_t now) {
 static void note_channel(struct rt *rt, uint64_t now) {
   struct ips_seal_info info;
   ips_seal_info(rt->seal, now, &info);
-  uint32_t flags = rt->state.flags & ~(uint32_t)(IPS_CTL_PAIR_WRONG_KEY | IPS_CTL_PAIR_MISMATCH | IPS_CTL_PAIR_NO_WITNESS);
+  const uint32_t anew = IPS_CTL_PAIR_WRONG_KEY | IPS_CTL_PAIR_MISMATCH | IPS_CTL_PAIR_SAME_NODE | IPS_CTL_PAIR_NO_WITNESS;
+  uint32_t flags = rt->state.flags & ~anew;
   if (!info.alive && ips_seal_counter(rt->seal, IPS_SEAL_WRONG_KEY_)) flags |= IPS_CTL_PAIR_WRONG_KEY;
-  if (info.open && info.mismatch) flags |= IPS_CTL_PAIR_MISMATCH;
+  if (!info.alive && ips_seal_counter(rt->seal, IPS_SEAL_NOT_PEER_)) flags |= IPS_CTL_PAIR_SAME_NODE;
+  if (info.open && info.mismatch & 1u << RT_SEAL_ITEM) flags |= IPS_CTL_PAIR_MISMATCH;
+  rt->state.differs = info.open ? (uint32_t)info.mismatch >> (RT_SEAL_ITEM + 1) : 0;
   rt->state.flags = flags | rt_witness_notes(&rt->witness, now);
 }
 
@@ -156,7 +159,7 @@ static void publish(struct rt *rt, uint64_t now) {
   s->forward_until_ns = m->forward_until_ns;
   s->jitter_ns = m->late_max_ns;
   s->pauses = m->pauses;
-  s->ports_wrong = atomic_load(&rt->ports.wrong);
+  s->ports_wrong = rt_ports_wrong(&rt->ports);
   s->granted_until_ns = m->grant_until_ns;
   s->peer_state = m->peer.state;
   s->paths_up = 0;

@@ -21,7 +21,7 @@ static struct ips_vip vip_of(const struct rt *rt, uint32_t i) {
 }
 
 static void send_on(struct rt *rt, uint32_t link, const uint8_t *frame, size_t n) {
-  rt->host.links->send(rt->host.links_arg, &rt->links[link], frame, n);
+  if (!rt->host.links->send(rt->host.links_arg, &rt->links[link], frame, n)) { /* asked, or announced, again */ }
 }
 
 static void announce(struct rt *rt, uint32_t i) {

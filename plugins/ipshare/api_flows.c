@@ -1,7 +1,7 @@
-/* api_flows.c: the messages about tracked connections, NAT and the mirror.
+/* api_flows.c: the messages about tracked connections, NAT, the mirror and remaps.
  *
  * Orders are those of the embedded engine's control socket (native/flows/flows_orders.c); here is how they come and
- * go. All but the state are carried out in a lane (flows.c).
+ * go. All but states are carried out in a lane (flows.c).
  */
 #include "api.h"
 #include "flows.h"
@@ -20,11 +20,11 @@ answer (const ipshare_job_t *job, const ipshare_flows_job_t *f, int rv)
   rmp->status = be32 (status);
   if (o)
     rmp->error = be32 (o->error);
-  if (o && o->sentence)
-    strncpy ((char *) rmp->sentence, o->sentence, sizeof rmp->sentence - 1);
+  if (o)
+    flows_order_explain (o, (char *) rmp->sentence, sizeof rmp->sentence);
   rmp->bytes = be32 (bytes);
   if (bytes)
-    clib_memcpy (rmp->reply, &o->reply, bytes);
+    clib_memcpy (rmp->reply, flows_order_reply (o), bytes);
   send_late (job, rmp);
 }
 
@@ -42,18 +42,6 @@ done (ipshare_job_t *job)
   ipshare_job_flows_end (job);
   answer (job, f, 0);
   forget (f);
-}
-
-/* At once: workers and lanes go on, nobody waits. */
-static void
-tell_state (const ipshare_job_t *to)
-{
-  ipshare_main_t *im = &ipshare_main;
-  ipshare_flows_job_t f = { .order = { .op = IPS_CTL_FLOWS_STATE, .fd = -1 } };
-  ipshare_flows_enter (im);
-  f.status = flows_order (im->flows, im->natlog, &f.order);
-  ipshare_flows_leave (im);
-  answer (to, &f, 0);
 }
 
 /* NULL: no memory, or not what the operation takes (*rv). */
@@ -79,28 +67,49 @@ job_of (vl_api_ipshare_flows_t *mp, int *rv)
   return f;
 }
 
+static bool
+is_state (int op)
+{
+  return op == IPS_CTL_FLOWS_STATE || op == IPS_CTL_REMAP_STATE || op == IPS_CTL_REMAP_LIST;
+}
+
+/* At once: workers and lanes go on, nobody waits. */
+static void
+tell_state (const ipshare_job_t *to, ipshare_flows_job_t *f)
+{
+  ipshare_main_t *im = &ipshare_main;
+  struct flows_order *o = &f->order;
+  if (o->op == IPS_CTL_REMAP_LIST && !(o->remaps = calloc (IPS_REMAPS, sizeof *o->remaps)))
+    {
+      answer (to, NULL, VNET_API_ERROR_UNSPECIFIED);
+      return;
+    }
+  ipshare_flows_enter (im);
+  f->status = flows_order (im->flows, im->natlog, o);
+  ipshare_flows_leave (im);
+  answer (to, f, 0);
+  free (o->remaps);
+}
+
 void
 vl_api_ipshare_flows_t_handler (vl_api_ipshare_flows_t *mp)
 {
   ipshare_job_t job = JOB (mp, ipshare_job_flows, done);
   int rv = ready ();
-  if (!rv && be32 (mp->op) == IPS_CTL_FLOWS_STATE)
-    {
-      tell_state (&job);
-      return;
-    }
   ipshare_flows_job_t *f = rv ? NULL : job_of (mp, &rv);
-  if (f)
+  bool at_once = f && is_state (f->order.op);
+  if (at_once)
+    tell_state (&job, f);
+  else if (f)
     {
       job.lane = f->order.op == IPS_CTL_SESSIONS_DUMP ? IPSHARE_LANE_SESSIONS : IPSHARE_LANE_FLOWS;
       job.order = f;
       strncpy (job.path, (char *) mp->path, sizeof job.path - 1);
       rv = submit (job);
     }
-  if (!rv)
-    return;
-  answer (&job, NULL, rv);
-  if (f)
+  if (rv)
+    answer (&job, NULL, rv);
+  if (f && (rv || at_once))
     forget (f);
 }
 

@@ -81,14 +81,14 @@ vl_api_ipshare_prepare_t_handler (vl_api_ipshare_prepare_t *mp)
 static void
 switch_to (ipshare_main_t *im, ipshare_diverted_t *wanted, int (*change) (u64 *generation), u64 *generation, int *rv)
 {
-  ipshare_divert (im, im->service_fib, im->diverted, wanted, true);
+  ipshare_divert (im, im->fib_source, im->service_fib, im->diverted, wanted, true);
   *rv = change (generation);
   if (*rv)
     {
-      ipshare_divert (im, im->service_fib, wanted, im->diverted, false);
+      ipshare_divert (im, im->fib_source, im->service_fib, wanted, im->diverted, false);
       return;
     }
-  ipshare_divert (im, im->service_fib, im->diverted, wanted, false);
+  ipshare_divert (im, im->fib_source, im->service_fib, im->diverted, wanted, false);
   ipshare_diverted_t *old = im->diverted_before;
   im->diverted_before = im->diverted;
   im->diverted = wanted;

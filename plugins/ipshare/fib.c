@@ -82,8 +82,8 @@ static const char *const *const inner_nodes[DPO_PROTO_NUM] = { [DPO_PROTO_IP4] =
 
 /* ---- which prefixes ---- */
 
-static void
-add (ipshare_diverted_t **to, u8 family, u32 len, const u8 *address, u8 side, bool passes)
+void
+ipshare_diverted_add (ipshare_diverted_t **to, u32 family, u32 len, const u8 *address, u8 side, bool passes)
 {
   ipshare_diverted_t d;
   clib_memset (&d, 0, sizeof d);
@@ -107,10 +107,12 @@ compare (void *one, void *other)
   return order ? order : (int) a->side - (int) b->side;
 }
 
-static ipshare_diverted_t *
-sorted (ipshare_diverted_t *all)
+ipshare_diverted_t *
+ipshare_diverted_sorted (ipshare_diverted_t *all)
 {
   u32 n = 0;
+  if (!all)
+    return NULL;
   vec_sort_with_function (all, compare);
   for (u32 i = 0; i < vec_len (all); i++)
     if (n == 0 || fib_prefix_cmp (&all[n - 1].prefix, &all[i].prefix))
@@ -126,17 +128,18 @@ ipshare_diverted_of (const struct ips_image_header *image)
   const struct ips_endpoint_rec *endpoint = (const void *) (network + image->n_networks);
   ipshare_diverted_t *wanted = NULL;
   for (u32 i = 0; image->roles & IPS_ROLE_OUTER && i < image->n_networks; i++)
-    add (&wanted, network[i].family, network[i].prefix_len, network[i].prefix, IPS_OUTER,
-	 network[i].unmatched == IPS_UNMATCHED_PASS);
+    ipshare_diverted_add (&wanted, network[i].family, network[i].prefix_len, network[i].prefix, IPS_OUTER,
+			  network[i].unmatched == IPS_UNMATCHED_PASS);
   for (u32 i = 0; i < image->n_endpoints; i++)
     {
       const struct ips_endpoint_rec *e = endpoint + i;
       if (image->roles & IPS_ROLE_INNER && e->flags & IPS_EP_SELF && e->prefix_len)
-	add (&wanted, e->family, e->prefix_len, e->local, IPS_INNER, false);
+	ipshare_diverted_add (&wanted, e->family, e->prefix_len, e->local, IPS_INNER, false);
       if (e->tunnel_family && !ips_is_zero (e->tunnel_local))
-	add (&wanted, e->tunnel_family, e->tunnel_family == 4 ? 32 : 128, e->tunnel_local, IPS_INNER, false);
+	ipshare_diverted_add (&wanted, e->tunnel_family, e->tunnel_family == 4 ? 32 : 128, e->tunnel_local, IPS_INNER,
+			      false);
     }
-  return wanted ? sorted (wanted) : NULL;
+  return ipshare_diverted_sorted (wanted);
 }
 
 /* The largest prefix that begins at `at` and holds no more than n addresses; *n becomes the rest. */
@@ -164,11 +167,11 @@ ipshare_diverted_of_pools (const struct ips_ctl_flows *set)
 	  u8 address[16];
 	  u32 had = left, len = prefix_len (pool->family, at, &left);
 	  ips_st_address (address, at);
-	  add (&wanted, pool->family, len, address, IPS_OUTER, false);
+	  ipshare_diverted_add (&wanted, pool->family, len, address, IPS_OUTER, false);
 	  at += one * (had - left);
 	}
     }
-  return wanted ? sorted (wanted) : NULL;
+  return ipshare_diverted_sorted (wanted);
 }
 
 static const ipshare_diverted_t *
@@ -190,7 +193,8 @@ find (ipshare_diverted_t *among, const ipshare_diverted_t *d)
 }
 
 static void
-divert (ipshare_main_t *im, const u32 *fib, const ipshare_diverted_t *d, const ipshare_diverted_t *had)
+divert (ipshare_main_t *im, fib_source_t source, const u32 *fib, const ipshare_diverted_t *d,
+	const ipshare_diverted_t *had)
 {
   fib_protocol_t proto = d->prefix.fp_proto;
   dpo_proto_t dpo_proto = fib_proto_to_dpo (proto);
@@ -200,33 +204,33 @@ divert (ipshare_main_t *im, const u32 *fib, const ipshare_diverted_t *d, const i
   dpo_stack (im->dpo_types[d->side], dpo_proto, &pool_elt_at_index (im->dpos, index)->parent, drop_dpo_get (dpo_proto));
   dpo_set (&dpo, im->dpo_types[d->side], dpo_proto, index);
   if (had && had->passes == d->passes)
-    fib_table_entry_special_dpo_update (fib[proto], &d->prefix, im->fib_source, flags, &dpo);
+    fib_table_entry_special_dpo_update (fib[proto], &d->prefix, source, flags, &dpo);
   else
     {
       if (had) /* the two kinds of entry do not turn into each other */
-	fib_table_entry_special_remove (fib[proto], &d->prefix, im->fib_source);
-      fib_table_entry_special_dpo_add (fib[proto], &d->prefix, im->fib_source, flags, &dpo);
+	fib_table_entry_special_remove (fib[proto], &d->prefix, source);
+      fib_table_entry_special_dpo_add (fib[proto], &d->prefix, source, flags, &dpo);
     }
   dpo_reset (&dpo);
 }
 
 void
-ipshare_divert (ipshare_main_t *im, const u32 *fib, ipshare_diverted_t *before, ipshare_diverted_t *wanted,
-		bool removals)
+ipshare_divert (ipshare_main_t *im, fib_source_t source, const u32 *fib, ipshare_diverted_t *before,
+		ipshare_diverted_t *wanted, bool removals)
 {
   ipshare_diverted_t *d;
   if (removals)
     {
       vec_foreach (d, before)
 	if (!find (wanted, d))
-	  fib_table_entry_special_remove (fib[d->prefix.fp_proto], &d->prefix, im->fib_source);
+	  fib_table_entry_special_remove (fib[d->prefix.fp_proto], &d->prefix, source);
       return;
     }
   vec_foreach (d, wanted)
     {
       const ipshare_diverted_t *had = find (before, d);
       if (!had || had->side != d->side || had->passes != d->passes)
-	divert (im, fib, d, had);
+	divert (im, source, fib, d, had);
     }
 }
 
@@ -375,6 +379,7 @@ void
 ipshare_fib_init (ipshare_main_t *im)
 {
   im->fib_source = fib_source_allocate ("ipshare", FIB_SOURCE_PRIORITY_HI, FIB_SOURCE_BH_SIMPLE);
+  im->channel_source = fib_source_allocate ("ipshare-channel", FIB_SOURCE_PRIORITY_HI, FIB_SOURCE_BH_SIMPLE);
   im->dpo_types[IPS_OUTER] = dpo_register_new_type (&dpo_vft, outer_nodes);
   im->dpo_types[IPS_INNER] = dpo_register_new_type (&dpo_vft, inner_nodes);
   im->next_hop_type = fib_node_register_new_type ("ipshare-next-hop", &next_hop_vft);

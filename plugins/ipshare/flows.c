@@ -65,7 +65,8 @@ void
 ipshare_flows_enter (ipshare_main_t *im)
 {
   flows_begin (im->flows->workers + vec_len (im->threads));
-  im->why->sessions = NULL; /* who asks is not followed */
+  if (!im->why->remaps) /* who asks is not followed; where remaps are, sessions are looked at alone */
+    im->why->sessions = NULL;
 }
 
 void
@@ -112,7 +113,7 @@ static int
 open_beside (ipshare_job_t *job, ipshare_flows_job_t *f)
 {
   struct flows_order *o = &f->order;
-  bool is_dump = o->op == IPS_CTL_SESSIONS_DUMP;
+  bool is_dump = o->op == IPS_CTL_SESSIONS_DUMP || o->op == IPS_CTL_REMAP_FLOWS;
   if (o->op == IPS_CTL_SESSIONS_FEED && job->path[0])
     return read_fed (job, f);
   if (!is_dump && o->op != IPS_CTL_NAT_ADDRESSES)
@@ -159,8 +160,12 @@ void
 ipshare_job_flows_end (ipshare_job_t *job)
 {
   const ipshare_flows_job_t *f = job->order;
-  if (f->order.op == IPS_CTL_FLOWS_SET && f->status == IPS_CTL_OK)
+  if (f->status != IPS_CTL_OK)
+    return;
+  if (f->order.op == IPS_CTL_FLOWS_SET)
     ipshare_nat_pools (&ipshare_main, (const struct ips_ctl_flows *) f->payload);
+  if (f->order.op == IPS_CTL_REMAP_SET || f->order.op == IPS_CTL_REMAP_CLEAR)
+    ipshare_remap_channels (&ipshare_main);
 }
 
 /* ---- packets that have waited (decision 0042) ---- */

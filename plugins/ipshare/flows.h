@@ -1,4 +1,4 @@
-/* flows.h: tracked connections in VPP (native/flows): sessions, NAT by ports, the mirror, the NAT log.
+/* flows.h: tracked connections in VPP (native/flows): sessions, NAT by ports, the mirror, remaps, the NAT log.
  *
  *   worker: a frame of ours is a frame of flows (node.c); what waits for the standby is let go by ipshare-held-input
  *   lanes:  orders are carried out beside VPP's threads (builder.c), lists of sessions in a lane of their own
@@ -39,5 +39,8 @@ int ipshare_nat_interface (ipshare_main_t *im, u32 sw_if_index, u16 realm, bool 
 void ipshare_nat_interface_gone (ipshare_main_t *im, u32 sw_if_index);
 /* Packets to the pools' addresses come to us. */
 void ipshare_nat_pools (ipshare_main_t *im, const struct ips_ctl_flows *set);
+
+/* remap.c: packets to this node's ends of the remaps' channels come to us. Main thread, no order under way. */
+void ipshare_remap_channels (ipshare_main_t *im);
 
 #endif

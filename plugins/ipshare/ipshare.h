@@ -116,7 +116,7 @@ typedef struct
   struct flows *flows; /* tracked connections: flows.h */
   struct natlog *natlog;
   vlib_combined_counter_main_t cells;
-  fib_source_t fib_source;
+  fib_source_t fib_source, channel_source;
   dpo_type_t dpo_types[2]; /* by enum ips_side */
   u16 arcs[IPSHARE_N_NODES][IPSHARE_N_TO];
   fib_node_type_t next_hop_type;
@@ -125,6 +125,7 @@ typedef struct
   dpo_id_t *ways[2];		 /* by FIB_PROTOCOL_IP4, _IP6: what workers read, by id: the outer node's way there, or 0 */
   ipshare_diverted_t *diverted, *diverted_before, *diverted_prepared;
   ipshare_diverted_t *pools;   /* of NAT */
+  ipshare_diverted_t *channels; /* of remaps */
   u8 *reply_side_by_interface; /* 0: none, else side + 1 */
   u16 **realms_by_interface;   /* of NAT: inside is there */
   struct ips_tables_info info; /* as the last control operation left it */
@@ -149,9 +150,11 @@ void ipshare_fib_init (ipshare_main_t *im);
 ipshare_diverted_t *ipshare_diverted_of (const struct ips_image_header *image);
 /* The same of NAT pools. */
 ipshare_diverted_t *ipshare_diverted_of_pools (const struct ips_ctl_flows *set);
+void ipshare_diverted_add (ipshare_diverted_t **to, u32 family, u32 len, const u8 *address, u8 side, bool passes);
+ipshare_diverted_t *ipshare_diverted_sorted (ipshare_diverted_t *all); /* ascending, each once */
 /* Puts them into a table (fib: by protocol), in the place of those of `before`. */
-void ipshare_divert (ipshare_main_t *im, const u32 *fib, ipshare_diverted_t *before, ipshare_diverted_t *wanted,
-		     bool removals);
+void ipshare_divert (ipshare_main_t *im, fib_source_t source, const u32 *fib, ipshare_diverted_t *before,
+		     ipshare_diverted_t *wanted, bool removals);
 u32 ipshare_next_hop_add (ipshare_main_t *im, const ip46_address_t *address, u32 table_id, int *rv);
 int ipshare_next_hop_del (ipshare_main_t *im, u32 id);
 int ipshare_reply_interface (ipshare_main_t *im, u32 sw_if_index, u8 side, bool enable);

@@ -11,8 +11,8 @@ ipshare_nat_pools (ipshare_main_t *im, const struct ips_ctl_flows *set)
   for (u32 table = 0; table < (is_one_table ? 1 : 2); table++)
     {
       const u32 *fib = table ? im->delivery_fib : im->service_fib;
-      ipshare_divert (im, fib, had, wanted, false);
-      ipshare_divert (im, fib, had, wanted, true);
+      ipshare_divert (im, im->fib_source, fib, had, wanted, false);
+      ipshare_divert (im, im->fib_source, fib, had, wanted, true);
     }
   im->pools = wanted;
   vec_free (had);

@@ -170,6 +170,8 @@ process (vlib_main_t *vm, CLIB_UNUSED (vlib_node_runtime_t *node), CLIB_UNUSED (
 	vlib_process_wait_for_event (vm);
       vlib_process_get_events (vm, NULL);
       ipshare_ports_send (vm, ipshare_pair.shown);
+      ipshare_reach_send (vm, ipshare_pair.shown);
+      ipshare_subports_set (ipshare_pair.shown, true);
       if (timed_out && vlib_time_now (vm) >= glanced + GLANCE_S)
 	{
 	  glanced = vlib_time_now (vm);
@@ -207,7 +209,9 @@ ipshare_pair_create (ipshare_main_t *im)
 					 .role = flows_role,
 					 .mirror_ready = flows_ready,
 					 .flows = im->flows,
-					 .links = &ipshare_links });
+					 .links = &ipshare_links,
+					 .askers = &ipshare_askers,
+					 .port_setter = &ipshare_port_setter });
   if (im->rt)
     clib_file_add (&file_main, &(clib_file_t){ .read_function = woken,
 					       .file_descriptor = ipshare_pair.woken,

@@ -1,4 +1,4 @@
-/* ports.c: the interfaces of VPP that VIPs are on: which they are, whether they are up, and frames out of them.
+/* ports.c: the interfaces of VPP that a pair names: which they are, whether they are up, and frames out of them.
  *
  * The real-time thread knows nothing of VPP: of a port it reads one word, which the main thread writes, and its frames go
  * through rings. What leaves is checked against the lease once more by who sends it: a process that was stopped between
@@ -24,12 +24,36 @@ port_named (ipshare_ports_t *ports, const char *name)
   for (u32 i = 0; i < ports->n; i++)
     if (strncmp (ports->at[i].name, name, sizeof ports->at[i].name) == 0)
       return ports->at + i;
-  ipshare_port_t *port = ports->at + ports->n++;
+  ipshare_port_t *port = ports->at + ports->n++; /* there is one for each name that a pair can have */
   strncpy (port->name, name, sizeof port->name - 1);
   port->sw_if_index = ~0;
   port->frames = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
   rt_ring_init (&port->in);
   return port;
+}
+
+/* What is more than the record can hold is refused by native/rt. */
+static void
+place_others (ipshare_ports_t *ports, const struct ips_ctl_pair *p)
+{
+  for (u32 i = 0; i < p->n_publics && i < IPS_CTL_PAIR_PUBLICS; i++)
+    {
+      const struct ips_ctl_pair_public *from = p->publics + i;
+      ipshare_port_t *port = port_named (ports, from->interface);
+      ipshare_public_t *to = ports->publics + ports->n_publics++;
+      port->has_addresses = true;
+      *to = (ipshare_public_t){ .port = port - ports->at, .family = from->family, .prefix_len = from->prefix_len };
+      memcpy (to->address, from->address, sizeof to->address);
+    }
+  for (u32 i = 0; i < p->n_criteria && i < IPS_CTL_PAIR_CRITERIA; i++)
+    {
+      ipshare_port_t *port = port_named (ports, p->criteria[i].interface);
+      port->has_criteria |= p->criteria[i].kind != IPS_CTL_PAIR_LINK;
+      ports->criteria[ports->n_criteria++] =
+	(ipshare_criterion_t){ .port = port - ports->at, .rec = p->criteria[i] };
+    }
+  for (u32 i = 0; i < p->n_ports && i < IPS_CTL_PAIR_PORTS; i++)
+    ports->subports[ports->n_subports++] = port_named (ports, p->ports[i]) - ports->at;
 }
 
 ipshare_ports_t *
@@ -45,10 +69,13 @@ ipshare_ports_new (const struct ips_ctl_pair *p)
   for (u32 i = 0; i < p->n_vips && i < IPS_CTL_PAIR_VIPS; i++)
     {
       ipshare_port_t *port = port_named (ports, p->vips[i].interface);
+      port->has_addresses = true;
       port->vips[port->n_vips].family = p->vips[i].family;
       memcpy (port->vips[port->n_vips++].address, p->vips[i].address, 16);
-      whole = whole && port->frames >= 0;
     }
+  place_others (ports, p);
+  for (u32 i = 0; i < ports->n; i++)
+    whole = whole && ports->at[i].frames >= 0;
   if (whole)
     return ports;
   ipshare_ports_free (ports);
@@ -125,23 +152,31 @@ renew (vnet_main_t *vnm, ipshare_port_t *port)
   return state != had;
 }
 
+static void
+enable (const ipshare_port_t *port, bool on)
+{
+  if (port->sw_if_index == ~0 || !vnet_sw_interface_is_valid (vnet_get_main (), port->sw_if_index))
+    return;
+  if (port->has_addresses)
+    ipshare_vips_enable (port->sw_if_index, on);
+  if (port->has_criteria)
+    ipshare_reach_enable (port->sw_if_index, on);
+}
+
 /* The same name is another interface now, or none. */
 static void
 move (ipshare_ports_t *ports, ipshare_port_t *port, u32 to)
 {
   vlib_main_t *vm = vlib_get_main ();
-  vnet_main_t *vnm = vnet_get_main ();
   if (ports != ipshare_pair.shown)
     {
       port->sw_if_index = to;
       return;
     }
   vlib_worker_thread_barrier_sync (vm);
-  if (port->sw_if_index != ~0 && vnet_sw_interface_is_valid (vnm, port->sw_if_index))
-    ipshare_vips_enable (port->sw_if_index, false);
+  enable (port, false);
   port->sw_if_index = to;
-  if (to != ~0)
-    ipshare_vips_enable (to, true);
+  enable (port, true);
   vlib_worker_thread_barrier_release (vm);
 }
 
@@ -182,13 +217,14 @@ ipshare_ports_show (ipshare_ports_t *ports)
   ipshare_ports_t *had = ipshare_pair.shown;
   vlib_worker_thread_barrier_sync (vm);
   for (u32 i = 0; had && i < had->n; i++)
-    if (had->at[i].sw_if_index != ~0 && vnet_sw_interface_is_valid (vnet_get_main (), had->at[i].sw_if_index))
-      ipshare_vips_enable (had->at[i].sw_if_index, false);
+    enable (had->at + i, false);
   ipshare_pair.shown = ports;
   for (u32 i = 0; ports && i < ports->n; i++)
-    if (ports->at[i].sw_if_index != ~0)
-      ipshare_vips_enable (ports->at[i].sw_if_index, true);
+    enable (ports->at + i, true);
   vlib_worker_thread_barrier_release (vm);
+  if (had)
+    ipshare_subports_set (had, false); /* those that the new ones have too may come up again */
+  ipshare_subports_set (ports, true);
   ipshare_ports_look (ports); /* who came or went meanwhile */
 }
 
@@ -205,14 +241,13 @@ ipshare_ports_gone (u32 sw_if_index)
       }
 }
 
-/* The frame behind the header that this interface wants, tags included. False: no buffer, no such header. */
-static bool
-send_one (vlib_main_t *vm, u32 sw_if_index, const struct rt_place *p)
+bool
+ipshare_ports_send_one (vlib_main_t *vm, u32 sw_if_index, const u8 *frame, u32 frame_n)
 {
   vnet_main_t *vnm = vnet_get_main ();
-  bool is_arp = p->bytes[12] == 0x08 && p->bytes[13] == 0x06;
+  bool is_arp = frame[12] == 0x08 && frame[13] == 0x06;
   u32 bi;
-  u8 *head = ethernet_build_rewrite (vnm, sw_if_index, is_arp ? VNET_LINK_ARP : VNET_LINK_IP6, p->bytes);
+  u8 *head = ethernet_build_rewrite (vnm, sw_if_index, is_arp ? VNET_LINK_ARP : VNET_LINK_IP6, frame);
   if (!head)
     return false;
   if (vlib_buffer_alloc (vm, &bi, 1) != 1)
@@ -222,9 +257,9 @@ send_one (vlib_main_t *vm, u32 sw_if_index, const struct rt_place *p)
     }
   vlib_buffer_t *b = vlib_get_buffer (vm, bi);
   u8 *to = vlib_buffer_get_current (b);
-  u32 n = p->n - sizeof (ethernet_header_t);
+  u32 n = frame_n - sizeof (ethernet_header_t);
   clib_memcpy (to, head, vec_len (head));
-  clib_memcpy (to + vec_len (head), p->bytes + sizeof (ethernet_header_t), n);
+  clib_memcpy (to + vec_len (head), frame + sizeof (ethernet_header_t), n);
   b->current_length = vec_len (head) + n;
   b->flags |= VNET_BUFFER_F_LOCALLY_ORIGINATED;
   vnet_buffer (b)->sw_if_index[VLIB_RX] = vnet_buffer (b)->sw_if_index[VLIB_TX] = sw_if_index;
@@ -244,7 +279,7 @@ ipshare_ports_send (vlib_main_t *vm, ipshare_ports_t *ports)
     {
       const ipshare_port_t *port = ports->at + p->tag;
       if (ipshare_now_ns () < atomic_load (until) && vnet_sw_interface_is_valid (vnet_get_main (), port->sw_if_index))
-	send_one (vm, port->sw_if_index, p);
+	ipshare_ports_send_one (vm, port->sw_if_index, p->bytes, p->n);
       rt_ring_give_back (&ports->out, p);
     }
 }
@@ -314,19 +349,22 @@ receive (CLIB_UNUSED (void *arg), struct rt_link *l, u8 *out, size_t room)
   return n;
 }
 
-static void
+static bool
 send_frame (CLIB_UNUSED (void *arg), const struct rt_link *l, const u8 *frame, size_t n)
 {
   ipshare_ports_t *ports = ipshare_pair.live;
   ipshare_port_t *port = port_of (l);
-  struct rt_place *p = port && n <= RT_RING_BYTES ? rt_ring_claim (&ports->out) : NULL;
+  if (!port || n > RT_RING_BYTES)
+    return true;
+  struct rt_place *p = rt_ring_claim (&ports->out);
   if (!p)
-    return; /* announced again */
+    return false;
   p->tag = port - ports->at;
   p->n = n;
   memcpy (p->bytes, frame, n);
   rt_ring_hand_over (p);
   rt_signal (ipshare_pair.woken);
+  return true;
 }
 
 const struct rt_links ipshare_links = {

@@ -65,9 +65,9 @@ offloads (vlib_buffer_t *b, struct ips_pkt *p)
 
 /* The sum is complete now: nobody shall do it again. */
 static void
-offloads_done (vlib_buffer_t *b, const struct ips_pkt *p, int verdict)
+offloads_done (vlib_buffer_t *b, const struct ips_pkt *p, bool other_header)
 {
-  if (verdict == IPS_ENCAPSULATED || verdict == IPS_DECAPSULATED) /* another header is the first now */
+  if (other_header)
     vnet_buffer_offload_flags_clear (b, VNET_BUFFER_OFFLOAD_F_IP_CKSUM);
   if (p->csum != IPS_CSUM_PARTIAL)
     vnet_buffer_offload_flags_clear (b, VNET_BUFFER_OFFLOAD_F_TCP_CKSUM | VNET_BUFFER_OFFLOAD_F_UDP_CKSUM);
@@ -121,6 +121,7 @@ ipshare_special (ipshare_main_t *im, vlib_main_t *vm, ipshare_thread_t *t, u32 b
 		 struct ips_pkt *p, enum ips_side side, bool *taken)
 {
   bool had_offload = b->flags & (VNET_BUFFER_F_OFFLOAD | VNET_BUFFER_F_GSO);
+  const u8 *header = p->data;
   int verdict;
   p->total_len = vlib_buffer_length_in_chain (vm, b);
   if (b->flags & IPSHARE_BUFFER_F)
@@ -132,6 +133,6 @@ ipshare_special (ipshare_main_t *im, vlib_main_t *vm, ipshare_thread_t *t, u32 b
   else
     verdict = ipshare_core (t, p, side, taken);
   if (had_offload && !*taken && ips_dispositions[verdict] == IPS_SEND)
-    offloads_done (b, p, verdict);
+    offloads_done (b, p, p->data != header); /* tunnels put one before it, or take it away */
   return verdict;
 }

@@ -57,12 +57,20 @@ port_of (vlib_buffer_t *b)
   return NULL;
 }
 
+/* Or one of the public addresses that move with the role. */
 static bool
 is_vip (const ipshare_port_t *port, u8 family, const u8 *address)
 {
+  const ipshare_ports_t *ports = ipshare_pair.shown;
   for (u32 i = 0; i < port->n_vips; i++)
     if (port->vips[i].family == family && memcmp (port->vips[i].address, address, family == 4 ? 4 : 16) == 0)
       return true;
+  for (u32 i = 0; i < ports->n_publics; i++)
+    {
+      const ipshare_public_t *p = ports->publics + i;
+      if (ports->at + p->port == port && p->family == family && ips_vip_within (p->address, p->prefix_len, address))
+	return true;
+    }
   return false;
 }
 

@@ -5,7 +5,7 @@ Each is made alone in GOOD_PAIR, before its first [[pair.node]].
 
 from __future__ import annotations
 
-from tests.cases.config_mistakes import Mistake
+from tests.cases.config_mistakes import GOOD_PAIR, ON_VPP, VIPS, Mistake
 
 FIRST = '[[pair.node]]\nname = "n1"'
 AT = 'address = "10.9.0.3:6082"\nkey_file = "w"\n'
@@ -107,4 +107,36 @@ PORTS = [
         ('name = "w1"\nmac = "02:00:00:00:00:01" #!', "mac"),
     ]
 ]
-ALONE = [*WITNESS, *CRITERIA, *PUBLIC, *ROUTES, *PORTS]
+PORTS.append(_before("[[pair.interface]]", PORT.partition("\n")[2].replace('parent = "eth0"\n', ""), "pair.interface[0]", "'parent' is missing"))
+WORKLOAD = """[[interface]]
+name = "eth2"
+[[pair.interface]]
+name = "eth2"
+mac = "02:00:00:00:00:01"
+[[pair.public]]
+prefix = "198.51.100.0/28"
+interface = "eth2"
+[[pair.criterion]]
+kind = "echo"
+interface = "eth1"
+address = "192.168.5.254"
+"""
+ALL_ON_VPP = ON_VPP.format("192.168.5.2", "", "eth1", "") + WORKLOAD
+GOOD_PAIR_ON_VPP = GOOD_PAIR.replace(VIPS, ALL_ON_VPP)
+_OTHER_MAC = ('[[interface]]\nname = "eth2"', '[[interface]]\nname = "eth2"\nmac = "02:00:00:00:00:02"')
+PORTS_OF_VPP = [
+    Mistake(VIPS, ALL_ON_VPP.replace(old, new).replace(*_OTHER_MAC if key.endswith("mac") else ("", "")), key, message)
+    for old, new, key, message in [
+        ('0/28"\ninterface = "eth2"', '0/28"\ninterface = "eth9" #!', "pair.public[0].interface", "named 'eth9'"),
+        ('echo"\ninterface = "eth1"', 'echo"\ninterface = "eth9" #!', "pair.criterion[0].interface", "named 'eth9'"),
+        ('interface]]\nname = "eth2"\nmac', 'interface]]\nname = "eth9" #!\nmac', "pair.interface[0].name", "named 'eth9'"),
+        ("\nmac =", '\nparent = "eth1" #!\nmac =', "pair.interface[0].parent", "eth2 of VPP has no parent"),
+        (
+            '0:01"\n[[pair.public',
+            '0:01" #!\n[[pair.public',
+            "pair.interface[0].mac",
+            "eth2 has the MAC address 02:00:00:00:00:02",
+        ),
+    ]
+]
+ALONE = [*WITNESS, *CRITERIA, *PUBLIC, *ROUTES, *PORTS, *PORTS_OF_VPP]

@@ -1,7 +1,8 @@
 """Gateways that an active node should reach (S2.6): asked by the engine, by ARP, ND and echo, v4 and v6.
 
 The gateway is the LAN's own address (tests.pair_lab). A node is cut off from it by its neighbour or nftables
-entry there, while the nodes go on to hear each other on both paths.
+entry there, while the nodes go on to hear each other on both paths. Tests for every engine are imported by
+tests/vpp/test_pair_criteria_vpp.py.
 """
 
 from __future__ import annotations
@@ -21,8 +22,13 @@ GATEWAYS = (f"ECHO {LAN}", f"ECHO {LAN6}", f"NEIGHBOUR {LAN}", f"NEIGHBOUR {LAN6
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[PairLab]:
-    with pair_lab(tmp_path) as made:
+def kind() -> type[Half]:
+    return Half
+
+
+@pytest.fixture
+def lab(tmp_path: Path, kind: type[Half]) -> Iterator[PairLab]:
+    with pair_lab(tmp_path, kind) as made:
         run(made.names["lan"], f"ip address add {LAN6}/64 dev br0 nodad")
         yield made
 
@@ -61,6 +67,17 @@ def test_who_reaches_less_hands_over_and_of_two_that_do_one_stays(lab: PairLab) 
     standby.kill()
     until(lambda: active.is_in(ACTIVE))
     assert failed(active) == 0b01111, "better than none"
+
+
+def test_a_link_that_goes_down_is_no_link_that_is_met(lab: PairLab) -> None:
+    """The VIPs are on it too: that alone makes the node inop. What the criterion says is told beside it."""
+    active, standby = lab.start(gateways=("LINK",))
+    until(lambda: failed(active) == failed(standby) == 0)
+    node = "a" if active is lab.a else "b"
+    run(lab.names["lan"], f"ip link set to-{node} down")
+    until(lambda: failed(active) == 1 and standby.is_in(ACTIVE))
+    run(lab.names["lan"], f"ip link set to-{node} up")
+    until(lambda: failed(active) == 0)
 
 
 def test_it_comes_back_when_its_gateways_do(lab: PairLab) -> None:

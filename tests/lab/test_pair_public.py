@@ -1,6 +1,7 @@
 """On-link public addresses of a pair: the active node answers for each and announces all (S3.9).
 
-The client's kernel asks, and listens: what it has in its neighbour table, and what comes to its interface.
+The client's kernel asks, and listens: what it has in its neighbour table, and what comes to its interface. Tests
+for every engine are imported by tests/vpp/test_pair_public_vpp.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 from ipshare.core import lib
 from ipshare.lab.netns import inside
 from tests.engine_lab import run
-from tests.pair_lab import PATIENCE_S, PairLab, pair_lab, until
+from tests.pair_lab import PATIENCE_S, Half, PairLab, pair_lab, until
 
 ACTIVE = lib.IPS_PAIR_ACTIVE
 PUBLICS = ("10.7.0.0/16", "fd00:0:0:0:7::/112")
@@ -25,8 +26,13 @@ ETH_P_ALL = 3
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[PairLab]:
-    with pair_lab(tmp_path) as made:
+def kind() -> type[Half]:
+    return Half
+
+
+@pytest.fixture
+def lab(tmp_path: Path, kind: type[Half]) -> Iterator[PairLab]:
+    with pair_lab(tmp_path, kind) as made:
         run(made.names["client"], "ip route add 10.7.0.0/16 dev lan0")
         yield made
 

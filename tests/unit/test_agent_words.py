@@ -52,7 +52,13 @@ def test_names_are_lent_to_what_an_engine_read(tmp_path: Path) -> None:
 def test_equal_tables_have_no_summary(tmp_path: Path) -> None:
     summary = summarize(diff(desired(site(tmp_path)), desired(site(tmp_path))))
     assert (summary.count, summary.lines()) == (0, [])
-    assert summary.to_json() == {"changes": [], "count": 0, "moved_share": {}}
+    assert summary.to_json() == {
+        "changes": [],
+        "count": 0,
+        "moved_share": {},
+        "kept_share": {},
+        "drain_s": {},
+    }
 
 
 def test_long_lists_end_and_are_counted(tmp_path: Path) -> None:

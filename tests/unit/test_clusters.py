@@ -10,7 +10,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -35,6 +35,7 @@ from ipshare.engine.dispatching import (
 from ipshare.engine.settings_text import setting_items
 from ipshare.errors import EngineError, Refused
 from ipshare.model import ClusterProbe, Config
+from ipshare.net.clusters import cluster_problems
 from tests.cases.cluster_mistakes import CLUSTER_ALONE, GOOD_CLUSTER
 
 # ---- weights ------------------------------------------------------------------
@@ -325,6 +326,26 @@ def test_a_subnet_without_a_vip_is_a_warning() -> None:
     cut = GOOD_CLUSTER.index('[[pair.vip]]\naddress = "fd00:9::10"')
     text = GOOD_CLUSTER[:cut] + GOOD_CLUSTER[GOOD_CLUSTER.index("[sessions]") :]
     assert any("no VIP of the pair is in fd00:9::/64" in w.message for w in check_text(text).warnings)
+
+
+@pytest.mark.parametrize(
+    ("devices", "routes", "text"),
+    [
+        (("eth0",), (("10.0.9.0/24", "eth0"),), "there is no device eth1"),
+        (("eth1",), (("0.0.0.0/0", "eth1"), ("::/0", "eth1")), "10.0.9.0/24 is not on-link at eth1"),
+        (
+            ("eth1", "eth0"),
+            (("10.0.0.0/8", "eth1"), ("fd00::/16", "eth0")),
+            "fd00:9::/64 is not on-link at eth1",
+        ),
+    ],
+)
+def test_what_a_machine_has_against_a_cluster(
+    devices: tuple[str, ...], routes: tuple[tuple[str, str], ...], text: str
+) -> None:
+    known = [(ip_network(prefix), device) for prefix, device in routes]
+    found = cluster_problems(CONFIG.clusters[:1], devices, known)
+    assert text in found[0].message and found[0].hint
 
 
 EXAMPLE = GOOD_CLUSTER.replace('routers = ["10.0.9.1"]', 'routers = ["10.0.9.1", "10.0.9.2", "10.0.9.3"]')

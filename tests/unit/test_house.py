@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,12 @@ def test_the_core_knows_neither_its_hosts_nor_python() -> None:
 def test_nothing_is_left_for_later(word: str) -> None:
     found = [path for path in [*PYTHON, *C] if word in path.read_text()]
     assert not found
+
+
+def test_nothing_that_git_is_to_ignore_is_in_the_tree() -> None:
+    """Seen: a link to somebody's .venv was committed, and a clean clone could not make its own."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout of git")
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    kept = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not kept

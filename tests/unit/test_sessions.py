@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ipshare.core import dtype, ffi, lib
-from tests.napt_door import ACK, ESP, FIN, ICMP, RST, SYN, TCP, UDP, Flow, Rec, Sessions, packet, ticks
+from tests.napt_door import ACK, ESP, FIN, ICMP, RST, SYN, TCP, UDP, Flow, Rec, Sessions, c_rec, packet, ticks
 from tests.packet_doors import Packet, name
 
 OTHER, ONE_SIDED, MIDSTREAM, ONLY = 1, 2, 4, 8
@@ -343,6 +343,18 @@ def test_any_order_and_any_repetition_makes_the_same_table() -> None:
             found = t.get(WEB)
             assert (found.version if found else None) == (None if last == 6 else last)
             assert t.events == []
+
+
+def test_a_deletion_as_it_comes_over_the_wire_is_applied() -> None:
+    """It names a flow and a version, and nothing else (ips_mirror_wire.c)."""
+    t, put = Sessions(standby=1), ffi.new("uint8_t[512]")
+    for rec in (record(version=3), record(DNS, version=3), record(numbered(1), version=3)):
+        assert t.apply(UPSERT, rec)[0] == APPLIED
+        op, wire = ffi.new("int *"), ffi.new("struct ips_session_rec *")
+        n = lib.ips_mirror_put(put, DELETE, c_rec(rec._replace(version=4)))
+        assert lib.ips_mirror_get(put, n, op, wire) == n and (op[0], wire.kind, wire.state) == (DELETE, 0, 0)
+        assert lib.ips_sessions_apply(t.s, 0, op[0], wire, t.ns, ffi.NULL) == APPLIED
+        assert t.get(rec.flow) is None
 
 
 def test_tombstones_are_bounded_in_time_and_number() -> None:

@@ -19,11 +19,18 @@ from ipshare.engine.vpp.client import Client
 from ipshare.engine.vpp.engine import VppEngine
 from ipshare.engine.vpp.launch import Vpp, clean, start
 from ipshare.engine.vpp.startup import Settings
-from tests.engine_lab import INNER
-from tests.pair_lab import LAN, PATIENCE_S, STATE, Half, PairLab
+from tests.engine_lab import INNER, run
+from tests.pair_lab import LAN, PATIENCE_S, STATE, WORKLOAD, Half, PairLab
 
 AF_PACKET = {"mode": 1, "num_rx_queues": 1, "num_tx_queues": 1, "flags": 6, "rx_frame_size": 2048 * 33,
              "tx_frame_size": 2048 * 33, "rx_frames_per_block": 32, "tx_frames_per_block": 32}  # fmt: skip
+
+
+def _over(client: Client, device: str, mac: str) -> int:
+    made = client.call(
+        "af_packet_create_v3", host_if_name=device, hw_addr=mac, use_random_hw_addr=False, **AF_PACKET
+    )
+    return int(made.sw_if_index)
 
 
 class VppHalf(Half):
@@ -31,6 +38,7 @@ class VppHalf(Half):
 
     owns_lan = True
     interface = "host-lan0"
+    port = "host-web1"
     worker = "vpp_main"
     workers = 0
 
@@ -43,6 +51,7 @@ class VppHalf(Half):
             counter_cells=1 << 12,
         )
         self.vpp: Vpp | None = None
+        self.has_port = False
 
     def start(self) -> None:
         self.vpp = start(self.settings, wrap=("nsenter", f"--net=/run/netns/{self.name}", *self.before))
@@ -51,17 +60,12 @@ class VppHalf(Half):
         self.vppd.configure()
 
     def _wire(self, client: Client) -> None:
-        made = client.call(
-            "af_packet_create_v3",
-            host_if_name="lan0",
-            hw_addr=self.lab.mac(self.node),
-            use_random_hw_addr=False,
-            **AF_PACKET,
-        )
-        self.port = int(made.sw_if_index)
+        self.lan = _over(client, "lan0", self.lab.mac(self.node))
+        if self.has_port:
+            self.web = _over(client, "web1", WORKLOAD)
         self.link(True)
         for address in (f"10.0.0.{self.number}/24", f"fd00::{self.number}/64"):
-            client.call("sw_interface_add_del_address", sw_if_index=self.port, is_add=True, prefix=address)
+            client.call("sw_interface_add_del_address", sw_if_index=self.lan, is_add=True, prefix=address)
 
     def attach(self, runtime: Path) -> None:
         self.vppd = VppEngine(runtime / "vpp/api.sock", runtime / "vpp/stats.sock", counter_cells=1 << 12)
@@ -100,7 +104,24 @@ class VppHalf(Half):
         return self.vpp.pid
 
     def link(self, up: bool) -> None:
-        self.vppd.client.call("sw_interface_set_flags", sw_if_index=self.port, flags=int(up))
+        self.vppd.client.call("sw_interface_set_flags", sw_if_index=self.lan, flags=int(up))
+
+    def make_port(self, lab: PairLab) -> str:
+        """A card of its own, at a port of its own of the switch."""
+        switch = f"web-{self.node}"
+        run(self.name, f"ip link add web1 address {WORKLOAD} type veth peer name {switch} netns {lab.names['lan']}")
+        run(lab.names["lan"], f"ip link set {switch} master br0 up")
+        run(self.name, "sysctl -qw net.ipv6.conf.web1.disable_ipv6=1")
+        run(self.name, "ip link set web1 arp off")
+        self.has_port = True
+        return switch
+
+    def port_is_up(self) -> bool:
+        found = self.vppd.client.dump("sw_interface_dump", sw_if_index=self.web)
+        return bool(int(found[0].flags) & 1)
+
+    def meddle(self, up: bool) -> None:
+        self.vppd.client.call("sw_interface_set_flags", sw_if_index=self.web, flags=int(up))
 
     def order(self, order: int, argument: int = 0) -> None:
         self.vppd.pair.command(order, argument)

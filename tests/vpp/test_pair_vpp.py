@@ -33,7 +33,7 @@ class Working(VppHalf):
 
     def start(self) -> None:
         super().start()
-        self.vppd.client.call("sw_interface_set_rx_mode", sw_if_index=self.port, mode=1)
+        self.vppd.client.call("sw_interface_set_rx_mode", sw_if_index=self.lan, mode=1)
 
 
 @pytest.fixture

@@ -27,10 +27,13 @@ from ipshare.engine.vpp.client import DEFAULT_TIMEOUT_S, ApiRefused, Client
 from ipshare.engine.vpp.control import DROP, Control, Hello
 from ipshare.engine.vpp.flows import FlowsControl, VppFlows
 from ipshare.engine.vpp.pair import PairControl, PairRefused, PairWait, refused
+from ipshare.engine.vpp.remap import VppRemap
 from ipshare.engine.vpp.retval import Retval
 from ipshare.engine.vpp.stats import Segment
 from ipshare.engine.vpp.taps import Taps
+from ipshare.engine.vpp.way import way_mtu
 from ipshare.errors import Refused
+from ipshare.model import Address
 
 CELLS = "/ipshare/cells"
 NONE = 0xFFFFFFFF
@@ -49,7 +52,7 @@ class _Known:
     expected: int | None
 
 
-class VppEngine(VppFlows):
+class VppEngine(VppFlows, VppRemap):
     """The VPP whose API socket is ``socket`` and whose stats socket is ``stats_socket``.
 
     ``service_table``, ``delivery_table``: VPP's FIB tables; ``counter_cells``: per-binding counters. They are
@@ -193,6 +196,9 @@ class VppEngine(VppFlows):
     def set_path_mtu(self, endpoint: int, mtu: int, seconds: int) -> None:
         """See ``Control.set_path_mtu``."""
         self.control.set_path_mtu(endpoint, mtu, seconds)
+
+    def way_mtu(self, address: Address) -> int | None:
+        return way_mtu(self.client, address, self._setup[1])
 
     def set_pair(self, settings: pairing.PairSettings) -> None:
         self.configure()

@@ -194,7 +194,7 @@ class StaticNeighbor(OnPort):
 
 @dataclass(frozen=True, slots=True)
 class StaticRoute(Part):
-    """Via a next hop, a port, both; or neither: looked up again in table ``again_in``."""
+    """Via a next hop, a port, both; or neither: looked up again in table ``again_in``, or dropped."""
 
     can_change: ClassVar[bool] = True
     table: int
@@ -202,6 +202,7 @@ class StaticRoute(Part):
     via: str | None = None
     port: str | None = None
     again_in: int | None = None
+    drops: bool = False
 
     @property
     def slot(self) -> Slot:
@@ -328,6 +329,8 @@ def _way(route: StaticRoute) -> Iterator[str]:
         yield f"dev {route.port}"
     if route.again_in is not None:
         yield f"lookup in table {route.again_in}"
+    if route.drops:
+        yield "drop"
 
 
 def _property(part: OnPort) -> str:

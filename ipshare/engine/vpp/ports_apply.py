@@ -18,6 +18,8 @@ NONE = 0xFFFFFFFF
 MODES = {"polling": 1, "interrupt": 2, "adaptive": 3}
 NORMAL, BVI = 0, 1
 TAP = 0
+DROP = 2
+"""Type of a path."""
 LABELS = 16
 # Rings of version 2: those of version 3 hand packets over by a timer, 4-8 ms later. Offloads: a veth's sender
 # leaves checksums to the receiver, and sends super-packets, for which a frame must have room. No bypass of
@@ -170,7 +172,7 @@ class Hands:
             "rpf_id": 0,
             "weight": 1,
             "preference": 0,
-            "type": 0,
+            "type": DROP if route.drops else 0,
             "flags": 0,
             "proto": 1 if is_ip6 else 0,
             "nh": {"address": address, "via_label": 0, "obj_id": 0, "classify_table_index": 0},

@@ -14,6 +14,7 @@ from typing import Any
 
 from ipshare.engine.vpp import ports as p
 from ipshare.engine.vpp.client import Client
+from ipshare.engine.vpp.ports_apply import DROP
 from ipshare.engine.vpp.ports_wanted import is_loopback
 
 NONE = 0xFFFFFFFF
@@ -134,6 +135,8 @@ def _routes(client: Client, table: int, names: Mapping[int, str]) -> Iterator[p.
 
 def _route(route: Any, names: Mapping[int, str]) -> p.StaticRoute:
     table, prefix = route.table_id, str(route.prefix)
+    if route.n_paths == 1 and int(route.paths[0].type) == DROP:
+        return p.StaticRoute(table, prefix, drops=True)
     if route.n_paths != 1 or int(route.paths[0].type) != 0:
         return p.StaticRoute(table, prefix, via=p.SEVERAL)
     path = route.paths[0]

@@ -6,7 +6,9 @@ Besides what [[interface]], [[bridge]], [[route]] and [[neighbor]] say themselve
 - devices of a subnet in a Global Network take those that are elsewhere for neighbours: VPP answers ARP and
   neighbour solicitations for them, and looks their packets up in the service table (DESIGN.md section 5);
 - interfaces by which replies come in that shall go back through a distribution point (S1.5, S1.7);
-- interfaces that the inside of a NAT is behind (S3.5), before they are up: untranslated nothing leaves.
+- interfaces that the inside of a NAT is behind (S3.5), before they are up: untranslated nothing leaves;
+- interfaces of a pair with a workload's MAC address (S3.4), neither up nor down: that follows the role;
+- addresses of channels (S4.2) lead nowhere while no remap has them (decision 0055).
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ def parts(config: Config) -> list[p.Part]:
     bvis = {bridge.bvi: bridge.id for bridge in vpp.bridges}
     found: list[p.Part] = [p.Domain(bridge.id) for bridge in vpp.bridges]
     numbers = {bridge.name: bridge.id for bridge in vpp.bridges}
+    macs = {one.name: one.mac for one in config.pair.ports} if config.pair is not None else {}
     for port in vpp.interfaces:
-        found += _port(config.node.name, vpp, port)
+        found += _port(config.node.name, vpp, port, macs.get(port.name))
         if port.bridge is not None:
             found.append(p.Member(port.name, numbers[port.bridge], False))
         elif port.name in bvis:
@@ -43,11 +46,12 @@ def parts(config: Config) -> list[p.Part]:
         found.append(p.StaticRoute(vpp.table(route.table), str(route.prefix), via, route.interface))
     found += _proxies(config, vpp)
     found += _replies(config, vpp)
+    found += (p.StaticRoute(vpp.service_table, str(prefix), drops=True) for prefix in _unused(config))
     found += (p.NatSide(port, nat.realm) for nat in config.nats for port in nat.interfaces)
     return sorted(dict.fromkeys(found), key=lambda part: p.RANK[type(part)])
 
 
-def _port(node: str, vpp: Vpp, port: Interface) -> Iterator[p.Part]:
+def _port(node: str, vpp: Vpp, port: Interface, workload_mac: str | None) -> Iterator[p.Part]:
     name, is_ours = port.name, False
     if port.host is not None:
         yield p.HostPort(name, port.host)
@@ -57,8 +61,8 @@ def _port(node: str, vpp: Vpp, port: Interface) -> Iterator[p.Part]:
         is_ours = True
     else:
         yield p.FoundPort(name)
-    if port.mac is not None or is_ours:
-        yield p.Mac(name, port.mac or made_up_mac(node, name))
+    if workload_mac or port.mac is not None or is_ours:
+        yield p.Mac(name, workload_mac or port.mac or made_up_mac(node, name))
     mtu = port.mtu if port.mtu is not None else HOST_MTU if port.host is not None else None
     if mtu is not None:
         yield p.Mtu(name, mtu)
@@ -72,7 +76,8 @@ def _port(node: str, vpp: Vpp, port: Interface) -> Iterator[p.Part]:
         yield p.Quiet(name)
     if port.linux_cp is not None:
         yield p.LinuxPair(name, port.linux_cp, port.linux_cp_netns or "")
-    yield p.Admin(name, port.is_up)
+    if workload_mac is None:
+        yield p.Admin(name, port.is_up)
 
 
 def is_loopback(name: str) -> bool:
@@ -84,6 +89,13 @@ def made_up_mac(node: str, port: str) -> str:
     """A locally administered unicast address, always the same one."""
     octets = b"\x02" + hashlib.sha256(f"{node} {port}".encode()).digest()[:5]
     return octets.hex(":")
+
+
+def _unused(config: Config) -> Iterator[Prefix]:
+    """Ends of channels; those in a local network are the plugin's anyway."""
+    own = config.self_endpoint.local if config.self_endpoint is not None else ()
+    for channel in config.channels:
+        yield from (end for end in channel.local if not any(contains(prefix, end) for prefix in own))
 
 
 # ---- devices that are elsewhere ---------------------------------------------
