@@ -21,6 +21,7 @@ from ipshare.agent.cluster_probes import probe
 from ipshare.agent.clusters import Clusters, Health
 from ipshare.agent.codec import decode, encode
 from ipshare.cli.app import run
+from ipshare.cli.clusters import show_clusters
 from ipshare.config import check_text, load_text
 from ipshare.engine.cluster_weights import STEPS, Measured, effective
 from ipshare.engine.dispatching import (
@@ -209,6 +210,31 @@ def test_a_server_that_is_added_begins_slowly_and_the_first_ones_do_not() -> Non
     now[0] = 30.0
     clusters.align(engine, dataclasses.replace(CONFIG, clusters=(grown,)))  # type: ignore[arg-type]
     assert settings_of(engine)["10.0.9.22"] == (60, "up")
+
+
+def test_another_agent_goes_on_with_what_the_engine_knows() -> None:
+    engine, first = Engine(), Clusters()
+    first.align(engine, CONFIG)  # type: ignore[arg-type]
+    web, key = CONFIG.clusters[0], (ip_address("198.51.100.10"), ip_address("10.0.9.21"))
+    first.heard(web, key, None)
+    first.align(engine, CONFIG)  # type: ignore[arg-type]
+    second = Clusters()
+    second.align(engine, CONFIG)  # type: ignore[arg-type]
+    assert settings_of(engine)["10.0.9.21"] == (0, "failed")
+    assert [second.heard(web, key, 0.01) for _ in range(2)] == [False, True], "it has to answer first"
+
+
+def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    engine, clusters = Engine(), Clusters()
+    clusters.align(engine, CONFIG)  # type: ignore[arg-type]
+    web, key = CONFIG.clusters[0], (ip_address("198.51.100.10"), ip_address("10.0.9.21"))
+    clusters.heard(web, key, 0.0125)
+    engine.left = {"10.0.9.21": 1234}
+    show_clusters(clusters.report(engine, CONFIG), False)  # type: ignore[arg-type]
+    text = capsys.readouterr().out
+    assert "cluster web at 198.51.100.10, by weight\n" in text
+    assert "at most 1,234 (0 open)" in text and "12.5 ms" in text and "100.0%" in text
+    assert "note: w1 answers no ARP" in text, "no hardware address is known"
 
 
 def test_an_engine_that_cannot_says_so() -> None:
