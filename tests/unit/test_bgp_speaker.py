@@ -189,10 +189,16 @@ def test_a_new_engine_is_not_announced_before_it_has_its_tables(world: World, ru
     agent.looks(0, 3)
     seen: list[str] = []
     launch = world.launch
-    world.launch = lambda config: (seen.extend(journal(run)), launch(config))[1]  # type:
-    ignore[method-assign] world.kill_engine() agent.node.reconcile() assert seen[-1] == "configure 0",
-    "withdrawn before the engine was started" assert agent.looks(0, 2.9, 0.1) == ["rising", "rising",
-    "announced"]
+
+    def watched(config: Config) -> Any:
+        seen.extend(journal(run))
+        return launch(config)
+
+    world.launch = watched  # type: ignore[method-assign]
+    world.kill_engine()
+    agent.node.reconcile()
+    assert seen[-1] == "configure 0", "withdrawn before the engine was started"
+    assert agent.looks(0, 2.9, 0.1) == ["rising", "rising", "announced"]
 
 
 def test_a_new_generation_a_refused_and_a_failed_one_tell_bird_nothing(world: World, run: Path) -> None:
