@@ -172,6 +172,8 @@ class Announcer:
             if not self.state.announces:  # what could not be told must not be announced all the same
                 await asyncio.to_thread(self.speaker.hold, config.node.runtime_dir)
         held = f"nothing is announced: {self.state.why}" if self.state.word == "held" else ""
+        if self.state.word in ("draining", "drained"):
+            held = f"{self.state.word}: `ipshare bgp drain off` ends it"
         sessions = "" if self._trouble else trouble_of(config.bgp, await self._report(config), time.time())
         self._note("bgp", "; ".join(filter(None, [self._trouble, held, sessions])))
 
