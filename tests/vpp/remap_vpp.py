@@ -1,8 +1,8 @@
-"""The network for remaps (tests/remap_lab.py) with VPP at a, at b, at the distribution point, or at all three.
+"""The network for remaps (tests/remap_lab.py) with VPP at a, at b, at the distribution point, or at all.
 
-VPP has the devices between the nodes, under MAC addresses of its own, so that the kernel takes nothing of what
-comes in. At an end point the kernel, where the servers' sockets and the mirror's are, is behind a leg of VPP's:
-10.8.N.1 and fd00:8:N::1 at VPP, .2 in the kernel, N the number of the node's link.
+VPP has the devices between the nodes, under MAC addresses of its own, so that the kernel takes nothing of
+what comes in. At an end point the kernel, where the servers' sockets and the mirror's are, is behind a leg
+of VPP's: 10.8.N.1 and fd00:8:N::1 at VPP, .2 in the kernel, N the number of the node's link.
 """
 
 from __future__ import annotations
