@@ -181,7 +181,7 @@ class Node(RemapHalves, ClusterViews):
                 return ask(engine, wanted, data, side)
             finally:
                 engine.stop()
-        return ask(self.engine, self.tables(), data, side)
+        return ask(self.engine, self.tables(), data, side or self._side_of_cluster(data))
 
     @property
     def engine(self) -> Engine:

@@ -15,7 +15,7 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from ipshare.agent import drains, remaps
 from ipshare.agent.clusters import Clusters
@@ -255,17 +255,6 @@ class Reconciler:
             return self.engine.flows_state() if isinstance(self.engine, Flowing) else None
         except IpshareError:
             return None
-
-    def tell_clusters(self) -> None:
-        """What probes found, to the engine in hand."""
-        if self.config is not None and self.engine is not None:
-            self.clusters.align(self.engine, self.config)
-
-    def cluster_report(self) -> list[dict[str, Any]]:
-        """Of the engine in hand; nothing without clusters."""
-        if self.config is None or self.engine is None or not self.config.clusters:
-            return []
-        return self.clusters.report(self.engine, self.config)
 
     def close_sessions(self, wanted: SessionFilter) -> int:
         """Ends what matches; returns how many. Raises Refused (nothing is tracked), NotRunning."""

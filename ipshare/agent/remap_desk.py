@@ -281,8 +281,8 @@ def way_mtu(channel: Channel) -> int | None:
 
 
 def channel_trouble(channel: Channel, mtu_of: Callable[[Channel], int | None] = way_mtu) -> str:
-    """What this machine has against it: key, own addresses, what is known of the way; "": nothing. ``mtu_of``:
-    asks who forwards."""
+    """What this machine has against it: key, own addresses, what is known of the way; "": nothing.
+    ``mtu_of`` asks who forwards."""
     try:
         key_of_nothing = remaps.key_of(channel.key_file, 0)
     except IpshareError as error:

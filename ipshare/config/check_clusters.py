@@ -118,6 +118,8 @@ def on_link(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
     routers = (_Use(a, "a router", (*cluster._path, "routers", i)) for i, a in enumerate(cluster.routers))
     for use in (*_servers(cluster), *routers):
         subnet = next((s for s in cluster.subnet if s.version == use.address.version), None)
+        if subnet is None and use.address.version in {address.version for address in cluster.address}:
+            continue  # said of the cluster's address
         if subnet is None or use.address not in subnet:
             message = f"{use.address} is not on-link: {subnet or 'no subnet of its family'} is"
             hint = ENCAPSULATE if "server" in use.path else "routers are in the access subnet"

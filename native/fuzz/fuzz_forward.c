@@ -3,14 +3,15 @@
  * Input: side, what the host can do, and offload fields (8 bytes), then the packet; a bit of the first byte
  * asks for true IPv4 header sums, outside and inside of a tunnel, or few mutations would get past them. Of the
  * second, two bits make it, or what it quotes, a packet between members of a group, two others say which
- * addresses are remapped (remaps.h).
+ * addresses are remapped (remaps.h), and one makes it a packet to a cluster (clusters.h).
  * Checked besides the sanitizers: whatever is sent parses again, and nothing is held back for coalescing
- * where the host wants none.
+ * where the host wants none; what is dispatched to a server stays as it was.
  */
 #include "../tests/image.h"
 #include "ips_parse.h"
 #include "ips_worker.h"
 #include "ips_napt_api.h"
+#include "clusters.h"
 #include "mend.h"
 #include "remaps.h"
 
@@ -48,15 +49,23 @@ static void fill_endpoints(struct image *m) {
     .tunnel_remote = {192, 0, 2, 20}, .tunnel_local = {10, 4, 0, 254}, .family = 4, .encap = IPS_ENCAP_GUE,
     .tunnel_family = 4, .gue_port = 6080, .flags = IPS_EP_DISTRIBUTION, .path_mtu = 1500,
   };
-  m->h.n_endpoints = 6;
+  e[6] = (struct ips_endpoint_rec){ /* a way to who is known as the tunnel of e[2] */
+    .local = {10, 3, 0, 254}, .tunnel_remote = {10, 3, 0, 251}, .tunnel_local = {10, 4, 0, 251}, .family = 4,
+    .encap = IPS_ENCAP_GUE, .tunnel_family = 4, .gue_port = 6080, .flags = IPS_EP_WAY | IPS_EP_MARK_FINAL, .path_mtu = 1400,
+  };
+  m->h.n_endpoints = 7;
 }
 
-/* Every kind of binding; policy 0 over end points 0 to 2, policy 1 (replies) over the distribution point. */
+/* Every kind of binding; policy 0 over end points 0 to 3, all of them differently before; policy 1 (replies) over the
+ * distribution point. */
 static void fill_bindings(struct image *m) {
-  m->policies[0] = (struct ips_policy_rec){.n_members = 3, .v4_bits = 32, .v6_bits = 64, .seed = 7};
+  m->policies[0] = (struct ips_policy_rec){.n_members = 3, .n_previous = 3, .v4_bits = 32, .v6_bits = 64, .seed = 7};
   m->policies[1] =
-    (struct ips_policy_rec){.first_member = 3, .n_members = 1, .v4_bits = 32, .v6_bits = 64, .seed = 7};
-  for (uint32_t i = 0; i < 4; i++) m->members[i] = (struct ips_member_rec){i < 3 ? i : 5, 1};
+    (struct ips_policy_rec){.first_member = 6, .n_members = 1, .v4_bits = 32, .v6_bits = 64, .seed = 7};
+  for (uint32_t i = 0; i < 3; i++) m->members[i] = (struct ips_member_rec){i, 1};
+  for (uint32_t i = 0; i < 3; i++) m->members[3 + i] = (struct ips_member_rec){1 + i, 1 + 3 * i};
+  m->members[6] = (struct ips_member_rec){5, 1};
+  m->h.n_members = 7;
   for (uint16_t host = 0; host < 4; host++) image_bind(m, 4, host, 32, IPS_KIND_ENDPOINT, host, host);
   image_bind(m, 4, 4, 32, IPS_KIND_POLICY, 0, 4);
   image_bind(m, 4, 5, 32, IPS_KIND_HERE, 0, 0);
@@ -119,6 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     CHECK(tables && worker);
     load();
     make_remaps();
+    make_clusters(remap_sessions);
   }
   if (size < 8 || size > 8 + 65535) return 0;
   uint8_t *room = malloc(IPS_HEADROOM + size - 8); /* exact: one byte too far is seen */
@@ -127,6 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                       .headroom = IPS_HEADROOM, .gso_type = (data[0] >> 1) % 3, .csum = (data[0] >> 3) % 3,
                       .gso_size = ips_ld16(data + 2), .csum_start = ips_ld16(data + 4),
                       .csum_offset = ips_ld16(data + 6)};
+  if (data[1] & 32) name_cluster(room + IPS_HEADROOM, size - 8);
   if (data[1] & 8) name_ends(room + IPS_HEADROOM, size - 8, data[4]);
   size_t quote = size > 8 && room[IPS_HEADROOM] >> 4 == 6 ? 48 : 28;
   if (data[1] & 16 && size - 8 > quote) {
@@ -143,10 +154,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   ips_worker_set_coalescing(worker, !(data[1] & 1));
   const struct ips_remaps *remaps = remap_sets[data[1] >> 1 & 3];
   ips_worker_begin(worker, 1000000000u);
-  ips_worker_set_flows(worker, remaps ? remap_sessions : NULL, NULL);
+  ips_worker_set_flows(worker, remaps || data[1] & 32 ? remap_sessions : NULL, NULL);
+  ips_worker_set_clusters(worker, data[1] & 32 ? clusters : NULL);
+  uint64_t before = ips_digest(room, IPS_HEADROOM + size - 8);
   ips_worker_set_remaps(worker, remaps);
   int verdict = data[0] & 1 ? ips_inner(worker, &p) : ips_outer(worker, &p);
   CHECK(verdict >= 0 && verdict < IPS_N_VERDICTS);
+  CHECK(verdict != IPS_DISPATCHED || (p.server && ips_digest(room, IPS_HEADROOM + size - 8) == before));
   CHECK(verdict != IPS_COALESCED || !(data[1] & 1));
   bool is_tunnelled = verdict == IPS_ENCAPSULATED || verdict == IPS_FOLLOWED || verdict == IPS_ASKED ||
                       verdict == IPS_REPLY_BACK;

@@ -13,6 +13,7 @@ import pytest
 from ipshare.config import check_text, load_text
 from ipshare.errors import ConfigError, Problem
 from tests.cases.channel_mistakes import CHANNEL_MISTAKES, GOOD_CHANNEL
+from tests.cases.cluster_mistakes import CLUSTER_MISTAKES, GOOD_CLUSTER
 from tests.cases.config_mistakes import (
     CASCADES,
     GOOD,
@@ -33,6 +34,7 @@ KINDS = ["embedded", "vpp", "pair", "nat"]
 EVERY = [(good, mistake) for good, mistakes in FILES for mistake in mistakes]
 EVERY += [(GOOD_PAIR, mistake) for mistake in ALONE]
 EVERY += [(GOOD_CHANNEL, mistake) for mistake in CHANNEL_MISTAKES]
+EVERY += [(GOOD_CLUSTER, mistake) for mistake in CLUSTER_MISTAKES]
 
 
 def problems_of(text: str) -> list[Problem]:
@@ -45,7 +47,9 @@ def matching(problems: list[Problem], mistake: Mistake) -> list[Problem]:
     ]
 
 
-@pytest.mark.parametrize("good", [*(good for good, _ in FILES), GOOD_CHANNEL], ids=[*KINDS, "channel"])
+@pytest.mark.parametrize(
+    "good", [*(good for good, _ in FILES), GOOD_CHANNEL, GOOD_CLUSTER], ids=[*KINDS, "channel", "cluster"]
+)
 def test_the_good_file_is_good(good: str) -> None:
     report = check_text(good)
     assert not report.problems
