@@ -12,7 +12,7 @@ from ipshare.model import Config
 from ipshare.net.addresses import plan_addresses
 
 if TYPE_CHECKING:
-    from ipshare.engine.protocol import Engine
+    from ipshare.engine.protocol import Engine, Side
 
 
 class ClusterViews:
@@ -41,6 +41,12 @@ class ClusterViews:
         if not self.config.clusters:
             raise Refused("this node has no cluster", hint="see [[cluster]] in docs/configuration.md")
         return plan_addresses(self.config)
+
+    def _side_of_cluster(self, packet: bytes) -> Side | None:
+        """Outer where the packet is to a cluster; None: it is to none."""
+        to = packet[16:20] if packet[:1] and packet[0] >> 4 == 4 else packet[24:40]
+        addresses = (address.packed for cluster in self._applied().clusters for address in cluster.addresses)
+        return "outer" if to in addresses else None
 
     if TYPE_CHECKING:
 

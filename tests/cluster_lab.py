@@ -79,6 +79,10 @@ drain = {drain}
 """
 
 
+SHORT = 1000
+"""Bytes: what comes at once and is longer is not echoed."""
+
+
 def more_files() -> None:
     """Thousands of sockets in one process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -89,7 +93,7 @@ class Service:
     """What one server serves, from a thread; it ends with ``close``."""
 
     def __init__(self, namespace: str, name: str) -> None:
-        self.name, self.delay_s = name, 0.0
+        self.name, self.delay_s, self.received = name, 0.0, 0
         self._selector = selectors.DefaultSelector()
         self._late: list[tuple[float, socket.socket]] = []
         self._ends = threading.Event()
@@ -118,8 +122,10 @@ class Service:
 
     def _echo(self, plug: socket.socket) -> None:
         data = plug.recv(1 << 16)
+        self.received += len(data)
         if data:
-            plug.sendall(data)
+            if len(data) < SHORT:
+                plug.sendall(data)
             return
         self._selector.unregister(plug)
         plug.close()

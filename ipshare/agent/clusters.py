@@ -143,7 +143,7 @@ class Clusters:
             yield ServerSetting(own, each.weight, self._state(server, key))
 
     def _measured(self, server: ClusterServer, key: Key, report: ServerReport | None) -> Measured:
-        health = self.health.setdefault(key, self._new(key))
+        health = self.health.setdefault(key, self._new(key, report))
         rate = self._rates.get(key[1])
         return Measured(
             weight=server.weight,
@@ -155,9 +155,11 @@ class Clusters:
             up_s=self.clock() - health.since if health.since is not None else None,
         )
 
-    def _new(self, key: Key) -> Health:
-        """One that joins a cluster which is there already begins slowly."""
-        return Health(since=self.clock() if key[0] in self._known else None)
+    def _new(self, key: Key, report: ServerReport | None) -> Health:
+        """One that joins a cluster which is there already begins slowly; one that failed under an earlier
+        agent has to answer first."""
+        is_live = report is None or report.state is not ServerState.FAILED
+        return Health(is_live, since=self.clock() if key[0] in self._known else None)
 
     def _state(self, server: ClusterServer, key: Key) -> ServerState:
         if not self.health[key].is_live:

@@ -70,11 +70,23 @@ class ClustersWatch:
         if config is None:
             return
         try:
-            await self._work(self._node.tell_clusters)
+            await self._work(self._align)
         except IpshareError as error:
             self._note("clusters", f"servers cannot be told to the engine: {error.message}")
             return
         self._note("clusters", "; ".join(self._node.clusters.troubles(config)))
+
+    def _align(self) -> None:
+        node = self._node
+        if node.config is not None and node.engine is not None:
+            node.clusters.align(node.engine, node.config)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Of the engine in hand, in the thread of all work; nothing without clusters."""
+        node = self._node
+        if node.config is None or node.engine is None or not node.config.clusters:
+            return []
+        return node.clusters.report(node.engine, node.config)
 
     async def close(self) -> None:
         tasks = self._tasks

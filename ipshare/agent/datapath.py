@@ -27,6 +27,7 @@ from ipshare.engine.tables import Tables
 from ipshare.errors import IpshareError, NoPrivilege, Problem, Refused
 from ipshare.model import Config
 from ipshare.net import recipe
+from ipshare.net.clusters import cluster_problems
 
 PROGRAM = "ipshare-engine"
 
@@ -137,10 +138,12 @@ class NetRoutes:
     def preflight(self, config: Config, *, engine_runs: bool) -> Sequence[Problem]:
         from ipshare.net.preflight import preflight
 
-        found = preflight(netspec(config, read_facts()), devices_exist=engine_runs)
+        facts = read_facts()
+        found = preflight(netspec(config, facts), devices_exist=engine_runs)
+        clustered = cluster_problems(config.clusters, facts.devices, facts.routes)
         short = memory_short(config) if not engine_runs else None
         paired = pair_preflight(config.pair) if config.pair is not None else ()
-        return [*found, *paired, *([short] if short is not None else ())]
+        return [*found, *clustered, *paired, *([short] if short is not None else ())]
 
     def apply(self, config: Config) -> Sequence[str]:
         from ipshare.net.apply import apply

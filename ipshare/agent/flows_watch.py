@@ -59,7 +59,7 @@ class FlowsWatch:
 
     async def status(self, config: Config) -> dict[str, Any]:
         """For ``status``: sessions and mirror, None each where there is none; clusters."""
-        clusters = await self._work(self._node.cluster_report)
+        clusters = await self._work(self._clusters.report)
         state = await self._work(self._node.flows_state)
         if state is None or not state.has_flows or config.sessions is None:
             return {"sessions": None, "mirror": None, "clusters": clusters}

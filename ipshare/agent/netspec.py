@@ -31,11 +31,13 @@ _OVERHEAD = {PathKind.REWRITE: 0, PathKind.IPIP: 0, PathKind.GUE: 12}
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the recipes depend on besides the configuration. routes: (prefix, device) of table main."""
+    """What the recipes depend on besides the configuration. routes: (prefix, device) of table main.
+    devices: names."""
 
     conntrack: bool = False
     ra_devices: tuple[str, ...] = ()
     routes: tuple[tuple[Prefix, str], ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 def read_facts() -> Facts:
@@ -52,7 +54,7 @@ def read_facts() -> Facts:
             for route in kernel.routes(family, _MAIN)
             if route["oif"] in names
         )
-        return Facts(facts.conntrack_in_use(), facts.ra_devices(kernel), routes)
+        return Facts(facts.conntrack_in_use(), facts.ra_devices(kernel), routes, tuple(names.values()))
 
 
 def netspec(config: Config, facts: Facts) -> NodeNet:

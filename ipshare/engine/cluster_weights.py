@@ -17,6 +17,8 @@ STEPS = 20
 """An effective weight is the configured one times a whole number up to this."""
 NOISE_S = 0.002
 """Answers that differ by less than this are equally fast: a scheduler alone does that."""
+SLOWEST = 0.01
+"""What a server begins with that has just come back; where all have, they have it alike."""
 FEW = 2
 """Connections on top of everybody's, so that the first ones do not count as load."""
 
@@ -88,7 +90,7 @@ def _factors(
     if "new" in by:
         found["new"] = _load(server.new_s, server.weight, [(s.new_s, s.weight) for s in live])
     if slow_start_s > 0 and server.up_s is not None:
-        found["slow_start"] = min(max(server.up_s / slow_start_s, 0.0), 1.0)
+        found["slow_start"] = min(max(server.up_s / slow_start_s, SLOWEST), 1.0)
     return found
 
 

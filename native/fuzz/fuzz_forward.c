@@ -3,14 +3,15 @@
  * Input: side, what the host can do, and offload fields (8 bytes), then the packet; a bit of the first byte
  * asks for true IPv4 header sums, outside and inside of a tunnel, or few mutations would get past them. Of the
  * second, two bits make it, or what it quotes, a packet between members of a group, two others say which
- * addresses are remapped (remaps.h).
+ * addresses are remapped (remaps.h), and one makes it a packet to a cluster (clusters.h).
  * Checked besides the sanitizers: whatever is sent parses again, and nothing is held back for coalescing
- * where the host wants none.
+ * where the host wants none; what is dispatched to a server stays as it was.
  */
 #include "../tests/image.h"
 #include "ips_parse.h"
 #include "ips_worker.h"
 #include "ips_napt_api.h"
+#include "clusters.h"
 #include "mend.h"
 #include "remaps.h"
 
@@ -127,6 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     CHECK(tables && worker);
     load();
     make_remaps();
+    make_clusters(remap_sessions);
   }
   if (size < 8 || size > 8 + 65535) return 0;
   uint8_t *room = malloc(IPS_HEADROOM + size - 8); /* exact: one byte too far is seen */
@@ -135,6 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                       .headroom = IPS_HEADROOM, .gso_type = (data[0] >> 1) % 3, .csum = (data[0] >> 3) % 3,
                       .gso_size = ips_ld16(data + 2), .csum_start = ips_ld16(data + 4),
                       .csum_offset = ips_ld16(data + 6)};
+  if (data[1] & 32) name_cluster(room + IPS_HEADROOM, size - 8);
   if (data[1] & 8) name_ends(room + IPS_HEADROOM, size - 8, data[4]);
   size_t quote = size > 8 && room[IPS_HEADROOM] >> 4 == 6 ? 48 : 28;
   if (data[1] & 16 && size - 8 > quote) {
@@ -152,9 +155,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const struct ips_remaps *remaps = remap_sets[data[1] >> 1 & 3];
   ips_worker_begin(worker, 1000000000u);
   ips_worker_set_flows(worker, remaps || data[1] & 32 ? remap_sessions : NULL, NULL);
+  ips_worker_set_clusters(worker, data[1] & 32 ? clusters : NULL);
+  uint64_t before = ips_digest(room, IPS_HEADROOM + size - 8);
   ips_worker_set_remaps(worker, remaps);
   int verdict = data[0] & 1 ? ips_inner(worker, &p) : ips_outer(worker, &p);
   CHECK(verdict >= 0 && verdict < IPS_N_VERDICTS);
+  CHECK(verdict != IPS_DISPATCHED || (p.server && ips_digest(room, IPS_HEADROOM + size - 8) == before));
   CHECK(verdict != IPS_COALESCED || !(data[1] & 1));
   bool is_tunnelled = verdict == IPS_ENCAPSULATED || verdict == IPS_FOLLOWED || verdict == IPS_ASKED ||
                       verdict == IPS_REPLY_BACK;

@@ -80,6 +80,7 @@ def forward() -> Inputs:
         yield f"{case.name}-outer", bytes((flags, 0)) + rest + outer
         yield f"{case.name}-inner", bytes((flags | 1, 0)) + rest + inner
         yield f"{case.name}-peers", bytes((flags | 1, 24)) + rest + outer
+        yield f"{case.name}-cluster", bytes((flags, 32)) + rest + outer
         if four:
             yield from _remapped(case, flags, rest, number)
         if four and case.verdict == "OK":

@@ -13,6 +13,8 @@ from tests.cluster_lab import Clients, cluster_lab
 from tests.engine_lab import run
 from tests.pair_lab import until
 
+BULK = 4 << 20
+
 
 def test_s2_5_connections_outlive_a_dead_server_and_a_dead_node(tmp_path: Path) -> None:
     with cluster_lab(tmp_path) as nodes:
@@ -68,6 +70,13 @@ def test_s2_5_a_drained_server_runs_empty_and_a_slow_one_gets_less(tmp_path: Pat
         until(lambda: node.servers()["s3"]["factors"].get("response", 1) < 0.5)
         clients = Clients(nodes.lab)
         went = clients.connect(300)
+        plug, name = clients.open[0]
+        service, before = nodes.lab.services[name], node.servers()[name]
+        plug.sendall(b"x" * BULK)
+        until(lambda: service.received >= BULK)
+        after = node.servers()[name]
+        packets, size = (int(after[key]) - int(before[key]) for key in ("packets", "bytes"))  # type: ignore[call-overload]
+        assert size / packets > 3000, "super-packets pass whole"
         assert 0 < went["s3"] < min(went["s1"], went["s2"]), "slower, so less; never nothing"
         nodes.lab.services["s3"].delay_s = 0.0
         until(lambda: node.servers()["s3"]["factors"].get("response", 1) > 0.5)

@@ -10,7 +10,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from ipshare.agent.cluster_probes import probe
 from ipshare.agent.clusters import Clusters, Health
 from ipshare.agent.codec import decode, encode
 from ipshare.cli.app import run
+from ipshare.cli.clusters import show_clusters
 from ipshare.config import check_text, load_text
 from ipshare.engine.cluster_weights import STEPS, Measured, effective
 from ipshare.engine.dispatching import (
@@ -35,6 +36,7 @@ from ipshare.engine.dispatching import (
 from ipshare.engine.settings_text import setting_items
 from ipshare.errors import EngineError, Refused
 from ipshare.model import ClusterProbe, Config
+from ipshare.net.clusters import cluster_problems
 from tests.cases.cluster_mistakes import CLUSTER_ALONE, GOOD_CLUSTER
 
 # ---- weights ------------------------------------------------------------------
@@ -210,6 +212,31 @@ def test_a_server_that_is_added_begins_slowly_and_the_first_ones_do_not() -> Non
     assert settings_of(engine)["10.0.9.22"] == (60, "up")
 
 
+def test_another_agent_goes_on_with_what_the_engine_knows() -> None:
+    engine, first = Engine(), Clusters()
+    first.align(engine, CONFIG)  # type: ignore[arg-type]
+    web, key = CONFIG.clusters[0], (ip_address("198.51.100.10"), ip_address("10.0.9.21"))
+    first.heard(web, key, None)
+    first.align(engine, CONFIG)  # type: ignore[arg-type]
+    second = Clusters()
+    second.align(engine, CONFIG)  # type: ignore[arg-type]
+    assert settings_of(engine)["10.0.9.21"] == (0, "failed")
+    assert [second.heard(web, key, 0.01) for _ in range(2)] == [False, True], "it has to answer first"
+
+
+def test_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    engine, clusters = Engine(), Clusters()
+    clusters.align(engine, CONFIG)  # type: ignore[arg-type]
+    web, key = CONFIG.clusters[0], (ip_address("198.51.100.10"), ip_address("10.0.9.21"))
+    clusters.heard(web, key, 0.0125)
+    engine.left = {"10.0.9.21": 1234}
+    show_clusters(clusters.report(engine, CONFIG), False)  # type: ignore[arg-type]
+    text = capsys.readouterr().out
+    assert "cluster web at 198.51.100.10, by weight\n" in text
+    assert "at most 1,234 (0 open)" in text and "12.5 ms" in text and "100.0%" in text
+    assert "note: w1 answers no ARP" in text, "no hardware address is known"
+
+
 def test_an_engine_that_cannot_says_so() -> None:
     class Plain:
         kind = "vpp"
@@ -325,6 +352,26 @@ def test_a_subnet_without_a_vip_is_a_warning() -> None:
     cut = GOOD_CLUSTER.index('[[pair.vip]]\naddress = "fd00:9::10"')
     text = GOOD_CLUSTER[:cut] + GOOD_CLUSTER[GOOD_CLUSTER.index("[sessions]") :]
     assert any("no VIP of the pair is in fd00:9::/64" in w.message for w in check_text(text).warnings)
+
+
+@pytest.mark.parametrize(
+    ("devices", "routes", "text"),
+    [
+        (("eth0",), (("10.0.9.0/24", "eth0"),), "there is no device eth1"),
+        (("eth1",), (("0.0.0.0/0", "eth1"), ("::/0", "eth1")), "10.0.9.0/24 is not on-link at eth1"),
+        (
+            ("eth1", "eth0"),
+            (("10.0.0.0/8", "eth1"), ("fd00::/16", "eth0")),
+            "fd00:9::/64 is not on-link at eth1",
+        ),
+    ],
+)
+def test_what_a_machine_has_against_a_cluster(
+    devices: tuple[str, ...], routes: tuple[tuple[str, str], ...], text: str
+) -> None:
+    known = [(ip_network(prefix), device) for prefix, device in routes]
+    found = cluster_problems(CONFIG.clusters[:1], devices, known)
+    assert text in found[0].message and found[0].hint
 
 
 EXAMPLE = GOOD_CLUSTER.replace('routers = ["10.0.9.1"]', 'routers = ["10.0.9.1", "10.0.9.2", "10.0.9.3"]')

@@ -15,6 +15,7 @@ from tests import sanitized
 
 SUBSET = (
     "test_forward.py",
+    "test_dispatch_packets.py",
     "test_encap.py",
     "test_encap_errors.py",
     "test_gro.py",
@@ -41,6 +42,7 @@ LEFT_OUT = (
     "flipped",
     "chain",
     "thousands",
+    "fifty_thousand",
     "crowded",
     "test_view",
     "only_whole_echo_requests",
