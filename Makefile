@@ -3,9 +3,9 @@
 # second time that costs nothing.
 PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
-APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base etcd-server
+APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base etcd-server bird2 frr
 
-.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair fuzz clean
+.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap fuzz clean
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
@@ -66,6 +66,10 @@ perf-vpp: setup-test
 # Takeovers of a pair, beside keepalived and conntrackd where they are installed; root, seven minutes
 perf-pair: setup-test
 	$(PY) -m perf.pair $(PAIR)
+
+# Remaps there and back under load, beside plain rules of nftables; root, half an hour
+perf-remap: setup-test
+	$(PY) -m perf.remap $(REMAP)
 
 # One fuzz target for as long as you like: make fuzz TARGET=fuzz_parse SECONDS=3600
 SECONDS ?= 600

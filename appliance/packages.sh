@@ -20,6 +20,12 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "installing Debian packages:$missing"
 export DEBIAN_FRONTEND=noninteractive
+# Programs are wanted, not services: redis-server, bird2, frr and their like start none.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+  chmod 0755 /usr/sbin/policy-rc.d
+fi
 apt-get -qq update
 # shellcheck disable=SC2086
 apt-get -qq install -y --no-install-recommends $missing >/dev/null

@@ -88,6 +88,12 @@ class Node:
     async def status(self, *, timeout_s: float = api.STATUS_S) -> dict[str, Any]:
         return await _run(self.sync.status, timeout_s=timeout_s)
 
+    async def bgp(self) -> dict[str, Any]:
+        return await _run(self.sync.bgp)
+
+    async def drain(self, on: bool) -> dict[str, Any]:
+        return await _run(self.sync.drain, on)
+
     async def watch(self, interval_s: float = 1.0) -> AsyncIterator[Totals]:
         """Increments of the counters, one for each interval; cancel or break to end."""
         watch = self.sync.watching()

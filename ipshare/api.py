@@ -265,6 +265,20 @@ class Node(RemapHalves, ClusterViews):
         rows: list[dict[str, Any]] = self.status().get("leases", [])
         return rows
 
+    # ---- announcements (S1.1) -----------------------------------------------
+
+    def bgp(self) -> dict[str, Any]:
+        """What this node announces, why or why not, and its sessions (ipshare.agent.bgp). Raises Refused (it
+        announces nothing), NotRunning."""
+        with AgentClient(self.config.node.runtime_dir, timeout_s=STATUS_S) as agent:
+            return agent.call("bgp")
+
+    def drain(self, on: bool) -> dict[str, Any]:
+        """``on``: neighbours are asked to prefer other nodes, then the announcements are withdrawn, until
+        ``drain(False)``. Returns as ``bgp``, when BIRD was told. Raises as that."""
+        with AgentClient(self.config.node.runtime_dir) as agent:
+            return agent.call("drain", on=on)
+
     # ---- a redundant pair (S2) ----------------------------------------------
 
     def pair(self) -> PairState:

@@ -16,6 +16,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipshare.model_bgp import Bgp as Bgp
+from ipshare.model_bgp import BgpNeighbor as BgpNeighbor
 from ipshare.model_clusters import Cluster as Cluster
 from ipshare.model_clusters import ClusterProbe as ClusterProbe
 from ipshare.model_clusters import ClusterServer as ClusterServer
@@ -448,6 +450,7 @@ class Config:
     groups: tuple[Group, ...] = ()
     mirror: Mirror | None = None  # set where sessions go to other nodes, or come from them
     channels: tuple[Channel, ...] = ()  # those that end at this node's end point
+    bgp: Bgp | None = None  # set where this node announces its Global Networks
     clusters: tuple[Cluster, ...] = ()
 
     @property

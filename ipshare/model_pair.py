@@ -168,7 +168,8 @@ class Pair:
         witness = self.witness and (self.witness.kind, self.witness.ttl_s, self.witness.prefix)
         said: tuple[object, ...] = (
             names, in_order, self.interval_s, self.misses, self.mode.value, self.preempt,
-            sorted(str(vip.address) for vip in self.vips), sorted(str(one.prefix) for one in self.publics), witness,
+            sorted(str(vip.address) for vip in self.vips), sorted(str(one.prefix) for one in self.publics),
+            witness,
         )  # fmt: skip
         return {name: _digest(what) for name, what in zip(PARTS, said, strict=True)}
 

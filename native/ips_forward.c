@@ -342,22 +342,35 @@ __attribute__((cold)) void ips_lane_learn(struct ips_worker *w, uint32_t index) 
   w->lane_ends[index % IPS_LANE_ENDS] = end;
 }
 
-/* One packet, a group of its own. False: nothing was done. True: translated and counted, verdict OK. */
-IPS_HOT bool express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side, unsigned family) {
+enum { NOT_ORDINARY = -1 };
+
+static __attribute__((noinline)) int remapped(struct ips_worker *w, struct ips_pkt *p, struct ips_ordinary o, unsigned family) {
+  return ips_remap_ordinary(w, p, &o, family);
+}
+
+/* One packet, a group of its own: its verdict, counted; NOT_ORDINARY: nothing was done. */
+IPS_HOT int express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side, unsigned family) {
   struct ips_lane_group g;
   uint32_t bytes = p->total_len;
-  if (ips_unlikely(!w->lane_open[side] || p->csum | p->gso_type || p->len != bytes)) return false;
-  if (ips_unlikely(bytes < (family == 4 ? IPS_LANE_MIN4 : IPS_LANE_MIN6))) return false;
+  if (ips_unlikely(!w->lane_open[side] || p->csum | p->gso_type || p->len != bytes)) return NOT_ORDINARY;
+  if (ips_unlikely(bytes < (family == 4 ? IPS_LANE_MIN4 : IPS_LANE_MIN6))) return NOT_ORDINARY;
   struct ips_lane_net4 net = IPS_LANE_NO_NET4;
   ips_lane_bring(&g, 0, p->data, family);
   g.len[0] = bytes;
-  if (ips_unlikely(ips_lane(w, side, IPS_TRUST_NOTHING, &net, &g, 1, family))) return false;
+  uint32_t declined = ips_lane(w, side, IPS_TRUST_NOTHING, &net, &g, 1, family);
+  if (ips_unlikely(declined)) {
+    if (declined != IPS_LANE_REMAPPED) return NOT_ORDINARY;
+    struct ips_ordinary o = {.ip_len = g.ip_len[0], .sum_at = g.sum_at[0], .cell = g.cell[0], .endpoint = g.endpoint[0],
+                             .ip_sum = family == 4 ? (uint16_t)g.ip_sum[0] : 0, .l4_sum = (uint16_t)g.l4_sum[0]};
+    if (family == 4) memcpy(o.to, &g.new4[0], 4);
+    else memcpy(o.to, &g.new_hi[0], 8), memcpy(o.to + 8, &g.new_lo[0], 8);
+    return remapped(w, p, o, family);
+  }
   ips_lane_write(&g, 0, family);
   p->len = p->total_len = g.ip_len[0];
   p->counter = g.cell[0];
   p->endpoint = g.endpoint[0];
-  ips_worker_count(w, side, IPS_OK, g.cell[0], bytes);
-  return true;
+  return ips_worker_count(w, side, IPS_OK, g.cell[0], bytes);
 }
 
 void ips_prefetch(const struct ips_worker *w, int side, const uint8_t *ip, uint32_t len, int step) {
@@ -380,7 +393,8 @@ void ips_prefetch(const struct ips_worker *w, int side, const uint8_t *ip, uint3
 /* Apart for each family: one function for both would spill registers for the other's sake. */
 #define LANE(name, side, family)                                                                 \
   static __attribute__((noinline)) int name(struct ips_worker *w, struct ips_pkt *p) {            \
-    return ips_likely(express(w, p, side, family)) ? IPS_OK : whole_way(w, p, side);             \
+    int verdict = express(w, p, side, family);                                                   \
+    return ips_likely(verdict != NOT_ORDINARY) ? verdict : whole_way(w, p, side);                \
   }
 LANE(outer4, IPS_OUTER, 4)
 LANE(outer6, IPS_OUTER, 6)

@@ -11,6 +11,7 @@
 #ifndef IPS_LANE_H
 #define IPS_LANE_H
 #include "ips_csum.h"
+#include "ips_remap_filter.h"
 #include "ips_worker.h"
 
 #define IPS_HOT static inline __attribute__((__always_inline__))
@@ -25,7 +26,7 @@ enum {
 struct ips_lane_group {
   uint8_t *ip[IPS_LANE_GROUP];
   uint32_t len[IPS_LANE_GROUP];      /* bytes; 0: not for the lane */
-  uint32_t declined[IPS_LANE_GROUP]; /* not 0: nothing was done */
+  uint32_t declined[IPS_LANE_GROUP]; /* not 0: nothing was done. IPS_LANE_REMAPPED: since its address is remapped */
   uint32_t ip_len[IPS_LANE_GROUP];   /* bytes behind it are padding, cut them off */
   uint32_t cell[IPS_LANE_GROUP], endpoint[IPS_LANE_GROUP];
   uint16_t via[IPS_LANE_GROUP];      /* of the end point's record; outer only */
@@ -42,6 +43,8 @@ struct ips_lane_group {
   const struct ips_dense_group *dense[IPS_LANE_GROUP]; /* where IPv6 addresses stand close together */
   struct ips_value read[IPS_LANE_GROUP];               /* a slot of it */
 };
+
+enum { IPS_LANE_REMAPPED = 2 };
 
 /* How sure the host is of what it brings: HEADER: the IPv4 header's sum is right. ROUTED: too, and a packet to one of our
  * tunnel addresses comes by the inner side. */
@@ -341,6 +344,26 @@ IPS_HOT void ips_lane_inner(const struct ips_root *r, struct ips_lane_group *g, 
   }
 }
 
+/* While this node has remaps: a remapped address, or one of a re-addressing channel, is not the lane's. */
+static __attribute__((noinline)) uint32_t ips_lane_is_remapped(const struct ips_worker *w, const struct ips_lane_group *g, uint32_t i,
+                                                               unsigned family, bool is_channel) {
+  ips_u128 to = family == 4 ? (ips_u128)g->new4[i] << 96 : ips_pair(g->new_hi[i], g->new_lo[i]);
+  if (is_channel) return 1;
+  return ips_remap_takes(w->remaps, family, to) ? IPS_LANE_REMAPPED : 0;
+}
+
+IPS_HOT void ips_lane_remaps(const struct ips_worker *w, struct ips_lane_group *g, uint32_t n, unsigned family, bool is_inner) {
+  const struct ips_remap_filter *f = w->remap_filter;
+  for (uint32_t i = 0; i < n; i++) {
+    struct ips_key old = ips_lane_key(g, i, family);
+    bool is_channel = family == 4 ? ips_filter_has4(&f->channel, (uint32_t)(old.hi >> 32)) : ips_filter_has6(&f->channel, old.hi, old.lo);
+    bool is_global = is_inner && (family == 4 ? ips_filter_has4(&f->global, g->new4[i])
+                                              : ips_filter_has6(&f->global, g->new_hi[i], g->new_lo[i]));
+    if (ips_unlikely(is_channel | is_global) && !g->declined[i])
+      g->declined[i] = ips_lane_is_remapped(w, g, i, family, is_channel);
+  }
+}
+
 /* ---- 4: the sums. In 32 bits, as vectors want it; what ips_csum.h does in 16 ---- */
 
 IPS_HOT uint32_t ips_lane_fold(uint32_t sum) { /* as ips_csum_fold32 and ips_csum_class */
@@ -388,7 +411,7 @@ IPS_HOT void ips_lane_sums(struct ips_lane_group *g, uint32_t n, unsigned family
  * Returns 0 where none is. Side w->lane_open. */
 IPS_HOT uint32_t ips_lane(struct ips_worker *w, enum ips_side side, enum ips_lane_trust trust, struct ips_lane_net4 *net,
                           struct ips_lane_group *g, uint32_t n, unsigned family) {
-  uint64_t ends = side == IPS_OUTER && trust == IPS_TRUST_ROUTED ? 0 : w->root->tunnel_ends;
+  uint64_t ends = side == IPS_OUTER && trust == IPS_TRUST_ROUTED ? 0 : w->root->tunnel_ends | w->remap_ends;
   uint32_t any = 0;
   bool far = w->root->header.n_bindings >= IPS_LANE_FAR;
   if (family == 4) ips_lane_check4(g, n, trust >= IPS_TRUST_HEADER, ends);
@@ -397,6 +420,7 @@ IPS_HOT uint32_t ips_lane(struct ips_worker *w, enum ips_side side, enum ips_lan
   else if (family == 4) ips_lane_outer4(w, net, g, n, far);
   else ips_lane_outer6(w, g, n, far);
   if (side == IPS_OUTER) ips_lane_permit(w, g, n, family);
+  if (ips_unlikely(w->remap_filter != NULL)) ips_lane_remaps(w, g, n, family, side == IPS_INNER);
   for (uint32_t i = 0; i < n && far && !(side == IPS_OUTER && family == 4); i++)
     if (g->cell[i] < w->n_cells) __builtin_prefetch(w->cells + g->cell[i], 1);
   ips_lane_sums(g, n, family);
@@ -417,6 +441,12 @@ IPS_HOT void ips_lane_write(const struct ips_lane_group *g, uint32_t i, unsigned
     memcpy(ip + 32, g->new_lo + i, 8);
   }
 }
+
+/* What the lane found out about a packet of a remapped address, unchanged so far: its translation, as ips_lane_write would
+ * write it, and its binding's cell and end point. */
+struct ips_ordinary { uint32_t ip_len, sum_at, cell, endpoint; uint16_t ip_sum, l4_sum; uint8_t to[16]; };
+/* ips_remap_lane.c: the packet's verdict, counted; or -1: declined, unchanged. */
+int ips_remap_ordinary(struct ips_worker *w, struct ips_pkt *p, struct ips_ordinary *o, unsigned family);
 
 /* Counting, for who runs the lane over a frame: each packet's cell, and all of them at its end. */
 IPS_HOT void ips_lane_count(struct ips_cell *cells, uint32_t n_cells, uint32_t cell, uint32_t bytes) {

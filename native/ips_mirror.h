@@ -80,6 +80,7 @@ struct ips_mirror_tx {
   uint64_t config_opened;      /* the seal's stream whose configuration differed */
   uint64_t order, order_acked, spoke_ns, check_ns, srtt_ns, rttvar_ns;
   bool check_now;
+  uint8_t backed_off;          /* doublings that a new datagram's patience has, until one tells the round trip */
   /* the rings */
   uint64_t *cursor, *target, *done; /* read; end of the set; acknowledged */
   uint8_t marks_due;           /* ends of sets to be told */

@@ -115,7 +115,10 @@ static uint32_t resend(struct ips_mirror *m, uint32_t peer, uint32_t most, const
     const struct ips_mirror_slot *s = &tx->slots[seq & (m->c.window - 1)];
     if (s->is_acked) continue;
     bool is_lost = s->order + REORDER < tx->order_acked;
-    if (!is_lost && way->now_ns - s->sent_ns < timeout << (s->tries - 1)) continue;
+    unsigned doublings = s->tries > 1 ? s->tries - 1u : tx->backed_off;
+    if (!is_lost && way->now_ns - s->sent_ns < timeout << doublings) continue;
+    /* Else a round trip longer than the first patience would never be known: all would be sent twice. */
+    if (!is_lost && s->tries > tx->backed_off) tx->backed_off = s->tries;
     transmit(m, peer, seq, way);
     most--;
   }
@@ -151,8 +154,9 @@ void ips_tx_tick(struct ips_mirror *m, uint32_t peer, const struct ips_mirror_wa
 static void slot_acked(struct ips_mirror_tx *tx, struct ips_mirror_slot *s, uint64_t now_ns) {
   if (s->is_acked) return;
   s->is_acked = true;
+  if (s->tries != 1) return; /* nobody knows which of them arrived (Karn), nor what it overtook */
   if (s->order > tx->order_acked) tx->order_acked = s->order;
-  if (s->tries != 1) return; /* nobody knows which of them arrived (Karn) */
+  tx->backed_off = 0;        /* RFC 6298 5.7 */
   uint64_t took = now_ns - s->sent_ns, off = took > tx->srtt_ns ? took - tx->srtt_ns : tx->srtt_ns - took;
   tx->rttvar_ns = tx->srtt_ns ? (3 * tx->rttvar_ns + off) / 4 : took / 2;
   tx->srtt_ns = tx->srtt_ns ? (7 * tx->srtt_ns + took) / 8 : took;

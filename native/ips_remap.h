@@ -3,7 +3,7 @@
  * A policy that changed has no remap: a packet that names the end point which had its slot before is judged by the same
  * function, with the way there (IPS_EP_WAY) in place of a remap, and what comes back that way is FINAL.
  *
- * ips_remap_set.c: a constant set of a node's remaps, their channels, what covers an address.
+ * ips_remap_lane.c: ordinary packets of one remap. ips_remap_set.c: a constant set of a node's remaps, their channels, what covers an address.
  * ips_remap_flow.c: which flow a packet is of, and whether it opens one. ips_remap_packet.c: the packet's way,
  * by ips_remap_decide (ips_remap.c). Called by ips_forward.c and ips_tunnel.c wherever a packet has reached a
  * device of this node and bears the addresses that the client knows.
@@ -11,6 +11,7 @@
 #ifndef IPS_REMAP_H
 #define IPS_REMAP_H
 #include "ips_remap_api.h"
+#include "ips_remap_filter.h"
 #include "ips_session_table.h"
 #include "ips_table.h"
 #include "ips_worker.h"
@@ -32,6 +33,7 @@ struct ips_remaps {
   uint32_t n;
   bool any_rewrites, any_replies;
   struct ips_frag_table *frags;
+  struct ips_remap_filter filter;
   struct ips_remap at[IPS_REMAPS]; /* by id */
 };
 

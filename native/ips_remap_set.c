@@ -61,6 +61,38 @@ static unsigned depth_at(const struct ips_remaps *s, const struct ips_remap *m) 
   return depth;
 }
 
+/* ---- the lane's filter ---- */
+
+static void mark(struct ips_prefix_filter *f, unsigned family, ips_u128 address) {
+  uint32_t at = family == 4 ? ips_filter_at4(f, (uint32_t)(address >> 96)) : ips_filter_at6(f, ips_hi(address), ips_lo(address));
+  uint64_t *map = family == 4 ? f->map4 : f->map6;
+  map[at / 64] |= 1ull << at % 64;
+}
+
+/* As many bits count as the shortest prefix of the family has. */
+static void choose_bits(const struct ips_remaps *s, struct ips_prefix_filter *f, bool of_channels) {
+  ips_u128 mask[2] = {~(ips_u128)0, ~(ips_u128)0};
+  for (uint32_t i = 0; i < s->n; i++)
+    if (!of_channels || s->at[i].rewrites) mask[s->at[i].r.family == 6] &= s->at[i].mask;
+  f->mask4 = (uint32_t)(mask[0] >> 96);
+  f->mask6_hi = ips_hi(mask[1]), f->mask6_lo = ips_lo(mask[1]);
+}
+
+static void make_filter(struct ips_remaps *s) {
+  struct ips_remap_filter *f = &s->filter;
+  choose_bits(s, &f->global, false);
+  choose_bits(s, &f->channel, true);
+  for (uint32_t i = 0; i < s->n; i++) {
+    const struct ips_remap *m = &s->at[i];
+    mark(&f->global, m->r.family, m->key);
+    for (unsigned k = 0; k < 2; k++) {
+      const uint8_t *local = m->r.channel.local[k];
+      if (m->rewrites) mark(&f->channel, m->r.family, ips_ld_address(m->r.family, local));
+      else f->ends |= 1ull << (local[m->r.channel.family == 4 ? 3 : 15] & 63);
+    }
+  }
+}
+
 struct ips_remaps *ips_remaps_new(const struct ips_remap_rec *recs, const struct ips_remap_state *states, size_t n,
                                   struct ips_frag_table *frags) {
   struct ips_remaps *s = n <= IPS_REMAPS && frags ? calloc(1, sizeof *s) : NULL;
@@ -74,6 +106,7 @@ struct ips_remaps *ips_remaps_new(const struct ips_remap_rec *recs, const struct
     s->any_replies |= (m->r.flags & IPS_REMAP_REPLIES) != 0;
   }
   for (uint32_t i = 0; i < s->n && fine; i++) fine = depth_at(s, &s->at[i]) <= IPS_REMAP_DEPTH;
+  if (fine) make_filter(s);
   if (fine) return s;
   free(s);
   return NULL;
@@ -83,7 +116,14 @@ void ips_remaps_free(struct ips_remaps *s) { free(s); }
 
 void ips_worker_set_remaps(struct ips_worker *w, const struct ips_remaps *s) {
   w->remaps = w->sessions && s && s->n ? s : NULL;
-  if (w->remaps) w->lane_open[IPS_OUTER] = w->lane_open[IPS_INNER] = false; /* the lane knows no remaps */
+  w->remap_filter = w->remaps ? &s->filter : NULL;
+  w->remap_ends = w->remaps ? s->filter.ends : 0;
+}
+
+bool ips_remap_takes(const struct ips_remaps *s, unsigned family, ips_u128 global) {
+  for (uint32_t i = 0; i < s->n; i++)
+    if (ips_remap_has(&s->at[i], family, global)) return true;
+  return false;
 }
 
 bool ips_remap_cover(const struct ips_remaps *s, unsigned family, const uint8_t *address, struct ips_arrival *a) {

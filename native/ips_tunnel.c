@@ -10,6 +10,7 @@
 #include "ips_encap.h"
 #include "ips_parse.h"
 #include "ips_remap.h"
+#include "ips_tunnel.h"
 #include "ips_worker.h"
 
 enum { ICMP4_ECHO = 8, ICMP6_ECHO = 128, MIN_MTU4 = 576, MIN_MTU6 = 1280 };
@@ -81,26 +82,10 @@ static void send_piece(void *arg, struct ips_pkt *piece) {
   }
 }
 
-static inline uint32_t mix(uint32_t h, uint32_t x) {
-  h = (h ^ x) * 0x9e3779b1u;
-  return h ^ h >> 15;
-}
-
-/* One value for all packets of a flow, so that equal-cost paths do not reorder it. Ports count for
- * whole TCP packets only: what is often fragmented must hash alike with and without them, and a
- * fragment's siblings may pass another distribution point. */
-static uint16_t flow_entropy(const struct ips_pkt *p, const struct ips_view *v) {
-  bool has_ports = v->proto == IPS_PROTO_TCP && !v->is_fragment;
-  uint32_t h = mix(v->proto, has_ports ? ips_ld32(p->data + v->l4) : 0);
-  const uint8_t *a = ips_field_at(p->data, v->family, IPS_SRC);
-  for (unsigned i = 0; i < (v->family == 4 ? 8u : 32u); i += 4) h = mix(h, ips_ld32(a + i));
-  return (uint16_t)(h >> 16);
-}
-
 /* Encapsulates p towards e. The caller has checked TTL and, with DF, length. */
 int ips_tunnel_out(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v, const struct ips_endpoint_rec *e) {
   if (ips_unlikely(e->tunnel_family == 0)) return IPS_NO_TUNNEL;
-  struct outgoing o = {.w = w, .e = e, .entropy = flow_entropy(p, v), .verdict = IPS_OK};
+  struct outgoing o = {.w = w, .e = e, .entropy = ips_flow_entropy(p, v), .verdict = IPS_OK};
   int verdict;
   if (p->gso_type != IPS_GSO_NONE) {
     verdict = ips_segment(p, v, w->scratch, IPS_SCRATCH_BYTES, IPS_HEADROOM, send_piece, &o);

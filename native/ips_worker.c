@@ -74,7 +74,7 @@ static void refresh_lane(struct ips_worker *w) {
   w->lane_since_ns = w->now_ns;
 }
 
-/* The whole way says why; and the lane is opened anew with the lease, or without remaps. */
+/* The whole way says why; and the lane is opened anew with the lease. */
 static __attribute__((cold)) void close_lane(struct ips_worker *w) {
   w->lane_open[IPS_OUTER] = w->lane_open[IPS_INNER] = false;
   w->lane_generation = UINT64_MAX;
@@ -86,7 +86,7 @@ void ips_worker_begin(struct ips_worker *w, uint64_t now_ns) {
   w->now_ns = now_ns;
   w->has_lease = now_ns < atomic_load_explicit(&w->shared->forward_until, memory_order_acquire);
   refresh_lane(w);
-  if (ips_unlikely(!w->has_lease || w->remaps)) close_lane(w); /* the lane knows no remaps */
+  if (ips_unlikely(!w->has_lease)) close_lane(w);
   w->counters->frames++;
 }
 

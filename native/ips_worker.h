@@ -68,6 +68,8 @@ struct ips_worker {
   struct ips_tables *tables;
   struct ips_sessions *sessions; /* where tracked bindings' flows are followed; NULL: nowhere */
   const struct ips_remaps *remaps; /* ips_remap.h; NULL: none; then there are sessions */
+  const struct ips_remap_filter *remap_filter; /* theirs, for the lane; NULL: none */
+  uint64_t remap_ends;           /* ... and where their channels end: as ips_root.tunnel_ends */
   const struct ips_clusters *clusters; /* ips_dispatch.h; NULL: none; then there are sessions */
   struct ips_napt *napt;         /* what translates packets without a binding; NULL: nothing */
   bool asks, would_open;         /* asks: NAT opens, touches, holds nothing; would_open: it would, and the
@@ -133,6 +135,9 @@ static inline bool ips_is_tracked(const struct ips_worker *w, const struct ips_h
 __attribute__((cold)) int ips_peers(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v);
 __attribute__((cold)) bool ips_peers_concern(const struct ips_root *r, const struct ips_pkt *p,
                                              const struct ips_view *v);
+
+/* ips_remap_set.c: is this address remapped here? */
+bool ips_remap_takes(const struct ips_remaps *s, unsigned family, ips_u128 global);
 
 /* ips_tunnel.c */
 int ips_tunnel_in(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v);

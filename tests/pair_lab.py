@@ -131,6 +131,7 @@ class Half:
         gateways: tuple[str, ...] = (),
         publics: tuple[str, ...] = (),
         port: str = "",
+        items: dict[str, int] | None = None,
         **values: int,
     ) -> Any:
         peer = 3 - self.number
@@ -171,6 +172,10 @@ class Half:
         if port:
             p["n_ports"] = 1
             _name(p["ports"], 0, port)
+        p["n_items"] = len(items or {})
+        for row, (name, part) in zip(p["items"], (items or {}).items(), strict=False):
+            _name(row, "name", name)
+            row["digest"] = part
         if witness is not None:
             row = p["witness"]
             row["key"], row["address"] = np.frombuffer(WITNESS_KEY, np.uint8), _packed(witness.address)

@@ -1,5 +1,5 @@
-"""One installation with a policy over two end points, as its three nodes' files say it: distribution point C, end points
-A and B behind encapsulated paths, and a channel between these.
+"""One installation with a policy over two end points, as its three nodes' files say it: distribution point C,
+end points A and B behind encapsulated paths, and a channel between these.
 
 For tests of what a change of the policy does to connections (DESIGN.md 4).
 """
@@ -73,16 +73,28 @@ def quoted(words: tuple[str, ...]) -> str:
 
 
 def site(
-    node: str, weights: tuple[int, int], *, path: str = "gue", kind: str = "gue", drain: str = "15m", head: str = ""
+    node: str,
+    weights: tuple[int, int],
+    *,
+    path: str = "gue",
+    kind: str = "gue",
+    drain: str = "15m",
+    head: str = "",
 ) -> Config:
     """head: more lines of [node]."""
     ends = 2 if kind == "ipip" else 1
     text = SITE.format(
-        node=node, drain=drain,
-        what=head + ('distribution = "C"' if node == "C" else f'endpoint = "{node}"'), weights=weights, path=path,
-        kind=kind, a=quoted(TUNNEL["A"]), b=quoted(TUNNEL["B"]), ends_a=quoted(CHANNEL["A"][:ends]),
+        node=node,
+        drain=drain,
+        what=head + ('distribution = "C"' if node == "C" else f'endpoint = "{node}"'),
+        weights=weights,
+        path=path,
+        kind=kind,
+        a=quoted(TUNNEL["A"]),
+        b=quoted(TUNNEL["B"]),
+        ends_a=quoted(CHANNEL["A"][:ends]),
         ends_b=quoted(CHANNEL["B"][:ends]),
-    )  # fmt: skip
+    )
     return configuration.load_text(text, Path("/nowhere/site.toml"))
 
 

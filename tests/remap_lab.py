@@ -47,7 +47,10 @@ def ways(node: str) -> list[tuple[str, str]]:
     """What is routed to an end point, and its address."""
     (local4, local6), at = LOCALS[node], LINKS[node]
     return [
-        *((prefix, f"10.0.{at}.2") for prefix in (f"{local4}/24", f"198.19.{at - 1}.0/24", f"10.9.{at}.2/32")),
+        *(
+            (prefix, f"10.0.{at}.2")
+            for prefix in (f"{local4}/24", f"198.19.{at - 1}.0/24", f"10.9.{at}.2/32")
+        ),
         *((prefix, f"fd00:{at}::2") for prefix in (f"{local6}/64", f"2001:db8:c{at - 1}::/64")),
     ]
 

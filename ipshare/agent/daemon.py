@@ -15,7 +15,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from ipshare import __version__
 from ipshare import config as configuration
 from ipshare.agent import notify
 from ipshare.agent.audit import Audit
+from ipshare.agent.bgp import Announcer
 from ipshare.agent.client import socket_path
 from ipshare.agent.confirm import remaining_s
 from ipshare.agent.flows_watch import FlowsWatch
@@ -35,6 +36,7 @@ from ipshare.agent.pair_watch import PairChange, PairWatch
 from ipshare.agent.prober import Prober
 from ipshare.agent.reconcile import Done, Reconciler
 from ipshare.agent.remap_desk import RemapDesk
+from ipshare.agent.rounds import going_on as _going_on
 from ipshare.agent.server import Caller, Server
 from ipshare.engine.pair_text import report as pair_report
 from ipshare.engine.pair_text import troubles
@@ -93,6 +95,7 @@ class Daemon:
         self.routes = PairRoutes(lambda trouble: self._note("pair routes", trouble))
         self.flows = FlowsWatch(reconciler, self._work, self._note)
         self.remaps = RemapDesk(reconciler)
+        self.bgp = Announcer(reconciler, self._work, self._note, self._changed)
         self.leases = Leases(config.node.state_dir, lambda: self._spawn(self._leases_changed()))
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
@@ -111,6 +114,7 @@ class Daemon:
             "pair": self._pair,
             "close_sessions": self._close_sessions,
             "down": self._down,
+            **self.bgp.verbs,
         }
 
     async def run(self) -> None:
@@ -124,7 +128,7 @@ class Daemon:
             self._changed("start", str(self.file), "agent start", done)
             self._note("start", note)
             await self.server.start()
-            for job in (self._drift(), self._trial(), self._watchdog(), self._probing()):
+            for job in (self._drift(), self._trial(), self._watchdog(), self._probing(), self.bgp.run()):
                 self._spawn(job)
             self._ready()
             self.ready.set()
@@ -186,6 +190,7 @@ class Daemon:
             "paths": self.prober.report(),
             "pair": await self._pair_status(config),
             "leases": self.leases.report(),
+            "bgp": await self.bgp.status(),
             **await self.flows.status(config),
         }
 
@@ -282,6 +287,7 @@ class Daemon:
         return self.node.apply(configuration.load(self.file))
 
     def _engine_ended(self) -> None:
+        self.bgp.look_soon()
         self._spawn(self._restart_engine())
 
     async def _restart_engine(self) -> None:
@@ -440,6 +446,7 @@ class Daemon:
             self._follow_pair(info.boot_id)
             self._spawn(self.flows.look())
             self._follow_leases()
+            self.bgp.look_soon()
             self._note("engine", "")
 
     def _note(self, topic: str, text: str) -> None:
@@ -474,17 +481,6 @@ class Daemon:
     def _ready(self) -> None:
         well = "; ".join(self.notes.values()) or "all well"
         notify.notify("READY=1", f"STATUS=generation {self.generation}; {well}")
-
-
-@contextlib.contextmanager
-def _going_on(what: str) -> Iterator[None]:
-    """A round of a job that has rounds as long as the agent lives: what goes wrong ends this one alone."""
-    try:
-        yield
-    except IpshareError:
-        pass  # noted and audited where it happened
-    except Exception:
-        log.exception("%s failed; it is tried again", what)
 
 
 def _result(done: Done) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """drains: what policies had before they changed, on disk until its time is over (ipshare.engine.drained).
 
-state_dir/drains.json is written before the change itself, so that an agent's end in between loses nothing; what a
-later pass makes of it depends on file and clock alone. A deadline of another boot says nothing: connections may have
-outlived it by way of other distribution points, so the whole time begins anew.
+state_dir/drains.json is written before the change itself, so that an agent's end in between loses nothing;
+what a later pass makes of it depends on file and clock alone. A deadline of another boot says nothing:
+connections may have outlived it by way of other distribution points, so the whole time begins anew.
 """
 
 from __future__ import annotations

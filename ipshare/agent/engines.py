@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from ipshare.agent.bgp import preflight as bgp_preflight
 from ipshare.agent.datapath import EmbeddedDataPath, NetRoutes
 from ipshare.agent.reconcile import DataPath, Routes
 from ipshare.engine.capture import Capturing
@@ -77,7 +78,8 @@ class EngineRoutes:
         self._vpp: VppRoutes | None = None
 
     def preflight(self, config: Config, *, engine_runs: bool) -> Sequence[Problem]:
-        return self._of(config).preflight(config, engine_runs=engine_runs)
+        found = self._of(config).preflight(config, engine_runs=engine_runs)
+        return [*found, *bgp_preflight(config)]
 
     def apply(self, config: Config) -> Sequence[str]:
         return self._of(config).apply(config)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -22,10 +21,12 @@ from ipshare.agent import drains, remaps
 from ipshare.agent.clusters import Clusters
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
+from ipshare.agent.hand_over import hand_over
 from ipshare.agent.leases import addresses_in
 from ipshare.agent.pair_ports import made_here
 from ipshare.agent.pair_ports import remove as remove_ports
 from ipshare.agent.store import Store, same
+from ipshare.bgp.speaker import Speaker
 from ipshare.engine.desired import desired
 from ipshare.engine.drained import Drain, with_drains
 from ipshare.engine.failures import EngineSilent
@@ -44,10 +45,6 @@ log = logging.getLogger(__name__)
 
 Measured = Mapping[tuple[str, int], int]
 """(end point or distribution point, family of the path) -> bytes of the largest packet that passed."""
-
-
-HAND_OVER_S = 2.0
-"""How long a node that is taken down waits for its peer."""
 
 
 class DataPath(Protocol):
@@ -154,6 +151,7 @@ class Reconciler:
     clock: Clock
     config: Config | None = None
     engine: Engine | None = None
+    speaker: Speaker = field(default_factory=Speaker)
     clusters: Clusters = field(default_factory=Clusters)
     """What is known of clusters' servers."""
     remap_trouble: str = ""
@@ -306,13 +304,19 @@ class Reconciler:
         except IpshareError:
             return None
 
+    @property
+    def left(self) -> tuple[str, int]:
+        """Boot id and generation that the last pass left in the engine."""
+        return self._left
+
     def down(self, config: Config) -> Down:
         """Routes back to what they were, engine ended. A trial ends too: its configuration is not kept."""
         engine = None
         with contextlib.suppress(EngineSilent):  # stopped or hung: the data path finds its process
             engine = self.attached(config)  # refused where it is not ours to end: before anything is undone
         if isinstance(engine, Pairing) and config.pair is not None:
-            _hand_over(engine)  # before our routes go
+            hand_over(engine)  # before our routes go
+        self.speaker.end(config.node.runtime_dir)  # so do the announcements
         lines = tuple(self.routes.undo(config))
         stopped = self.data_path.stop(config, engine)
         if config.pair is not None and made_here(config.pair):
@@ -363,6 +367,7 @@ class Reconciler:
         if preflight and (problems := self.routes.preflight(config, engine_runs=engine is not None)):
             raise NotReady(problems)
         if engine is None:
+            self.speaker.hold(config.node.runtime_dir)  # until its tables are there
             engine, started = self.data_path.launch(config), True
             self.engine = engine
         before = generation = engine.info().generation
@@ -467,15 +472,6 @@ class Reconciler:
                 "without traffic",
                 hint="ipshare down with the old file, then start the agent with the new one",
             )
-
-
-def _hand_over(engine: Pairing) -> None:
-    """To the peer, if it can take over. Whatever hinders it: the engine ends now."""
-    with contextlib.suppress(IpshareError), engine.watch_pair() as waiting:
-        engine.pair_command("maintenance")
-        state, end = engine.pair_state(), time.monotonic() + HAND_OVER_S
-        while state is not None and state.state == "active":
-            state = waiting.wait(state.changes, max(0.001, end - time.monotonic()))
 
 
 def _is_bare(config: Config, engine: Engine) -> bool:

@@ -10,7 +10,7 @@ Each may be asked again: what is so already is no change. Everything here runs i
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
@@ -142,7 +142,7 @@ class RemapDesk:
         if half is None:
             raise Refused(f"there is no remap {request['id']} at node {self._config().node.name}")
         half = replace(half, settings=replace(half.settings, role=role))
-        self._check(kept, had, half)
+        self._check(kept, had, half, _ids(request.get("together", [])))
         remaps.save(self.node.store, kept.with_half(half))
         try:
             engine.set_remap(half.to_engine())
@@ -164,8 +164,9 @@ class RemapDesk:
             raise IpshareError("slot is a number from 0 on")
         return remaps.half_of(config, channel, prefix, _id(request), role, slot, **options)
 
-    def _check(self, kept: Remaps, had: Half | None, half: Half) -> None:
-        """Raises Refused where ``half`` cannot be: a remap goes one way, and one at a time is not settled."""
+    def _check(self, kept: Remaps, had: Half | None, half: Half, together: Sequence[int]) -> None:
+        """Raises Refused where ``half`` cannot be: a remap goes one way, and one at a time is not settled, or
+        those that are done together."""
         if had is not None:
             if replace(had.settings, role=half.role) != half.settings or had.role.gives != half.role.gives:
                 raise Refused(f"remap {half.id} is another one here", hint="only its role can change")
@@ -179,7 +180,7 @@ class RemapDesk:
         for other in kept.of(prefix):
             if other.id > half.id:
                 raise Refused(f"remap {other.id} of {other.settings.prefix} is later than remap {half.id}")
-            if other.role in (RemapRole.PREPARING, RemapRole.READY):
+            if other.role in (RemapRole.PREPARING, RemapRole.READY) and other.id not in together:
                 raise Refused(f"{other.settings.prefix} is in remap {other.id}, which has not flipped yet")
         for other in kept.halves:
             if (other.channel, other.slot) == (half.channel, half.slot):
@@ -280,8 +281,8 @@ def way_mtu(channel: Channel) -> int | None:
 
 
 def channel_trouble(channel: Channel, mtu_of: Callable[[Channel], int | None] = way_mtu) -> str:
-    """What this machine has against it: key, own addresses, what is known of the way; "": nothing. ``mtu_of``:
-    asks who forwards."""
+    """What this machine has against it: key, own addresses, what is known of the way; "": nothing.
+    ``mtu_of`` asks who forwards."""
     try:
         key_of_nothing = remaps.key_of(channel.key_file, 0)
     except IpshareError as error:
@@ -316,6 +317,12 @@ def _id(request: Request) -> int:
     if not isinstance(remap, int) or not 0 < remap <= LARGEST_ID:
         raise IpshareError("id is the number of a remap")
     return remap
+
+
+def _ids(remaps: Any) -> list[int]:
+    if not isinstance(remaps, list) or not all(isinstance(remap, int) for remap in remaps):
+        raise IpshareError("together is a list of the ids of remaps")
+    return remaps
 
 
 def _role(request: Request) -> RemapRole:

@@ -261,8 +261,10 @@ def _taken_out(engine: VppEngine, file: Path) -> str:
     if plan := diff(engine.read(), Tables()):
         engine.apply(plan)
         done.append("tables")
-    remaps = [state.id for state in engine.remaps()]
-    if any([engine.clear_remap(remap) for remap in remaps]):
+    remaps = engine.remaps()
+    for remap in remaps:
+        engine.clear_remap(remap.id)
+    if remaps:
         done.append("remaps")
     if empty_flows(engine, file):
         done.append("NAT")

@@ -36,6 +36,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "down": ("node", "End this node: agent, engine, routes."),
         "witness": ("witness", "A third voter for a pair: run it, on a machine of its own or on etcd."),
         "remap": ("remap", "Move an address to another end point while its connections live on."),
+        "bgp": ("bgp", "Announcements by BGP: status, drain."),
         "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),
     },
     "Looking": {

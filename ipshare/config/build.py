@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ipshare import model
 from ipshare.config import schema
+from ipshare.config.build_bgp import bgp
 from ipshare.config.build_channel import channels
 from ipshare.config.build_clusters import clusters
 from ipshare.config.build_flows import mirror, nats, sessions, tracking
@@ -54,6 +55,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         leases=leases(site),
         groups=groups(site),
         channels=channels(site),
+        bgp=bgp(site, site.bgp) if site.bgp is not None else None,
         clusters=() if is_observer(site) else clusters(site),
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from ipshare.config import schema
-from ipshare.config.checks import Check, Finding, is_vpp, unique_name, unknown_name
+from ipshare.config.checks import Check, Finding, unique_name, unknown_name
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import own_name, readable
 from ipshare.config.site import Site
@@ -44,12 +44,6 @@ def _names_of(path: KeyPath, member: schema.GroupMember) -> Iterator[_Name]:
 def _names(group: schema.Group) -> Iterator[_Name]:
     for path, member in _members(group):
         yield from _names_of(path, member)
-
-
-def engine(site: Site, group: schema.Group) -> Iterator[Finding]:
-    if is_vpp(site):
-        message = "groups need the embedded engine: the VPP plugin does not translate between members yet"
-        yield Finding(group._path, message, 'write kind = "embedded" in [engine], or leave the group out')
 
 
 def members(site: Site, group: schema.Group) -> Iterator[Finding]:
@@ -149,5 +143,5 @@ def total(site: Site, group: schema.Group) -> Iterator[Finding]:
 
 
 CHECKS: dict[str, list[Check]] = {
-    "group": [unique_name, engine, members, families, scopes, once, apart, total],
+    "group": [unique_name, members, families, scopes, once, apart, total],
 }

@@ -8,6 +8,7 @@ from ipshare.config import schema
 from ipshare.config.checks import Finding, is_vpp
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import readable
+from ipshare.config.schema_pair import PairInterface
 from ipshare.config.site import Site
 from ipshare.config.units import bad_scope
 from ipshare.model import contains, host_prefix
@@ -41,7 +42,7 @@ def ports(site: Site, pair: schema.Pair) -> Iterator[Finding]:
             yield from _workload_port(site, port, path)
 
 
-def _workload_port(site: Site, port: schema.PairInterface, path: KeyPath) -> Iterator[Finding]:
+def _workload_port(site: Site, port: PairInterface, path: KeyPath) -> Iterator[Finding]:
     for other in readable(site.interface, "name", "mac"):
         if other.name == port.name and other.mac is not None and other.mac.lower() != port.mac.lower():
             message = f"{port.name} has the MAC address {other.mac} ({site.where(other)})"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipshare.config import (
+    check_bgp,
     check_bindings,
     check_channel,
     check_clusters,
@@ -30,7 +31,7 @@ from ipshare.config.site import Site, sort_out
 from ipshare.errors import ConfigError, Problem
 from ipshare.model import BindingSet, Config
 
-_FLOWS = (check_flows, check_nat, check_natlog, check_channel, check_clusters)
+_FLOWS = (check_flows, check_nat, check_natlog, check_channel, check_clusters, check_bgp)
 _PARTS = (checks, check_places, check_bindings, check_vpp, check_subnets, check_pair, check_groups, *_FLOWS)
 ALL_CHECKS: dict[str, list[checks.Check]] = {
     kind: [check for part in _PARTS for check in part.CHECKS.get(kind, [])]

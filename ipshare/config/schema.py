@@ -4,7 +4,7 @@ A model describes one table alone; what ties tables together is in ipshare.confi
 here are the reference: they are exported as a JSON Schema for editors and checked against docs/.
 The tables of the VPP engine are in schema_vpp, that of a pair in schema_pair, those of tracked connections in
 schema_flows, NAT logs and leases in schema_natlog, channels in schema_channel, clusters in
-schema_clusters, types of values in values.
+schema_clusters, BGP in schema_bgp, types of values in values.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from ipshare.config.schema_bgp import Bgp as Bgp
+from ipshare.config.schema_bgp import BgpNeighbor as BgpNeighbor
 from ipshare.config.schema_channel import Channel as Channel
 from ipshare.config.schema_clusters import Cluster as Cluster
 from ipshare.config.schema_clusters import ClusterProbe as ClusterProbe
@@ -25,6 +27,7 @@ from ipshare.config.schema_groups import GroupMember as GroupMember
 from ipshare.config.schema_natlog import Lease as Lease
 from ipshare.config.schema_natlog import NatLog as NatLog
 from ipshare.config.schema_pair import Pair as Pair
+from ipshare.config.schema_pair import PairInterface as PairInterface
 from ipshare.config.schema_pair import PairWitness as PairWitness
 from ipshare.config.schema_pair import _without_default
 from ipshare.config.schema_vpp import Bridge as Bridge
@@ -282,8 +285,9 @@ class Policy(Table):
     drain: Duration = Field(
         default=900.0,
         json_schema_extra={"default": "15m"},
-        description="How long, after members or weights changed, connections of clients that moved go on at the end "
-        "points that they had, where paths are GUE and a [[channel]] connects the two. 0s: they break.",
+        description="How long, after members or weights changed, connections of clients that moved go on "
+        "at the end points that they had, where paths are GUE and a [[channel]] connects the two. 0s: they "
+        "break.",
     )
 
 
@@ -386,6 +390,7 @@ class File(Table):
     cluster: list[Cluster] = []
     mirror: Mirror = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     channel: list[Channel] = []
+    bgp: Bgp = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
 
 
 def json_schema() -> dict[str, Any]:

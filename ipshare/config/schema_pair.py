@@ -91,8 +91,8 @@ class Public(Table):
         description="Every address of it, 65,536 at most. Not the router's, nor one that a node has itself."
     )
     interface: PortName = Field(
-        description="Interface towards the router: of Linux, named alike at both nodes, or an `[[interface]]` "
-        "of VPP."
+        description="Interface towards the router: of Linux, named alike at both nodes, or an "
+        "`[[interface]]` of VPP."
     )
 
 

@@ -52,6 +52,7 @@ _OPTIONAL: dict[str, type[schema.Table]] = {
     "sessions": schema.Sessions,
     "mirror": schema.Mirror,
     "nat_log": schema.NatLog,
+    "bgp": schema.Bgp,
 }
 """As _TABLES, but it matters whether the table is there at all."""
 
@@ -69,6 +70,7 @@ class Site:
     sessions: schema.Sessions | None = None
     mirror: schema.Mirror | None = None
     nat_log: schema.NatLog | None = None
+    bgp: schema.Bgp | None = None
     network: list[schema.Network] = field(default_factory=list)
     endpoint: list[schema.Endpoint] = field(default_factory=list)
     distribution: list[schema.Distribution] = field(default_factory=list)

@@ -184,6 +184,24 @@ def interface_address(value: object) -> IPv4Interface | IPv6Interface:
         raise Invalid(f"not an address with a length: {value!r}", hint) from None
 
 
+COMMUNITIES = {"no-export": (65535, 65281), "no-advertise": (65535, 65282)}
+"""Well-known communities (RFC 1997)."""
+
+
+def community(value: object) -> tuple[int, ...]:
+    """Two numbers of 16 bits (RFC 1997), three of 32 (RFC 8092), or the numbers of a well-known name."""
+    hint = 'write two numbers "65000:100", three of a large one "65000:1:2", "no-export" or "no-advertise"'
+    if isinstance(value, str) and value in COMMUNITIES:
+        return COMMUNITIES[value]
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,10}(:[0-9]{1,10}){1,2}", value):
+        raise Invalid(f"not a community: {value!r}", hint)
+    numbers = tuple(int(part) for part in value.split(":"))
+    most = 0xFFFF if len(numbers) == 2 else 0xFFFFFFFF
+    if max(numbers) > most:
+        raise Invalid(f"{value}: {max(numbers)} is above {most}", hint)
+    return numbers
+
+
 def mac(value: object) -> str:
     """A unicast MAC address, in lower case."""
     if not isinstance(value, str) or not re.fullmatch(MAC_PATTERN, value):

@@ -86,6 +86,7 @@ PortName = Annotated[str, _validator(units.port_name), _text("host-eth0", r"^[^\
 InterfaceAddress = Annotated[
     IPv4Interface | IPv6Interface, _validator(units.interface_address), _text("10.0.1.2/29")
 ]
+Community = Annotated[tuple[int, ...], _validator(units.community), _text("65000:100")]
 Mac = Annotated[str, _validator(units.mac), _text("02:00:00:00:00:01", units.MAC_PATTERN)]
 Name = Annotated[str, _validator(units.name), _text("A", r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 _MTU_JSON: dict[str, Any] = {"type": "integer", "minimum": 68, "maximum": 65535}

@@ -1,9 +1,9 @@
 """drained: policies with the members that they had before, while those connections drain (DESIGN.md 4). Pure.
 
-Where a change of members or weights moves a client, a distribution point names the end point that had it before, in
-GUE's private data; its new end point sends on what it does not know. Both need the previous table, for one drain
-time: ``begun`` says what a change leaves behind, ``with_drains`` puts it into a configuration. The agent keeps it
-(ipshare.agent.drains).
+Where a change of members or weights moves a client, a distribution point names the end point that had it
+before, in GUE's private data; its new end point sends on what it does not know. Both need the previous table,
+for one drain time: ``begun`` says what a change leaves behind, ``with_drains`` puts it into a configuration.
+The agent keeps it (ipshare.agent.drains).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ipshare.model import Config, Member, PathKind, Policy
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """``policy`` had these members until a change; what they have drains until ``deadline_ns`` (CLOCK_BOOTTIME of
-    that boot)."""
+    """``policy`` had these members until a change; what they have drains until ``deadline_ns``
+    (CLOCK_BOOTTIME of that boot)."""
 
     policy: str
     members: tuple[Member, ...]
@@ -25,9 +25,11 @@ class Drain:
     boot_id: str
 
 
-def begun(kept: Sequence[Drain], before: Config, after: Config, now_ns: int, boot_id: str) -> tuple[Drain, ...]:
-    """The drains that there are once ``after`` has come after ``before``. One for each policy: a further change within
-    the time puts the latest members in the place of earlier ones."""
+def begun(
+    kept: Sequence[Drain], before: Config, after: Config, now_ns: int, boot_id: str
+) -> tuple[Drain, ...]:
+    """The drains that there are once ``after`` has come after ``before``. One for each policy: a further
+    change within the time puts the latest members in the place of earlier ones."""
     old = {policy.name: policy for policy in before.policies}
     found = []
     for policy in after.policies:
@@ -42,8 +44,8 @@ def begun(kept: Sequence[Drain], before: Config, after: Config, now_ns: int, boo
 
 
 def with_drains(config: Config, drains: Sequence[Drain]) -> Config:
-    """``config`` with what its policies had before, where that is of use: some path is GUE, and every end point is
-    still known (without one of them the previous table would be another)."""
+    """``config`` with what its policies had before, where that is of use: some path is GUE, and every end
+    point is still known (without one of them the previous table would be another)."""
     by_name = {drain.policy: drain for drain in drains}
     policies = tuple(_with(config, policy, by_name.get(policy.name)) for policy in config.policies)
     return config if policies == config.policies else replace(config, policies=policies)

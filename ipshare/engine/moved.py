@@ -1,5 +1,5 @@
-"""moved: which share of a policy's clients a plan sends to another end point, found by asking the core; and of which
-share the connections go on at the old one for a time (DESIGN.md 4).
+"""moved: which share of a policy's clients a plan sends to another end point, found by asking the core; and
+of which share the connections go on at the old one for a time (DESIGN.md 4).
 
 The core's own hash decides (S1.8), in two workers of this process: one with the tables as they are, one as
 they are to be, cut down to one binding of each policy. Sampled: CLIENTS addresses spread evenly over the
@@ -32,8 +32,8 @@ def moved_shares(plan: Plan) -> dict[str, float]:
 
 
 def shares(plan: Plan) -> dict[str, tuple[float, float]]:
-    """The same, and with it the share of clients that move but whose connections go on where they were: packets name
-    their earlier end point."""
+    """The same, and with it the share of clients that move but whose connections go on where they were:
+    packets name their earlier end point."""
     found: dict[str, tuple[float, float]] = {}
     have, want = plan.actual, plan.desired
     is_policy = want.bindings["kind"] == BindingKind.POLICY
@@ -58,8 +58,8 @@ def _shares(have: Tables, want: Tables) -> tuple[float, float]:
 
 
 def _choices(tables: Tables) -> tuple[list[bytes], list[bool]]:
-    """What names the end point of each client: its addresses, since indices change from table to table; and whether
-    packets on their way there can name another."""
+    """What names the end point of each client: its addresses, since indices change from table to table; and
+    whether packets on their way there can name another."""
     record = tables.bindings[0]
     family = int(record["family"])
     address = unpacked(record["global"].tobytes(), family)
@@ -73,7 +73,9 @@ def _choices(tables: Tables) -> tuple[list[bytes], list[bool]]:
                 pack(replace(tables, roles=lib.IPS_ROLE_OUTER, reply_policy=0xFFFFFFFF, term=0, revision=0))
             )
         except LoadError:
-            return [b""] * CLIENTS, [False] * CLIENTS  # the whole table is what gets refused, in its own place
+            return [b""] * CLIENTS, [
+                False
+            ] * CLIENTS  # the whole table is what gets refused, in its own place
         chosen, says = [], []
         for number in range(CLIENTS):
             client = (

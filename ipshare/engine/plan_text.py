@@ -55,8 +55,8 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A plan in words. ``moved``: policy -> share (0..1) of its clients that the plan sends elsewhere; ``kept``: of
-    which of them the connections go on where they were, for ``drain_s`` seconds."""
+    """A plan in words. ``moved``: policy -> share (0..1) of its clients that the plan sends elsewhere;
+    ``kept``: of which of them the connections go on where they were, for ``drain_s`` seconds."""
 
     items: tuple[Item, ...]
     moved: dict[str, float] = field(default_factory=dict)

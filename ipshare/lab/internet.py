@@ -112,6 +112,13 @@ def uplink_address(spec: LabSpec, name: str, family: int) -> Address:
     return _Plan(spec, _links(spec)).address(_UPLINK[name], name, family)
 
 
+def kernel_address(spec: LabSpec, name: str, family: int) -> Address:
+    """A data path node's own, at its kernel: what its engine's sockets have."""
+    if spec.engine == "embedded":
+        return uplink_address(spec, name, family)
+    return _Plan(spec, _links(spec)).leg(name, family)
+
+
 def _knowing(node: Node, nodes: Mapping[str, Node]) -> Node:
     """The node with its static neighbours, if it is VPP's."""
     if node.vpp is None:
@@ -214,6 +221,10 @@ class _Plan:
                     )
         actions += self._source_filter(name)
         return Node(name, ("router",), actions=tuple(actions))
+
+    def leg(self, name: str, family: int) -> Address:
+        """Of the kernel, behind the node's VPP."""
+        return self._numbered(_LEGS[name], family)[2]
 
     def _next(self, router: str, site: str, other: str) -> str:
         node = host_of(self.spec, site)

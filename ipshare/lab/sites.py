@@ -15,6 +15,7 @@ from ipshare.lab.internet import (
     global_network,
     host_of,
     internet,
+    kernel_address,
     site_prefix,
     tunnel_address,
     uplink_address,
@@ -122,5 +123,5 @@ def _channel(spec: LabSpec, directory: Path) -> Iterator[str]:
         yield "[[channel.end]]"
         yield f'endpoint = "{name}"'
         yield f"addresses = [{addresses}]"
-        yield f'paths = ["{uplink_address(spec, name, 4)}:{PORT}"]'
+        yield f'paths = ["{kernel_address(spec, name, 4)}:{PORT}"]'
     yield ""

@@ -35,8 +35,8 @@ _DIGEST_BYTES = 16
 @dataclass(frozen=True, slots=True)
 class Tcp:
     """`connections` to one address, begun within spread_s; each sends `bytes` in `chunks`, pause_s apart, and
-    wants them back if `echo`. expect: names of the servers that may answer; empty: any. sources: own addresses that
-    they come from, in turn; empty: the kernel's choice."""
+    wants them back if `echo`. expect: names of the servers that may answer; empty: any. sources: own
+    addresses that they come from, in turn; empty: the kernel's choice."""
 
     address: str
     connections: int = 1

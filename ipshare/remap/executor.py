@@ -25,6 +25,7 @@ from ipshare.remap.machine import (
     Did,
     No,
     Outcome,
+    Part,
     Plan,
     Progress,
     Silent,
@@ -110,7 +111,7 @@ class Executor:
                 break
         if step is Step.DRAINING:
             with contextlib.suppress(IpshareError):  # for the onlooker alone
-                self._perform(progress.plan, Action(What.LOOK, progress.plan.taker))
+                self._perform(progress.plan, Action(What.LOOK, progress.plan.taker, part=progress.plan.id))
         return progress
 
     def _outcomes(self, plan: Plan, actions: tuple[Action, ...]) -> Any:
@@ -133,7 +134,7 @@ class Executor:
         return done
 
     def _perform(self, plan: Plan, action: Action) -> Did:
-        node, prefix = self.nodes[action.node], str(plan.prefix)
+        node, prefix, part = self.nodes[action.node], str(plan.prefix), plan.part(action.part or plan.id)
         match action.what:
             case What.BIND:
                 node.ask("remap_bind", id=plan.id, prefix=prefix, to=plan.to)
@@ -142,26 +143,26 @@ class Executor:
                 node.ask("remap_bind", id=plan.id, prefix=prefix, to=plan.taker_had, or_leave=True)
                 return Did()
             case What.RELEASE:
-                node.ask("remap_bind", id=plan.id, prefix=prefix, to=plan.to, or_leave=True)
+                node.ask("remap_bind", id=part.id, prefix=str(part.prefix), to=plan.to, or_leave=True)
                 return Did()
             case What.ROLE:
                 assert action.role is not None, "a role"
-                answer = node.ask("remap_set", **_half(plan, action.role))
+                answer = node.ask("remap_set", **_half(plan, part, action.role))
             case What.NAME:
-                return Did(cut=self._cut(plan, node))
+                return Did(cut=self._cut(part, node))
             case What.CLEAR:
-                answer = node.ask("remap_clear", id=plan.id)
+                answer = node.ask("remap_clear", id=part.id)
             case _:
-                answer = node.ask("remap_state", id=plan.id)
+                answer = node.ask("remap_state", id=part.id)
         state = state_of(answer["state"]) if answer["state"] is not None else None
         if state is not None:
             self.view.states[action.node] = state
-            if state.role.gives:
+            if state.role.gives and part.id == plan.id:
                 self.view.most = max(self.view.most, state.flows)
         return Did(state)
 
-    def _cut(self, plan: Plan, node: RemapNode) -> Cut:
-        found = node.ask("remap_flows", id=plan.id, limit=LISTED)
+    def _cut(self, part: Part, node: RemapNode) -> Cut:
+        found = node.ask("remap_flows", id=part.id, limit=LISTED)
         flows = tuple(_flow_words(flow) for flow in found["flows"])
         exact = not any(flow["one_sided"] for flow in found["flows"])
         return Cut(found["matched"], exact, flows)
@@ -189,13 +190,14 @@ class Executor:
         return self.clock.boottime_ns() / 1e9
 
 
-def _half(plan: Plan, role: RemapRole) -> dict[str, Any]:
+def _half(plan: Plan, part: Part, role: RemapRole) -> dict[str, Any]:
     return {
-        "id": plan.id,
-        "prefix": str(plan.prefix),
+        "id": part.id,
+        "prefix": str(part.prefix),
         "role": role.value,
-        "channel": plan.channel,
-        "slot": plan.slot,
+        "channel": part.channel,
+        "slot": part.slot,
+        "together": [each.id for each in plan.parts],
         "replies_by_channel": plan.replies_by_channel,
         "quic": plan.quic and not role.gives,
         "unknown_here": plan.unknown_here and not role.gives,

@@ -6,8 +6,9 @@
 ``todo`` of a progress is a list of actions, each of which may be done again; ``advance`` takes what came of
 one. Before ``flipping`` every failure is undone; from it on there is only forward (back is another remap).
 Invariants, proved by tests over every order of events: nobody takes before the fence is applied, nobody flips
-before the taker takes, nothing is cleared before every distribution point has flipped. No I/O, no clock:
-times are seconds that the caller says.
+before the taker takes, nothing is cleared before every distribution point has flipped. Where connections of
+an earlier giver drain still, it has a part of its own in the plan: it gives to the same taker, and leaves
+when the later giver's fence is applied. No I/O, no clock: times are seconds that the caller says.
 """
 
 from __future__ import annotations
@@ -54,11 +55,24 @@ _AFTER_FENCE = (Step.LEAVING, Step.FENCING, Step.TAKING)
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What one giver gives; to the engines a remap of its own."""
+
+    id: int
+    prefix: Prefix
+    origin: str
+    giver: str
+    channel: str
+    slot: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What is to become of a remap; giver, taker and points are nodes, origin and to their end points.
 
-    ``taker_had``: what the taker's tables said before. ``silence_s``: zero connections end it only after the
-    address was tracked that long. ``patience_s``: of steps that can be undone.
+    ``earlier``: who had it before and drains still, the oldest first; ids are lower. ``taker_had``: what the
+    taker's tables said before. ``silence_s``: zero connections end it only after the address was tracked that
+    long. ``patience_s``: of steps that can be undone.
     """
 
     id: int
@@ -70,6 +84,7 @@ class Plan:
     points: tuple[str, ...]
     channel: str
     slot: int = 0
+    earlier: tuple[Part, ...] = ()
     replies_by_channel: bool = False
     quic: bool = False
     unknown_here: bool = False
@@ -77,6 +92,18 @@ class Plan:
     deadline_s: float | None = None
     silence_s: float = 0.0
     patience_s: float = 30.0
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Of all givers, the oldest first."""
+        return (*self.earlier, Part(self.id, self.prefix, self.origin, self.giver, self.channel, self.slot))
+
+    @property
+    def givers(self) -> tuple[str, ...]:
+        return tuple(part.giver for part in self.parts)
+
+    def part(self, remap: int) -> Part:
+        return next(part for part in self.parts if part.id == remap)
 
     def __str__(self) -> str:
         return f"{self.prefix} from {self.origin} to {self.to}"
@@ -95,17 +122,25 @@ class Cut:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a remap is. ``since_s``: when this step began; ``took_s``: when the taker took, from which the
-    deadline counts. ``opened_there``: of an undone remap, connections that the taker had opened."""
+    deadline counts. ``did``: ids of parts that are through with this step; ``fenced``: whose fence is done.
+    ``opened_there``: of an undone remap, connections that the taker had opened."""
 
     plan: Plan
     step: Step = Step.BINDING
     since_s: float = 0.0
     took_s: float | None = None
     flipped: tuple[str, ...] = ()
+    did: tuple[int, ...] = ()
+    fenced: tuple[int, ...] = ()
     cleared: tuple[str, ...] = ()
     reason: str = ""
     cut: Cut | None = None
     opened_there: int = 0
+
+    @property
+    def leaving(self) -> Part:
+        """Whose turn it is to leave: the latest giver first, so that whoever it is asked by opens."""
+        return next(part for part in reversed(self.plan.parts) if part.id not in self.fenced)
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -127,9 +162,12 @@ class What(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
+    """``part``: id of the part that it is about; 0: of the whole."""
+
     what: What
     node: str
     role: RemapRole | None = None
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,33 +198,52 @@ Outcome = Did | No | Silent
 def todo(at: Progress) -> tuple[Action, ...]:
     """What is to be done now, in any order; again and again until the step changes."""
     plan = at.plan
-    giver, taker = plan.giver, plan.taker
+    taker, left = plan.taker, [part for part in plan.parts if part.id not in at.did]
     match at.step:
         case Step.BINDING:
             return (Action(What.BIND, taker),)
-        case Step.READYING:
-            return (Action(What.ROLE, taker, RemapRole.READY),)
+        case Step.READYING | Step.TAKING:
+            role = RemapRole.READY if at.step is Step.READYING else RemapRole.TAKING
+            return tuple(Action(What.ROLE, taker, role, part.id) for part in left)
         case Step.PREPARING:
-            return (Action(What.ROLE, giver, RemapRole.PREPARING),)
+            return tuple(Action(What.ROLE, part.giver, RemapRole.PREPARING, part.id) for part in left)
         case Step.LEAVING:
-            return (Action(What.ROLE, giver, RemapRole.LEAVING),)
-        case Step.TAKING:
-            return (Action(What.ROLE, taker, RemapRole.TAKING),)
-        case Step.SYNCING | Step.FENCING | Step.DRAINING:
-            return (Action(What.LOOK, giver),)
+            return (Action(What.ROLE, at.leaving.giver, RemapRole.LEAVING, at.leaving.id),)
+        case Step.FENCING:
+            return (Action(What.LOOK, at.leaving.giver, part=at.leaving.id),)
+        case Step.SYNCING | Step.DRAINING:
+            looked_at = left if at.step is Step.SYNCING else plan.parts
+            return tuple(Action(What.LOOK, part.giver, part=part.id) for part in looked_at)
         case Step.FLIPPING:
             return tuple(Action(What.BIND, point) for point in at.waits_for)
         case Step.NAMING:
-            return Action(What.NAME, giver), Action(What.NAME, taker)
+            nodes = ((node, part.id) for part in left for node in (part.giver, taker))
+            return tuple(Action(What.NAME, node, part=remap) for node, remap in nodes)
         case Step.CLEARING:
-            ends = tuple(Action(What.CLEAR, node) for node in (taker, giver) if node not in at.cleared)
-            return ends or (Action(What.RELEASE, giver),)
+            return _ends(at, [*((taker, part.id) for part in plan.parts), *_gives(plan)]) or tuple(
+                Action(What.RELEASE, part.giver, part=part.id) for part in left
+            )
         case Step.UNDOING:
-            # The giver first: it opens connections again before the taker forgets what it opened.
-            left = [Action(What.CLEAR, node) for node in (giver, taker) if node not in at.cleared]
-            return tuple(left[:1]) or (Action(What.UNBIND, taker),)
+            # Givers first, the latest before the earlier ones: each opens connections again before the node
+            # that it asks forgets what it opened.
+            ends = _ends(at, [*reversed(_gives(plan)), *((taker, part.id) for part in plan.parts)])
+            return ends[:1] or (Action(What.UNBIND, taker),)
         case _:
             return ()
+
+
+def _gives(plan: Plan) -> list[tuple[str, int]]:
+    return [(part.giver, part.id) for part in plan.parts]
+
+
+def _ends(at: Progress, halves: list[tuple[str, int]]) -> tuple[Action, ...]:
+    """Those that are not cleared yet."""
+    actions = [Action(What.CLEAR, node, part=remap) for node, remap in halves]
+    return tuple(action for action in actions if _half_name(at.plan, action) not in at.cleared)
+
+
+def _half_name(plan: Plan, action: Action) -> str:
+    return action.node if action.part == plan.id else f"{action.node} {action.part}"
 
 
 _NEXT = {
@@ -208,7 +265,7 @@ def advance(at: Progress, action: Action, outcome: Outcome, now_s: float) -> Pro
         return undo(at, f"{action.node}: {outcome.reason}", now_s)
     else:
         after = at
-    return after if after != at else _waited(at, outcome, now_s)
+    return after if after != at else _waited(at, action, outcome, now_s)
 
 
 def abort(at: Progress, now_s: float) -> Progress:
@@ -217,7 +274,7 @@ def abort(at: Progress, now_s: float) -> Progress:
 
 
 def undo(at: Progress, reason: str, now_s: float) -> Progress:
-    return replace(at, step=Step.UNDOING, since_s=now_s, reason=reason)
+    return replace(at, step=Step.UNDOING, since_s=now_s, did=(), reason=reason)
 
 
 def left_s(at: Progress, now_s: float) -> float | None:
@@ -235,40 +292,59 @@ def is_drained(plan: Plan, state: RemapState) -> bool:
 
 def _done(at: Progress, action: Action, outcome: Did, now_s: float) -> Progress:
     def go(step: Step, **more: object) -> Progress:
-        return replace(at, step=step, since_s=now_s, **more)  # type: ignore[arg-type]
+        return replace(at, step=step, since_s=now_s, did=(), **more)  # type: ignore[arg-type]
+
+    def through(step: Step, **more: object) -> Progress:
+        """This part is; the next step when all are."""
+        did = tuple(dict.fromkeys((*at.did, action.part)))
+        if len(did) == len(at.plan.parts):
+            return go(step, **more)
+        return replace(at, did=did, **{key: value for key, value in more.items() if key == "cut"})  # type: ignore[arg-type]
 
     state, node = outcome.state, action.node
     match at.step:
         case Step.TAKING:
-            return go(Step.FLIPPING, took_s=now_s)
-        case Step.BINDING | Step.READYING | Step.PREPARING | Step.LEAVING:
+            return through(Step.FLIPPING, took_s=now_s)
+        case Step.BINDING | Step.LEAVING:
             return go(_NEXT[at.step])
+        case Step.READYING | Step.PREPARING:
+            return through(_NEXT[at.step])
         case Step.SYNCING | Step.FENCING if state is None or not state.role.gives:
             return undo(at, f"{node} knows nothing of it any more", now_s)
         case Step.SYNCING if state is not None and state.is_ready:
-            return go(Step.LEAVING)
+            return through(Step.LEAVING)
         case Step.FENCING if state is not None and state.fence_applied:
-            return go(Step.TAKING)
+            fenced = (*at.fenced, action.part)
+            return go(Step.TAKING if len(fenced) == len(at.plan.parts) else Step.LEAVING, fenced=fenced)
         case Step.FLIPPING:
             flipped = replace(at, flipped=(*at.flipped, node))
             return flipped if flipped.waits_for else replace(flipped, step=Step.DRAINING, since_s=now_s)
         case Step.DRAINING if state is None:
-            return go(Step.CLEARING, reason=f"{node} knew nothing of it any more")
+            return replace(through(Step.CLEARING), reason=f"{node} knew nothing of it any more")
         case Step.DRAINING if state is not None and is_drained(at.plan, state):
-            return go(Step.CLEARING)
+            return through(Step.CLEARING)
+        case Step.DRAINING:
+            return replace(at, did=tuple(part for part in at.did if part != action.part))
         case Step.NAMING:
-            return go(Step.CLEARING, cut=outcome.cut)
+            return through(Step.CLEARING, cut=_together(at.cut, outcome.cut))
         case Step.CLEARING:
             if action.what is What.RELEASE:
-                return go(Step.DONE)
-            return replace(at, cleared=(*at.cleared, node))
+                return through(Step.DONE)
+            return replace(at, cleared=(*at.cleared, _half_name(at.plan, action)))
         case Step.UNDOING:
             if action.what is What.UNBIND:
                 return go(Step.UNDONE)
-            opened = _opened(state) if node == at.plan.taker else at.opened_there
-            return replace(at, cleared=(*at.cleared, node), opened_there=opened)
+            opened = at.opened_there + (_opened(state) if node == at.plan.taker else 0)
+            return replace(at, cleared=(*at.cleared, _half_name(at.plan, action)), opened_there=opened)
         case _:
             return at
+
+
+def _together(one: Cut | None, other: Cut | None) -> Cut | None:
+    """Of two givers."""
+    if one is None or other is None:
+        return one or other
+    return Cut(one.count + other.count, one.is_exact and other.is_exact, (*one.flows, *other.flows))
 
 
 def _opened(state: RemapState | None) -> int:
@@ -276,26 +352,27 @@ def _opened(state: RemapState | None) -> int:
     return counters.get("opened", 0) + counters.get("opened_asked", 0)
 
 
-def _waited(at: Progress, outcome: Outcome, now_s: float) -> Progress:
+def _waited(at: Progress, action: Action, outcome: Outcome, now_s: float) -> Progress:
     """Too long, perhaps."""
     waited = now_s - at.since_s >= at.plan.patience_s
     if at.step.can_be_undone and waited:
-        return undo(at, _why(at, outcome), now_s)
+        return undo(at, _why(at, action, outcome), now_s)
     if at.step is Step.DRAINING and left_s(at, now_s) == 0:
-        return replace(at, step=Step.NAMING, since_s=now_s)
+        return replace(at, step=Step.NAMING, since_s=now_s, did=())
     if at.step is Step.NAMING and waited:
-        return replace(at, step=Step.CLEARING, since_s=now_s)
+        return replace(at, step=Step.CLEARING, since_s=now_s, did=())
     return at
 
 
-def _why(at: Progress, outcome: Outcome) -> str:
+def _why(at: Progress, action: Action, outcome: Outcome) -> str:
     plan, within = at.plan, f"in {at.plan.patience_s:g} s"
     if not isinstance(outcome, Did):
         return f"{at.step.value}: {outcome.reason}"
+    origin = plan.part(action.part).origin if action.part else plan.origin
     state = outcome.state
     if state is not None and not state.heard_ns:
-        return f"{plan.origin} did not hear {plan.to} {within}: is the channel's path open both ways?"
+        return f"{origin} did not hear {plan.to} {within}: is the channel's path open both ways?"
     if at.step is Step.FENCING:
-        return f"{plan.to} did not have every connection of {plan.origin} {within}"
+        return f"{plan.to} did not have every connection of {origin} {within}"
     phase = f" (the mirror is {state.phase})" if state is not None else ""
-    return f"the connections of {plan.origin} were not at {plan.to} {within}{phase}"
+    return f"the connections of {origin} were not at {plan.to} {within}{phase}"

@@ -137,11 +137,12 @@ def seen(remap_id: int | None, *, nodes: Nodes, journal: Path = DIRECTORY) -> tu
         raise Refused(f"there is no remap {remap_id}", hint="see `ipshare remap list`")
     plan, view, asked = entry.progress.plan, View(), _asked(nodes)
     view.now_s = SystemClock().boottime_ns() / 1e9
-    for name in (plan.giver, plan.taker):
+    halves = [(plan.taker, plan.id), *((part.giver, part.id) for part in plan.parts)]
+    for name, remap in halves:
         if name not in asked:
             continue
         try:
-            state = asked[name].ask("remap_state", id=plan.id)["state"]
+            state = asked[name].ask("remap_state", id=remap)["state"]
         except IpshareError as error:
             view.silent[name] = error.message
             continue
@@ -191,7 +192,7 @@ def _go_on(
     book: Journal, entry: Entry, nodes: Mapping[str, RemapNode], on_change: OnChange, clock: Clock | None
 ) -> Progress:
     plan = entry.progress.plan
-    if missing := sorted({plan.giver, plan.taker, *plan.points} - set(nodes)):
+    if missing := sorted({*plan.givers, plan.taker, *plan.points} - set(nodes)):
         raise NotRunning(f"remap {plan.id} needs node {missing[0]}, which was not named", hint="use --node")
     with book.writing(plan.id) as writer:
         latest = book.entry(plan.id) or entry

@@ -51,6 +51,10 @@ def report(progress: Progress, view: View | None = None) -> dict[str, Any]:
         "giver": plan.giver,
         "taker": plan.taker,
         "channel": plan.channel,
+        "earlier": [
+            {"id": p.id, "from": p.origin, "giver": p.giver, "channel": p.channel, "at_giver": seen(p.giver)}
+            for p in plan.earlier
+        ],
         "step": progress.step.value,
         "doing": doing(progress),
         "reason": progress.reason or None,
@@ -72,6 +76,8 @@ def count_line(progress: Progress, view: View) -> str:
     if state is None:
         return ""
     words = [f"{count_words(state)} left at {plan.origin}"]
+    drains = [(part.origin, view.states[part.giver]) for part in plan.earlier if part.giver in view.states]
+    words += [f"{count_words(other)} at {origin}" for origin, other in drains]
     if (seconds := left_s(progress, view.now_s)) is not None:
         words.append(f"cut in {seconds:.0f} s")
     if wait := settling_s(plan, state):

@@ -7,14 +7,14 @@ or why there is none.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any
 
 from ipshare.core import lib
 from ipshare.errors import Refused
 from ipshare.model import Prefix, contains
-from ipshare.remap.machine import Plan, Progress, Step
+from ipshare.remap.machine import Part, Plan, Progress, Step
 
 Look = dict[str, Any]
 LEAST = {4: 576, 6: 1280}
@@ -69,13 +69,16 @@ def plan_of(wish: Wish, looks: Mapping[str, Look | str], running: Sequence[Progr
         *_halves(wish, seen, giver, taker),
         *_replies(wish, seen[giver]),
     ]
-    channel, slot, against = _channel(wish, seen[giver], seen[taker], running)
-    if reasons := [*reasons, *against]:
+    used = {(part.channel, part.slot) for other in running for part in other.plan.parts}
+    channel, slot, against = _channel(wish, seen[giver], seen[taker], used)
+    earlier, more = _earlier(wish, seen, giver, taker, {*used, (channel, slot)})
+    if reasons := [*reasons, *against, *more]:
         raise NotPossible(wish, reasons)
     had = [half["id"] for look in seen.values() for half in look["halves"]]
     had += [look["latest"] for look in seen.values()]
+    first = max([least_id, *(one + 1 for one in had)])
     return Plan(
-        id=max([least_id, *(one + 1 for one in had)]),
+        id=first + len(earlier),
         prefix=wish.prefix,
         origin=wish.origin,
         to=wish.to,
@@ -84,6 +87,7 @@ def plan_of(wish: Wish, looks: Mapping[str, Look | str], running: Sequence[Progr
         points=points,
         channel=channel,
         slot=slot,
+        earlier=tuple(replace(part, id=first + number) for number, part in enumerate(earlier)),
         replies_by_channel=wish.replies_by_channel,
         quic=wish.quic,
         unknown_here=any(_gives(half) for half in _over(wish, seen[taker])),
@@ -175,11 +179,40 @@ def _halves(wish: Wish, seen: Mapping[str, Look], giver: str, taker: str) -> Ite
             if half["role"] in ("preparing", "ready") and half["id"] not in said:
                 said.add(half["id"])
                 yield f"node {name} is half of remap {half['id']} of {half['prefix']}, which has not flipped"
-        for half in over:
-            if name == giver and half["role"] == "taking" and half["peer"] != wish.to:
-                yield f"connections of {half['peer']} drain there (remap {half['id']}): wait, or go back"
         if len(over) >= DEPTH:
             yield f"node {name} is half of {len(over)} remaps of it already"
+
+
+def _earlier(
+    wish: Wish, seen: Mapping[str, Look], giver: str, taker: str, used: set[tuple[str, int]]
+) -> tuple[list[Part], list[str]]:
+    """Who had it before and drains still, the oldest first, without ids; or why it cannot go on from there.
+    Nobody relays: each gives to the taker over a channel of its own (DESIGN.md 9)."""
+    parts: list[Part] = []
+    against: list[str] = []
+    drains = [half for half in _over(wish, seen[giver]) if half["role"] == "taking"]
+    for half in sorted(drains, key=lambda half: half["id"]):
+        owner, prefix = half["peer"], ip_network(half["prefix"])
+        prefix = wish.prefix if contains(prefix, wish.prefix) else prefix
+        if owner == wish.to or any(p.origin == owner and contains(p.prefix, prefix) for p in parts):
+            continue
+        here = f"connections of {owner} drain at {giver} (remap {half['id']})"
+        if len(nodes := _at(seen, owner)) != 1:
+            against.append(f"{here}, and its node is not among the nodes: name it, or wait")
+            continue
+        asked = replace(wish, origin=owner, prefix=prefix, channel=None)
+        channel, slot, why = _channel(asked, seen[nodes[0]], seen[taker], used)
+        why += [
+            *_halves(asked, seen, nodes[0], nodes[0]),
+            *_fits(asked, seen, nodes),
+            *_replies(asked, seen[nodes[0]]),
+        ]
+        against += [f"{here}: {text}" for text in why]
+        used = {*used, (channel, slot)}
+        parts.append(Part(0, prefix, owner, nodes[0], channel, slot))
+    if parts and len(_over(wish, seen[taker])) + len(parts) >= DEPTH:
+        against.append(f"node {taker} would be half of more than {DEPTH} remaps of it")
+    return parts, against
 
 
 def _replies(wish: Wish, giver: Look) -> Iterator[str]:
@@ -187,8 +220,9 @@ def _replies(wish: Wish, giver: Look) -> Iterator[str]:
         yield f'replies of {wish.origin} pass no engine there (replies = "direct"): they cannot go back'
 
 
-def _channel(wish: Wish, giver: Look, taker: Look, running: Sequence[Progress]) -> tuple[str, int, list[str]]:
-    """(name, slot, []) of the first channel that suits, or why none does."""
+def _channel(wish: Wish, giver: Look, taker: Look, used: set[tuple[str, int]]) -> tuple[str, int, list[str]]:
+    """(name, slot, []) of the first channel that suits, or why none does. ``used``: parts of channels that
+    are planned for others."""
     theirs = {channel["name"]: channel for channel in taker["channels"] if channel["peer"] == wish.origin}
     against = []
     for ours in giver["channels"]:
@@ -198,7 +232,7 @@ def _channel(wish: Wish, giver: Look, taker: Look, running: Sequence[Progress]) 
         if name not in theirs:
             against.append(f"channel {name} is not in the file of {taker['node']}")
             continue
-        planned = {other.plan.slot for other in running if other.plan.channel == name}
+        planned = {slot for channel, slot in used if channel == name}
         slot, why = _suits(wish, ours, theirs[name], giver, taker, planned)
         if not why:
             return name, slot, []

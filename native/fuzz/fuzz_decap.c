@@ -11,16 +11,21 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 static void round_trip(struct ips_pkt *inner, uint8_t how) {
-  struct ips_endpoint_rec e = {.encap = how & 1 ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP,
-                               .tunnel_family = how & 2 ? 6 : 4, .gue_port = 6080};
+  struct ips_endpoint_rec e = {.local = {10, 1, 0, 250}, .encap = how & 1 ? IPS_ENCAP_GUE : IPS_ENCAP_IPIP,
+                               .tunnel_family = how & 2 ? 6 : 4, .gue_port = 6080, .family = how & 64 ? 6 : 4};
+  if (how & 1 && how & 128) e.flags = IPS_EP_MARK_PREVIOUS;
   uint8_t *memory, *again;
-  struct ips_pkt p = mend_packet(&memory, 64, inner->data, inner->len);
+  struct ips_gue_private said;
+  struct ips_view v;
+  struct ips_pkt p = mend_packet(&memory, IPS_ENCAP_MAX_OVERHEAD, inner->data, inner->len);
   struct ips_tunnel_info info;
   if (ips_encap_packet(&p, &e, 77, 88) == IPS_OK) {
     struct ips_pkt q = mend_packet(&again, 0, p.data, p.len);
-    CHECK(ips_decap_packet(&q, &info) == IPS_OK);
+    CHECK(ips_parse(&q, &v) == IPS_OK && ips_decap_marked(&q, &v, &info, &said) == IPS_OK);
     CHECK(q.len == p.len - ips_encap_overhead(&e));
-    CHECK(memcmp(q.data, memory + 64, q.len) == 0);
+    CHECK(memcmp(q.data, memory + IPS_ENCAP_MAX_OVERHEAD, q.len) == 0);
+    CHECK(said.mark == (e.flags ? IPS_GUE_PREVIOUS : 0) && said.family == (e.flags ? e.family : 0));
+    CHECK(!e.flags || memcmp(said.address, e.local, 16) == 0);
     free(again);
   }
   free(memory);
@@ -52,7 +57,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
   memcpy(before, p.data, n - 1);
   uint8_t *start = p.data;
   struct ips_tunnel_info info;
-  if (ips_decap_packet(&p, &info) == IPS_OK) {
+  struct ips_gue_private said;
+  struct ips_view v;
+  struct ips_pkt q = p;
+  if (ips_parse(&q, &v) == IPS_OK && ips_decap_marked(&q, &v, &info, &said) == IPS_OK) {
+    CHECK(said.mark <= IPS_GUE_PREVIOUS && (said.family != 0) == (said.mark == IPS_GUE_PREVIOUS));
+    p = q;
     CHECK(p.data > start && p.data + p.len <= start + n - 1 && p.headroom == p.data - start);
     if (p.csum == IPS_CSUM_FULL) round_trip(&p, how);
   } else {

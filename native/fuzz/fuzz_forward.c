@@ -49,15 +49,23 @@ static void fill_endpoints(struct image *m) {
     .tunnel_remote = {192, 0, 2, 20}, .tunnel_local = {10, 4, 0, 254}, .family = 4, .encap = IPS_ENCAP_GUE,
     .tunnel_family = 4, .gue_port = 6080, .flags = IPS_EP_DISTRIBUTION, .path_mtu = 1500,
   };
-  m->h.n_endpoints = 6;
+  e[6] = (struct ips_endpoint_rec){ /* a way to who is known as the tunnel of e[2] */
+    .local = {10, 3, 0, 254}, .tunnel_remote = {10, 3, 0, 251}, .tunnel_local = {10, 4, 0, 251}, .family = 4,
+    .encap = IPS_ENCAP_GUE, .tunnel_family = 4, .gue_port = 6080, .flags = IPS_EP_WAY | IPS_EP_MARK_FINAL, .path_mtu = 1400,
+  };
+  m->h.n_endpoints = 7;
 }
 
-/* Every kind of binding; policy 0 over end points 0 to 2, policy 1 (replies) over the distribution point. */
+/* Every kind of binding; policy 0 over end points 0 to 3, all of them differently before; policy 1 (replies) over the
+ * distribution point. */
 static void fill_bindings(struct image *m) {
-  m->policies[0] = (struct ips_policy_rec){.n_members = 3, .v4_bits = 32, .v6_bits = 64, .seed = 7};
+  m->policies[0] = (struct ips_policy_rec){.n_members = 3, .n_previous = 3, .v4_bits = 32, .v6_bits = 64, .seed = 7};
   m->policies[1] =
-    (struct ips_policy_rec){.first_member = 3, .n_members = 1, .v4_bits = 32, .v6_bits = 64, .seed = 7};
-  for (uint32_t i = 0; i < 4; i++) m->members[i] = (struct ips_member_rec){i < 3 ? i : 5, 1};
+    (struct ips_policy_rec){.first_member = 6, .n_members = 1, .v4_bits = 32, .v6_bits = 64, .seed = 7};
+  for (uint32_t i = 0; i < 3; i++) m->members[i] = (struct ips_member_rec){i, 1};
+  for (uint32_t i = 0; i < 3; i++) m->members[3 + i] = (struct ips_member_rec){1 + i, 1 + 3 * i};
+  m->members[6] = (struct ips_member_rec){5, 1};
+  m->h.n_members = 7;
   for (uint16_t host = 0; host < 4; host++) image_bind(m, 4, host, 32, IPS_KIND_ENDPOINT, host, host);
   image_bind(m, 4, 4, 32, IPS_KIND_POLICY, 0, 4);
   image_bind(m, 4, 5, 32, IPS_KIND_HERE, 0, 0);

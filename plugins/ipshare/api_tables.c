@@ -36,6 +36,15 @@ refresh (ipshare_main_t *im)
     vec_free (im->diverted_prepared);
 }
 
+static u32
+entries (ipshare_diverted_t *all)
+{
+  ipshare_diverted_t *peers = ipshare_diverted_peers (all);
+  u32 n = vec_len (all) + vec_len (peers);
+  vec_free (peers);
+  return n;
+}
+
 static void
 prepare_done (ipshare_job_t *job)
 {
@@ -45,7 +54,7 @@ prepare_done (ipshare_job_t *job)
       vec_free (im->diverted_prepared);
       im->diverted_prepared = ipshare_diverted_of (job->image);
     }
-  if (job->generation && vec_len (im->diverted_prepared) > IPSHARE_MAX_DIVERTED)
+  if (job->generation && entries (im->diverted_prepared) > IPSHARE_MAX_DIVERTED)
     {
       ips_tables_abort (im->tables);
       job->generation = 0;
@@ -77,18 +86,30 @@ vl_api_ipshare_prepare_t_handler (vl_api_ipshare_prepare_t *mp)
     REPLY_MACRO (VL_API_IPSHARE_PREPARE_REPLY);
 }
 
+static void
+divert (ipshare_main_t *im, ipshare_diverted_t *before, ipshare_diverted_t *wanted, bool removals)
+{
+  ipshare_divert (im, im->fib_source, im->service_fib, before, wanted, removals);
+  if (im->service_table == im->delivery_table)
+    return;
+  ipshare_diverted_t *had = ipshare_diverted_peers (before), *peers = ipshare_diverted_peers (wanted);
+  ipshare_divert (im, im->fib_source, im->delivery_fib, had, peers, removals);
+  vec_free (had);
+  vec_free (peers);
+}
+
 /* What was live becomes what was before. New prefixes come after the tables that know them, old ones go first. */
 static void
 switch_to (ipshare_main_t *im, ipshare_diverted_t *wanted, int (*change) (u64 *generation), u64 *generation, int *rv)
 {
-  ipshare_divert (im, im->fib_source, im->service_fib, im->diverted, wanted, true);
+  divert (im, im->diverted, wanted, true);
   *rv = change (generation);
   if (*rv)
     {
-      ipshare_divert (im, im->fib_source, im->service_fib, wanted, im->diverted, false);
+      divert (im, wanted, im->diverted, false);
       return;
     }
-  ipshare_divert (im, im->fib_source, im->service_fib, im->diverted, wanted, false);
+  divert (im, im->diverted, wanted, false);
   ipshare_diverted_t *old = im->diverted_before;
   im->diverted_before = im->diverted;
   im->diverted = wanted;

@@ -1,9 +1,10 @@
 /* fib.c: how packets come to us, and how they leave without a second lookup.
  *
- * Diverted prefixes (Global Networks, own local networks, own tunnel addresses) are entries of the service table.
- * Of a network that passes what has no binding, the entry interposes: the FIB stacks a clone of our DPO on whatever
- * else it has for that prefix, and keeps doing so when routes change. All others are exclusive, because an entry
- * that interposes vanishes with the route below it, and what is translated goes another way (decision 0008).
+ * Diverted prefixes (Global Networks, own local networks, own tunnel addresses) are entries of the service table,
+ * groups' members' of both (decision 0056). Of a network that passes what has no binding, and of members, the entry
+ * interposes: the FIB stacks a clone of our DPO on whatever else it has for that prefix, and keeps doing so when routes
+ * change. All others are exclusive, because an entry that interposes vanishes with the route below it, and what is
+ * translated goes another way (decision 0008).
  *
  * A next hop (an end point's `via`) is a DPO stacked on its tracked FIB entry; a back-walk stacks it anew.
  * Pools have their full size at once: workers read them while the main thread changes them.
@@ -21,11 +22,12 @@
 /* ---- the DPO that interposes ---- */
 
 static index_t
-dpo_new (ipshare_main_t *im, u8 side)
+dpo_new (ipshare_main_t *im, u8 side, u8 is_peer)
 {
   ipshare_dpo_t *d;
   pool_get_zero (im->dpos, d);
   d->side = side;
+  d->is_peer = is_peer;
   return d - im->dpos;
 }
 
@@ -61,7 +63,8 @@ static void
 dpo_interpose (const dpo_id_t *original, const dpo_id_t *parent, dpo_id_t *clone)
 {
   ipshare_main_t *im = &ipshare_main;
-  index_t index = dpo_new (im, pool_elt_at_index (im->dpos, original->dpoi_index)->side);
+  const ipshare_dpo_t *of = pool_elt_at_index (im->dpos, original->dpoi_index);
+  index_t index = dpo_new (im, of->side, of->is_peer);
   dpo_stack (original->dpoi_type, original->dpoi_proto, &pool_elt_at_index (im->dpos, index)->parent, parent);
   dpo_set (clone, original->dpoi_type, original->dpoi_proto, index);
 }
@@ -121,11 +124,38 @@ ipshare_diverted_sorted (ipshare_diverted_t *all)
   return all;
 }
 
+/* As a packet is addressed that may have to be translated: a member by the name that this side has no more, or has not. */
+static void
+add_peers (ipshare_diverted_t **to, const struct ips_peer_rec *peer, u32 n)
+{
+  for (; n--; peer++)
+    {
+      bool has_moved = !ips_is_zero (peer->now), is_here = peer->flags & IPS_PEER_HERE;
+      if (peer->flags & IPS_PEER_ALSO && !is_here)
+	continue;
+      ipshare_diverted_add (to, peer->family, peer->family == 4 ? 32 : 128, has_moved && is_here ? peer->now : peer->address,
+			    IPS_INNER, true);
+      vec_end (*to)[-1].is_peer = 1;
+    }
+}
+
+ipshare_diverted_t *
+ipshare_diverted_peers (ipshare_diverted_t *all)
+{
+  ipshare_diverted_t *d, *peers = NULL;
+  vec_foreach (d, all)
+    if (d->is_peer)
+      vec_add1 (peers, *d);
+  return peers;
+}
+
 ipshare_diverted_t *
 ipshare_diverted_of (const struct ips_image_header *image)
 {
   const struct ips_network_rec *network = (const void *) (image + 1);
   const struct ips_endpoint_rec *endpoint = (const void *) (network + image->n_networks);
+  const struct ips_policy_rec *policy = (const void *) (endpoint + image->n_endpoints);
+  const struct ips_member_rec *member = (const void *) (policy + image->n_policies);
   ipshare_diverted_t *wanted = NULL;
   for (u32 i = 0; image->roles & IPS_ROLE_OUTER && i < image->n_networks; i++)
     ipshare_diverted_add (&wanted, network[i].family, network[i].prefix_len, network[i].prefix, IPS_OUTER,
@@ -139,6 +169,7 @@ ipshare_diverted_of (const struct ips_image_header *image)
 	ipshare_diverted_add (&wanted, e->tunnel_family, e->tunnel_family == 4 ? 32 : 128, e->tunnel_local, IPS_INNER,
 			      false);
     }
+  add_peers (&wanted, (const void *) (member + image->n_members), image->n_peers);
   return ipshare_diverted_sorted (wanted);
 }
 
@@ -200,7 +231,7 @@ divert (ipshare_main_t *im, fib_source_t source, const u32 *fib, const ipshare_d
   dpo_proto_t dpo_proto = fib_proto_to_dpo (proto);
   fib_entry_flag_t flags = d->passes ? FIB_ENTRY_FLAG_INTERPOSE : FIB_ENTRY_FLAG_EXCLUSIVE;
   dpo_id_t dpo = DPO_INVALID;
-  index_t index = dpo_new (im, d->side);
+  index_t index = dpo_new (im, d->side, d->is_peer);
   dpo_stack (im->dpo_types[d->side], dpo_proto, &pool_elt_at_index (im->dpos, index)->parent, drop_dpo_get (dpo_proto));
   dpo_set (&dpo, im->dpo_types[d->side], dpo_proto, index);
   if (had && had->passes == d->passes)
@@ -229,7 +260,7 @@ ipshare_divert (ipshare_main_t *im, fib_source_t source, const u32 *fib, ipshare
   vec_foreach (d, wanted)
     {
       const ipshare_diverted_t *had = find (before, d);
-      if (!had || had->side != d->side || had->passes != d->passes)
+      if (!had || had->side != d->side || had->passes != d->passes || had->is_peer != d->is_peer)
 	divert (im, source, fib, d, had);
     }
 }

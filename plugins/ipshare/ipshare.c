@@ -68,7 +68,7 @@ show_prefixes (vlib_main_t *vm)
   ipshare_diverted_t *d;
   ipshare_next_hop_t *nh;
   vec_foreach (d, ipshare_main.diverted)
-    vlib_cli_output (vm, "%U: %s", format_fib_prefix, &d->prefix, d->side == IPS_OUTER ? "outer" : "inner");
+    vlib_cli_output (vm, "%U: %s", format_fib_prefix, &d->prefix, d->is_peer ? "peer" : d->side == IPS_OUTER ? "outer" : "inner");
   vec_foreach (d, ipshare_main.pools)
     vlib_cli_output (vm, "%U: pool", format_fib_prefix, &d->prefix);
   vec_foreach (d, ipshare_main.channels)

@@ -74,19 +74,20 @@ typedef struct
   struct ips_counters *counters;
 } ipshare_thread_t;
 
-/* A prefix whose packets come to us. passes: what has no binding goes on as the FIB would have had it. */
+/* A prefix whose packets come to us. passes: what has no binding goes on as the FIB would have had it. is_peer: a
+ * member's of a group, in both tables. */
 typedef struct
 {
   fib_prefix_t prefix;
   u8 side; /* enum ips_side */
-  u8 passes;
+  u8 passes, is_peer;
 } ipshare_diverted_t;
 
 typedef struct
 {
   dpo_id_t parent; /* what the FIB would have done; drop where nothing passes */
   u32 locks;
-  u8 side;
+  u8 side, is_peer;
 } ipshare_dpo_t;
 
 typedef struct
@@ -151,6 +152,7 @@ ipshare_diverted_t *ipshare_diverted_of (const struct ips_image_header *image);
 /* The same of NAT pools. */
 ipshare_diverted_t *ipshare_diverted_of_pools (const struct ips_ctl_flows *set);
 void ipshare_diverted_add (ipshare_diverted_t **to, u32 family, u32 len, const u8 *address, u8 side, bool passes);
+ipshare_diverted_t *ipshare_diverted_peers (ipshare_diverted_t *all); /* those that are members', a vector */
 ipshare_diverted_t *ipshare_diverted_sorted (ipshare_diverted_t *all); /* ascending, each once */
 /* Puts them into a table (fib: by protocol), in the place of those of `before`. */
 void ipshare_divert (ipshare_main_t *im, fib_source_t source, const u32 *fib, ipshare_diverted_t *before,

@@ -121,6 +121,21 @@ send_to_next (ipshare_frame_t *f, u32 bi, u16 next)
   f->nexts[f->n_send++] = next;
 }
 
+/* A member's packet (S5): the entry of a member that it meets is where it is not translated once more. */
+static u16
+resolve_peer (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, const struct ips_pkt *p)
+{
+  bool is4 = p->data[0] >> 4 == 4;
+  if (f->family != (is4 ? 4 : 6))
+    return look_up (im, f, b, p->data);
+  u32 fib = im->delivery_fib[is4 ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6];
+  const u8 *to = ips_field_at (p->data, f->family, IPS_DST);
+  dpo_id_t way = *dpo_to (fib, to, is4);
+  if (way.dpoi_type != im->dpo_types[IPS_INNER])
+    return deliver (im, f, b, p->data, p->total_len, is4);
+  return go (b, dpo_now (&pool_elt_at_index (im->dpos, way.dpoi_index)->parent));
+}
+
 /* What the core made of one packet goes where that packet's place is. */
 static void
 send_made (ipshare_main_t *im, ipshare_frame_t *f)
@@ -147,6 +162,8 @@ uncommon (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, stru
       put_back (b, p);
       if (verdict == IPS_PASS || verdict == IPS_HERE)
 	next = follow (im, f, b, p, verdict, is_feature);
+      else if (verdict == IPS_PEER) /* no mark: VPP's errors about it, and whatever meets a member's entry, come again */
+	next = resolve_peer (im, f, b, p);
       else
 	{
 	  if (!is_from_nat (p, verdict, is_feature))
@@ -178,7 +195,7 @@ one (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, enum ips_
   describe (b, &p);
   f->t->current = b;
   if (PREDICT_FALSE (b->flags & IPSHARE_SPECIAL_F))
-    verdict = ipshare_special (im, f->vm, f->t, bi, b, &p, side, &taken);
+    verdict = ipshare_special (im, f->vm, f->t, bi, b, &p, side, is_feature, &taken);
   else
     verdict = ipshare_core (f->t, &p, side, &taken);
   if (PREDICT_FALSE (vec_len (f->t->made)))

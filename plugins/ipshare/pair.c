@@ -15,6 +15,7 @@
 #include <vnet/api_errno.h>
 
 #define TURN_S	 1e-3 /* while there is a pair: a busy main thread looks at descriptors rarely */
+#define NEXT_S 1e-4 /* while announcements wait */
 #define STARVED_NS 100000000ull /* a sleeping thread may take so long to wake */
 #define GLANCE_S 0.02 /* at their state */
 #define LOOK_S	 1.0  /* at interfaces, should nobody have said that they changed */
@@ -161,15 +162,16 @@ static uword
 process (vlib_main_t *vm, CLIB_UNUSED (vlib_node_runtime_t *node), CLIB_UNUSED (vlib_frame_t *frame))
 {
   f64 looked = 0, glanced = 0;
+  bool more = false;
   for (;;)
     {
       bool timed_out = false;
       if (ipshare_pair.shown)
-	timed_out = vlib_process_wait_for_event_or_clock (vm, TURN_S) <= 0;
+	timed_out = vlib_process_wait_for_event_or_clock (vm, more ? NEXT_S : TURN_S) <= 0;
       else
 	vlib_process_wait_for_event (vm);
       vlib_process_get_events (vm, NULL);
-      ipshare_ports_send (vm, ipshare_pair.shown);
+      more = ipshare_ports_send (vm, ipshare_pair.shown);
       ipshare_reach_send (vm, ipshare_pair.shown);
       ipshare_subports_set (ipshare_pair.shown, true);
       if (timed_out && vlib_time_now (vm) >= glanced + GLANCE_S)

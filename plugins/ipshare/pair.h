@@ -93,7 +93,7 @@ void ipshare_ports_look (ipshare_ports_t *ports);
 void ipshare_ports_glance (ipshare_ports_t *ports); /* only their state, for those that are known */
 /* Takes the barrier. NULL: no port any more. */
 void ipshare_ports_show (ipshare_ports_t *ports);
-void ipshare_ports_send (vlib_main_t *vm, ipshare_ports_t *ports);
+bool ipshare_ports_send (vlib_main_t *vm, ipshare_ports_t *ports); /* a turn's worth; true: there may be more */
 void ipshare_ports_gone (u32 sw_if_index); /* its number may be another interface's tomorrow */
 extern const struct rt_links ipshare_links; /* the real-time thread's door to `live` */
 

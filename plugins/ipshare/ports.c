@@ -14,6 +14,11 @@
 #include <vnet/ethernet/ethernet.h>
 #include <vnet/feature/feature.h>
 
+enum
+{
+  AT_ONCE = 16, /* frames; af_packet's rings have 32 places, and those of one turn come to them together */
+};
+
 #define HOST "host-" /* what af_packet's interfaces are called, before the name of the device */
 
 /* ---- main thread ---- */
@@ -270,18 +275,19 @@ ipshare_ports_send_one (vlib_main_t *vm, u32 sw_if_index, const u8 *frame, u32 f
   return true;
 }
 
-void
+bool
 ipshare_ports_send (vlib_main_t *vm, ipshare_ports_t *ports)
 {
-  struct rt_place *p;
+  struct rt_place *p = NULL;
   const _Atomic u64 *until = &ips_tables_shared (ipshare_main.tables)->forward_until;
-  while (ports && (p = rt_ring_take (&ports->out)))
+  for (u32 left = AT_ONCE; ports && left && (p = rt_ring_take (&ports->out)); left--)
     {
       const ipshare_port_t *port = ports->at + p->tag;
       if (ipshare_now_ns () < atomic_load (until) && vnet_sw_interface_is_valid (vnet_get_main (), port->sw_if_index))
 	ipshare_ports_send_one (vm, port->sw_if_index, p->bytes, p->n);
       rt_ring_give_back (&ports->out, p);
     }
+  return p != NULL;
 }
 
 /* ---- as native/rt sees them ---- */

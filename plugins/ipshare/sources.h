@@ -15,12 +15,12 @@
 #include "../../native/ips_napt.h"
 
 /* What a table has for a destination. */
-static_always_inline dpo_type_t
-dpo_type_to (u32 fib, const u8 *address, bool is4)
+static_always_inline const dpo_id_t *
+dpo_to (u32 fib, const u8 *address, bool is4)
 {
   index_t lbi = is4 ? ip4_fib_forwarding_lookup (fib, (const ip4_address_t *) address) :
 		      ip6_fib_table_fwding_lookup (fib, (const ip6_address_t *) address);
-  return load_balance_get_bucket_i (load_balance_get (lbi), 0)->dpoi_type;
+  return load_balance_get_bucket_i (load_balance_get (lbi), 0);
 }
 
 static_always_inline u32
@@ -38,7 +38,7 @@ is_for_vpp (vlib_buffer_t *b, bool is4)
   const u8 *to = ips_field_at (vlib_buffer_get_current (b), is4 ? 4 : 6, IPS_DST);
   if (!is4 && ip6_address_is_link_local_unicast ((const ip6_address_t *) to))
     return true;
-  return dpo_type_to (fib_of (b, is4), to, is4) == DPO_RECEIVE;
+  return dpo_to (fib_of (b, is4), to, is4)->dpoi_type == DPO_RECEIVE;
 }
 
 static_always_inline bool
@@ -74,6 +74,14 @@ has_realm (const u16 *realms, u16 realm)
   return false;
 }
 
+/* A local network of an end point here, or a tunnel's end. */
+static_always_inline bool
+is_local (const ipshare_main_t *im, const u8 *to, bool is4)
+{
+  const dpo_id_t *dpo = dpo_to (im->service_fib[is4 ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6], to, is4);
+  return dpo->dpoi_type == im->dpo_types[IPS_INNER] && !pool_elt_at_index (im->dpos, dpo->dpoi_index)->is_peer;
+}
+
 /* Before the engine knows who is inside, nobody passes: untranslated it must not leave. */
 static_always_inline bool
 is_inside (const ipshare_main_t *im, const struct ips_worker *core, vlib_buffer_t *b, bool is4)
@@ -89,9 +97,7 @@ is_inside (const ipshare_main_t *im, const struct ips_worker *core, vlib_buffer_
       if (!group || !has_realm (realms, group->realm) || ips_napt_group (core->napt, family, to))
 	return false;
     }
-  u32 service = im->service_fib[is4 ? FIB_PROTOCOL_IP4 : FIB_PROTOCOL_IP6];
-  return !ips_bad_scope (to, family) && !is_for_vpp (b, is4) &&
-	 dpo_type_to (service, to, is4) != im->dpo_types[IPS_INNER];
+  return !ips_bad_scope (to, family) && !is_for_vpp (b, is4) && !is_local (im, to, is4);
 }
 
 /* Translated by NAT on its way out: the Global Network that it may go to comes after that, and is no loop. */

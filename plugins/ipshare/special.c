@@ -118,14 +118,17 @@ chained (vlib_main_t *vm, ipshare_thread_t *t, u32 bi, vlib_buffer_t *b, struct 
 
 int
 ipshare_special (ipshare_main_t *im, vlib_main_t *vm, ipshare_thread_t *t, u32 bi, vlib_buffer_t *b,
-		 struct ips_pkt *p, enum ips_side side, bool *taken)
+		 struct ips_pkt *p, enum ips_side side, bool is_feature, bool *taken)
 {
   bool had_offload = b->flags & (VNET_BUFFER_F_OFFLOAD | VNET_BUFFER_F_GSO);
   const u8 *header = p->data;
   int verdict;
   p->total_len = vlib_buffer_length_in_chain (vm, b);
-  if (b->flags & IPSHARE_BUFFER_F)
-    return ips_worker_count (t->core, side, IPS_LOOP, IPS_NONE, p->total_len);
+  if (b->flags & IPSHARE_BUFFER_F) /* to a member of a group it was on its way anyway */
+    {
+      bool is_peer = !is_feature && pool_elt_at_index (im->dpos, vnet_buffer (b)->ip.adj_index[VLIB_TX])->is_peer;
+      return ips_worker_count (t->core, side, is_peer ? IPS_PASS : IPS_LOOP, IPS_NONE, p->total_len);
+    }
   if (p->total_len > 65535 + 40 || !offloads (b, p))
     return ips_worker_count (t->core, side, IPS_BAD_OFFLOAD, IPS_NONE, p->total_len);
   if (b->flags & VLIB_BUFFER_NEXT_PRESENT)

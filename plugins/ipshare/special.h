@@ -8,5 +8,5 @@
 
 /* p: as described from the first buffer. *taken: the packet was sent on as a new one, or is kept; the buffer is done. */
 int ipshare_special (ipshare_main_t *im, vlib_main_t *vm, ipshare_thread_t *t, u32 bi, vlib_buffer_t *b,
-		     struct ips_pkt *p, enum ips_side side, bool *taken);
+		     struct ips_pkt *p, enum ips_side side, bool is_feature, bool *taken);
 #endif

@@ -107,7 +107,14 @@ PORTS = [
         ('name = "w1"\nmac = "02:00:00:00:00:01" #!', "mac"),
     ]
 ]
-PORTS.append(_before("[[pair.interface]]", PORT.partition("\n")[2].replace('parent = "eth0"\n', ""), "pair.interface[0]", "'parent' is missing"))
+PORTS.append(
+    _before(
+        "[[pair.interface]]",
+        PORT.partition("\n")[2].replace('parent = "eth0"\n', ""),
+        "pair.interface[0]",
+        "'parent' is missing",
+    )
+)
 WORKLOAD = """[[interface]]
 name = "eth2"
 [[pair.interface]]
@@ -125,11 +132,31 @@ ALL_ON_VPP = ON_VPP.format("192.168.5.2", "", "eth1", "") + WORKLOAD
 GOOD_PAIR_ON_VPP = GOOD_PAIR.replace(VIPS, ALL_ON_VPP)
 _OTHER_MAC = ('[[interface]]\nname = "eth2"', '[[interface]]\nname = "eth2"\nmac = "02:00:00:00:00:02"')
 PORTS_OF_VPP = [
-    Mistake(VIPS, ALL_ON_VPP.replace(old, new).replace(*_OTHER_MAC if key.endswith("mac") else ("", "")), key, message)
+    Mistake(
+        VIPS,
+        ALL_ON_VPP.replace(old, new).replace(*_OTHER_MAC if key.endswith("mac") else ("", "")),
+        key,
+        message,
+    )
     for old, new, key, message in [
-        ('0/28"\ninterface = "eth2"', '0/28"\ninterface = "eth9" #!', "pair.public[0].interface", "named 'eth9'"),
-        ('echo"\ninterface = "eth1"', 'echo"\ninterface = "eth9" #!', "pair.criterion[0].interface", "named 'eth9'"),
-        ('interface]]\nname = "eth2"\nmac', 'interface]]\nname = "eth9" #!\nmac', "pair.interface[0].name", "named 'eth9'"),
+        (
+            '0/28"\ninterface = "eth2"',
+            '0/28"\ninterface = "eth9" #!',
+            "pair.public[0].interface",
+            "named 'eth9'",
+        ),
+        (
+            'echo"\ninterface = "eth1"',
+            'echo"\ninterface = "eth9" #!',
+            "pair.criterion[0].interface",
+            "named 'eth9'",
+        ),
+        (
+            'interface]]\nname = "eth2"\nmac',
+            'interface]]\nname = "eth9" #!\nmac',
+            "pair.interface[0].name",
+            "named 'eth9'",
+        ),
         ("\nmac =", '\nparent = "eth1" #!\nmac =', "pair.interface[0].parent", "eth2 of VPP has no parent"),
         (
             '0:01"\n[[pair.public',

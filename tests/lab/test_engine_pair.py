@@ -1,5 +1,8 @@
 """A redundant pair as an engine runs it: processes, links, disks (S2.2, S2.6, S3.2; LESSONS.md 22-29).
 
+Of LESSONS.md 28 is here that who has taken the VIPs answers with its card's own MAC address and still hears its
+peer on every path; 29 are the last two tests.
+
 Faults are tests/lab/test_pair_faults.py's and test_pair_stops.py's. Tests for every engine are imported by
 tests/vpp/test_engine_pair_vpp.py, whose halves are VPPs.
 
@@ -13,6 +16,7 @@ import random
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +30,8 @@ from ipshare.lab.netns import inside
 from tests.engine_lab import run
 from tests.pair_lab import PAIR, REFUSED, VIPS, Half, PairLab, pair_lab, until
 
+DEAD_S = 0.2
+"""Of the pairs of tests.pair_lab."""
 WORDS = packet("udp 198.51.100.1:1 > 198.18.1.9:2")
 ACTIVE, STANDBY, INOP, INITIAL = (
     lib.IPS_PAIR_ACTIVE,
@@ -145,11 +151,25 @@ def test_another_key(lab: PairLab) -> None:
 
 
 def test_another_configuration(lab: PairLab) -> None:
+    """Both say that it differs, and what: bit 1 is the second item."""
     for half, digest in ((lab.a, 1), (lab.b, 2)):
         half.start()
-        half.join(digest=digest)
+        half.join(digest=digest, items={"interval": 7, "vip": digest})
     for half in (lab.a, lab.b):
         until(lambda half=half: int(half.state()["flags"]) & lib.IPS_CTL_PAIR_MISMATCH)
+        assert int(half.state()["differs"]) == 0b10
+    with pytest.raises(REFUSED, match="an item needs a name"):
+        lab.a.set(lab.a.record(n_items=1))
+
+
+def test_two_nodes_of_one_name_say_so(lab: PairLab) -> None:
+    """And neither becomes active by what the other says."""
+    for half in (lab.a, lab.b):
+        half.start()
+        half.join(node_id=1, peer_id=2)
+    for half in (lab.a, lab.b):
+        until(lambda half=half: int(half.state()["flags"]) & lib.IPS_CTL_PAIR_SAME_NODE)
+        assert not int(half.state()["flags"]) & lib.IPS_CTL_PAIR_WRONG_KEY and not half.is_in(ACTIVE)
 
 
 def test_a_damaged_epoch_file(lab: PairLab) -> None:
@@ -262,3 +282,48 @@ def test_only_the_active_one_answers_for_a_vip(lab: PairLab, vip: str) -> None:
     standby.order(lib.IPS_CTL_PAIR_MAINTENANCE, 1)
     until(lambda: standby.is_in(INOP))
     until(lambda: neighbour(lab, vip) == "")
+
+
+FLAPS = 20
+
+
+def test_paths_that_flap(lab: PairLab) -> None:
+    """All of them, for 50 ms each time: no more than one reign in a dead time, and one active node at the end."""
+    active, standby = lab.start()
+    epoch, begun = int(active.state()["epoch"]), time.monotonic()
+    for _ in range(FLAPS):
+        for on in (True, False):
+            lab.cut(on)
+            time.sleep(0.05)
+    lasted_s = time.monotonic() - begun
+    after, _ = lab.one_active()
+    reigns = int(after.state()["epoch"]) - epoch
+    assert reigns <= 1 + lasted_s / DEAD_S, f"{reigns} in {lasted_s:.1f} s"
+    until(lambda: verdict(after) == "OK")
+
+
+def refused(half: Half, on: bool = True) -> None:
+    """Its firewall: sendto fails with EPERM."""
+    if not on:
+        run(half.name, "nft delete table inet refuse")
+        return
+    run(half.name, "nft add table inet refuse")
+    run(half.name, "nft add chain inet refuse out { type filter hook output priority 0 ; }")
+    run(half.name, "nft add rule inet refuse out udp dport 6081 drop")
+
+
+def test_what_a_firewall_refuses_to_send_is_not_the_peers_death(lab: PairLab) -> None:
+    """A standby that may not speak goes on to hear; an active one that may not yields to who cannot hear it."""
+    active, standby = lab.start()
+    before, heard = [int(half.state()["changes"]) for half in (active, standby)], int(standby.state()["received"])
+    refused(standby)
+    until(lambda: int(active.state()["paths_up"]) == 0 and int(standby.state()["received"]) > heard + 20)
+    assert active.is_in(ACTIVE) and standby.is_in(STANDBY)
+    assert [int(half.state()["changes"]) for half in (active, standby)] == before
+    refused(standby, False)
+    until(lambda: int(active.state()["paths_up"]) == 3)
+    refused(active)
+    until(lambda: standby.is_in(ACTIVE) and active.is_in(STANDBY))
+    refused(active, False)
+    until(lambda: int(standby.state()["paths_up"]) == 3)
+    assert lab.one_active() == (standby, active)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ipshare.engine.remapping import ChannelKind, RemapRole
+from ipshare.engine.session_filter import SessionFilter
 from ipshare.errors import Refused
 from tests.engine_lab import GLOBAL4, GLOBAL6, run
 from tests.pair_lab import until
@@ -23,11 +24,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remaps]:
 
 @pytest.fixture(autouse=True)
 def none_is_left(lab: Remaps) -> Iterator[None]:
-    """A remap of a test that failed is no other one's."""
+    """Remaps and flows of a test are no other one's."""
     yield
     for engine in lab.engines.values():
         for state in engine.remaps():
             engine.clear_remap(state.id)
+    for node in "ab":
+        lab.engines[node].close_sessions(SessionFilter())
 
 
 def some(lab: Remaps, n: int) -> list:  # type: ignore[type-arg]

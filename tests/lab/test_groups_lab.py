@@ -221,9 +221,9 @@ def talk(client: socket.socket, size: int = 300_000) -> None:
     assert bytes(got) == sent
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+@contextlib.contextmanager
+def serving(made: World) -> Iterator[World]:
+    """With a database in it."""
     listeners: list[socket.socket] = []
     try:
         for family in FAMILIES:
@@ -234,6 +234,12 @@ def world(tmp_path: Path) -> Iterator[World]:
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         made.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with serving(World(tmp_path)) as made:
+        yield made
 
 
 def test_an_application_keeps_its_database_through_two_moves(world: World) -> None:

@@ -1,4 +1,7 @@
-"""Two NAT gateways whose sessions go by way of a real Redis: takeovers, a database that is gone (S3.6)."""
+"""Two NAT gateways whose sessions go by way of a real Redis: takeovers, a database that is gone (S3.6).
+
+tests/vpp/test_mirror_redis_vpp.py has the gateways on VPP.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.lab.test_nat_pair_lab import Net, ordered, started, talk
-from tests.pair_lab import until
+from tests.pair_lab import Half, until
 from tests.redis_world import Server
 
 
@@ -22,9 +25,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def net(tmp_path: Path, server: Server) -> Iterator[Net]:
+def kind() -> type[Half]:
+    return Half
+
+
+@pytest.fixture
+def net(tmp_path: Path, server: Server, kind: type[Half]) -> Iterator[Net]:
     """A server on a Unix socket: the two nodes have no other way to it, and the test can take it away."""
-    with started(tmp_path, f'transport = "redis"\n[mirror.redis]\nurl = "{server.url}"\n') as made:
+    with started(tmp_path, f'transport = "redis"\n[mirror.redis]\nurl = "{server.url}"\n', kind) as made:
         yield made
 
 

@@ -17,7 +17,7 @@ from tests.engine_lab import run
 from tests.pair_lab import LAN, Half, PairLab, pair_lab, until
 
 ACTIVE, STANDBY, INOP = lib.IPS_PAIR_ACTIVE, lib.IPS_PAIR_STANDBY, lib.IPS_PAIR_INOP
-LAN6 = "fd00::7"
+LAN6, GROUP6 = "fd00::7", "ff02::1:ff00:7"
 GATEWAYS = (f"ECHO {LAN}", f"ECHO {LAN6}", f"NEIGHBOUR {LAN}", f"NEIGHBOUR {LAN6}", "LINK")
 
 
@@ -43,7 +43,8 @@ def refuse(lab: PairLab, half: Half, on: bool = True) -> None:
             f"nft add chain netdev cut{half.number} in "
             f"{{ type filter hook ingress device {port} priority 0 ; }}",
         )
-        for match in (f"ip daddr {LAN}", f"ip6 daddr {LAN6}", "arp daddr ip 10.0.0.7", "icmpv6 type 135"):
+        # Solicitations by their group: of what AF_PACKET rings send, nftables finds no ICMPv6 here.
+        for match in (f"ip daddr {LAN}", f"ip6 daddr {{ {LAN6}, {GROUP6} }}", f"arp daddr ip {LAN}"):
             run(name, f"nft add rule netdev cut{half.number} in {match} drop")
     else:
         run(name, f"nft delete table netdev cut{half.number}")

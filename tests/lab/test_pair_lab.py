@@ -98,6 +98,19 @@ def test_a_wrong_key_is_named_at_both_nodes(nodes: Nodes) -> None:
         assert "sealed with another key" in shown.stdout, shown.stderr
 
 
+def test_both_nodes_say_which_keys_of_the_pair_differ(nodes: Nodes) -> None:
+    text = nodes.b.file.read_text()
+    assert text.count("hook = ") == 1 and VIPS[0] in text
+    changed = text.replace("hook = ", "preempt = true\nhook = ").replace(VIPS[0], "10.0.0.101")
+    nodes.b.file.write_text(changed)
+    for node in (nodes.a, nodes.b):
+        node.start()
+    for node in (nodes.a, nodes.b):
+        until(lambda node=node: node.pair().get("differs") == ["preempt", "vip"])  # type: ignore[misc]
+        shown = node.cli("pair", "status")
+        assert "has another [pair]: preempt, vip; apply the same file at both nodes" in shown.stdout
+
+
 def test_a_pair_that_leaves_the_configuration_leaves_the_engine(nodes: Nodes) -> None:
     nodes.a.start()
     assert nodes.a.pair()["state"] == "initial", (

@@ -1,7 +1,7 @@
 """Sub-interfaces with a workload's MAC address: up on the active node alone (S3.4), seen at the switch.
 
-Tests for every engine are imported by tests/vpp/test_pair_ports_vpp.py; test_what_the_agent_makes_and_takes_away is
-about devices of Linux.
+Tests for every engine are imported by tests/vpp/test_pair_ports_vpp.py;
+test_what_the_agent_makes_and_takes_away is about devices of Linux.
 """
 
 from __future__ import annotations

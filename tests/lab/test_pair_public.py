@@ -1,7 +1,7 @@
 """On-link public addresses of a pair: the active node answers for each and announces all (S3.9).
 
-The client's kernel asks, and listens: what it has in its neighbour table, and what comes to its interface. Tests
-for every engine are imported by tests/vpp/test_pair_public_vpp.py.
+The client's kernel asks, and listens: what it has in its neighbour table, and what comes to its interface.
+Tests for every engine are imported by tests/vpp/test_pair_public_vpp.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A policy changes its weights and loses a member while connections of both families send: none breaks; with nothing kept
-of what was before, some do (DESIGN.md 4).
+"""A policy changes its weights and loses a member while connections of both families send: none breaks; with
+nothing kept of what was before, some do (DESIGN.md 4).
 
-One lab: two distribution points, two end points behind GUE, clients with several addresses each, so that shares mean
-something. Files are written and applied node by node, as people do it.
+One lab: two distribution points, two end points behind GUE, clients with several addresses each, so that
+shares mean something. Files are written and applied node by node, as people do it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def sources(lab: Lab, client: str, family: int) -> tuple[str, ...]:
 def change(lab: Lab, drain: str = "15m", **weights: int) -> None:
     """At the end points first: who is sent what it does not know has to know what to do with it."""
     members = ", ".join(f'{{ endpoint = "{name}", weight = {weight} }}' for name, weight in weights.items())
-    policy = f'[[policy]]\nname = "both"\nmembers = [{members}]\nclient_bits = {{ v4 = 32, v6 = 128 }}\ndrain = "{drain}"\n'
+    policy = f'[[policy]]\nname = "both"\nmembers = [{members}]\ndrain = "{drain}"\n'
+    policy += "client_bits = { v4 = 32, v6 = 128 }\n"
     for name in "BACD":
         text = lab.texts[name]  # type: ignore[attr-defined]
         text = text.replace('to = "A"', 'policy = "both"').replace('track = "always"\n', "") + policy
@@ -60,9 +61,16 @@ def begin(lab: Lab, connections: int, steps: int = 1) -> list[Running[TcpReport]
     running = []
     for number, (client, family) in enumerate(itertools.product(CLIENTS, (4, 6))):
         tcp = Tcp(
-            str(global_ip("a1", family)), connections or ENDS[family], 500 * steps, chunks=steps, pause_s=0.25,
-            spread_s=1.0, timeout_s=90, seed=number, sources=sources(lab, client, family),
-        )  # fmt: skip
+            str(global_ip("a1", family)),
+            connections or ENDS[family],
+            500 * steps,
+            chunks=steps,
+            pause_s=0.25,
+            spread_s=1.0,
+            timeout_s=90,
+            seed=number,
+            sources=sources(lab, client, family),
+        )
         running.append(start(lab, client, tcp))
     for each in running:
         each.wait_begun()

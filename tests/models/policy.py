@@ -1,9 +1,10 @@
-"""A model of a policy that changes: its members' shares move from a to b, and perhaps back, while connections live.
+"""A model of a policy that changes: its members' shares move from a to b, and perhaps back, while connections
+live.
 
-The same world as a remap's (tests/models/remap.py), and the same C function decides; but nobody mirrors, freezes or
-fences: distribution points change by themselves, one after the other, and name the end point that they sent to before.
-What b opened it knows itself (``Names.tracks``). A client comes by one distribution point, as its flows do: that is what
-consistent hashing leaves to the routers.
+The same world as a remap's (tests/models/remap.py), and the same C function decides; but nobody mirrors,
+freezes or fences: distribution points change by themselves, one after the other, and name the end point that
+they sent to before. What b opened it knows itself (``Names.tracks``). A client comes by one distribution
+point, as its flows do: that is what consistent hashing leaves to the routers.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ AB, BA = Remap("a", "b"), Remap("b", "a")
 
 @dataclass
 class Change(World):
-    """``remaps[i]`` is the i-th change; its distribution points change in the order of the script, by "flip"."""
+    """``remaps[i]`` is the i-th change; its distribution points change in the order of the script, by
+    "flip"."""
 
     how: Names = Names()
 
@@ -53,7 +55,9 @@ class Change(World):
         point = flow % len(s.points)
         if s.points[point] != node or not self.how.names or self.is_over(s):
             return []
-        change = [i for i, remap in enumerate(self.remaps) if remap.taker == node and self.has_changed(s, point)]
+        change = [
+            i for i, remap in enumerate(self.remaps) if remap.taker == node and self.has_changed(s, point)
+        ]
         return [(i, TAKING, 0, NODES.index(self.remaps[i].giver), UNKNOWN) for i in change[-1:]]
 
     def has_changed(self, s: State, point: int) -> bool:

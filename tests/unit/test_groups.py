@@ -287,7 +287,6 @@ MISTAKES = {
         '[[network]]\nname = "g"\nprefix = "10.1.0.0/24"\n' + group(member("app", "P", APP)),
         "in Global Network",
     ),
-    "with VPP": ('[engine]\nkind = "vpp"\n' + group(member("app", "P", APP)), "need the embedded engine"),
     "two groups of a name": (MOVED + group(member("x", "P", STRANGER)), "'shop' is taken"),
 }
 

@@ -43,6 +43,7 @@ def test_nothing_that_git_is_to_ignore_is_in_the_tree() -> None:
     """Seen: a link to somebody's .venv was committed, and a clean clone could not make its own."""
     if not (ROOT / ".git").exists():
         pytest.skip("no checkout of git")
-    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    ignored = ["ls-files", "--cached", "--ignored", "--exclude-standard"]
+    command = ["git", "-c", f"safe.directory={ROOT}", *ignored]
     kept = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert not kept

@@ -43,6 +43,15 @@ def test_the_end_state_is_equal(network: str, seed: int) -> None:
     assert b.count("SHARDS_DIVERGED") == 0
 
 
+def test_a_round_trip_longer_than_the_first_patience_becomes_known() -> None:
+    """Nothing is lost, so all but what goes before the first answer is sent once (RFC 6298 5.5 to 5.7)."""
+    w, a, b = pair(1, Faults(delay_ms=(40, 40)), Settings(ring=1024, window=64))
+    churn(w, a, random.Random(1), 3000, 4)
+    w.until(lambda: same(a, b) and a.peer("b").lag_events == 0)
+    assert a.peer("b").round_trip_ns >= 80_000_000
+    assert a.count("DATAGRAMS_RESENT") < a.count("DATAGRAMS_SENT") / 5
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_with_restarts_partitions_and_full_rings(seed: int) -> None:
     """Two standbys; every now and then something dies, is cut off, or bursts."""

@@ -136,6 +136,7 @@ def test_every_field_of_the_state_is_read() -> None:
     assert set(state.notes) == {"realtime", "no_epoch_file"}
     special = {"state", "old_state", "peer_state", "reason", "reason_text", "paths_up", "links_down", "notes"}
     special |= {"criteria_failed", "publics_down", "ports_wrong", "late", "longest_late_ns", "last_late"}
+    special.add("differs")
     for field in fields(PairState):
         if field.name not in special:
             assert getattr(state, field.name) == names.index(field.name) + 1, field.name
@@ -165,7 +166,7 @@ def test_names_are_the_cores_own() -> None:
     assert PAIR_STATES == {1: "initial", 2: "active", 3: "standby", 4: "inop"}
     assert PAIR_REASONS[0].name == "NONE" and all(reason.text for reason in PAIR_REASONS)
     assert set(PAIR_NOTES.values()) == {
-        "realtime", "wrong_key", "mismatch", "no_epoch_file", "no_witness",
+        "realtime", "wrong_key", "mismatch", "no_epoch_file", "no_witness", "same_node",
     }  # fmt: skip
     assert tuple(PAIR_LATE.values()) == ("machine", "processor", "work", "lock", "worker")
     newer = np.frombuffer(record(state=9, reason=250), pairing.PAIR_STATE)[0]

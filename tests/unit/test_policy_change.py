@@ -1,8 +1,8 @@
-"""A policy that changes, through the core of a distribution point and two end points in this process: what moves goes on
-where it was (DESIGN.md 4).
+"""A policy that changes, through the core of a distribution point and two end points in this process: what
+moves goes on where it was (DESIGN.md 4).
 
-The three nodes have the tables that one installation's files say; packets go from one's outcome to the other by their
-outer destination. Packets are made by Scapy.
+The three nodes have the tables that one installation's files say; packets go from one's outcome to the other
+by their outer destination. Packets are made by Scapy.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ipshare.engine.desired import desired
 from ipshare.engine.tables import pack
 from ipshare.model import Member
 from tests.policy_world import CHANNEL, GLOBAL, TUNNEL, changed, site
+
 
 @dataclass
 class Net:
@@ -118,7 +119,10 @@ def test_nothing_is_named_once_the_time_is_over_or_the_path_cannot(net: Net) -> 
     assert before == ON_TO_A and net.send(tcp("A"))[0] == [TO_B, "B DECAPSULATED"]
     for path in ("ipip", "rewrite"):
         other = Net(path=path)
-        assert other.send(tcp("A"))[0][1:] == ["B DECAPSULATED" if path == "ipip" else "B OK"] or path == "rewrite"
+        assert (
+            other.send(tcp("A"))[0][1:] == ["B DECAPSULATED" if path == "ipip" else "B OK"]
+            or path == "rewrite"
+        )
         assert not any("FOLLOWED" in word for word in other.send(tcp("A"))[0])
         other.close()
 
@@ -150,7 +154,9 @@ def test_only_who_is_configured_is_believed(net: Net) -> None:
     assert net.nodes["B"].process("inner", bytes(stranger)).verdict.name == "TUNNEL_SOURCE"
     named = packet.index(bytes([10, 1, 0, 250]), 28)
     other = packet[:named] + bytes([10, 66, 0, 1]) + packet[named + 4 :]
-    assert net.nodes["B"].process("inner", other).verdict.name == "DECAPSULATED"  # nobody that B has a channel to
+    assert (
+        net.nodes["B"].process("inner", other).verdict.name == "DECAPSULATED"
+    )  # nobody that B has a channel to
     final = packet[: named - 4] + b"\1" + packet[named - 3 :]
     assert net.nodes["B"].process("inner", final).verdict.name == "TUNNEL_HEADER"
     for octets in (b"\3\0\0\1", b"\4\0\0\0", b"\2\0\0\0"):
@@ -169,9 +175,13 @@ def test_the_name_is_in_the_private_data_and_counts_in_the_length(net: Net) -> N
         assert int.from_bytes(udp_header[4:6]) == len(packet) - header
         assert len(gue[8 : 4 + size]) in (4, 16)
     longest = 1500 - 20 - 8 - 4 - 8
-    fits = bytes(IP(src="198.51.100.7", dst=GLOBAL[4], flags="DF") / UDP(sport=1, dport=2) / Raw(b"x" * (longest - 28)))
+    fits = bytes(
+        IP(src="198.51.100.7", dst=GLOBAL[4], flags="DF") / UDP(sport=1, dport=2) / Raw(b"x" * (longest - 28))
+    )
     assert net.nodes["C"].process("outer", fits).verdict.name == "ENCAPSULATED"
-    more = bytes(IP(src="198.51.100.7", dst=GLOBAL[4], flags="DF") / UDP(sport=1, dport=2) / Raw(b"x" * (longest - 27)))
+    more = bytes(
+        IP(src="198.51.100.7", dst=GLOBAL[4], flags="DF") / UDP(sport=1, dport=2) / Raw(b"x" * (longest - 27))
+    )
     refused = net.nodes["C"].process("outer", more)
     assert refused.verdict.name == "TOO_BIG" and IP(refused.errors[0])[ICMP].nexthopmtu == longest
 
@@ -187,7 +197,9 @@ def test_later_fragments_go_where_the_first_one_went(net: Net) -> None:
     napts = [lib.ips_napt_new(end.sessions, end._frags, settings) for end in ends]
     for end, napt in zip(ends, napts, strict=True):  # as hosts do: NAT's table of fragments
         lib.ips_worker_set_flows(end.handle, end.sessions, napt)
-    whole = IP(src="198.51.100.7", dst=GLOBAL[4], id=77) / TCP(sport=9, dport=80, flags="A") / Raw(b"d" * 1200)
+    whole = (
+        IP(src="198.51.100.7", dst=GLOBAL[4], id=77) / TCP(sport=9, dport=80, flags="A") / Raw(b"d" * 1200)
+    )
     first, later = (bytes(piece) for piece in fragment(whole, fragsize=800))
     assert net.send(first)[0] == ON_TO_A
     assert net.send(later)[0] == ON_TO_A
@@ -206,7 +218,9 @@ def test_a_full_table_refuses_tcp_and_delivers_the_rest(net: Net) -> None:
 @pytest.mark.parametrize("what", ["no weight", "twice", "too many", "a way", "no name", "mark"])
 def test_images_that_make_no_sense_are_refused(what: str) -> None:
     tables = changed("B" if what in ("a way", "no name", "mark") else "C", (1, 0), (0, 1))
-    policies, members, endpoints = (part.copy() for part in (tables.policies, tables.members, tables.endpoints))
+    policies, members, endpoints = (
+        part.copy() for part in (tables.policies, tables.members, tables.endpoints)
+    )
     ways = [i for i, e in enumerate(endpoints) if e["flags"] & lib.IPS_EP_WAY]
     if what == "no weight":
         members[2]["weight"] = 0

@@ -1,4 +1,5 @@
-"""What an agent keeps of a policy that changed: until when, over its own end, a reboot, a failure; and what diff says."""
+"""What an agent keeps of a policy that changed: until when, over its own end, a reboot, a failure; and what
+diff says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A policy's change on a model whose every state is visited, with the C function in it; weakened, a flow has to break."""
+"""A policy's change on a model whose every state is visited, with the C function in it; weakened, a flow has
+to break."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions to gateways and the judgement of answers (S2.6): native/ips_reach.c, which every host of the core calls.
+"""Questions to gateways and the judgement of answers (S2.6): native/ips_reach.c, which both hosts call.
 
 Frames are compared with scapy's; the judgement with a list of what came when.
 """

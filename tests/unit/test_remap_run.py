@@ -15,14 +15,14 @@ import pytest
 
 from ipshare.engine.remapping import RemapRole
 from ipshare.errors import NotRunning, Refused
-from ipshare.remap import NotPossible, abort, executor, listed, remap, resume
+from ipshare.remap import NotPossible, abort, executor, listed, remap, resume, text
 from ipshare.remap import run as calls
 from ipshare.remap.executor import View
 from ipshare.remap.journal import Journal
 from ipshare.remap.machine import Progress, Step
 from tests.agent_world import Killed
 from tests.flowing_memory import record
-from tests.remap_world import ADDRESS, MemoryNode, RemapNodes, all_channels, remap_site
+from tests.remap_world import ADDRESS, MemoryNode, RemapNodes, all_channels, channel, remap_site
 
 FLOWS = np.concatenate(
     [
@@ -151,15 +151,131 @@ def test_back_while_it_drains_and_what_was_first_at_home_is_known_there(nodes: R
     assert first and is_moved(nodes, "A") and nodes.bound("a1") == "A"
 
 
-def test_on_to_a_third_when_the_first_has_drained_and_not_before(nodes: RemapNodes) -> None:
-    def on(progress: Progress) -> None:
+def first_leg(nodes: RemapNodes, on: Callable[[Progress], None]) -> Progress:
+    """A -> B; ``on`` is called while A's connections drain, which end when it has returned."""
+
+    def meanwhile(progress: Progress) -> None:
         nodes.open_flows("a1", progress.plan.id, FLOWS)
-        text = against(nodes, origin="B", to="E")
-        assert f"connections of A drain there (remap {progress.plan.id})" in text
+        on(progress)
         nodes.open_flows("a1", progress.plan.id, FLOWS[:0])
 
-    assert move(nodes, on_change=at_step(Step.DRAINING, on)).step is Step.DONE
-    assert move(nodes, "E", "B").step is Step.DONE and is_moved(nodes, "E")
+    return move(nodes, on_change=at_step(Step.DRAINING, meanwhile))
+
+
+def test_on_to_a_third_while_the_first_drains_and_nobody_relays(nodes: RemapNodes) -> None:
+    """A and B have a channel of their own to E each; both drain."""
+    orders: list[str] = []
+    left: list[str] = []
+
+    def on(first: Progress) -> None:
+        def look(progress: Progress, view: View) -> None:
+            for name, halves in nodes.roles().items():
+                orders.extend(
+                    f"{name} {role.value}" for remap, role in halves.items() if remap != first.plan.id
+                )
+            if progress.step is Step.SYNCING:
+                (earlier,) = progress.plan.earlier
+                nodes.open_flows("a1", earlier.id, FLOWS)
+                nodes.open_flows("b1", progress.plan.id, FLOWS[:1])
+            if progress.step is Step.DRAINING and "a1" in view.states:
+                left.append(text.count_line(progress, view))
+                for name, remap in (("b1", progress.plan.id), ("a1", progress.plan.earlier[0].id)):
+                    if len(nodes.engine(name).remap_rows[remap]):
+                        nodes.open_flows(name, remap, FLOWS[:0])
+                        break
+
+        done = move(nodes, "E", "B", on_change=look)
+        assert done.step is Step.DONE and done.cut is None
+        assert [(part.origin, part.giver, part.channel) for part in done.plan.earlier] == [("A", "a1", "A-E")]
+        assert first.plan.id < done.plan.earlier[0].id < done.plan.id
+        assert all(nodes.serves(name) == "E" for name in ("c1", "d1"))
+
+    assert first_leg(nodes, on).step is Step.DONE and is_moved(nodes, "E")
+    begun = list(dict.fromkeys(orders))
+    assert begun == ["e1 ready", "a1 preparing", "b1 preparing", "b1 leaving", "a1 leaving", "e1 taking"]
+    assert "1 connection" in left[0] and "at B, 2 connections" in left[0] and "at A" in left[0]
+    assert [nodes.bound(name) for name in ("a1", "b1", "e1")] == ["E"] * 3
+
+
+def test_what_is_against_going_on_to_a_third(nodes: RemapNodes) -> None:
+    def on(progress: Progress) -> None:
+        number = progress.plan.id
+        without = {name: node for name, node in nodes.items() if name != "a1"}
+        named = _Some(nodes, without)
+        assert f"connections of A drain at b1 (remap {number}), and its node is not" in against(
+            named, origin="B", to="E"
+        )
+        home = nodes["e1"].world.directory
+        channels = "".join(channel("B", "E") for _ in range(1))
+        (home / "site.toml").write_text(remap_site(home, "e1", channels=channels))
+        nodes.kill_agent("e1")
+        text = against(nodes, origin="B", to="E")
+        assert f"connections of A drain at b1 (remap {number}): channel A-E is not in the file of e1" in text
+
+    assert first_leg(nodes, on).step is Step.DONE
+
+
+class _Some(dict[str, Any]):
+    """Not all nodes were named."""
+
+    def __init__(self, nodes: RemapNodes, named: dict[str, Any]) -> None:
+        super().__init__(named)
+        self.directory = nodes.directory
+
+
+@pytest.mark.parametrize("step", [step for step in Step if step.can_be_undone])
+def test_on_to_a_third_is_undone_and_the_first_drains_on(nodes: RemapNodes, step: Step) -> None:
+    def on(first: Progress) -> None:
+        def ask(progress: Progress) -> None:
+            assert abort(progress.plan.id, nodes=nodes, journal=nodes.directory / "journal") is None
+
+        done = move(nodes, "E", "B", on_change=at_step(step, ask))
+        if step is Step.TAKING:
+            return
+        assert (done.step, done.reason) == (Step.UNDONE, "aborted")
+        assert nodes.roles()["e1"] == {} and nodes.bound("e1") == "A", "as its file says"
+        assert nodes.roles()["a1"] == {first.plan.id: RemapRole.LEAVING}
+        assert nodes.roles()["b1"] == {first.plan.id: RemapRole.TAKING}
+
+    assert first_leg(nodes, on).step is Step.DONE
+    assert step is Step.TAKING or is_moved(nodes, "B")
+
+
+def test_on_to_a_third_and_back_to_the_first_while_all_drain(nodes: RemapNodes) -> None:
+    def on(first: Progress) -> None:
+        def home(second: Progress) -> None:
+            nodes.open_flows("b1", second.plan.id, FLOWS)
+            nodes.open_flows("a1", second.plan.earlier[0].id, FLOWS)
+            third = move(nodes, "A", "E")
+            assert third.step is Step.DONE and third.plan.unknown_here
+            assert [part.origin for part in third.plan.earlier] == ["B"]
+            nodes.open_flows("b1", second.plan.id, FLOWS[:0])
+            nodes.open_flows("a1", second.plan.earlier[0].id, FLOWS[:0])
+
+        assert move(nodes, "E", "B", on_change=at_step(Step.DRAINING, home)).step is Step.DONE
+
+    assert first_leg(nodes, on).step is Step.DONE and is_moved(nodes, "A")
+
+
+@pytest.mark.parametrize("kind", ["agent", "engine"])
+@pytest.mark.parametrize("step", [Step.READYING, Step.LEAVING, Step.FENCING, Step.TAKING, Step.DRAINING])
+def test_killed_on_the_way_to_a_third(nodes: RemapNodes, kind: str, step: Step) -> None:
+    """All three nodes, and whoever works on it; another process goes on."""
+
+    def on(first: Progress) -> None:
+        def die(progress: Progress) -> None:
+            for name in ("a1", "b1", "e1"):
+                nodes.kill_agent(name) if kind == "agent" else nodes.kill_engine(name)
+            raise Killed
+
+        with suppress(Killed):
+            move(nodes, "E", "B", on_change=at_step(step, die))
+        for entry in calls.unfinished(Journal(nodes.directory / "journal")):
+            if entry.id != first.plan.id:
+                done = resume(entry.id, nodes=nodes, journal=nodes.directory / "journal")
+                assert done.step is Step.DONE
+
+    assert first_leg(nodes, on).step is Step.DONE and is_moved(nodes, "E")
 
 
 def test_there_back_and_there_again_while_both_drain(nodes: RemapNodes) -> None:

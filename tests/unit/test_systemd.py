@@ -36,6 +36,12 @@ def test_a_node_that_was_taken_down_stays_down() -> None:
     assert setting("KillMode") == "process", "the engine survives its agent"
 
 
+def test_bird_may_listen_on_its_port() -> None:
+    """And inherits what it needs besides: TCP MD5, BFD by interface."""
+    needed = {"CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN", "CAP_NET_RAW"}
+    assert needed <= set(setting("CapabilityBoundingSet").split())
+
+
 @pytest.mark.parametrize("unit", [UNIT, *WITNESSES], ids=lambda unit: unit.name)
 def test_the_command_can_be_typed(unit: Path) -> None:
     program, *words = setting("ExecStart", unit).split()

@@ -109,7 +109,10 @@ class VppHalf(Half):
     def make_port(self, lab: PairLab) -> str:
         """A card of its own, at a port of its own of the switch."""
         switch = f"web-{self.node}"
-        run(self.name, f"ip link add web1 address {WORKLOAD} type veth peer name {switch} netns {lab.names['lan']}")
+        run(
+            self.name,
+            f"ip link add web1 address {WORKLOAD} type veth peer name {switch} netns {lab.names['lan']}",
+        )
         run(lab.names["lan"], f"ip link set {switch} master br0 up")
         run(self.name, "sysctl -qw net.ipv6.conf.web1.disable_ipv6=1")
         run(self.name, "ip link set web1 arp off")

@@ -1,8 +1,8 @@
-"""The network for remaps (tests/remap_lab.py) with VPP at a, at b, at the distribution point, or at all three.
+"""The network for remaps (tests/remap_lab.py) with VPP at a, at b, at the distribution point, or at all.
 
-VPP has the devices between the nodes, under MAC addresses of its own, so that the kernel takes nothing of what
-comes in. At an end point the kernel, where the servers' sockets and the mirror's are, is behind a leg of VPP's:
-10.8.N.1 and fd00:8:N::1 at VPP, .2 in the kernel, N the number of the node's link.
+VPP has the devices between the nodes, under MAC addresses of its own, so that the kernel takes nothing of
+what comes in. At an end point the kernel, where the servers' sockets and the mirror's are, is behind a leg
+of VPP's: 10.8.N.1 and fd00:8:N::1 at VPP, .2 in the kernel, N the number of the node's link.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class VppRemaps(Remaps):
         if node not in self.on_vpp:
             super()._engine(node)
             return
-        settings = Settings(Path(tempfile.mkdtemp(prefix=f"{node}-", dir=self.directory)), counter_cells=1 << 12)
+        settings = Settings(
+            Path(tempfile.mkdtemp(prefix=f"{node}-", dir=self.directory)), counter_cells=1 << 12
+        )
         process = start(settings, wrap=("nsenter", f"--net=/run/netns/{self.names[node]}"))
         self._end.callback(process.terminate)
         driver = VppEngine(settings.api, settings.stats, counter_cells=1 << 12)

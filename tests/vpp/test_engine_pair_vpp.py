@@ -19,7 +19,10 @@ from tests.lab.test_engine_pair import (
     test_one_forwards_the_other_says_why_not,
     test_only_the_active_one_answers_for_a_vip,
     test_orders,
+    test_paths_that_flap,
     test_rubbish_from_the_peers_address,
+    test_two_nodes_of_one_name_say_so,
+    test_what_a_firewall_refuses_to_send_is_not_the_peers_death,
     test_what_no_pair_can_be,
     test_who_waits_is_told,
 )
@@ -36,7 +39,10 @@ __all__ = [
     "test_one_forwards_the_other_says_why_not",
     "test_only_the_active_one_answers_for_a_vip",
     "test_orders",
+    "test_paths_that_flap",
     "test_rubbish_from_the_peers_address",
+    "test_two_nodes_of_one_name_say_so",
+    "test_what_a_firewall_refuses_to_send_is_not_the_peers_death",
     "test_what_no_pair_can_be",
     "test_who_waits_is_told",
 ]

@@ -1,5 +1,5 @@
-"""Remaps through VPPs: tests/lab/test_engine_remap.py as it is, with VPP at both end points and at the distribution
-point, and with VPP as the giver alone."""
+"""Remaps through VPPs: tests/lab/test_engine_remap.py as it is, with VPP at both end points and at the
+distribution point, and with VPP as the giver alone."""
 
 from __future__ import annotations
 

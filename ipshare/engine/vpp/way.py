@@ -1,4 +1,4 @@
-"""way: how long a packet may be that VPP sends towards an address, by the routes of a table. Asks, changes nothing."""
+"""way: how long a packet may be that VPP sends to an address, by the routes of a table. Changes nothing."""
 
 from __future__ import annotations
 

@@ -1,0 +1,128 @@
+"""ours: the standard lab with agents and engines; an address is remapped in both families at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ipshare.errors import NotRunning
+from ipshare.lab import sites
+from ipshare.lab.agents import start_agent
+from ipshare.lab.internet import LabSpec, global_ip, uplink_address
+from ipshare.lab.lab import Lab
+from ipshare.remap import remap
+from ipshare.remap.executor import View
+from ipshare.remap.machine import Progress, Step
+from ipshare.remap.nodes import AgentNode
+
+from .relay import FIRST, SECOND, Relay
+
+PREFIXES = {family: f"{global_ip('a1', family)}/{32 if family == 4 else 128}" for family in (4, 6)}
+SPEC = LabSpec(channel="ipip")
+HERE = str(uplink_address(SPEC, "B", 4) - 1)  # r1's, next to B: the relay is there
+
+
+class RelayedLab(Lab):
+    """Whose end points send what they tell each other by way of the relay."""
+
+    def write_site(self, node: str, *, target: str) -> Path:
+        path = super().write_site(node, target=target)
+        other, port = {"A": ("B", FIRST), "B": ("A", SECOND)}.get(node, ("", 0))
+        if other:
+            wanted = f'"{uplink_address(SPEC, other, 4)}:{sites.PORT}"'
+            text = path.read_text()
+            assert wanted in text, f"{node}'s file has no path to {other}"
+            path.write_text(text.replace(wanted, f'"{HERE}:{port}"'))
+        return path
+
+
+class LateNode(AgentNode):
+    """A distribution point that flips so many seconds after it was asked first."""
+
+    def __init__(self, socket: Path, late_s: float) -> None:
+        super().__init__(socket)
+        self.late_s, self._asked_s = late_s, 0.0
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        if verb == "remap_bind":
+            self._asked_s = self._asked_s or time.monotonic()
+            if time.monotonic() - self._asked_s < self.late_s:
+                raise NotRunning("not yet")
+        return super().ask(verb, **arguments)
+
+
+class Move:
+    """A remap of both families under way. ``flipped``: all distribution points have."""
+
+    def __init__(self, lab: Lab, origin: str, to: str, late_s: float) -> None:
+        self.lab, self.origin, self.to, self.late_s = lab, origin, to, late_s
+        self.flipped = threading.Event()
+        self.times: dict[int, dict[Step, int]] = {4: {}, 6: {}}
+        self._opened: dict[int, list[int]] = {4: [], 6: []}
+        self._pool = ThreadPoolExecutor(2)
+        self._going: list[Future[Progress]] = [self._pool.submit(self._go, family) for family in PREFIXES]
+
+    def _go(self, family: int) -> Progress:
+        nodes = {name: AgentNode(self.lab.directory / name / "run") for name in "ABC"}
+        nodes["D"] = LateNode(self.lab.directory / "D" / "run", self.late_s)
+
+        def look(progress: Progress, view: View) -> None:
+            self.times[family].setdefault(progress.step, time.monotonic_ns())
+            state = view.states.get(self.origin)
+            if state is not None and state.fence_ns:
+                self._opened[family].append(state.counters["opened"])
+            if all(Step.DRAINING in times for times in self.times.values()):
+                self.flipped.set()
+
+        try:
+            return remap(
+                PREFIXES[family], origin=self.origin, to=self.to, nodes=nodes, silence_s=0.0,
+                patience_s=60.0, journal=self.lab.directory / "remaps", on_change=look,
+            )  # fmt: skip
+        finally:
+            self.flipped.set()  # whatever came of it
+
+    def result(self) -> dict[str, Any]:
+        """When nothing is left: ms of its steps, ``frozen_ns`` by family, what the giver opened then."""
+        done = [each.result() for each in self._going]
+        self._pool.shutdown()
+        for progress in done:
+            assert progress.step is Step.DONE and progress.cut is None, progress
+        times = self.times.values()
+        return {
+            "fence_ms": max(_ms(t, Step.LEAVING, Step.TAKING) for t in times),
+            "until_flipping_ms": max(_ms(t, Step.BINDING, Step.FLIPPING) for t in times),
+            "draining_ms": max(_ms(t, Step.DRAINING, Step.DONE) for t in times),
+            "frozen_ns": [self.times[family][Step.FENCING] for family in (4, 6)],
+            "opened_after": sum(seen[-1] - seen[0] for seen in self._opened.values()),
+        }
+
+
+def _ms(times: dict[Step, int], begin: Step, end: Step) -> float:
+    return (times[end] - times[begin]) / 1e6
+
+
+class Ours:
+    """``delay_ms``: of what the end points tell each other, each way; ``late_s``: of distribution point D."""
+
+    def __init__(self, delay_ms: int, late_s: float) -> None:
+        self.name = f"ipshare, mirror {delay_ms} ms late"
+        self.delay_ms, self.late_s = delay_ms, late_s
+
+    @contextlib.contextmanager
+    def up(self) -> Iterator[Lab]:
+        with RelayedLab(SPEC, start=start_agent) as lab:
+            ends = [(str(uplink_address(SPEC, node, 4)), sites.PORT) for node in "AB"]
+            relay = lab.inside("r1", lambda: Relay(HERE, ends[0], ends[1], self.delay_ms / 1000))
+            try:
+                yield lab
+            finally:
+                relay.close()
+
+    def move(self, lab: Lab, origin: str, to: str) -> Move:
+        return Move(lab, origin, to, self.late_s)
