@@ -172,6 +172,8 @@ class Announcer:
             if not self.state.announces:  # what could not be told must not be announced all the same
                 await asyncio.to_thread(self.speaker.hold, config.node.runtime_dir)
         held = f"nothing is announced: {self.state.why}" if self.state.word == "held" else ""
+        if self.state.word in ("draining", "drained"):
+            held = f"{self.state.word}: `ipshare bgp drain off` ends it"
         sessions = "" if self._trouble else trouble_of(config.bgp, await self._report(config), time.time())
         self._note("bgp", "; ".join(filter(None, [self._trouble, held, sessions])))
 
@@ -228,18 +230,14 @@ def _password(neighbor: BgpNeighbor, file: Path) -> str:
 
 def _keep_drain(node: Reconciler, on: bool) -> None:
     clock: Clock = node.clock
-    kept = node.store.kept(DRAIN_FILE)
     if not on:
         node.store.keep(DRAIN_FILE, None)
-    elif kept is None:
-        node.store.keep(DRAIN_FILE, {"began_ns": clock.boottime_ns(), "boot_id": clock.boot_id()})
+    elif node.store.kept(DRAIN_FILE) is None:
+        node.store.keep(DRAIN_FILE, {"began_ns": clock.boottime_ns()})
 
 
 def _drained_s(node: Reconciler) -> float | None:
-    """Seconds since the drain began; None: none is. One of another boot began long ago."""
+    """Seconds since the drain began; None: none is. After a reboot they mean nothing, and nothing needs them:
+    who does not announce does not begin to because of a drain."""
     kept = node.store.kept(DRAIN_FILE)
-    if kept is None:
-        return None
-    if kept["boot_id"] != node.clock.boot_id():
-        return float("inf")
-    return float(node.clock.boottime_ns() - kept["began_ns"]) / 1e9
+    return None if kept is None else float(node.clock.boottime_ns() - kept["began_ns"]) / 1e9

@@ -96,12 +96,14 @@ class Speaker:
             if runs and text == self._text(runtime_dir):
                 return False
             before = self._text(runtime_dir)
-            self._write(runtime_dir, text)
             try:
+                self._write(runtime_dir, text)
                 if runs:
                     self._configure(runtime_dir)
                 else:
                     self._start(runtime_dir)
+            except OSError as error:
+                raise EngineError(f"cannot tell BIRD: {error}", hint="is the disk full?") from None
             except IpshareError:
                 if runs:  # it goes on with what it had, and the file says so
                     self._write(runtime_dir, before)

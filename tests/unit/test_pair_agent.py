@@ -305,6 +305,8 @@ def test_the_engines_death_is_a_change_and_the_next_one_is_followed(world: World
 
 
 def test_a_hook_that_hangs_or_fails_delays_nobody_and_is_named(world: World, hook: HookLog) -> None:
+    """LESSONS.md 25 asks for a stop hook before the address leaves: a script that hangs must not keep it, so
+    the hook comes after (DESIGN.md 9, docs/pair.md)."""
     hold = world.directory / "hold"
     os.mkfifo(hold)
     hook.program.write_text(f"#!/bin/sh\ncat {hold}\nexit 3\n")

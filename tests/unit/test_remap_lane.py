@@ -1,8 +1,8 @@
 """Packets of remapped addresses by the express lane are those by the whole way (native/ips_remap_lane.c).
 
-Two workers with the same remaps, flows and packets, one with bindings that are copied, which sends all of them
-the whole way. Packets are bent a little, so that they fall on either side of every condition; verdicts, bytes,
-errors and counters have to be equal, and so has what the session tables know afterwards.
+Two workers with the same remaps, flows and packets, one with bindings that are copied, which sends all of
+them the whole way. Packets are bent a little, so that they fall on either side of every condition; verdicts,
+bytes, errors and counters have to be equal, and so has what the session tables know afterwards.
 """
 
 from __future__ import annotations
@@ -100,5 +100,6 @@ def test_other_addresses_stay_on_the_lane_and_channels_do_not() -> None:
         worker.set_remaps(many)
         for host in range(1, 255):
             packet = bytes(ip(4, to=f"198.18.1.{host}") / UDP(sport=5, dport=6))
-            assert worker.process("inner", packet).verdict.name == ("OPENED_HERE" if 100 <= host < 164 else "OK")
+            wanted = "OPENED_HERE" if 100 <= host < 164 else "OK"
+            assert worker.process("inner", packet).verdict.name == wanted
             assert worker.process("inner", packet).verdict.name == "OK"
