@@ -1,7 +1,7 @@
 """A redundant pair as an engine runs it: processes, links, disks (S2.2, S2.6, S3.2; LESSONS.md 22-29).
 
-Of LESSONS.md 28 is here that who has taken the VIPs answers with its card's own MAC address and still hears its
-peer on every path; 29 are the last two tests.
+Of LESSONS.md 28 is here that who has taken the VIPs answers with its card's own MAC address and still hears
+its peer on every path; 29 are the last two tests.
 
 Faults are tests/lab/test_pair_faults.py's and test_pair_stops.py's. Tests for every engine are imported by
 tests/vpp/test_engine_pair_vpp.py, whose halves are VPPs.
@@ -288,15 +288,15 @@ FLAPS = 20
 
 
 def test_paths_that_flap(lab: PairLab) -> None:
-    """All of them, for 50 ms each time: no more than one reign in a dead time, and one active node at the end."""
+    """All of them, for 50 ms each time: at most one reign in a dead time, and one active node at the end."""
     active, standby = lab.start()
     epoch, begun = int(active.state()["epoch"]), time.monotonic()
     for _ in range(FLAPS):
         for on in (True, False):
             lab.cut(on)
             time.sleep(0.05)
-    lasted_s = time.monotonic() - begun
     after, _ = lab.one_active()
+    lasted_s = time.monotonic() - begun
     reigns = int(after.state()["epoch"]) - epoch
     assert reigns <= 1 + lasted_s / DEAD_S, f"{reigns} in {lasted_s:.1f} s"
     until(lambda: verdict(after) == "OK")
@@ -313,7 +313,7 @@ def refused(half: Half, on: bool = True) -> None:
 
 
 def test_what_a_firewall_refuses_to_send_is_not_the_peers_death(lab: PairLab) -> None:
-    """A standby that may not speak goes on to hear; an active one that may not yields to who cannot hear it."""
+    """A standby that may not speak goes on to hear; an active one yields to the peer that cannot hear it."""
     active, standby = lab.start()
     before, heard = (
         [int(half.state()["changes"]) for half in (active, standby)],

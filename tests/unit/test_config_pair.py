@@ -12,6 +12,7 @@ from ipshare.model import Pair
 from ipshare.model_pair import FLOOR_S, JITTER_S, lease_of
 from ipshare.pair.timing import Timing, problems
 from tests.cases.config_mistakes import GOOD_PAIR
+from tests.cases.pair_mistakes import GOOD_PAIR_ON_VPP
 
 
 def half(name: str, *change: tuple[str, str]) -> Pair:
@@ -86,3 +87,18 @@ def test_times_are_refused_where_the_core_refuses_them(interval_us: int, misses:
 def test_without_the_table_there_is_no_pair() -> None:
     text = GOOD_PAIR.split("[pair]")[0]
     assert load_text(text).pair is None
+
+
+def test_public_addresses_may_lie_in_the_subnet_of_their_interface_on_vpp() -> None:
+    """And only those: another Global Network there would be shadowed by VPP's own routes."""
+    near = GOOD_PAIR_ON_VPP.replace("203.0.113.0/24", "198.51.100.0/28").replace(
+        'name = "eth2"\n[[pair.interface]]',
+        'name = "eth2"\naddresses = ["198.51.100.20/24"]\n[[pair.interface]]',
+    )
+    near = near.replace('endpoint = "A"\nicmp', 'distribution = "C"\nicmp') + '[[distribution]]\nname = "C"\n'
+    assert "198.51.100.20/24" in near
+    assert not check_text(near).problems
+    wider = near.replace('prefix = "198.51.100.0/28"\ninterface', 'prefix = "198.51.100.8/29"\ninterface')
+    assert wider != near
+    (found,) = check_text(wider).problems
+    assert "overlaps Global Network 198.51.100.0/28" in found.message
