@@ -2,7 +2,8 @@
 
 dnsmasq is on the LAN of the pair; the client sends to the leased address, for which the active node answers,
 and is the workload too: what was translated is routed back to it. The node that takes over asks with the same
-MAC address. tests/vpp/test_leases_vpp.py has the nodes on VPP, whose agents ask by a card of their own.
+MAC address. tests/vpp/test_leases_vpp.py has the nodes on VPP, whose agents ask by a card of their own, and the
+server with it.
 """
 
 from __future__ import annotations
