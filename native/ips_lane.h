@@ -344,14 +344,8 @@ IPS_HOT void ips_lane_inner(const struct ips_root *r, struct ips_lane_group *g, 
   }
 }
 
-/* While this node has remaps: a remapped address, or one of a re-addressing channel, is not the lane's. */
-static __attribute__((noinline)) uint32_t ips_lane_is_remapped(const struct ips_worker *w, const struct ips_lane_group *g, uint32_t i,
-                                                               unsigned family, bool is_channel) {
-  ips_u128 to = family == 4 ? (ips_u128)g->new4[i] << 96 : ips_pair(g->new_hi[i], g->new_lo[i]);
-  if (is_channel) return 1;
-  return ips_remap_takes(w->remaps, family, to) ? IPS_LANE_REMAPPED : 0;
-}
-
+/* While this node has remaps: a remapped address, or one of a re-addressing channel, is not the lane's. By values: a group
+ * whose address is given away is kept in memory, and every step waits for it. */
 IPS_HOT void ips_lane_remaps(const struct ips_worker *w, struct ips_lane_group *g, uint32_t n, unsigned family, bool is_inner) {
   const struct ips_remap_filter *f = w->remap_filter;
   for (uint32_t i = 0; i < n; i++) {
@@ -359,8 +353,9 @@ IPS_HOT void ips_lane_remaps(const struct ips_worker *w, struct ips_lane_group *
     bool is_channel = family == 4 ? ips_filter_has4(&f->channel, (uint32_t)(old.hi >> 32)) : ips_filter_has6(&f->channel, old.hi, old.lo);
     bool is_global = is_inner && (family == 4 ? ips_filter_has4(&f->global, g->new4[i])
                                               : ips_filter_has6(&f->global, g->new_hi[i], g->new_lo[i]));
-    if (ips_unlikely(is_channel | is_global) && !g->declined[i])
-      g->declined[i] = ips_lane_is_remapped(w, g, i, family, is_channel);
+    if (ips_likely(!(is_channel | is_global)) || g->declined[i]) continue;
+    ips_u128 to = family == 4 ? (ips_u128)g->new4[i] << 96 : ips_pair(g->new_hi[i], g->new_lo[i]);
+    g->declined[i] = is_channel ? 1 : ips_remap_takes(w->remaps, family, to) ? IPS_LANE_REMAPPED : 0;
   }
 }
 

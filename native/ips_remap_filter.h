@@ -17,7 +17,7 @@ struct ips_prefix_filter {
 struct ips_remap_filter {
   struct ips_prefix_filter global;   /* remapped prefixes */
   struct ips_prefix_filter channel;  /* of re-addressing channels, here */
-  uint64_t ends;                     /* bit n: an address of a channel here ends in n, modulo 64 */
+  uint64_t ends;                     /* bit n: an address of a GUE channel here ends in n, modulo 64; the lane takes no IP-in-IP */
 };
 
 static inline uint32_t ips_filter_at4(const struct ips_prefix_filter *f, uint32_t address) {

@@ -88,7 +88,7 @@ static void make_filter(struct ips_remaps *s) {
     for (unsigned k = 0; k < 2; k++) {
       const uint8_t *local = m->r.channel.local[k];
       if (m->rewrites) mark(&f->channel, m->r.family, ips_ld_address(m->r.family, local));
-      else f->ends |= 1ull << (local[m->r.channel.family == 4 ? 3 : 15] & 63);
+      else if (m->r.channel.encap == IPS_ENCAP_GUE) f->ends |= 1ull << (local[m->r.channel.family == 4 ? 3 : 15] & 63);
     }
   }
 }

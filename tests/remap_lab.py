@@ -1,7 +1,7 @@
-"""A network for remaps: client -- distribution point -- end points a and b, which serve the same Global IPs.
+"""A network for remaps: client -- distribution point -- end points a, b (and c), serving the same Global IPs.
 
-203.0.113.9 and 2001:db8:9::9 are addresses of the loopback devices of a and of b; their local networks are
-198.18.1.0/24 and 198.18.2.0/24 (2001:db8:1::/64, 2001:db8:2::/64). Channel addresses are routed into
+203.0.113.9 and 2001:db8:9::9 are addresses of the loopback devices of each; their local networks are
+198.18.1.0/24, 198.18.2.0/24, 198.18.3.0/24 (2001:db8:1::/64 and so on). Channel addresses are routed into
 ips-in; the mirror's are 10.9.2.2 and 10.9.3.2. ``Remaps.flip`` points the distribution point at one of them.
 Replies go to the client directly. tests/vpp/remap_vpp.py has the same with VPP at the three nodes.
 Every wait is for an event.
@@ -31,21 +31,22 @@ from tests.engine_lab import GLOBAL4, GLOBAL6, SYSCTLS, load, run, tables
 from tests.flows_lab import flows
 from tests.pair_lab import until
 
-LOCALS = {"a": ("198.18.1.0", "2001:db8:1::"), "b": ("198.18.2.0", "2001:db8:2::")}
+LOCALS = {node: (f"198.18.{n}.0", f"2001:db8:{n}::") for n, node in enumerate("abc", 1)}
 LINKS = {"client": 1, "a": 2, "b": 3}
+NUMBERS = LINKS | {"c": 4}
 FAMILIES = {GLOBAL4: socket.AF_INET, GLOBAL6: socket.AF_INET6}
 PORT, CHUNK = 7000, 50_000
 _serial = itertools.count()
 
 
 def channel_address(node: str, family: int, mark: int) -> str:
-    number = LINKS[node] - 1
+    number = NUMBERS[node] - 1
     return f"198.19.{number}.{8 + mark}" if family == 4 else f"2001:db8:c{number}::{8 + mark}"
 
 
 def ways(node: str) -> list[tuple[str, str]]:
     """What is routed to an end point, and its address."""
-    (local4, local6), at = LOCALS[node], LINKS[node]
+    (local4, local6), at = LOCALS[node], NUMBERS[node]
     return [
         *(
             (prefix, f"10.0.{at}.2")
@@ -55,26 +56,33 @@ def ways(node: str) -> list[tuple[str, str]]:
     ]
 
 
-def channel(kind: ChannelKind, family: int, mtu: int = 1500) -> RemapChannel:
-    """As a is told it."""
+def channel(kind: ChannelKind, family: int, nodes: str = "ab", mtu: int = 1500) -> RemapChannel:
+    """As the first of the two is told it."""
     marks = (0, 0) if kind is ChannelKind.GUE else (0, 1)
-    ends = [ip_address(channel_address(node, family, mark)) for node in "ab" for mark in marks]
+    ends = [ip_address(channel_address(node, family, mark)) for node in nodes for mark in marks]
     return RemapChannel(kind, *ends, gue_port=6080 if kind is ChannelKind.GUE else 0, mtu=mtu)
 
 
 def half(
-    number: int, address: str, kind: ChannelKind, family: int, *, giver: str = "a", **other: object
+    number: int,
+    address: str,
+    kind: ChannelKind,
+    family: int,
+    *,
+    giver: str = "a",
+    taker: str = "",
+    **other: object,
 ) -> dict[str, RemapSettings]:
-    """Both halves of a remap of one address, as they begin."""
-    taker = "b" if giver == "a" else "a"
-    between = channel(kind, family)
-    ends = {node: (between if node == "a" else between.turned()) for node in "ab"}
+    """Both halves of a remap of one address, as they begin. ``taker``: if it is neither a nor b."""
+    taker = taker or ("b" if giver == "a" else "a")
+    between = channel(kind, family, giver + taker)
+    ends = {giver: between, taker: between.turned()}
     made = {}
     for node, peer, role in ((giver, taker, RemapRole.PREPARING), (taker, giver, RemapRole.READY)):
         path = PairPath(
-            ip_address(f"10.9.{LINKS[node]}.2"),
+            ip_address(f"10.9.{NUMBERS[node]}.2"),
             4790 + number,
-            ip_address(f"10.9.{LINKS[peer]}.2"),
+            ip_address(f"10.9.{NUMBERS[peer]}.2"),
             4790 + number,
         )
         bits = 32 if "." in address else 128
@@ -99,11 +107,13 @@ class Talk:
 
 
 class Remaps:
-    """Namespaces, links, routes, engines, listening sockets."""
+    """Namespaces, links, routes, engines, listening sockets. ``places``: the end points that there are."""
+
+    places = "ab"
 
     def __init__(self, directory: Path) -> None:
         tag = f"{os.getpid()}x{next(_serial)}"
-        self.names = {node: f"remap-{node}-{tag}" for node in ("client", "dist", "a", "b")}
+        self.names = {node: f"remap-{node}-{tag}" for node in ("client", "dist", *self.places)}
         self.directory, self._end = directory, contextlib.ExitStack()
         self.engines: dict[str, Any] = {}
         self.controls: dict[str, Control] = {}
@@ -127,17 +137,17 @@ class Remaps:
             for setting in SYSCTLS:
                 run(name, f"sysctl -qw net.{setting}")
             run(name, "ip link set lo up")
-        for node, number in LINKS.items():
-            self._link(number, node)
-        for node in LOCALS:
+        for node in ("client", *self.places):
+            self._link(NUMBERS[node], node)
+        for node in self.places:
             for prefix, via in ways(node):
                 self._way(prefix, via)
-            for address in (f"{GLOBAL4}/32", f"{GLOBAL6}/128", f"10.9.{LINKS[node]}.2/32"):
+            for address in (f"{GLOBAL4}/32", f"{GLOBAL6}/128", f"10.9.{NUMBERS[node]}.2/32"):
                 run(self.names[node], f"ip address add {address} dev lo")
-        for node in ("a", "b", "dist"):
+        for node in (*self.places, "dist"):
             self._engine(node)
         self.flip("a")
-        for node, address, tcp in itertools.product("ab", FAMILIES, (True, False)):
+        for node, address, tcp in itertools.product(self.places, FAMILIES, (True, False)):
             self.listeners[node, address, tcp] = inside(
                 self.names[node], lambda a=address, t=tcp: _listen(a, t)
             )
@@ -175,7 +185,7 @@ class Remaps:
                 run(name, f"ip route add {prefix} dev ips-out")
             return
         local4, local6 = LOCALS[node]
-        number = LINKS[node] - 1
+        number = NUMBERS[node] - 1
         for prefix in (f"{local4}/24", f"{local6}/64", f"198.19.{number}.0/24", f"2001:db8:c{number}::/64"):
             run(name, f"ip route add {prefix} dev ips-in")
         load(self.controls[node], site_tables(node, lib.IPS_ROLE_INNER, lib.IPS_EP_SELF))
@@ -205,7 +215,7 @@ class Remaps:
         return talk
 
     def _accept(self, talk: Talk) -> None:
-        both = {self.listeners[node, talk.address, True]: node for node in "ab"}
+        both = {self.listeners[node, talk.address, True]: node for node in self.places}
         ready = select.select(list(both), [], [], 60)[0]
         assert len(ready) == 1, "the connection was not opened at one node"
         talk.at = both[ready[0]]
@@ -221,7 +231,7 @@ class Remaps:
                     one.sendall(text[at : at + CHUNK])
                     assert _received(other, len(text[at : at + CHUNK])) == text[at : at + CHUNK]
             return talk.at
-        both = {self.listeners[node, talk.address, False]: node for node in "ab"}
+        both = {self.listeners[node, talk.address, False]: node for node in self.places}
         talk.client.send(text)
         ready = select.select(list(both), [], [], 60)[0]
         assert len(ready) == 1, "the datagram did not come to one node"

@@ -230,18 +230,14 @@ def _password(neighbor: BgpNeighbor, file: Path) -> str:
 
 def _keep_drain(node: Reconciler, on: bool) -> None:
     clock: Clock = node.clock
-    kept = node.store.kept(DRAIN_FILE)
     if not on:
         node.store.keep(DRAIN_FILE, None)
-    elif kept is None:
-        node.store.keep(DRAIN_FILE, {"began_ns": clock.boottime_ns(), "boot_id": clock.boot_id()})
+    elif node.store.kept(DRAIN_FILE) is None:
+        node.store.keep(DRAIN_FILE, {"began_ns": clock.boottime_ns()})
 
 
 def _drained_s(node: Reconciler) -> float | None:
-    """Seconds since the drain began; None: none is. One of another boot began long ago."""
+    """Seconds since the drain began; None: none is. After a reboot they mean nothing, and nothing needs them:
+    who does not announce does not begin to because of a drain."""
     kept = node.store.kept(DRAIN_FILE)
-    if kept is None:
-        return None
-    if kept["boot_id"] != node.clock.boot_id():
-        return float("inf")
-    return float(node.clock.boottime_ns() - kept["began_ns"]) / 1e9
+    return None if kept is None else float(node.clock.boottime_ns() - kept["began_ns"]) / 1e9

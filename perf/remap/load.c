@@ -123,6 +123,7 @@ static struct end *open_one(enum kind kind, unsigned number) {
   if (fd < 0) broken("socket");
   if (kind != FLOW) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   struct sockaddr_storage to = at(&there[family], FIRST_PORT + number / 4 % PORTS);
+  uint64_t begun_ns = now(); /* before its SYN leaves: nobody knows when this process goes on */
   if (connect(fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS) {
     count.refused++;
     close(fd);
@@ -130,6 +131,7 @@ static struct end *open_one(enum kind kind, unsigned number) {
   }
   struct end *e = watch(fd, kind, kind == FLOW ? EPOLLIN : EPOLLIN | EPOLLOUT);
   e->family = (uint8_t)family;
+  e->begun_ns = begun_ns;
   e->seed = serial++ * 2654435761u;
   if (kind != SHORT) return e;
   e->before = oldest.before, e->after = &oldest;

@@ -239,7 +239,8 @@ def test_a_drain_outlives_agents_and_boots(world: World, run: Path) -> None:
     agent = Agent(world)
     assert agent.looks(59, 1) == ["draining", "drained"]
     assert "drain off" in agent.notes["bgp"] and journal(run)[-1] == "configure 0"
-    world.boot = "second boot"
+    Speaker().end(run)
+    world.boot, world.now_ns = "second boot", 10**9
     assert Agent(world).looks(0, 10) == ["drained", "drained"]
     agent = Agent(world)
     agent.looks(0)

@@ -1,8 +1,8 @@
 """Packets of remapped addresses by the express lane are those by the whole way (native/ips_remap_lane.c).
 
-Two workers with the same remaps, flows and packets, one with bindings that are copied, which sends all of them
-the whole way. Packets are bent a little, so that they fall on either side of every condition; verdicts, bytes,
-errors and counters have to be equal, and so has what the session tables know afterwards.
+Two workers with the same remaps, flows and packets, one with bindings that are copied, which sends all of
+them the whole way. Packets are bent a little, so that they fall on either side of every condition; verdicts,
+bytes, errors and counters have to be equal, and so has what the session tables know afterwards.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def test_the_lane_is_the_whole_way_shortened(family: int, kind: str, more: str) 
             worker.set_remaps(remaps)
             known(worker, family)
         seen: Counter[str] = Counter()
-        for _ in range(1200):
+        for _ in range(400):
             packet = made(rng, family)
             lane, way = shown(short, packet), shown(whole, packet)
             assert lane == way, packet.hex()
@@ -86,7 +86,7 @@ def test_the_lane_is_the_whole_way_shortened(family: int, kind: str, more: str) 
         for number in [remap["id"] for remap in remaps]:
             assert short.remap_counters(number) == whole.remap_counters(number)
         assert np.array_equal(short.cell_counts(), whole.cell_counts())
-    assert {"OK", "OPENED_HERE" if more != "left" else "ASKED"} <= set(seen) and seen["FOLLOWED"] > 50
+    assert {"OK", "OPENED_HERE" if more != "left" else "ASKED"} <= set(seen) and seen["FOLLOWED"] > 10
 
 
 def test_other_addresses_stay_on_the_lane_and_channels_do_not() -> None:
@@ -100,5 +100,6 @@ def test_other_addresses_stay_on_the_lane_and_channels_do_not() -> None:
         worker.set_remaps(many)
         for host in range(1, 255):
             packet = bytes(ip(4, to=f"198.18.1.{host}") / UDP(sport=5, dport=6))
-            assert worker.process("inner", packet).verdict.name == ("OPENED_HERE" if 100 <= host < 164 else "OK")
+            wanted = "OPENED_HERE" if 100 <= host < 164 else "OK"
+            assert worker.process("inner", packet).verdict.name == wanted
             assert worker.process("inner", packet).verdict.name == "OK"

@@ -57,12 +57,13 @@ BACK = (
 CHAIN = (
     *THERE[:5],
     ("ready", 1),  # c learns a's flows, and b's
-    ("preparing", 1),
     ("ready", 2),
+    ("preparing", 1),
     ("preparing", 2),
     ("leaving", 2),  # b asks c from now on,
     ("fenced", 2),
     ("leaving", 1),  # and so does a, once c knows b's flows
+    ("fenced", 1),
     ("taking", 1),
     ("taking", 2),
     ("flip", 0),

@@ -17,6 +17,7 @@ from scapy.layers.inet6 import IPv6
 
 from ipshare.core import VERDICTS, lib
 from ipshare.engine.remapping import ChannelKind, RemapRole, RemapSettings, encode_remap
+from ipshare.engine.session_filter import SessionFilter
 from ipshare.engine.vpp.client import ApiRefused
 from ipshare.engine.vpp.retval import Retval
 from ipshare.errors import Refused
@@ -48,6 +49,7 @@ def remapped(node: PgNode, *halves: RemapSettings) -> Iterator[None]:
     finally:
         for one_half in halves:
             node.running.engine.clear_remap(one_half.id)
+        node.running.engine.close_sessions(SessionFilter())
 
 
 def leaving(number: int, address: str, kind: ChannelKind, family: int, **more: Any) -> RemapSettings:
