@@ -92,6 +92,13 @@ def test_each_factor_shifts_towards_the_better_server() -> None:
         assert alike[0].weight == alike[1].weight, "what is not asked for does not count"
 
 
+def test_the_worst_server_keeps_what_least_says() -> None:
+    slow = [Measured(7, response_s=0.001), Measured(7, response_s=60.0, active=10**6, new_s=1e5)]
+    for least, kept in ((0.25, 5), (0.1, 2), (0.01, 1)):
+        chosen = effective(slow, by=["response", "active", "new"], least=least)
+        assert [each.weight for each in chosen] == [7 * STEPS, 7 * kept]
+
+
 def test_a_server_that_comes_back_begins_slowly() -> None:
     shares = [
         effective([Measured(1), Measured(1, up_s=up_s)], slow_start_s=10, least=0.05)[1].weight
