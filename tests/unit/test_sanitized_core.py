@@ -13,9 +13,8 @@ import pytest
 
 from tests import sanitized
 
-SUBSET = (
+PACKETS = (
     "test_forward.py",
-    "test_dispatch_packets.py",
     "test_encap.py",
     "test_encap_errors.py",
     "test_gro.py",
@@ -25,16 +24,19 @@ SUBSET = (
     "test_translate_generated.py",
     "test_translate_mss.py",
     "test_icmp_errors.py",
-    "test_napt.py",
-    "test_napt_packets.py",
-    "test_napt_sequences.py",
-    "test_natlog.py",
-    "test_sessions.py",
     "test_tables.py",
     "test_tables_errors.py",
     "test_worker.py",
     "test_vip.py",
     "test_pair_codec.py",
+)
+FLOWS = (
+    "test_dispatch_packets.py",
+    "test_napt.py",
+    "test_napt_packets.py",
+    "test_napt_sequences.py",
+    "test_natlog.py",
+    "test_sessions.py",
 )
 CHANNEL = ("test_seal.py", "test_mirror.py", "test_mirror_wire.py")
 LEFT_OUT = (
@@ -52,7 +54,10 @@ LEFT_OUT = (
 )
 
 
-@pytest.mark.parametrize(("files", "at_least"), [(SUBSET, 1000), (CHANNEL, 80)], ids=["packets", "channel"])
+GROUPS = {"packets": (PACKETS, 1500), "flows": (FLOWS, 200), "channel": (CHANNEL, 80)}
+
+
+@pytest.mark.parametrize(("files", "at_least"), GROUPS.values(), ids=GROUPS)
 def test_core_tests(files: tuple[str, ...], at_least: int) -> None:
     try:
         core = sanitized.build("module", sanitizer=sanitized.MEMORY) / "_native.abi3.so"

@@ -189,7 +189,12 @@ CASES: dict[str, tuple[Image, str, int, int]] = {
     "table too large": (with_row("policies", 0, table_size=16777259), "BAD_POLICY", POLICY, 0),
     "client bits": (with_row("policies", 2, v4_bits=33), "BAD_POLICY", POLICY, 2),
     "client bits of v6": (with_row("policies", 2, v6_bits=129), "BAD_POLICY", POLICY, 2),
-    "policy reserved": (with_row("policies", 2, reserved=[0, 1]), "BAD_POLICY", POLICY, 2),
+    "policy with earlier members that are none": (
+        with_row("policies", 2, n_previous=1),
+        "BAD_TARGET",
+        POLICY,
+        2,
+    ),
     "member index": (with_row("members", 3, endpoint=4), "BAD_TARGET", MEMBER, 3),
     "member twice": (with_row("members", 1, endpoint=0), "BAD_POLICY", MEMBER, 1),
     "replies to nowhere": (with_row("members", 3, endpoint=0), "BAD_TARGET", MEMBER, 3),
