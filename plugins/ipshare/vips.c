@@ -5,8 +5,6 @@
  *
  * Who asks for a VIP is answered by the real-time thread, while the lease runs, or by nobody: VPP, which may answer for
  * whole subnets, does not see the question. What claims a VIP goes on as well, for VPP's own tables of neighbours.
- * What claims a public address does not: a host route to the peer, which announces all of them, would be before the
- * plugin's entry.
  */
 #include "pair.h"
 #include <vnet/ethernet/arp_packet.h>
@@ -59,11 +57,14 @@ port_of (vlib_buffer_t *b)
   return NULL;
 }
 
-/* One of those that move with the role. */
+/* Or one of the public addresses that move with the role. */
 static bool
-is_public (const ipshare_port_t *port, u8 family, const u8 *address)
+is_vip (const ipshare_port_t *port, u8 family, const u8 *address)
 {
   const ipshare_ports_t *ports = ipshare_pair.shown;
+  for (u32 i = 0; i < port->n_vips; i++)
+    if (port->vips[i].family == family && memcmp (port->vips[i].address, address, family == 4 ? 4 : 16) == 0)
+      return true;
   for (u32 i = 0; i < ports->n_publics; i++)
     {
       const ipshare_public_t *p = ports->publics + i;
@@ -71,23 +72,6 @@ is_public (const ipshare_port_t *port, u8 family, const u8 *address)
 	return true;
     }
   return false;
-}
-
-static bool
-is_vip (const ipshare_port_t *port, u8 family, const u8 *address)
-{
-  for (u32 i = 0; i < port->n_vips; i++)
-    if (port->vips[i].family == family && memcmp (port->vips[i].address, address, family == 4 ? 4 : 16) == 0)
-      return true;
-  return is_public (port, family, address);
-}
-
-/* Of a claim: whether VPP may hear of it. */
-static bool
-is_vpps_too (const ipshare_port_t *port, vlib_buffer_t *b, bool is_arp)
-{
-  const u8 *p = vlib_buffer_get_current (b);
-  return !is_public (port, is_arp ? 4 : 6, p + (is_arp ? AT_SENDER : ND_TARGET));
 }
 
 /* To the thread, as an untagged Ethernet frame. `n`: bytes behind the Ethernet header. */
@@ -153,7 +137,7 @@ neighbours (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, boo
       if (about == VIP_N_ERROR)
 	continue;
       bool done = put (port, b[i], is_arp ? ETHERNET_TYPE_ARP : ETHERNET_TYPE_IP6, bytes);
-      if (about == VIP_ERROR_ASKED || !is_vpps_too (port, b[i], is_arp))
+      if (about == VIP_ERROR_ASKED)
 	{
 	  b[i]->error = node->errors[done ? about : VIP_ERROR_LOST]; /* error-drop counts it */
 	  nexts[i] = VIP_NEXT_DROP;

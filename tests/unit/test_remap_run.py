@@ -133,6 +133,37 @@ def test_the_deadline_names_what_it_cuts(nodes: RemapNodes) -> None:
     assert done.cut.flows[0] == "tcp 198.51.100.1:1000 > 203.0.113.7:80 open"
 
 
+def test_a_channel_that_dies_while_it_drains_and_comes_back(nodes: RemapNodes) -> None:
+    """The giver goes on counting: nothing ends before its connections do."""
+    looks: list[int] = []
+
+    def look(progress: Progress, view: View) -> None:
+        if progress.step is Step.SYNCING:
+            nodes.open_flows("a1", progress.plan.id, FLOWS)
+        if progress.step is not Step.DRAINING:
+            return
+        looks.append(view.states["a1"].flows)
+        if len(looks) == 1:
+            nodes.wire.cut.add(progress.plan.id)
+        elif len(looks) == 4:
+            nodes.wire.cut.clear()
+            nodes.open_flows("a1", progress.plan.id, FLOWS[:0])
+
+    done = move(nodes, on_change=look)
+    assert done.step is Step.DONE and done.cut is None and not done.reason and is_moved(nodes, "B")
+    assert looks[1:4] == [2, 2, 2]
+
+
+def test_a_channel_that_stays_dead_costs_an_exact_number(nodes: RemapNodes) -> None:
+    def die(progress: Progress) -> None:
+        nodes.open_flows("a1", progress.plan.id, FLOWS)
+        nodes.wire.cut.add(progress.plan.id)
+
+    done = move(nodes, on_change=at_step(Step.DRAINING, die), deadline_s=0.0)
+    assert done.step is Step.DONE and done.cut is not None
+    assert (done.cut.count, done.cut.is_exact) == (2, True) and is_moved(nodes, "B")
+
+
 def test_back_while_it_drains_and_what_was_first_at_home_is_known_there(nodes: RemapNodes) -> None:
     """The first remap still drains when the second begins: A's tables are not taken from it at the end."""
     first: list[Progress] = []
