@@ -65,9 +65,10 @@ def interface(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
 
 
 def _on_port(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
-    """VPP asks for its servers from an address in their subnet."""
+    """VPP asks for its servers from an address in their subnet. An interface of a VPP that somebody else
+    sets up has its own, which are not in the file."""
     port = named(site.interface, cluster.interface)
-    if port is None or not port.addresses:  # an interface of a VPP that somebody else sets up has them already
+    if port is None or not port.addresses:
         return
     for index, subnet in enumerate(cluster.subnet):
         own = [address.network for address in port.addresses if address.version == subnet.version]

@@ -46,7 +46,7 @@ def unprobed(clusters: Iterable[Cluster], routes: Iterable[tuple[Prefix, str]]) 
             0,
             0,
             "",
-            f"cluster {cluster.name}: the kernel has no route to {subnet}: every server would fail its probes",
+            f"cluster {cluster.name}: the kernel has no route to {subnet}: all probes would fail",
             "probes go by the kernel, not by VPP: give it a device on that subnet (docs/clusters.md)",
         )
         for cluster in clusters

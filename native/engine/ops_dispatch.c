@@ -26,4 +26,5 @@ int op_dispatch_state(struct call *c) {
   }
   return status;
 }
-_Static_assert(sizeof(struct ips_ctl_dispatch) + sizeof(struct ips_ctl_request) <= IPS_CTL_MAX_MESSAGE, "it fits into a request");
+_Static_assert(sizeof(struct ips_ctl_dispatch) + sizeof(struct ips_ctl_request) <= IPS_CTL_MAX_MESSAGE,
+               "it fits into a request");

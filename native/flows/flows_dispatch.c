@@ -36,11 +36,14 @@ static struct ips_clusters *make(struct flows *f, const struct ips_ctl_dispatch 
 }
 
 const char *flows_dispatch_fault(const struct ips_ctl_dispatch *c) {
-  if (c->n_clusters > IPS_CLUSTERS || c->n_servers > IPS_SERVERS) return "there can be 64 clusters with 512 servers in all";
+  if (c->n_clusters > IPS_CLUSTERS || c->n_servers > IPS_SERVERS)
+    return "there can be 64 clusters with 512 servers in all";
   for (uint32_t i = 0; i < c->n_clusters; i++) {
     const struct ips_cluster_rec *r = &c->clusters[i].rec;
-    if (r->first_server > c->n_servers || r->n_servers > c->n_servers - r->first_server) return "a cluster's servers are not there";
-    if (!memchr(c->clusters[i].interface, 0, sizeof c->clusters[i].interface)) return "no interface has so long a name";
+    if (r->first_server > c->n_servers || r->n_servers > c->n_servers - r->first_server)
+      return "a cluster's servers are not there";
+    if (!memchr(c->clusters[i].interface, 0, sizeof c->clusters[i].interface))
+      return "no interface has so long a name";
   }
   return NULL;
 }
