@@ -79,8 +79,8 @@ drain = {drain}
 """
 
 
-SHORT = 1000
-"""Bytes: what comes at once and is longer is not echoed."""
+FILL = b"x"
+"""What begins with it is not echoed, in whatever pieces it comes."""
 
 
 def more_files() -> None:
@@ -124,7 +124,7 @@ class Service:
         data = plug.recv(1 << 16)
         self.received += len(data)
         if data:
-            if len(data) < SHORT:
+            if not data.startswith(FILL):
                 plug.sendall(data)
             return
         self._selector.unregister(plug)

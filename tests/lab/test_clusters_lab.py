@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster_lab import Clients, cluster_lab
+from tests.cluster_lab import FILL, Clients, cluster_lab
 from tests.engine_lab import run
 from tests.pair_lab import Half, until
 
@@ -80,7 +80,7 @@ def test_s2_5_a_drained_server_runs_empty_and_a_slow_one_gets_less(tmp_path: Pat
         went = clients.connect(300)
         plug, name = clients.open[0]
         service, before = nodes.lab.services[name], node.servers()[name]
-        plug.sendall(b"x" * BULK)
+        plug.sendall(FILL * BULK)
         until(lambda: service.received >= BULK)
         after = node.servers()[name]
         packets, size = (int(after[key]) - int(before[key]) for key in ("packets", "bytes"))  # type: ignore[call-overload]
