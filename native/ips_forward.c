@@ -359,7 +359,7 @@ IPS_HOT int express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side,
   g.len[0] = bytes;
   uint32_t declined = ips_lane(w, side, IPS_TRUST_NOTHING, &net, &g, 1, family);
   if (ips_unlikely(declined)) {
-    if (declined != IPS_LANE_REMAPPED) return NOT_ORDINARY;
+    if (side != IPS_INNER || declined != IPS_LANE_REMAPPED || !w->remaps) return NOT_ORDINARY;
     struct ips_ordinary o = {.ip_len = g.ip_len[0], .sum_at = g.sum_at[0], .cell = g.cell[0], .endpoint = g.endpoint[0],
                              .ip_sum = family == 4 ? (uint16_t)g.ip_sum[0] : 0, .l4_sum = (uint16_t)g.l4_sum[0]};
     if (family == 4) memcpy(o.to, &g.new4[0], 4);

@@ -44,7 +44,7 @@ struct ips_lane_group {
   struct ips_value read[IPS_LANE_GROUP];               /* a slot of it */
 };
 
-enum { IPS_LANE_REMAPPED = 2 };
+enum { IPS_LANE_REMAPPED = 1 << 30 }; /* no other reason has this bit: those are flags of the packet, too */
 
 /* How sure the host is of what it brings: HEADER: the IPv4 header's sum is right. ROUTED: too, and a packet to one of our
  * tunnel addresses comes by the inner side. */

@@ -40,7 +40,7 @@ static bool look(struct rt_ask *c, const char *interface, int *ifindex) {
   int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return *ifindex = 0, false;
   memset(&q, 0, sizeof q);
-  strncpy(q.ifr_name, interface, sizeof q.ifr_name - 1);
+  memcpy(q.ifr_name, interface, sizeof q.ifr_name - 1); /* of 64 octets; a longer name is none of Linux */
   bool there = ioctl(fd, SIOCGIFINDEX, &q) == 0, up = false;
   *ifindex = there ? q.ifr_ifindex : 0;
   if (there && ioctl(fd, SIOCGIFHWADDR, &q) == 0) memcpy(c->mac, q.ifr_hwaddr.sa_data, 6);

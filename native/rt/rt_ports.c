@@ -27,7 +27,7 @@ static bool set_flags(int fd, struct ifreq *q, short flags) {
 static bool set_port(int fd, const char *interface, bool up) {
   struct ifreq q;
   memset(&q, 0, sizeof q);
-  strncpy(q.ifr_name, interface, sizeof q.ifr_name - 1);
+  memcpy(q.ifr_name, interface, sizeof q.ifr_name - 1); /* of 64 octets */
   if (strlen(interface) >= sizeof q.ifr_name || ioctl(fd, SIOCGIFFLAGS, &q)) return false;
   short flags = q.ifr_flags;
   if (up)

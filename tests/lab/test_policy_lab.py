@@ -8,7 +8,6 @@ shares mean something. Files are written and applied node by node, as people do 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +18,8 @@ from ipshare.lab.agents import lab_with_agents
 from ipshare.lab.internet import CLIENTS, LabSpec, global_ip
 from ipshare.lab.lab import Lab
 from ipshare.lab.traffic import Running, Tcp, TcpReport, serve, start
+from tests.pair_lab import until
+from tests.remap_agents import established
 
 pytestmark = pytest.mark.lab
 HELD, STEPS = 20, 32  # connections of each client and family; what each sends, a quarter of a second apart
@@ -77,6 +78,11 @@ def begin(lab: Lab, connections: int, steps: int = 1) -> list[Running[TcpReport]
     return running
 
 
+def all_open(lab: Lab) -> None:
+    """The load is at its height: what is held is open, at either server."""
+    until(lambda: sum(established(lab, server) for server in ("a1", "b1")) >= len(CLIENTS) * 2 * HELD)
+
+
 def results(running: list[Running[TcpReport]]) -> list[TcpReport]:
     with ThreadPoolExecutor(len(running)) as pool:
         return list(pool.map(lambda each: each.result(), running))
@@ -97,7 +103,7 @@ def test_weights_change_and_a_member_goes_and_nothing_breaks(lab: Lab) -> None:
     change(lab, A=1, B=1)
     before = where(lab)
     held = begin(lab, HELD, STEPS)
-    time.sleep(1.5)  # all are open
+    all_open(lab)
     change(lab, A=1, B=3)
     after = where(lab)
     assert {(was, now) for was, now in zip(before, after, strict=True) if was != now} == {("a1", "b1")}
@@ -106,7 +112,7 @@ def test_weights_change_and_a_member_goes_and_nothing_breaks(lab: Lab) -> None:
     assert servers(reports).count("a1") > servers(results(begin(lab, HELD))).count("a1")
 
     held = begin(lab, HELD, STEPS)
-    time.sleep(1.5)
+    all_open(lab)
     change(lab, B=3)
     assert set(where(lab)) == {"b1"}
     reports = results(held)
@@ -117,7 +123,7 @@ def test_weights_change_and_a_member_goes_and_nothing_breaks(lab: Lab) -> None:
 def test_with_nothing_kept_what_moves_breaks(lab: Lab) -> None:
     change(lab, "0s", A=1, B=1)
     held = begin(lab, HELD, STEPS)
-    time.sleep(1.5)
+    all_open(lab)
     change(lab, "0s", A=1, B=3)
     reports = results(held)
     assert 0 < sum(report.failed for report in reports) < 120, reports
