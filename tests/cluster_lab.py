@@ -24,7 +24,7 @@ from ipshare.agent.pair import make_key
 from ipshare.lab import netns
 from ipshare.lab.netns import inside
 from tests.engine_lab import run
-from tests.pair_lab import PATIENCE_S, VIPS, PairLab
+from tests.pair_lab import PATIENCE_S, VIPS, Half, PairLab
 from tests.pair_nodes import Node, Nodes
 
 TIMES = 'interval = "100ms"\nmisses = 8'
@@ -44,22 +44,22 @@ hook = "{dir}/hook"
 {times}
 [[pair.node]]
 name = "a"
-paths = ["10.9.0.1:6081", "10.0.0.1:6081"]
+paths = ["10.9.0.1:6081", "{second}.1:6081"]
 [[pair.node]]
 name = "b"
-paths = ["10.9.0.2:6081", "10.0.0.2:6081"]
+paths = ["10.9.0.2:6081", "{second}.2:6081"]
 [[pair.vip]]
 address = "10.0.0.100"
-interface = "lan0"
+interface = "{port}"
 [[pair.vip]]
 address = "fd00::100"
-interface = "lan0"
+interface = "{port}"
 [mirror]
 [[cluster]]
 name = "web"
 address = ["198.51.100.10", "2001:db8:c::10"]
 subnet = ["10.0.0.0/24", "fd00::/64"]
-interface = "lan0"
+interface = "{port}"
 by = [{by}]
 {servers}
 [cluster.probe]
@@ -79,8 +79,8 @@ drain = {drain}
 """
 
 
-SHORT = 1000
-"""Bytes: what comes at once and is longer is not echoed."""
+FILL = b"x"
+"""What begins with it is not echoed, in whatever pieces it comes."""
 
 
 def more_files() -> None:
@@ -124,7 +124,7 @@ class Service:
         data = plug.recv(1 << 16)
         self.received += len(data)
         if data:
-            if len(data) < SHORT:
+            if not data.startswith(FILL):
                 plug.sendall(data)
             return
         self._selector.unregister(plug)
@@ -154,11 +154,23 @@ class ClusterLab(PairLab):
     def __enter__(self) -> ClusterLab:
         super().__enter__()
         try:
+            if self.kind.owns_lan:
+                self._add_probers()
             self._add_servers()
         except BaseException:
             self._end.close()
             raise
         return self
+
+    def _add_probers(self) -> None:
+        """Devices of the nodes' kernels on the LAN."""
+        for node, host in (("a", 201), ("b", 202)):
+            name = self.names[node]
+            run(name, f"ip link add probe0 type veth peer name probe-{node} netns {self.names['lan']}")
+            run(self.names["lan"], f"ip link set probe-{node} master br0 up")
+            run(name, f"ip address add 10.0.0.{host}/24 dev probe0")
+            run(name, f"ip address add fd00::{host}/64 dev probe0 nodad")
+            run(name, "ip link set probe0 up")
 
     def _add_servers(self) -> None:
         more_files()
@@ -198,9 +210,17 @@ class ClusterNode(Node):
             for n, weight in enumerate(self.weights, 1)
         ]
         by = ", ".join(f'"{word}"' for word in self.by)
-        return SITE.format(
-            node=self.name, host=host, dir=self.dir, times=self.times, servers="".join(servers), by=by
+        text = SITE.format(
+            node=self.name,
+            host=host,
+            dir=self.dir,
+            times=self.times,
+            servers="".join(servers),
+            by=by,
+            port=self.lab.kind.interface,
+            second="10.8.0" if self.lab.kind.owns_lan else "10.0.0",
         )
+        return self.with_engine(text, host)
 
     def apply(self, text: str = "") -> None:
         """The site as it is to be now, or ``text``."""
@@ -228,8 +248,10 @@ class ClusterNodes(Nodes):
 
 
 @contextlib.contextmanager
-def cluster_lab(directory: Path) -> Iterator[ClusterNodes]:
-    with ClusterLab(directory) as lab:
+def cluster_lab(directory: Path, kind: type[Half] = Half) -> Iterator[ClusterNodes]:
+    """``kind``: of the pair's halves; a VPP takes the LAN from its node's kernel, which has a device of its
+    own there to probe by."""
+    with ClusterLab(directory, kind) as lab:
         nodes = ClusterNodes(lab)
         try:
             yield nodes

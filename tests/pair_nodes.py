@@ -103,7 +103,11 @@ class Node:
         text = SITE.format(
             node=self.name, host=host, dir=self.dir, second=second, times=times, port=kind.interface
         )
-        if not kind.owns_lan:
+        return self.with_engine(text, host)
+
+    def with_engine(self, text: str, host: int) -> str:
+        """The site with its engine, where that is a VPP."""
+        if not self.lab.kind.owns_lan:
             return text
         return text.replace("[pair]", ON_VPP.format(mac=self.lab.mac(self.name), host=host) + "[pair]", 1)
 

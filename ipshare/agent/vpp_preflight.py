@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ipshare.agent.flows import memory_short
+from ipshare.agent.netspec import read_facts
 from ipshare.agent.pair import preflight as pair_preflight
 from ipshare.agent.vpp import no_vpp, settings, vpp_of
 from ipshare.engine.vpp.engine import VppEngine
@@ -18,6 +19,7 @@ from ipshare.engine.vpp.ports_wanted import is_loopback
 from ipshare.engine.vpp.startup import CELL_BYTES
 from ipshare.errors import NotRunning, Problem
 from ipshare.model import Config, Vpp
+from ipshare.net.clusters import unprobed
 
 VHOST = Path("/dev/vhost-net")
 
@@ -27,11 +29,11 @@ def preflight(config: Config, engine: VppEngine | None) -> list[Problem]:
     may be about to start, and a service manager tries again."""
     vpp = vpp_of(config)
     if engine is not None:
-        return [*_running(config, vpp, engine), *_pair(config, engine)]
+        return [*_running(config, vpp, engine), *_pair(config, engine), *_probed(config)]
     if not vpp.managed:
         raise no_vpp(vpp)
     short = memory_short(config)
-    found = [*_installed(config), *_devices(vpp), *_pair(config, None)]
+    found = [*_installed(config), *_devices(vpp), *_pair(config, None), *_probed(config)]
     return found if short is None else [*found, short]
 
 
@@ -45,6 +47,13 @@ def _pair(config: Config, engine: VppEngine | None) -> list[Problem]:
         return []
     here = engine is None or _is_here(engine.info().pid)
     return pair_preflight(config.pair, has_ports=False, has_paths=here)
+
+
+def _probed(config: Config) -> list[Problem]:
+    """The way by which servers are probed; pairs in Linux may become it."""
+    if not config.clusters or any(port.linux_cp for port in vpp_of(config).interfaces):
+        return []
+    return unprobed(config.clusters, read_facts().routes)
 
 
 def _is_here(pid: int) -> bool:

@@ -1,7 +1,7 @@
 """Checks of `[[cluster]]`: servers on-link with addresses of their own, an address that nothing else
 translates, probes that end in time.
 
-Whether the device is there, and the subnet on it, is found by the agent before it starts. Pure.
+Whether a device of the kernel is there, and the subnet on it, is found by the agent before it starts. Pure.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ipshare.config import schema
+from ipshare.config.check_vpp import known_port
 from ipshare.config.checks import Check, Finding, is_vpp, unique_name
 from ipshare.config.keys import KeyPath
-from ipshare.config.resolve import readable
+from ipshare.config.resolve import named, readable
 from ipshare.config.site import Site
 from ipshare.config.units import Invalid, bad_scope, device
-from ipshare.model import Address, Prefix, host_prefix
+from ipshare.model import Address, Prefix, contains, host_prefix
 
 MAX_CLUSTERS, MAX_SERVERS = 64, 512
 LONGEST_S = 3600.0
@@ -47,15 +48,11 @@ def _servers(cluster: schema.Cluster) -> Iterator[_Use]:
             yield _Use(address, f"the address of server {server.name!r}", path)
 
 
-def engine(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
-    if is_vpp(site):
-        message = "clusters need the embedded engine: the VPP plugin does not dispatch to servers yet"
-        yield Finding(cluster._path, message, 'write kind = "embedded" in [engine], or leave the cluster out')
-
-
 def interface(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
     path = (*cluster._path, "interface")
     if is_vpp(site):
+        yield from known_port(site, path, cluster.interface)
+        yield from _on_port(site, cluster)
         return
     try:
         device(cluster.interface)
@@ -65,6 +62,19 @@ def interface(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
         if key not in site.engine._broken and getattr(site.engine, key) == cluster.interface:
             message = f"{cluster.interface!r} is the engine's own {key}"
             yield Finding(path, message, "name the device that the servers are behind")
+
+
+def _on_port(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
+    """VPP asks for its servers from an address in their subnet. An interface of a VPP that somebody else
+    sets up has its own, which are not in the file."""
+    port = named(site.interface, cluster.interface)
+    if port is None or not port.addresses:
+        return
+    for index, subnet in enumerate(cluster.subnet):
+        own = [address.network for address in port.addresses if address.version == subnet.version]
+        if not any(contains(network, subnet) for network in own):
+            message = f"{subnet} is not on-link at {port.name}: no address of it is in there"
+            yield Finding((*cluster._path, "subnet", index), message, f"give {port.name} an address in it")
 
 
 def _one_of_each(path: KeyPath, values: Iterable[Address | Prefix], word: str) -> Iterator[Finding]:
@@ -274,7 +284,6 @@ def totals(site: Site, cluster: schema.Cluster) -> Iterator[Finding]:
 CHECKS: dict[str, list[Check]] = {
     "cluster": [
         unique_name,
-        engine,
         interface,
         families,
         some_servers,

@@ -1,4 +1,5 @@
-"""clusters: what this machine has against a cluster: no such device, or a subnet that is not on-link at it.
+"""clusters: what this machine has against a cluster: no such device, a subnet that is not on-link at it or,
+where the device is VPP's, no way of the kernel's to the servers, which it probes.
 
 Pure: what the machine has is given.
 """
@@ -34,3 +35,21 @@ def _problems(
                 text = f"cluster {cluster.name}: {subnet} is not on-link at {cluster.interface}"
                 hint = f"give {cluster.interface} an address in it; servers elsewhere need encapsulation"
                 yield Problem("this machine", 0, 0, "", text, hint)
+
+
+def unprobed(clusters: Iterable[Cluster], routes: Iterable[tuple[Prefix, str]]) -> list[Problem]:
+    """On VPP: subnets with servers that no route of the kernel leads to."""
+    known = [prefix for prefix, _ in routes]
+    return [
+        Problem(
+            "this machine",
+            0,
+            0,
+            "",
+            f"cluster {cluster.name}: the kernel has no route to {subnet}: all probes would fail",
+            "probes go by the kernel, not by VPP: give it a device on that subnet (docs/clusters.md)",
+        )
+        for cluster in clusters
+        for subnet in cluster.subnets
+        if not any(contains(prefix, subnet) for prefix in known)
+    ]

@@ -64,7 +64,7 @@ int op_pair_wait(struct call *c);
 int op_pair_command(struct call *c);
 void answer_pair_waiters(struct control *c);
 /* ops_flows.c */
-int op_flows(struct call *c); /* sessions, NAT, mirror, remaps, NAT log: all that needs no descriptor and no time */
+int op_flows(struct call *c); /* sessions, NAT, mirror, remaps, clusters, NAT log: all that needs no descriptor and no time */
 int op_sessions_dump(struct call *c); /* and a remap's flows */
 int op_sessions_close(struct call *c);
 int op_nat_addresses(struct call *c);

@@ -34,10 +34,13 @@ static struct flows_order order_of(const struct call *c) {
 }
 
 _Static_assert(IPS_REMAPS * sizeof(struct ips_ctl_remap_state) <= (size_t)OUT_ROOM, "all of them fit into an answer");
+_Static_assert(IPS_SERVERS * sizeof(struct ips_ctl_server_state) <= (size_t)OUT_ROOM, "and of these");
 int op_flows(struct call *c) {
+  static struct ips_ctl_server_state servers[IPS_SERVERS]; /* main thread only */
   struct ips_ctl_remap_state remaps[IPS_REMAPS];
   struct flows_order o = order_of(c);
   o.remaps = remaps;
+  o.servers = servers;
   return answer(c, &o, tell(c->control, &o));
 }
 

@@ -35,10 +35,22 @@ static struct ips_clusters *make(struct flows *f, const struct ips_ctl_dispatch 
   return ips_clusters_new(f->sessions, recs, c->n_clusters, c->servers, c->n_servers, f->frags, f->dispatch->counts, fault);
 }
 
-int flows_dispatch_set(struct flows *f, const struct ips_ctl_dispatch *c, const char **sentence) {
-  const char *fault = NULL;
+const char *flows_dispatch_fault(const struct ips_ctl_dispatch *c) {
   if (c->n_clusters > IPS_CLUSTERS || c->n_servers > IPS_SERVERS)
-    return refuse(sentence, IPS_CTL_BAD_ARGUMENT, "there can be 64 clusters with 512 servers in all");
+    return "there can be 64 clusters with 512 servers in all";
+  for (uint32_t i = 0; i < c->n_clusters; i++) {
+    const struct ips_cluster_rec *r = &c->clusters[i].rec;
+    if (r->first_server > c->n_servers || r->n_servers > c->n_servers - r->first_server)
+      return "a cluster's servers are not there";
+    if (!memchr(c->clusters[i].interface, 0, sizeof c->clusters[i].interface))
+      return "no interface has so long a name";
+  }
+  return NULL;
+}
+
+int flows_dispatch_set(struct flows *f, const struct ips_ctl_dispatch *c, const char **sentence) {
+  const char *fault = flows_dispatch_fault(c);
+  if (fault) return refuse(sentence, IPS_CTL_BAD_ARGUMENT, fault);
   if (!c->n_clusters && !f->dispatch) return IPS_CTL_OK;
   if (!f->sessions)
     return refuse(sentence, IPS_CTL_REFUSED, "no connections are tracked on this node: none could stay with its server");

@@ -10,6 +10,8 @@
 #include "../ips_control_dispatch.h"
 #include "flows.h"
 
+/* Whatever a host may do with it: counts are in range, names end. The sentence: what is wrong; NULL: nothing. */
+const char *flows_dispatch_fault(const struct ips_ctl_dispatch *c);
 /* Control: a status of ips_control.h; *sentence says what is wrong. */
 int flows_dispatch_set(struct flows *f, const struct ips_ctl_dispatch *c, const char **sentence);
 /* What was set last; NULL: nothing ever. */

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "flows_orders.h"
 #include "../ips_napt_api.h"
+#include "flows_dispatch.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +49,15 @@ static int set_mirror(struct flows *f, struct flows_order *o) {
   memcpy(&wanted, o->payload, sizeof wanted);
   int status = flows_mirror_set(f, &wanted, &o->sentence);
   explicit_bzero(&wanted, sizeof wanted);
+  return status;
+}
+
+static int set_clusters(struct flows *f, struct flows_order *o) {
+  struct ips_ctl_dispatch *wanted = malloc(sizeof *wanted);
+  if (!wanted) return failed(o, ENOMEM, "out of memory");
+  memcpy(wanted, o->payload, sizeof *wanted);
+  int status = flows_dispatch_set(f, wanted, &o->sentence);
+  free(wanted);
   return status;
 }
 
@@ -145,6 +155,8 @@ long flows_order_bytes(int op) {
     case IPS_CTL_REMAP_CLEAR:
     case IPS_CTL_REMAP_STATE: return sizeof(struct ips_ctl_remap_id);
     case IPS_CTL_REMAP_FLOWS: return sizeof(struct ips_ctl_remap_wanted);
+    case IPS_CTL_DISPATCH_SET: return sizeof(struct ips_ctl_dispatch);
+    case IPS_CTL_DISPATCH_STATE:
     case IPS_CTL_REMAP_LIST:
     case IPS_CTL_FLOWS_STATE:
     case IPS_CTL_MIRROR_CLEAR:
@@ -168,6 +180,10 @@ int flows_order(struct flows *f, struct natlog *log, struct flows_order *o) {
     case IPS_CTL_REMAP_STATE:
     case IPS_CTL_REMAP_LIST:
     case IPS_CTL_REMAP_FLOWS: return remap(f, o);
+    case IPS_CTL_DISPATCH_SET: return set_clusters(f, o);
+    case IPS_CTL_DISPATCH_STATE:
+      o->reply_bytes = flows_dispatch_state(f, o->servers) * sizeof *o->servers;
+      return IPS_CTL_OK;
     case IPS_CTL_MIRROR_CLEAR: flows_mirror_clear(f); return IPS_CTL_OK;
     case IPS_CTL_FLOWS_STATE:
       flows_state(f, &o->reply.state);
@@ -182,6 +198,7 @@ int flows_order(struct flows *f, struct natlog *log, struct flows_order *o) {
 }
 
 const void *flows_order_reply(const struct flows_order *o) {
+  if (o->op == IPS_CTL_DISPATCH_STATE) return o->servers;
   return o->op == IPS_CTL_REMAP_LIST ? (const void *)o->remaps : &o->reply;
 }
 

@@ -1,5 +1,6 @@
-/* flows_orders.h: what a node can be told and asked about its tracked connections, its remaps and its NAT log:
- * the operations of ips_control_flows.h, ips_control_remap.h and ips_control_natlog.h, the same in every host.
+/* flows_orders.h: what a node can be told and asked about its tracked connections, its remaps, its clusters
+ * and its NAT log: the operations of ips_control_flows.h, ips_control_remap.h, ips_control_dispatch.h and
+ * ips_control_natlog.h, the same in every host. Servers' hardware addresses are the host's own.
  *
  *   host: request -> struct flows_order -> flows_order() until there is no MORE -> its reply, or the sentence
  *
@@ -10,6 +11,7 @@
 #ifndef FLOWS_ORDERS_H
 #define FLOWS_ORDERS_H
 #include "flows.h"
+#include "../ips_control_dispatch.h"
 #include "../ips_control_remap.h"
 #include "../natlog/natlog.h"
 
@@ -23,6 +25,7 @@ struct flows_order {
   int fd;                        /* SESSIONS_DUMP, NAT_ADDRESSES, REMAP_FLOWS: the records are written here */
   struct ips_session_rec *some;  /* SESSIONS_DUMP, REMAP_FLOWS: FLOWS_SLICE of them */
   struct ips_ctl_remap_state *remaps; /* REMAP_LIST: the reply, room for IPS_REMAPS */
+  struct ips_ctl_server_state *servers; /* DISPATCH_STATE: the same, room for IPS_SERVERS */
   /* of a status other than OK */
   const char *sentence;
   int error;                     /* errno, with IPS_CTL_SYSTEM */

@@ -1,4 +1,4 @@
-/* api_flows.c: the messages about tracked connections, NAT, the mirror and remaps.
+/* api_flows.c: the messages about tracked connections, NAT, the mirror, remaps and clusters.
  *
  * Orders are those of the embedded engine's control socket (native/flows/flows_orders.c); here is how they come and
  * go. All but states are carried out in a lane (flows.c).
@@ -31,6 +31,7 @@ answer (const ipshare_job_t *job, const ipshare_flows_job_t *f, int rv)
 static void
 forget (ipshare_flows_job_t *f)
 {
+  free (f->order.servers);
   explicit_bzero (f, sizeof *f + f->bytes); /* a mirror has a key */
   free (f);
 }
@@ -63,6 +64,12 @@ job_of (vl_api_ipshare_flows_t *mp, int *rv)
     {
       f->bytes = bytes;
       f->order = (struct flows_order){ .op = op, .payload = f->payload, .fd = -1 };
+    }
+  if (f && op == IPS_CTL_DISPATCH_STATE && !(f->order.servers = calloc (IPS_SERVERS, sizeof *f->order.servers)))
+    {
+      *rv = VNET_API_ERROR_UNSPECIFIED;
+      forget (f);
+      return NULL;
     }
   return f;
 }

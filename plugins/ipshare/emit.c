@@ -43,6 +43,7 @@ address_buffer (vlib_buffer_t *b, const struct ips_pkt *p, u32 from)
 {
   vnet_buffer (b)->sw_if_index[VLIB_RX] = from;
   vnet_buffer (b)->sw_if_index[VLIB_TX] = ~0;
+  vnet_buffer (b)->ip.adj_index[VLIB_TX] = p->server; /* who sends it finds the adjacency */
   vnet_buffer (b)->ip.fib_index = /* where VPP, should the packet be for itself, looks for a way back to the source */
     ipshare_main.delivery_fib[p->data[0] >> 4 == 6 ? FIB_PROTOCOL_IP6 : FIB_PROTOCOL_IP4];
 }

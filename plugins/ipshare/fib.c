@@ -10,6 +10,7 @@
  * Pools have their full size at once: workers read them while the main thread changes them.
  */
 #include "flows.h"
+#include "servers.h"
 #include <vnet/api_errno.h>
 #include <vnet/dpo/drop_dpo.h>
 #include <vnet/dpo/load_balance.h>
@@ -400,7 +401,10 @@ interface_gone (CLIB_UNUSED (vnet_main_t *vnm), u32 sw_if_index, u32 is_add)
   if (!is_add && sw_if_index < vec_len (im->reply_side_by_interface))
     ipshare_reply_interface (im, sw_if_index, 0, false);
   if (!is_add)
-    ipshare_nat_interface_gone (im, sw_if_index);
+    {
+      ipshare_nat_interface_gone (im, sw_if_index);
+      ipshare_servers_interface_gone (im, sw_if_index);
+    }
   return 0;
 }
 
@@ -411,6 +415,7 @@ ipshare_fib_init (ipshare_main_t *im)
 {
   im->fib_source = fib_source_allocate ("ipshare", FIB_SOURCE_PRIORITY_HI, FIB_SOURCE_BH_SIMPLE);
   im->channel_source = fib_source_allocate ("ipshare-channel", FIB_SOURCE_PRIORITY_HI, FIB_SOURCE_BH_SIMPLE);
+  im->cluster_source = fib_source_allocate ("ipshare-cluster", FIB_SOURCE_PRIORITY_HI, FIB_SOURCE_BH_SIMPLE);
   im->dpo_types[IPS_OUTER] = dpo_register_new_type (&dpo_vft, outer_nodes);
   im->dpo_types[IPS_INNER] = dpo_register_new_type (&dpo_vft, inner_nodes);
   im->next_hop_type = fib_node_register_new_type ("ipshare-next-hop", &next_hop_vft);

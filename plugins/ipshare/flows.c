@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "flows.h"
 #include "pair.h"
+#include "servers.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -65,7 +66,7 @@ void
 ipshare_flows_enter (ipshare_main_t *im)
 {
   flows_begin (im->flows->workers + vec_len (im->threads));
-  if (!im->why->remaps) /* who asks is not followed; where remaps are, sessions are looked at alone */
+  if (!im->why->remaps && !im->why->clusters) /* who asks is not followed; where these are, sessions are looked at alone */
     im->why->sessions = NULL;
 }
 
@@ -166,16 +167,16 @@ ipshare_job_flows_end (ipshare_job_t *job)
     ipshare_nat_pools (&ipshare_main, (const struct ips_ctl_flows *) f->payload);
   if (f->order.op == IPS_CTL_REMAP_SET || f->order.op == IPS_CTL_REMAP_CLEAR)
     ipshare_remap_channels (&ipshare_main);
+  if (f->order.op == IPS_CTL_DISPATCH_SET)
+    ipshare_servers_set (&ipshare_main, (const struct ips_ctl_dispatch *) f->payload);
+  if (f->order.op == IPS_CTL_DISPATCH_STATE)
+    {
+      ipshare_servers_align (&ipshare_main);
+      ipshare_servers_macs (&ipshare_main, f->order.servers, f->order.reply_bytes / sizeof *f->order.servers);
+    }
 }
 
 /* ---- packets that have waited (decision 0042) ---- */
-
-typedef enum
-{
-  HELD_NEXT_IP4_LOOKUP,
-  HELD_NEXT_IP6_LOOKUP,
-  HELD_N_NEXT,
-} held_next_t;
 
 static void
 send_held (vlib_main_t *vm, vlib_node_runtime_t *node, u32 *let_go)
@@ -184,8 +185,12 @@ send_held (vlib_main_t *vm, vlib_node_runtime_t *node, u32 *let_go)
   u32 n = clib_min (vec_len (let_go), FLOWS_HELD);
   for (u32 i = 0; i < n; i++)
     {
-      const u8 *ip = vlib_buffer_get_current (vlib_get_buffer (vm, let_go[i]));
-      nexts[i] = ip[0] >> 4 == 6 ? HELD_NEXT_IP6_LOOKUP : HELD_NEXT_IP4_LOOKUP;
+      vlib_buffer_t *b = vlib_get_buffer (vm, let_go[i]);
+      const u8 *ip = vlib_buffer_get_current (b);
+      u32 server = vnet_buffer (b)->ip.adj_index[VLIB_TX];
+      nexts[i] = ip[0] >> 4 == 6 ? IPSHARE_TO_IP6_LOOKUP : IPSHARE_TO_IP4_LOOKUP;
+      if (server)
+	nexts[i] = ipshare_to_server (&ipshare_main, vm->thread_index, b, server, 0);
     }
   vlib_buffer_enqueue_to_next (vm, node, let_go, nexts, n);
 }
@@ -209,11 +214,8 @@ VLIB_REGISTER_NODE (ipshare_held_node, static) = {
   .name = "ipshare-held-input",
   .type = VLIB_NODE_TYPE_INPUT,
   .state = VLIB_NODE_STATE_DISABLED, /* while nothing waits */
-  .n_next_nodes = HELD_N_NEXT,
-  .next_nodes = {
-    [HELD_NEXT_IP4_LOOKUP] = "ip4-lookup",
-    [HELD_NEXT_IP6_LOOKUP] = "ip6-lookup",
-  },
+  .n_next_nodes = IPSHARE_N_TO,
+  .next_nodes = IPSHARE_ARCS,
 };
 
 void

@@ -73,6 +73,8 @@ show_prefixes (vlib_main_t *vm)
     vlib_cli_output (vm, "%U: pool", format_fib_prefix, &d->prefix);
   vec_foreach (d, ipshare_main.channels)
     vlib_cli_output (vm, "%U: channel", format_fib_prefix, &d->prefix);
+  vec_foreach (d, ipshare_main.clusters)
+    vlib_cli_output (vm, "%U: cluster", format_fib_prefix, &d->prefix);
   vec_foreach (nh, ipshare_main.next_hops)
     if (nh->used)
       vlib_cli_output (vm, "next hop %u: %U table %u\n  %U", (u32) (nh - ipshare_main.next_hops), format_ip46_address,

@@ -43,6 +43,10 @@ typedef enum
   IPSHARE_TO_DROP,
   IPSHARE_TO_IP4_LOOKUP,
   IPSHARE_TO_IP6_LOOKUP,
+  IPSHARE_TO_IP4_REWRITE, /* to a cluster's server, */
+  IPSHARE_TO_IP6_REWRITE,
+  IPSHARE_TO_IP4_ARP, /* and to one whose hardware address is not known */
+  IPSHARE_TO_IP6_ND,
   IPSHARE_N_TO,
 } ipshare_to_t;
 
@@ -117,7 +121,7 @@ typedef struct
   struct flows *flows; /* tracked connections: flows.h */
   struct natlog *natlog;
   vlib_combined_counter_main_t cells;
-  fib_source_t fib_source, channel_source;
+  fib_source_t fib_source, channel_source, cluster_source;
   dpo_type_t dpo_types[2]; /* by enum ips_side */
   u16 arcs[IPSHARE_N_NODES][IPSHARE_N_TO];
   fib_node_type_t next_hop_type;
@@ -127,6 +131,8 @@ typedef struct
   ipshare_diverted_t *diverted, *diverted_before, *diverted_prepared;
   ipshare_diverted_t *pools;   /* of NAT */
   ipshare_diverted_t *channels; /* of remaps */
+  ipshare_diverted_t *clusters;
+  u32 *servers; /* of clusters: adjacencies by number of an address; once there, its length stays: servers.h */
   u8 *reply_side_by_interface; /* 0: none, else side + 1 */
   u16 **realms_by_interface;   /* of NAT: inside is there */
   struct ips_tables_info info; /* as the last control operation left it */
@@ -135,6 +141,15 @@ typedef struct
 } ipshare_main_t;
 
 extern ipshare_main_t ipshare_main;
+
+/* By ipshare_to_t. */
+#define IPSHARE_ARCS                                                                                                  \
+  {                                                                                                                   \
+    [IPSHARE_TO_DROP] = "error-drop", [IPSHARE_TO_IP4_LOOKUP] = "ip4-lookup",                                         \
+    [IPSHARE_TO_IP6_LOOKUP] = "ip6-lookup", [IPSHARE_TO_IP4_REWRITE] = "ip4-rewrite",                                 \
+    [IPSHARE_TO_IP6_REWRITE] = "ip6-rewrite", [IPSHARE_TO_IP4_ARP] = "ip4-arp",                                       \
+    [IPSHARE_TO_IP6_ND] = "ip6-discover-neighbor",                                                                    \
+  }
 
 /* counters.c: per-binding cells in the stats segment, before any table. 0 or an API error and *needed. */
 int ipshare_counters_create (ipshare_main_t *im, u32 cells, u64 *needed);

@@ -4,6 +4,7 @@
  *                 (-inner-, and -ip6)  whatever the FIB has else (PASS, HERE), error-drop, or new packets by emit.c
  *   ip4-unicast -> ipshare-reply-ip4   on interfaces whose packets' sources are looked at (S1.5)
  *               -> ipshare-nat-ip4     on interfaces towards the inside of a NAT (S3.5)
+ *   to a cluster's address: ipshare-outer-ip4 -> the server's adjacency, ip4-rewrite (servers.h)
  *
  * A frame sees one generation. Ordinary packets take the core's express lane, inline, and the delivery table is
  * looked up right here: the nodes are siblings of ip4-lookup and ip6-lookup, so what those find is valid for us.
@@ -14,6 +15,7 @@
 #include <vnet/feature/feature.h>
 #include <ipshare/ipshare.api_enum.h>
 #include "flows.h"
+#include "servers.h"
 #include "sources.h"
 #include "special.h"
 #include "ways.h"
@@ -136,6 +138,13 @@ resolve_peer (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t 
   return go (b, dpo_now (&pool_elt_at_index (im->dpos, way.dpoi_index)->parent));
 }
 
+/* To a cluster's server, not marked: it meets no entry of ours any more, and VPP's errors about it come as others do. */
+static u16
+to_server (const ipshare_main_t *im, const ipshare_frame_t *f, vlib_buffer_t *b, u32 server)
+{
+  return f->arcs[ipshare_to_server (im, f->vm->thread_index, b, server, f->node->errors[IPS_NO_SERVER])];
+}
+
 /* What the core made of one packet goes where that packet's place is. */
 static void
 send_made (ipshare_main_t *im, ipshare_frame_t *f)
@@ -144,7 +153,10 @@ send_made (ipshare_main_t *im, ipshare_frame_t *f)
   vec_foreach (bi, f->t->made)
     {
       vlib_buffer_t *b = vlib_get_buffer (f->vm, *bi);
-      send_to_next (f, *bi, resolve (im, f, b, vlib_buffer_get_current (b), b->current_length));
+      u32 server = vnet_buffer (b)->ip.adj_index[VLIB_TX];
+      send_to_next (f, *bi,
+		    PREDICT_FALSE (server) ? to_server (im, f, b, server) :
+					     resolve (im, f, b, vlib_buffer_get_current (b), b->current_length));
     }
   vec_reset_length (f->t->made);
 }
@@ -164,6 +176,8 @@ uncommon (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, stru
 	next = follow (im, f, b, p, verdict, is_feature);
       else if (verdict == IPS_PEER) /* no mark: VPP's errors about it, and whatever meets a member's entry, come again */
 	next = resolve_peer (im, f, b, p);
+      else if (verdict == IPS_DISPATCHED)
+	next = to_server (im, f, b, p->server);
       else
 	{
 	  if (!is_from_nat (p, verdict, is_feature))
@@ -431,7 +445,7 @@ ipshare_nodes_init (vlib_main_t *vm, ipshare_main_t *im)
 				       ipshare_inner_ip4_node.index, ipshare_inner_ip6_node.index,
 				       ipshare_reply_ip4_node.index, ipshare_reply_ip6_node.index,
 				       ipshare_nat_ip4_node.index,   ipshare_nat_ip6_node.index };
-  char *names[IPSHARE_N_TO] = { "error-drop", "ip4-lookup", "ip6-lookup" };
+  char *names[IPSHARE_N_TO] = IPSHARE_ARCS;
   for (u32 i = 0; i < IPSHARE_N_NODES; i++)
     for (u32 to = 0; to < IPSHARE_N_TO; to++)
       im->arcs[i][to] = vlib_node_add_next (vm, nodes[i], vlib_get_node_by_name (vm, (u8 *) names[to])->index);

@@ -9,15 +9,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cluster_lab import Clients, cluster_lab
+import pytest
+
+from tests.cluster_lab import FILL, Clients, cluster_lab
 from tests.engine_lab import run
-from tests.pair_lab import until
+from tests.pair_lab import Half, until
 
 BULK = 4 << 20
 
 
-def test_s2_5_connections_outlive_a_dead_server_and_a_dead_node(tmp_path: Path) -> None:
-    with cluster_lab(tmp_path) as nodes:
+@pytest.fixture
+def kind() -> type[Half]:
+    """Of the pair's halves."""
+    return Half
+
+
+def test_s2_5_connections_outlive_a_dead_server_and_a_dead_node(tmp_path: Path, kind: type[Half]) -> None:
+    with cluster_lab(tmp_path, kind) as nodes:
         for node in (nodes.a, nodes.b):
             node.start()
         active, standby = nodes.active()
@@ -57,8 +65,8 @@ def test_s2_5_connections_outlive_a_dead_server_and_a_dead_node(tmp_path: Path) 
         clients.close()
 
 
-def test_s2_5_a_drained_server_runs_empty_and_a_slow_one_gets_less(tmp_path: Path) -> None:
-    with cluster_lab(tmp_path) as nodes:
+def test_s2_5_a_drained_server_runs_empty_and_a_slow_one_gets_less(tmp_path: Path, kind: type[Half]) -> None:
+    with cluster_lab(tmp_path, kind) as nodes:
         node = nodes.a
         node.by = ("response",)
         node.file.write_text(node.site(1))
@@ -72,7 +80,7 @@ def test_s2_5_a_drained_server_runs_empty_and_a_slow_one_gets_less(tmp_path: Pat
         went = clients.connect(300)
         plug, name = clients.open[0]
         service, before = nodes.lab.services[name], node.servers()[name]
-        plug.sendall(b"x" * BULK)
+        plug.sendall(FILL * BULK)
         until(lambda: service.received >= BULK)
         after = node.servers()[name]
         packets, size = (int(after[key]) - int(before[key]) for key in ("packets", "bytes"))  # type: ignore[call-overload]

@@ -36,7 +36,7 @@ from ipshare.engine.dispatching import (
 from ipshare.engine.settings_text import setting_items
 from ipshare.errors import EngineError, Refused
 from ipshare.model import ClusterProbe, Config
-from ipshare.net.clusters import cluster_problems
+from ipshare.net.clusters import cluster_problems, unprobed
 from tests.cases.cluster_mistakes import CLUSTER_ALONE, GOOD_CLUSTER
 
 # ---- weights ------------------------------------------------------------------
@@ -349,10 +349,45 @@ def test_a_mistake_that_brings_others_is_named(mistake: Any) -> None:
     assert any(mistake.text in p.message and p.key == mistake.key for p in problems)
 
 
-def test_vpp_is_refused_clearly() -> None:
-    text = GOOD_CLUSTER.replace("[sessions]", '[engine]\nkind = "vpp"\n[sessions]')
-    found = [p for p in check_text(text).problems if p.key in ("cluster[0]", "cluster[1]")]
-    assert len(found) == 2 and "does not dispatch to servers yet" in found[0].message
+ON_VPP = """[engine]
+kind = "vpp"
+[[interface]]
+name = "host-eth1"
+host = "eth1"
+addresses = ["10.0.9.2/24", "fd00:9::2/64"]
+[sessions]"""
+
+
+def _on_vpp(*edits: tuple[str, str]) -> list[str]:
+    text = GOOD_CLUSTER.replace("[sessions]", ON_VPP)
+    for old, new in (('interface = "eth1"', 'interface = "host-eth1"'), *edits):
+        assert old in text
+        text = text.replace(old, new)
+    return [p.message for p in check_text(text).problems if p.key.startswith("cluster")]
+
+
+def test_on_vpp_the_interface_is_one_of_vpp_with_an_address_in_the_subnet() -> None:
+    assert _on_vpp() == []
+    found = _on_vpp(('"host-eth1"\nhost = "eth1"', '"host-eth9"\nhost = "eth9"'))
+    assert found and all("host-eth1" in message for message in found), "no such [[interface]]"
+    found = _on_vpp((', "fd00:9::2/64"]', "]"))
+    assert "fd00:9::/64 is not on-link at host-eth1: no address of it is in there" in found
+
+
+@pytest.mark.parametrize(
+    ("routes", "found"),
+    [
+        (("10.0.9.0/24", "fd00:9::/64"), ()),
+        (("0.0.0.0/0", "::/0"), ()),
+        (("10.0.0.0/8",), ("fd00:9::/64",)),
+        ((), ("10.0.9.0/24", "fd00:9::/64")),
+    ],
+)
+def test_on_vpp_servers_that_the_kernel_cannot_probe_are_named(
+    routes: tuple[str, ...], found: tuple[str, ...]
+) -> None:
+    problems = unprobed(CONFIG.clusters[:1], [(ip_network(prefix), "eth0") for prefix in routes])
+    assert [p.message.split(" no route to ")[1].split(": ")[0] for p in problems] == list(found)
 
 
 def test_a_subnet_without_a_vip_is_a_warning() -> None:

@@ -25,6 +25,7 @@ from ipshare.engine.protocol import Counters, EngineInfo, Explanation, Side
 from ipshare.engine.tables import HEADER, Records, Tables, pack, unpack
 from ipshare.engine.vpp.client import DEFAULT_TIMEOUT_S, ApiRefused, Client
 from ipshare.engine.vpp.control import DROP, Control, Hello
+from ipshare.engine.vpp.dispatch import VppDispatch
 from ipshare.engine.vpp.flows import FlowsControl, VppFlows
 from ipshare.engine.vpp.pair import PairControl, PairRefused, PairWait, refused
 from ipshare.engine.vpp.remap import VppRemap
@@ -52,7 +53,7 @@ class _Known:
     expected: int | None
 
 
-class VppEngine(VppFlows, VppRemap):
+class VppEngine(VppFlows, VppRemap, VppDispatch):
     """The VPP whose API socket is ``socket`` and whose stats socket is ``stats_socket``.
 
     ``service_table``, ``delivery_table``: VPP's FIB tables; ``counter_cells``: per-binding counters. They are
