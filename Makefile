@@ -9,11 +9,10 @@ APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
-# Unit tests beside the lab's, which mostly wait (tests/conftest.py: never two of the lab at once). Without root the
-# lab starts pytest again in a user namespace, which a worker of xdist can't do.
-SIDE_BY_SIDE := $(if $(filter 0,$(shell id -u)),-n 2 --dist loadscope)
+# JOBS=2: unit tests beside the lab's, which mostly wait (tests/conftest.py: never two of the lab at once); as root only, for
+# without it the lab starts pytest again in a user namespace.
 test: setup-test lint $(if $(VPP),plugin)
-	$(PY) -m pytest tests $(SIDE_BY_SIDE) $(PYTEST)
+	$(PY) -m pytest tests $(if $(JOBS),-n $(JOBS) --dist loadscope) $(PYTEST)
 
 setup: .venv/.installed ipshare/_bin/ipshare-engine
 setup-test: .venv/.installed-test ipshare/_bin/ipshare-engine
