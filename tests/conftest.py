@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run side by side (make test JOBS=2): a module is one worker's, so that its fixtures are made
+    """Where tests run side by side (make test JOBS=2): a module is one worker's, its fixtures are made
     once, and all that want network namespaces are one worker's too, one after the other."""
     from xdist.scheduler import LoadScopeScheduling
 
