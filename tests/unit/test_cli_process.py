@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,12 +74,24 @@ def test_an_ending_reader_is_no_error() -> None:
         assert p.wait(60) == exits.BROKEN_PIPE
 
 
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A test that fails leaves no process behind."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_is_quiet(number: signal.Signals) -> None:
+    """Whether or not who started the tests ignores SIGINT, as a shell's background jobs do."""
     words = ["probe", "egress", "--listen", "--address", "127.0.0.1", "--port", "47901"]
-    with subprocess.Popen(
-        [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
-    ) as p:
+    command = ["env", "--default-signal=INT", *COMMAND, *words]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as p,
+        ended(p),
+    ):
         assert p.stdout is not None and p.stderr is not None
         assert b"listening" in p.stdout.readline()
         p.send_signal(number)
