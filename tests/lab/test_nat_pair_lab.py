@@ -363,7 +363,7 @@ def test_pools_change_under_traffic_sizes_do_not_and_a_difference_is_named(net: 
     assert active.asked("nat")["nats"][0]["count"] == 12
     until(lambda: "other [[nat]] tables" in active.cli("mirror", "status").stdout)
     assert applied(standby, standby.file.read_text().replace(*wider)).returncode == 0
-    net.both()  # whichever of them is active, on a busy machine
+    assert net.both() == (active, standby)
     talk(connections, b"still there")
 
 
