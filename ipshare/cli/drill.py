@@ -78,7 +78,8 @@ def drill(
         found: list[dict[str, Any]] = []
         for fault in wanted:
             for number in range(rounds):
-                found.append(_round(node, pair, device, fault, number))
+                state = _ready(node, pair) if found else _first(node, pair)
+                found.append(_round(node, pair, device, state, fault, number))
                 if not as_json:
                     output.line(_words(found[-1]))
         summary = _summary(found)
@@ -120,48 +121,60 @@ def _watch(node: Node, pair: Any, device: str, as_json: bool) -> None:
             output.line(f"{name:26} {value}")
 
 
-def _ready(node: Node) -> PairState:
+def _ready(node: Node, pair: Any) -> PairState:
     """Active, with a standby that is heard on every path; made so by a switchover where it is the standby."""
     end = time.monotonic() + READY_S
     while True:
         with contextlib.suppress(IpshareError):
             state = node.pair()
-            if state.state == "active" and state.peer_state == "standby":
+            if _is_ready(state, pair):
                 return state
             if state.state == "standby":
                 node.pair_switchover()
         if time.monotonic() > end:
-            raise Refused("this node did not become active again", hint="see `ipshare pair status`")
+            raise Refused(
+                "this node did not become active again, with every path up",
+                hint="see `ipshare pair status`",
+            )
         time.sleep(AGAIN_S)
 
 
-def _round(node: Node, pair: Any, device: str, fault: str, number: int) -> dict[str, Any]:
+def _is_ready(state: PairState, pair: Any) -> bool:
+    is_heard = state.state == "active" and state.peer_state == "standby"
+    return is_heard and len(state.paths_up) == len(pair.paths)
+
+
+def _first(node: Node, pair: Any) -> PairState:
+    """Before the first fault: what is not ready by itself is refused, but for the roles."""
+    state = node.pair()
+    if _is_ready(state, pair):
+        return state
+    if state.state == "standby" and state.peer_state == "active":
+        return _ready(node, pair)
+    raise Refused(
+        f"not ready: this node is {state.state}, {pair.peer} is {state.peer_state}, "
+        f"{len(state.paths_up)} of {len(pair.paths)} paths are up",
+        hint="see `ipshare pair status`",
+    )
+
+
+def _round(node: Node, pair: Any, device: str, state: PairState, fault: str, number: int) -> dict[str, Any]:
+    """``number``: of the rounds of this fault."""
     from ipshare.pair.drill import Ear, cut, killed, paused
 
-    state = node.pair() if number == 0 else _ready(node)
-    heard = state.state == "active" and state.peer_state == "standby"
-    if not heard or len(state.paths_up) < len(pair.paths):
-        if number == 0 and state.state == "standby" and state.peer_state == "active":
-            state = _ready(node)
-        else:
-            raise Refused(
-                f"not ready: this node is {state.state}, {pair.peer} is {state.peer_state}, "
-                f"{len(state.paths_up)} of {len(pair.paths)} paths are up",
-                hint="see `ipshare pair status`",
-            )
     pid, epoch = node.info().pid, state.epoch
     longest = max(pair.dead_s * (1.5, 3.0, 10.0)[number % 3], pair.dead_s)
     grant_s = 1.2 * pair.witness.ttl_s if pair.witness is not None else 0.0
     number = int(fault[4:]) if fault.startswith("cut") else 0
     paths = pair.paths[number - 1 : number] if number else pair.paths
     what = killed(pid) if fault == "kill" else paused(pid) if fault == "pause" else cut(paths)
-    frozen = _frozen(node)
+    meter = _in_memory(node)
     with Ear(pair.vips, device) as ear:
         ear.forget()
         began, at = time.monotonic(), _forwarded(node)
         with what:
             if fault == "pause":
-                at = frozen() or at
+                at = meter()
             wait_s = pair.dead_s + grant_s + SETTLE_S if fault == "kill" else longest + grant_s
             took = ear.wait(began + wait_s)
             if fault.startswith("cut") and took is not None:
@@ -175,8 +188,10 @@ def _round(node: Node, pair: Any, device: str, fault: str, number: int) -> dict[
         both, at = _until_heard(node, at)
     after = _settled(node)
     is_over = after.state != "active"  # else it has begun another reign, and may forward
-    now = _forwarded(node)
-    late = (now if fault == "kill" else now - at) if is_over else 0
+    if node.info().pid != pid:  # this engine was active never
+        late = _forwarded(node)
+    else:
+        late = (meter() if fault == "pause" else _forwarded(node)) - at
     return {
         "fault": fault,
         "takeover_s": None if took is None else took - began,
@@ -184,7 +199,7 @@ def _round(node: Node, pair: Any, device: str, fault: str, number: int) -> dict[
         "epoch_before": epoch,
         "epoch": after.epoch,
         "both_packets": both,
-        "late_packets": max(0, late),
+        "late_packets": max(0, late) if is_over else 0,
     }
 
 
@@ -218,15 +233,20 @@ def _forwarded(node: Node) -> int:
     return 0
 
 
-def _frozen(node: Node) -> Callable[[], int]:
-    """The same of an engine that is stopped, from the memory it counts in; 0: only the engine can tell."""
+def _in_memory(node: Node) -> Callable[[], int]:
+    """The same from the memory that this engine counts in: also of one that is stopped."""
     from ipshare.engine.embedded import EmbeddedEngine
+    from ipshare.engine.vpp import VppEngine
+    from ipshare.engine.vpp.engine import CELLS
 
     engine = node.engine
-    if not isinstance(engine, EmbeddedEngine):
-        return lambda: 0
-    region = engine.control.counters()
-    return lambda: _passed(region.verdicts())
+    if isinstance(engine, VppEngine):
+        segment = engine.segment()
+        return lambda: int(segment.combined(CELLS)[0].sum())
+    if isinstance(engine, EmbeddedEngine):
+        region = engine.control.counters()
+        return lambda: _passed(region.verdicts())
+    return lambda: _forwarded(node)
 
 
 def _passed(verdicts: Any) -> int:

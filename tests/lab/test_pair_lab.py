@@ -197,6 +197,7 @@ def test_a_drill(tmp_path: Path, kind: type[Half]) -> None:
 
 def _drill(nodes: Nodes) -> None:
     active, standby = nodes.active()
+    until(lambda: "2 of 2" in active.cli("pair", "status").stdout)
     command = [*standby.prefix, *IPSHARE, "pair", "drill", "--watch", "--json", "-c", str(standby.file)]
     watch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert watch.stderr is not None

@@ -22,6 +22,7 @@ from ipshare.remap.executor import Executor, View
 from ipshare.remap.journal import Journal
 from ipshare.remap.machine import Part, Plan, Progress, Step
 from tests.engine_lab import GLOBAL4
+from tests.pair_lab import until
 from tests.remap_lab import Remaps, Talk, half, remap_lab
 
 PREFIX = ip_network(f"{GLOBAL4}/32")
@@ -125,7 +126,7 @@ def test_on_to_a_third_end_point_while_the_first_one_drains(tmp_path: Path) -> N
             assert {at: {lab.speak(talk) for talk in each} for at, each in owners.items()} == {
                 at: {at} for at in "abc"
             }
-        assert lab.state("c", 21).counters["followed"] > 0 < lab.state("c", 22).counters["followed"]
+        until(lambda: all(lab.state("c", one).counters["followed"] for one in (21, 22)))
         assert lab.state("b", 20).counters["followed"] == relayed, "nobody relays"
         for late in "ab":  # a distribution point that comes late to it
             lab.flip(late)
