@@ -1,10 +1,11 @@
-"""The poller: asks feeds when they are due, one after the other, and has their reports for ``look``.
+"""The poller: asks feeds when they are due, all at the same time, and has their reports for ``look``.
 
 Both clocks and the fetching are parameters. Whatever a feed does, ``poll`` returns.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ Clock = Callable[[], float]
 
 
 class Fetches(Protocol):
-    def get(self, url: str, kind: str, etag: str = "", modified: str = "") -> Answer: ...
+    async def get(self, url: str, kind: str, etag: str = "", modified: str = "") -> Answer: ...
 
 
 class Poller:
@@ -34,16 +35,17 @@ class Poller:
         self.known = [Known(feed) for feed in wanted]
         self._fetcher, self._monotonic, self._wall = fetcher, monotonic, wall
 
-    def poll(self) -> list[str]:
+    async def poll(self) -> list[str]:
         """Asks every feed that is due. Names of those that were asked."""
-        asked = []
-        for known in self.known:
-            if known.due_at <= self._monotonic() or not known.polls:
-                feed = known.feed
-                answer = self._fetcher.get(feed.url, feed.kind, known.etag, known.modified)
-                feeds.take(known, answer, self._monotonic(), self._wall())
-                asked.append(feed.name)
-        return asked
+        at = self._monotonic()
+        due = [known for known in self.known if known.due_at <= at or not known.polls]
+        await asyncio.gather(*map(self._ask, due))
+        return [known.feed.name for known in due]
+
+    async def _ask(self, known: Known) -> None:
+        feed = known.feed
+        answer = await self._fetcher.get(feed.url, feed.kind, known.etag, known.modified)
+        feeds.take(known, answer, self._monotonic(), self._wall())
 
     def next_s(self) -> float:
         """Seconds until the next feed is due."""
