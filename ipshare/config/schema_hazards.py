@@ -22,7 +22,9 @@ class SiteTable(Table):
     zones and county; several of these together are better, as alerts come with either."""
 
     name: Name = Field(description="Its name.")
-    zip: str | None = Field(default=None, description="ZIP code, five digits: its centre counts as the place.")
+    zip: str | None = Field(
+        default=None, description="ZIP code, five digits: its centre counts as the place."
+    )
     latitude: Annotated[float, Field(ge=-90, le=90)] | None = Field(
         default=None, description="Degrees, north is positive. With longitude, instead of zip."
     )
@@ -35,7 +37,8 @@ class SiteTable(Table):
         "without a polygon.",
     )
     same: list[str] = Field(
-        default=[], description="Its county by number, SAME 048201 or FIPS 48201. For alerts without a polygon."
+        default=[],
+        description="Its county by number, SAME 048201 or FIPS 48201. For alerts without a polygon.",
     )
     capacity: Positive | None = Field(
         default=None,
@@ -134,5 +137,6 @@ class Hazards(Table):
     )
     feed: list[HazardFeed] = Field(description="Feeds: `[[hazards.feed]]`.")
     earthquake: list[HazardQuake] = Field(
-        default=[], description="Which earthquakes are hazards: `[[hazards.earthquake]]`. None: no earthquake is."
+        default=[],
+        description="Which earthquakes are hazards: `[[hazards.earthquake]]`. None: no earthquake is.",
     )

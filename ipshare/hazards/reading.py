@@ -63,7 +63,11 @@ def optional_text(value: object) -> str:
 
 def name(value: object, what: str) -> str:
     """An identifier: as `text`, but one that is too long is none, since cut ones could be equal."""
-    if not isinstance(value, str) or not 0 < len(value.strip()) <= MOST_TEXT or not value.strip().isprintable():
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value.strip()) <= MOST_TEXT
+        or not value.strip().isprintable()
+    ):
         raise Unsound(f"no {what}")
     return value.strip()
 

@@ -49,9 +49,7 @@ def settings(document: Document) -> Settings:
         some.note(document, _hazards(table))
     some.done(document)
     assert table is not None, "that was a mistake"
-    return Settings(
-        tuple(places), _feeds(table), _policy(table), _rules(table), table.contact, table.timeout
-    )
+    return Settings(tuple(places), _feeds(table), _policy(table), _rules(table), table.contact, table.timeout)
 
 
 def _site(site: SiteTable, places: list[Place]) -> Iterator[Finding]:

@@ -140,9 +140,7 @@ def vector(x: float, y: float) -> tuple[float, float, float]:
 @examples(300)
 def test_distance_is_the_angle_between_vectors(a: tuple[float, float], b: tuple[float, float]) -> None:
     p, q = vector(*a), vector(*b)
-    across = math.hypot(
-        p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0]
-    )
+    across = math.hypot(p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0])
     angle = math.atan2(across, sum(i * j for i, j in zip(p, q, strict=True)))
     assert distance_km(*a, *b) == pytest.approx(6371.0088 * angle, abs=0.2)
     assert distance_km(*a, *b) == pytest.approx(distance_km(*b, *a), abs=1e-6)

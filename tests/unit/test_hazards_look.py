@@ -74,7 +74,9 @@ def test_codes_of_whole_states_and_parts_of_counties(same: str) -> None:
     assert [site for site, _ in found(alerts(feature), sites=[HOUSTON])] == ["houston"]
     feature = made.nws_feature(rings=None, geocode={key: [same.replace("48", "08").replace("TX", "NM")]})
     feature["properties"]["affectedZones"] = []
-    assert found(alerts(feature), sites=[HOUSTON]) == ([("houston", "zone or county 48201")] if same == "000000" else [])
+    assert found(alerts(feature), sites=[HOUSTON]) == (
+        [("houston", "zone or county 48201")] if same == "000000" else []
+    )
 
 
 def test_a_circle() -> None:

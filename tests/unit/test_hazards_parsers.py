@@ -250,7 +250,9 @@ KEYS += ["geocode", "affectedZones", "UGC", "mag", "time", "updated", "sender", 
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
     return [path, *(place for key, child in children for place in places(child, (*path, key)))]
 
 
@@ -270,7 +272,9 @@ def test_anything_in_the_place_of_anything(kind: str) -> None:
             survives(kind, json.dumps(document if path else other).encode())
 
 
-@given(st.sampled_from(["nws", "usgs"]), st.lists(st.dictionaries(st.sampled_from(KEYS), anything), max_size=3))
+@given(
+    st.sampled_from(["nws", "usgs"]), st.lists(st.dictionaries(st.sampled_from(KEYS), anything), max_size=3)
+)
 @examples(300)
 def test_any_json(kind: str, features: list[Any]) -> None:
     survives(kind, json.dumps({"features": features}).encode())
