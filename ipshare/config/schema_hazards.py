@@ -42,8 +42,8 @@ class SiteTable(Table):
     )
     capacity: Positive | None = Field(
         default=None,
-        description="How much fits in all, in the unit of the workloads' sizes. Default: what its nodes hold; "
-        "without nodes it is needed.",
+        description="How much fits in all, in the unit of the workloads' sizes. Default: what its nodes "
+        "hold; without nodes it is needed.",
     )
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=1.0, description="Its share of what moves, beside the others' weights. 0: it takes nothing."

@@ -89,7 +89,7 @@ class _Reader:
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._text
 
-    def _start(self, tag: str, _: dict[str, str]) -> None:
+    def _start(self, tag: str, _attributes: dict[str, str]) -> None:
         self.depth += 1
         self.elements += 1
         if self.depth > MOST_DEPTH:

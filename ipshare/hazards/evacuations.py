@@ -8,8 +8,9 @@ blind that could still say something. Within an episode a site is evacuated once
     automatic ordered at once if a finding is at least as severe as `automatic_severity`, else as approve
 
 What is ordered waits for the rate limit. Without a finding at the time nothing is ordered. While every site
-is in an episode there is nowhere safe: an alarm, and no order. State is a value, JSON through ``to_record``; the same input again changes nothing and tells
-nothing, so whoever died between two steps goes on from the last state that was kept.
+is in an episode there is nowhere safe: an alarm, and no order. State is a value, JSON through ``to_record``;
+the same input again changes nothing and tells nothing, so whoever died between two steps goes on from the
+state that was kept last.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def decide(look: Look, rules: Rules, state: State) -> tuple[State, list[Event]]:
     nowhere = len(episodes) == len(look.sites)
     for site, episode in sorted(episodes.items(), key=_worst_first):
         if episode.last < now and episode.stage != "ordered":
-            stage, by = "hold", ""
+            stage, by = _HELD
         else:
             stage, by = _stage(episode, rules, nowhere, len(ordered))
         if stage == "ordered" and episode.stage != "ordered":
@@ -109,6 +110,9 @@ def decide(look: Look, rules: Rules, state: State) -> tuple[State, list[Event]]:
             text = f"{site}: {TEXT[stage]}; {episode.why}"
             events.append(Event(now, site, stage, text, episode.id))
     return State(episodes, ordered), events
+
+
+_HELD: tuple[Stage, str] = ("hold", "")
 
 
 def _goes_on(old: Episode | None, site: str, found: tuple[Finding, ...], now: float) -> Episode:

@@ -1,7 +1,8 @@
 """The door to HTTP: one URL -> Answer, never an exception, within a time and a size.
 
 The body is read as it comes and unpacked under a limit, and the whole takes a bounded time, so that neither a
-slow, an endless nor a compressed answer takes more than its share. Redirects are not followed: a feed is where its operator says it is.
+slow, an endless nor a compressed answer takes more than its share. Redirects are not followed: a feed is
+where its operator says it is.
 """
 
 from __future__ import annotations

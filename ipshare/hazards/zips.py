@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from ipshare.errors import IpshareError
 
@@ -20,7 +22,8 @@ def locate(zip_code: str) -> tuple[float, float]:
     except ImportError:
         hint = "pip install 'ipshare[hazards]', or write latitude and longitude"
         raise NoSuchZip("the table of ZIP codes is not installed", hint=hint) from None
-    for found in zipcodes.matching(zip_code):
+    matching: Callable[[str], list[dict[str, Any]]] = zipcodes.matching
+    for found in matching(zip_code):
         try:
             y, x = float(found["lat"]), float(found["long"])
         except (KeyError, TypeError, ValueError):

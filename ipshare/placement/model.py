@@ -60,8 +60,8 @@ class Layout:
 
 
 def units(workloads: Iterable[Workload]) -> list[Unit]:
-    """One of each group, largest first, then by name: the order in which they are placed and moved. A group
-    whose workloads are on several nodes counts as being where its first one is."""
+    """Groups, and workloads without one, largest first, then by name: the order in which they are placed and
+    moved. All workloads of a group are on one node (ipshare.placement.settings sees to it)."""
     groups: dict[tuple[bool, str], list[Workload]] = {}
     for workload in workloads:
         key = (bool(workload.group), workload.group or workload.name)

@@ -15,16 +15,15 @@ again gives the rest of the same plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from hashlib import blake2b
 
 from ipshare.placement.model import Layout, Node, Unit, units
+from ipshare.placement.search import SLACK, Search
 
 STEPS = 200_000
-SLACK = 1e-9
-"""Sizes are sums of fractions: so much over a capacity is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +89,19 @@ def plan(
         if unit.node not in leave:
             room.put(unit, room.nodes[unit.node])
     going = [unit for unit in every if unit.node in leave]
-    search = _Search(room, going)
+    search = Search(room, going, [room.choices(unit) for unit in going], STEPS)
     placed = search.run()
     moves, stays = [], []
-    for unit in going:
-        home, target = room.nodes[unit.node], placed.get(unit.name_and_members)
+    for unit, target in zip(going, placed, strict=True):
+        home = room.nodes[unit.node]
         if target is not None:
             why = f"{reason}; {'same site' if target.site == home.site else _choice(room, target)}"
             moves.append(
                 Move(unit.name, unit.members, unit.size, home.name, home.site, target.name, target.site, why)
             )
             room.put(unit, target)
-    for unit in going:
-        if unit.name_and_members not in placed:
+    for unit, target in zip(going, placed, strict=True):
+        if target is None:
             stays.append(Stay(unit.name, unit.members, unit.size, unit.node, room.why_not(unit)))
     return Plan(tuple(moves), tuple(stays), search.is_exact)
 
@@ -117,6 +116,13 @@ class _Room:
     def __init__(self, layout: Layout, leave: Collection[str], avoid: Collection[str]) -> None:
         self.nodes = {node.name: node for node in layout.nodes}
         self.weights = {site.name: site.weight for site in layout.sites}
+        held = {site.name: 0.0 for site in layout.sites}
+        for node in layout.nodes:
+            held[node.site] += node.capacity
+        self.shares = {
+            n.name: self.weights[n.site] * n.capacity / held[n.site] if held[n.site] > 0 else 0.0
+            for n in layout.nodes
+        }
         self.free = {node.name: node.capacity for node in layout.nodes}
         self.site_free = {site.name: site.capacity for site in layout.sites}
         self.labels: dict[tuple[str, str], int] = {}
@@ -152,7 +158,7 @@ class _Room:
             found,
             key=lambda node: (
                 node.site != home,
-                rendezvous(unit.name, node.name, self.weights[node.site] * node.capacity),
+                rendezvous(unit.name, node.name, self.shares[node.name]),
                 node.name,
             ),
         )
@@ -179,7 +185,7 @@ def rendezvous(unit: str, node: str, weight: float) -> float:
     return -math.log(_fraction(unit, node)) / weight if weight > 0 else math.inf
 
 
-@cache
+@lru_cache(1 << 17)
 def _seed(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
 
