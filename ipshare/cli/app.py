@@ -56,6 +56,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Sites": {
         "hazards": ("hazards", "Severe weather and earthquakes near sites: check, watch, feeds."),
         "evacuate": ("evacuate", "What would move where if a site or a node is left: plan."),
+        "simulate": ("simulate", "What failures of sites and links cost, on a virtual clock."),
     },
     "Trying": {
         "demo": ("lab", "Watch an address move between two datacenters, with real traffic."),
