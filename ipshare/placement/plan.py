@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
-from ipshare.placement.model import Layout, Node, Unit, units
+from ipshare.placement.model import Layout, Node, Unit, Workload, units
 from ipshare.placement.search import SLACK, Search
 
 STEPS = 200_000
@@ -84,11 +84,10 @@ def plan(
 ) -> Plan:
     """The general form: nodes in `leave` are left, sites in `avoid` take nothing."""
     room = _Room(layout, leave, avoid)
-    every = units(layout.workloads)
-    for unit in every:
-        if unit.node not in leave:
-            room.put(unit, room.nodes[unit.node])
-    going = [unit for unit in every if unit.node in leave]
+    for workload in layout.workloads:
+        if workload.node not in leave:
+            room.put(workload, room.nodes[workload.node])
+    going = units(workload for workload in layout.workloads if workload.node in leave)
     search = Search(room, going, [room.choices(unit) for unit in going], STEPS)
     placed = search.run()
     moves, stays = [], []
@@ -129,7 +128,7 @@ class _Room:
         open_sites = {site.name for site in layout.sites if site.weight > 0 and site.name not in avoid}
         self.targets = [n for n in layout.nodes if n.name not in leave and n.site in open_sites]
 
-    def put(self, unit: Unit, node: Node, sign: int = 1) -> None:
+    def put(self, unit: Unit | Workload, node: Node, sign: int = 1) -> None:
         self.free[node.name] -= sign * unit.size
         self.site_free[node.site] -= sign * unit.size
         for label in unit.apart:

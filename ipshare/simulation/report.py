@@ -37,9 +37,10 @@ def record(world: World, assumed: Assumptions, tally: Tally) -> dict[str, Any]:
 
 def distribution(samples: list[tuple[float, int]]) -> dict[str, float]:
     """Of times that stand for several bindings each."""
-    seconds = np.asarray([second for second, _ in samples])
-    weights = np.asarray([number for _, number in samples])
-    if not weights.sum():
+    counted = [(second, number) for second, number in samples if number]
+    seconds = np.asarray([second for second, _ in counted])
+    weights = np.asarray([number for _, number in counted])
+    if not counted:
         return {"count": 0, **dict.fromkeys(PERCENTILES, 0.0), "max_s": 0.0}
     order = np.argsort(seconds)
     seconds, reached = seconds[order], np.cumsum(weights[order])
@@ -47,4 +48,4 @@ def distribution(samples: list[tuple[float, int]]) -> dict[str, float]:
         name: float(seconds[np.searchsorted(reached, share / 100 * reached[-1])])
         for name, share in PERCENTILES.items()
     }
-    return {"count": int(reached[-1]), **found, "max_s": float(seconds[reached > 0].max())}
+    return {"count": int(reached[-1]), **found, "max_s": float(seconds[-1])}

@@ -59,6 +59,8 @@ class _Run:
             self.at_site[self.site_of[workload.node]].add(number)
         self.failed: dict[str, float] = {}
         """Sites that are down, since when."""
+        self.planned: set[str] = set()
+        """Those of them that were planned for."""
         self.down: dict[int, float] = {}
         """Workloads that do not serve, since when."""
         self.turn = dict.fromkeys(range(len(self.workloads)), 0)
@@ -98,6 +100,7 @@ class _Run:
             return
         layout = replace(self.layout, workloads=tuple(self.workloads))
         plan = evacuate(layout, site, [other for other in self.failed if other != site])
+        self.planned.add(site)
         self.tally.plans += 1
         self.tally.moves += len(plan.moves)
         self.tally.stuck += len(plan.stays)
@@ -125,6 +128,7 @@ class _Run:
     def _site_returns(self, site: str) -> None:
         """What is still there serves again; what waited elsewhere for a place is planned again."""
         del self.failed[site]
+        self.planned.discard(site)
         self._later(self._chance(self.assumed.site_mtbf_s), self._site_fails, site)
         for number in self.at_site[site]:
             self.turn[number] += 1
@@ -132,7 +136,7 @@ class _Run:
             self._later(started, self._serves, number, self.turn[number])
         heard = self._lognormal(self.assumed.report_median_s)
         for other, since in self.failed.items():
-            if self.at_site[other] and self.now - since > 60:
+            if self.at_site[other] and other in self.planned:
                 self._later(heard, self._decide, other, since)
 
     def _link_fails(self) -> None:
