@@ -91,4 +91,5 @@ def world(layout: Layout, bindings: int, assumed: Assumptions, rng: np.random.Ge
 
 def _owners(sizes: Sequence[float], bindings: int, rng: np.random.Generator) -> NDArray[np.int64]:
     edges = np.cumsum(np.asarray(sizes, dtype=float))
-    return np.searchsorted(edges, rng.random(bindings) * edges[-1], side="right").clip(0, len(edges) - 1)
+    places = np.searchsorted(edges, rng.random(bindings) * edges[-1], side="right")
+    return np.minimum(places, len(edges) - 1, dtype=np.int64)
