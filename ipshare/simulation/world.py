@@ -92,4 +92,7 @@ def world(layout: Layout, bindings: int, assumed: Assumptions, rng: np.random.Ge
 def _owners(sizes: Sequence[float], bindings: int, rng: np.random.Generator) -> NDArray[np.int64]:
     edges = np.cumsum(np.asarray(sizes, dtype=float))
     places = np.searchsorted(edges, rng.random(bindings) * edges[-1], side="right")
-    return np.minimum(places, len(edges) - 1, dtype=np.int64)
+    owners: NDArray[np.int64] = np.minimum(
+        places, len(edges) - 1
+    )  # a product may be rounded up to the last edge
+    return owners
