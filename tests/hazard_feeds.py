@@ -126,6 +126,7 @@ class Server:
     status: dict[str, int] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     stalls: set[str] = field(default_factory=set)
+    drips: set[str] = field(default_factory=set)
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -139,6 +140,12 @@ def serving() -> Iterator[Server]:
             server.asked.append((path, dict(self.headers)))
             if path in server.stalls:
                 server.ended.wait()
+                return
+            if path in server.drips:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+                with contextlib.suppress(OSError):
+                    while not server.ended.wait(0.02):
+                        self.wfile.write(b"x")
                 return
             body = server.documents.get(path)
             status = server.status.get(path, 200 if body is not None else 404)

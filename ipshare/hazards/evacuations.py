@@ -163,6 +163,11 @@ def approve(state: State, episode: str, by: str) -> tuple[State, str]:
     return state, f"there is no episode {episode!r}: it is over, or another one has begun"
 
 
+def unsafe(state: State) -> frozenset[str]:
+    """Sites where nothing should go: those in an episode, whatever its stage."""
+    return frozenset(state.episodes)
+
+
 def to_record(state: State) -> dict[str, Any]:
     """As JSON can hold it."""
     return {

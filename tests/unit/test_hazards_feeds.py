@@ -90,6 +90,8 @@ def test_answers_that_are_none(server: Server) -> None:
 def test_nobody_there_and_nobody_who_speaks(server: Server) -> None:
     server.stalls.add("/silent")
     assert asked(server, "/silent", timeout_s=0.2).error == "no answer in time from 127.0.0.1"
+    server.drips.add("/drip")  # it never waits long, and never comes to an end
+    assert asked(server, "/drip", timeout_s=0.2).error == "no answer in time from 127.0.0.1"
     nobody = replace(server, url="http://127.0.0.1:1")
     assert "ConnectError" in asked(nobody, "/a").error
 

@@ -58,7 +58,7 @@ def _on(px: Fraction, py: Fraction, a: tuple[Fraction, Fraction], b: tuple[Fract
 
 
 @given(rings, points)
-@examples(600)
+@examples(300)
 def test_a_point_is_in_a_ring_as_the_oracle_says(
     vertices: list[tuple[float, float]], at: tuple[float, float]
 ) -> None:
@@ -77,7 +77,7 @@ def test_holes(
 
 
 @given(rings, points, st.integers(-1440, 1440))
-@examples(400)
+@examples(200)
 def test_turning_the_world_changes_nothing(
     vertices: list[tuple[float, float]], at: tuple[float, float], turn: int
 ) -> None:

@@ -275,13 +275,13 @@ def test_anything_in_the_place_of_anything(kind: str) -> None:
 @given(
     st.sampled_from(["nws", "usgs"]), st.lists(st.dictionaries(st.sampled_from(KEYS), anything), max_size=3)
 )
-@examples(300)
+@examples(120)
 def test_any_json(kind: str, features: list[Any]) -> None:
     survives(kind, json.dumps({"features": features}).encode())
 
 
 @given(st.sampled_from(sorted(PARSERS)), st.binary(max_size=200))
-@examples(200)
+@examples(100)
 def test_any_bytes(kind: str, document: bytes) -> None:
     survives(kind, document)
 
