@@ -54,7 +54,7 @@ def test_a_round_trip_longer_than_the_first_patience_becomes_known() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_lost_twice_is_found_lost_twice(seed: int) -> None:
-    """A snapshot of a thousand datagrams, a third of all lost both ways: a loss costs a round trip (1 ms here)
+    """A snapshot of a thousand datagrams, a third of all lost both ways: a loss costs a round trip (1 ms)
     or, where nothing was sent after it, one patience (20 ms), not one that has doubled with each loss."""
     w = World(seed, Faults(loss=0.3, delay_ms=(0.5, 0.5)))
     settings = Settings(ring=4096, window=64, scan=4096)
