@@ -258,6 +258,7 @@ def test_mistakes_of_feeds(tmp_path: Path) -> None:
         "there is no site",
         "table [hazards] is missing",
     ]
+    assert [message[:8] for _, message in problems(settings.load, tmp_path, "[hazards")] == ["not TOML"]
     assert problems(settings.load, tmp_path, "hazards = 5\nsite = 6")[0] == (1, "hazards must be a table")
 
 
