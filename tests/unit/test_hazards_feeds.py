@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ipshare.hazards import fetch
 from ipshare.hazards.feeds import Answer, Feed, Known, report, state, status, take
 from ipshare.hazards.fetch import Fetcher
 from ipshare.hazards.model import Parsed, Place, Policy
@@ -73,6 +76,26 @@ def test_a_packed_answer_and_one_that_unpacks_to_too_much(server: Server) -> Non
     assert "error" in asked(server, "/a").error.lower()
     server.headers["/a"] = {"Content-Encoding": "br"}
     assert asked(server, "/a").error == "packed as br"
+
+
+def test_unpacking_ends_at_the_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than that is ever made of an answer, not even for a moment."""
+    made_of: list[int] = []
+
+    class Watched:
+        def __init__(self, bits: int) -> None:
+            self.inner = zlib.decompressobj(bits)
+
+        def decompress(self, *words: Any) -> bytes:
+            made_of.append(len(found := self.inner.decompress(*words)))
+            return found
+
+    monkeypatch.setattr(fetch, "MOST_BYTES", 1000)
+    monkeypatch.setattr(fetch, "zlib", SimpleNamespace(decompressobj=Watched, error=zlib.error))
+    server.documents = {"/bomb": gzip.compress(bytes(1 << 20))}
+    server.headers = {"/bomb": {"Content-Encoding": "gzip"}}
+    assert asked(server, "/bomb").error == "too long"
+    assert sum(made_of) == 1001
 
 
 def test_answers_that_are_none(server: Server) -> None:
