@@ -115,10 +115,10 @@ static uint32_t resend(struct ips_mirror *m, uint32_t peer, uint32_t most, const
     const struct ips_mirror_slot *s = &tx->slots[seq & (m->c.window - 1)];
     if (s->is_acked) continue;
     bool is_lost = s->order + REORDER < tx->order_acked;
-    unsigned doublings = s->tries > 1 ? s->tries - 1u : tx->backed_off;
+    unsigned doublings = s->tries > tx->backed_off ? s->tries - 1u : tx->backed_off;
     if (!is_lost && way->now_ns - s->sent_ns < timeout << doublings) continue;
-    /* Else a round trip longer than the first patience would never be known: all would be sent twice. */
-    if (!is_lost && s->tries > tx->backed_off) tx->backed_off = s->tries;
+    /* Longer than what was too short: else a round trip beyond it would never be known, and all be sent twice. */
+    if (!is_lost && doublings < MOST_DOUBLINGS) tx->backed_off = (uint8_t)(doublings + 1);
     transmit(m, peer, seq, way);
     most--;
   }
