@@ -25,6 +25,8 @@ from tests.engine_lab import run
 from tests.pair_lab import PATIENCE_S, REFUSED, VIPS, WORKLOAD, Half, PairLab, pair_lab, until
 
 ACTIVE, STANDBY = lib.IPS_PAIR_ACTIVE, lib.IPS_PAIR_STANDBY
+PATIENT = {"interval_ns": 200_000_000, "misses": 20}
+"""A pair that a busy machine does not move."""
 SILENCE_S, ETH_P_ALL = 3.0, 3
 """Of what has to be silent; perf/test_silent_standby.py looks for a minute."""
 
@@ -75,17 +77,17 @@ def is_the_actives(frame: bytes) -> bool:
     return frame[6:12].hex(":") == WORKLOAD or any(ip_address(vip).packed in told for vip in VIPS)
 
 
-def counted(ears: Sequence[socket.socket], enough: int, longest_s: float) -> tuple[int, int]:
+def heard(ears: Sequence[socket.socket], enough: int, longest_s: float) -> tuple[int, list[str]]:
     """Frames that come in there, and those of them that only the active node may send; until ``enough``."""
-    seen = count = 0
+    seen, found = 0, list[str]()
     end = time.monotonic() + longest_s
-    while count < enough and (left := end - time.monotonic()) > 0:
+    while len(found) < enough and (left := end - time.monotonic()) > 0:
         for at in select.select(ears, [], [], left)[0]:
             frame, (_, _, kind, *_) = at.recvfrom(2048)
             if kind != socket.PACKET_OUTGOING:
                 seen += 1
-                count += is_the_actives(frame)
-    return seen, count
+                found += [frame.hex()] if is_the_actives(frame) else []
+    return seen, found
 
 
 def test_up_on_the_active_and_not_a_frame_from_the_standby(lab: PairLab) -> None:
@@ -102,19 +104,21 @@ def hands_over_and_is_silent(lab: PairLab, silence_s: float) -> int:
             ]
             for half in (lab.a, lab.b)
         }
-        active, standby = lab.start(publics=("10.7.0.0/24",), port=lab.a.port)
+        active, standby = lab.start(publics=("10.7.0.0/24",), port=lab.a.port, **PATIENT)
         until(active.port_is_up)
         assert not standby.port_is_up() and int(standby.state()["ports_wrong"]) == 0
         until(lambda: hands_over(active))
         until(lambda: active.is_in(STANDBY) and standby.is_in(ACTIVE))
         until(lambda: standby.port_is_up() and not active.port_is_up())
-        assert counted(ears[standby], 256, PATIENCE_S)[1] == 256, "the new one announces its addresses"
+        assert len(heard(ears[standby], 256, PATIENCE_S)[1]) >= 256, "the new one announces its addresses"
         for at in ears[active]:
-            assert counted([at], 1, PATIENCE_S)[1] == 1, "as the other did while it was active"
+            assert heard([at], 1, PATIENCE_S)[1], "as the other did while it was active"
             while select.select([at], [], [], 0)[0]:  # what was under way
                 at.recv(2048)
-        seen, wrong = counted(ears[active], 1, silence_s)
-        assert wrong == 0
+        changes = int(active.state()["changes"])
+        seen, wrong = heard(ears[active], 1, silence_s)
+        assert not wrong
+        assert int(active.state()["changes"]) == changes, "it was the standby all the while"
     standby.clear()
     assert not standby.port_is_up()
     return seen
