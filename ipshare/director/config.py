@@ -136,8 +136,22 @@ def _wanted(document: Document) -> Wanted:
         order = {str(file): number for number, file in enumerate(document.files)}
         found = dict.fromkeys(document.problems)
         raise ConfigError(sorted(found, key=lambda p: (order.get(p.file, len(order)), p.line, p.column)))
+    tables = {kind: document.data[kind] for kind in KINDS if document.data.get(kind)}
+    return Wanted(_settings(document, director), Topology(tables))
+
+
+def settings(path: Path) -> Settings:
+    """[director] of a file alone, for those who ask a director that runs. Raises ConfigError."""
+    document = read(path)
+    director = single(document, "director", Director)
+    if document.problems:
+        raise ConfigError(document.problems)
+    return _settings(document, director)
+
+
+def _settings(document: Document, director: Director) -> Settings:
     folder = document.main.parent
-    settings = Settings(
+    return Settings(
         name=director.name,
         files=Files(
             folder / director.ca,
@@ -149,9 +163,6 @@ def _wanted(document: Document) -> Wanted:
         interval_s=director.interval,
         stale_after_s=director.stale_after,
         patience_s=director.patience,
-    )
-    return Wanted(
-        settings, Topology({kind: document.data[kind] for kind in KINDS if document.data.get(kind)})
     )
 
 

@@ -7,7 +7,6 @@ next question makes another. Who answers has to be the node that was meant, by i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import ssl
 from typing import Any
@@ -43,26 +42,24 @@ class Link:
                 line = await reader.readline()
                 reply = json.loads(line) if line.endswith(b"\n") else None
         except (OSError, ssl.SSLError, TimeoutError, ValueError) as error:
-            await self.close()
+            self.close()
             raise Silent(_why(error)) from None
         except BaseException:
-            await self.close()
+            self.close()
             raise
         if not isinstance(reply, dict):
-            await self.close()
+            self.close()
             raise Silent("it ended the connection")
         if not reply["ok"]:
             raise error_of(reply["error"])
         result: dict[str, Any] = reply["result"]
         return result
 
-    async def close(self) -> None:
+    def close(self) -> None:
         if self._streams is not None:
             _, writer = self._streams
             self._streams = None
             writer.transport.abort()
-            with contextlib.suppress(OSError, ssl.SSLError):
-                await writer.wait_closed()
 
     async def _meet(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, _, port = self.address.rpartition(":")
@@ -77,7 +74,7 @@ class Link:
         self._streams = reader, writer
         who = of_peer(writer.get_extra_info("peercert"))
         if who != Identity(Role.NODE, self.name):
-            await self.close()
+            self.close()
             raise Silent(f"at {self.address} answers {who}, not node {self.name}")
         return self._streams
 

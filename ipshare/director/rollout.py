@@ -48,6 +48,8 @@ class Rollout:
     revision: int
     new: Topology
     bases: Sequence[Topology] = ()
+    numbers: tuple[int, ...] = ()
+    """Of the bases."""
     unsafe: frozenset[str] = field(default_factory=frozenset)
     """Nodes that cannot have `make`: two bindings exclude each other there."""
 
