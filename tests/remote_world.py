@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,13 +17,14 @@ from tests.agent_world import World
 from tests.pki import Pki
 from tests.unit.test_agent_daemon import serve
 
+PORT = 7443
 SITE = """
 [node]
 name = "{name}"
 runtime_dir = "{dir}/run"
 state_dir = "{dir}/state"
 [remote]
-listen = "127.0.0.1:{port}"
+listen = "{host}:7443"
 ca = "{pki}/ca/ca.pem"
 certificate = "{pki}/node-{name}.pem"
 revoked = "{pki}/ca/revoked.pem"
@@ -46,6 +48,12 @@ to = "{to}"
 """
 
 
+def host(number: int) -> str:
+    """An address of this machine that no other process of the tests takes."""
+    pid = os.getpid()
+    return f"127.{1 + pid % 250}.{pid // 250 % 250}.{number}"
+
+
 def assigned(to: str = "A") -> str:
     return ASSIGNED.format(to=to)
 
@@ -57,15 +65,15 @@ def request(number: tuple[int, int, int], text: str) -> dict[str, Any]:
 class RemoteWorld(World):
     """A node ``name`` whose site file has [remote] and nothing that a director assigns."""
 
-    def __init__(self, directory: Path, pki: Pki, port: int, name: str = "c1") -> None:
+    def __init__(self, directory: Path, pki: Pki, host: str, name: str = "c1") -> None:
         super().__init__(directory)
-        self.pki, self.port, self.name = pki, port, name
+        self.pki, self.host, self.name = pki, host, name
         (directory / "run").mkdir(exist_ok=True)
         pki.file("node", name)
         self.write()
 
     def write(self, more: str = "") -> None:
-        text = SITE.format(name=self.name, dir=self.directory, port=self.port, pki=self.pki.folder)
+        text = SITE.format(name=self.name, dir=self.directory, host=self.host, pki=self.pki.folder)
         (self.directory / "site.toml").write_text(text + more)
 
     def serve(self, scenario: Callable[[Any], Awaitable[None]]) -> None:
@@ -73,14 +81,14 @@ class RemoteWorld(World):
 
 
 class Caller:
-    """One connection to 127.0.0.1. ``meet`` raises what the handshake raises at this end."""
+    """One connection. ``meet`` raises what the handshake raises at this end."""
 
-    def __init__(self, port: int, files: Files) -> None:
-        self.port, self.context = port, Contexts(files, server=False).current()
+    def __init__(self, host: str, files: Files) -> None:
+        self.host, self.context = host, Contexts(files, server=False).current()
 
     async def meet(self) -> Caller:
         self.reader, self.writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, ssl=self.context, server_hostname="", limit=1 << 20
+            self.host, PORT, ssl=self.context, server_hostname="", limit=1 << 20
         )
         return self
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,8 @@ from ipshare.certs.identity import identity
 from ipshare.engine.packet_words import packet
 from tests.agent_world import World
 from tests.pki import Pki
-from tests.remote_world import Caller, RemoteWorld, assigned, request
+from tests.remote_world import PORT, Caller, RemoteWorld, assigned, host, request
 from tests.unit.test_agent_daemon import ask, audit, until
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture
@@ -39,7 +31,7 @@ def pki(tmp_path: Path) -> Pki:
 @pytest.fixture
 def world(tmp_path: Path, pki: Pki) -> RemoteWorld:
     (tmp_path / "c1").mkdir()
-    return RemoteWorld(tmp_path / "c1", pki, free_port())
+    return RemoteWorld(tmp_path / "c1", pki, host(1))
 
 
 def target(world: World) -> str:
@@ -54,7 +46,7 @@ def kept(world: World) -> list[int]:
 def test_an_assignment_becomes_the_nodes_tables_and_outlives_its_agent(world: RemoteWorld) -> None:
     async def first(agent: Daemon) -> None:
         assert world.running is not None
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         assert (await director.ask(verb="assigned"))["result"]["has"] == [0, 0, 0]
         done = (await director.ask(**request((1, 4, 1), assigned("A"))))["result"]
         assert (done["has"], done["changed"], done["distribution"]) == ([1, 4, 1], True, "C")
@@ -65,7 +57,7 @@ def test_an_assignment_becomes_the_nodes_tables_and_outlives_its_agent(world: Re
 
     async def second(agent: Daemon) -> None:
         assert target(world) == "10.1.0.5"
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         again = (await director.ask(**request((1, 4, 1), assigned("A"))))["result"]
         assert (again["has"], again["changed"]) == ([1, 4, 1], False)
         assert (await director.ask(**request((1, 5, 1), assigned("B"))))["ok"]
@@ -82,12 +74,12 @@ STALE = [(1, 9, 1), (2, 3, 1), (2, 4, 0), (1, 999, 1)]
 
 def test_a_stale_director_is_refused_and_counted_over_restarts(world: RemoteWorld) -> None:
     async def first(agent: Daemon) -> None:
-        director = await Caller(world.port, world.pki.files("director", "d2")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d2")).meet()
         assert (await director.ask(**request((2, 4, 1), assigned("B"))))["ok"]
         await director.close()
 
     async def second(agent: Daemon) -> None:
-        stale = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        stale = await Caller(world.host, world.pki.files("director", "d1")).meet()
         for number in STALE:
             error = (await stale.ask(**request(number, assigned("A"))))["error"]
             assert error["message"].startswith("stale: term 2 revision 4 step 1"), number
@@ -114,7 +106,7 @@ STRANGE = [
 
 def test_what_a_node_refuses_leaves_what_it_had_and_the_number_counts(world: RemoteWorld) -> None:
     async def scenario(agent: Daemon) -> None:
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         assert (await director.ask(**request((1, 1, 1), assigned("A"))))["ok"]
         bad = assigned("A") + '[[binding]]\nglobal = "203.0.113.9"\nto = "Z"\n'
         error = (await director.ask(**request((1, 2, 1), bad)))["error"]
@@ -145,18 +137,18 @@ def test_an_agent_that_dies_in_between_has_the_old_and_takes_no_older_one(world:
     """Whatever step of applying it dies at; the director sends again."""
 
     async def first(agent: Daemon) -> None:
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         assert (await director.ask(**request((1, 1, 1), assigned("A"))))["ok"]
         await director.close()
 
     async def dies(agent: Daemon) -> None:
         agent.node.store.keep_text = die  # type: ignore[method-assign]
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         assert not (await director.ask(**request((1, 2, 1), assigned("B"))))["ok"]
         await director.close()
 
     async def second(agent: Daemon) -> None:
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         now = (await director.ask(verb="assigned"))["result"]
         assert (now["has"], now["seen"]) == ([1, 1, 1], [1, 2, 1])
         assert not (await director.ask(**request((1, 1, 1), assigned("A"))))["ok"]
@@ -176,7 +168,7 @@ def test_damaged_numbers_refuse_everything(world: RemoteWorld) -> None:
     (world.directory / "state" / SEEN).write_text("{")
 
     async def scenario(agent: Daemon) -> None:
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         error = (await director.ask(**request((9, 1, 1), assigned("A"))))["error"]
         assert "not readable" in error["message"]
         assert "not readable" in (await ask(world, "status"))["notes"]["assignment"]
@@ -193,17 +185,17 @@ def test_who_does_not_get_in(world: RemoteWorld) -> None:
         }  # fmt: skip
         for number, (kind, files) in enumerate(bad.items(), 1):
             with pytest.raises((ssl.SSLError, ConnectionError)):
-                caller = await Caller(world.port, files("director", "d1")).meet()
+                caller = await Caller(world.host, files("director", "d1")).meet()
                 await caller.ask(verb="assigned")
             assert agent.remote.counters["refused_tls"] == number, kind
         for role in ("node", "operator"):
-            caller = await Caller(world.port, world.pki.files(role, "x")).meet()
+            caller = await Caller(world.host, world.pki.files(role, "x")).meet()
             answer = json.loads(await asyncio.wait_for(caller.reader.readline(), 30))
             assert "does not get in" in answer["error"]["message"]
             assert await caller.reader.read() == b""
         assert agent.remote.counters["refused_role"] == 2
         assert agent.remote.counters["requests"] == 0
-        plain_reader, plain = await asyncio.open_connection("127.0.0.1", world.port)
+        plain_reader, plain = await asyncio.open_connection(world.host, PORT)
         plain.write(b'{"verb": "assigned"}\n')
         assert b"result" not in await asyncio.wait_for(plain_reader.read(), 30)
         plain.close()
@@ -216,9 +208,9 @@ def test_what_a_role_may_say(world: RemoteWorld) -> None:
     world.write('roles = ["director", "operator"]\n')
 
     async def scenario(agent: Daemon) -> None:
-        operator = await Caller(world.port, world.pki.files("operator", "o")).meet()
+        operator = await Caller(world.host, world.pki.files("operator", "o")).meet()
         assert (await operator.ask(verb="status"))["ok"]
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         for caller, verbs in (
             (operator, ("assign", "drain", "remap_set", "down")),
             (director, ("down", "apply", "pair")),
@@ -235,14 +227,14 @@ def test_what_a_role_may_say(world: RemoteWorld) -> None:
 
 def test_a_revoked_certificate_ends_its_connection_with_the_next_answer(world: RemoteWorld) -> None:
     async def scenario(agent: Daemon) -> None:
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         assert (await director.ask(verb="assigned"))["ok"]
         world.pki.authority.revoke(who=identity("director", "d1"))
         await director.ask(verb="assigned")
         assert await asyncio.wait_for(director.reader.read(), 30) == b""
         with pytest.raises((ssl.SSLError, ConnectionError)):
-            await (await Caller(world.port, world.pki.files("director", "d1")).meet()).ask(verb="assigned")
-        other = await Caller(world.port, world.pki.files("director", "d2")).meet()
+            await (await Caller(world.host, world.pki.files("director", "d1")).meet()).ask(verb="assigned")
+        other = await Caller(world.host, world.pki.files("director", "d2")).meet()
         assert (await other.ask(verb="assigned"))["ok"]
         await other.close()
 
@@ -259,7 +251,7 @@ def test_nonsense_is_answered_and_bounded(world: RemoteWorld, monkeypatch: pytes
     monkeypatch.setattr(remote_module, "MAX_LINE", 1 << 16)
 
     async def scenario(agent: Daemon) -> None:
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         for line in HOSTILE:
             assert not (await director.say(line))["ok"], line[:60]
         assert not (await director.ask(verb="assign", number=[1, 1, 1], text="x = 1", digest="0"))["ok"]
@@ -277,7 +269,7 @@ def test_who_does_not_finish_the_handshake_is_gone(
     monkeypatch.setattr(remote_module, "MAX_CLIENTS", 3)
 
     async def scenario(agent: Daemon) -> None:
-        idle = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(5)]
+        idle = [await asyncio.open_connection(world.host, PORT) for _ in range(5)]
         for reader, writer in idle:
             assert await asyncio.wait_for(reader.read(), 30) == b""
             writer.close()
@@ -295,7 +287,7 @@ def test_a_door_that_cannot_be_is_noted_and_the_node_goes_on(world: RemoteWorld)
         assert "0644" in (await ask(world, "status"))["notes"]["remote"]
         (world.pki.folder / "node-c1.pem").chmod(0o600)
         await ask(world, "apply")
-        await until(lambda: agent.remote.port == world.port)
+        await until(lambda: agent.remote.port == PORT)
         assert "remote" not in (await ask(world, "status"))["notes"]
 
     world.serve(scenario)
@@ -303,7 +295,7 @@ def test_a_door_that_cannot_be_is_noted_and_the_node_goes_on(world: RemoteWorld)
 
 def test_a_rollback_does_not_undo_a_director_and_a_trial_keeps_it_away(world: RemoteWorld) -> None:
     async def scenario(agent: Daemon) -> None:
-        director = await Caller(world.port, world.pki.files("director", "d1")).meet()
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         assert (await director.ask(**request((1, 1, 1), assigned("A"))))["ok"]
         from ipshare.errors import Refused
 
