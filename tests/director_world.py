@@ -1,6 +1,6 @@
 """A director and its nodes in one process and one event loop: the real protocol over TLS, engines in memory.
 
-``SimAgent`` is the part of an agent that a director sees (RemoteServer, Assignment, Reconciler, store on disk)
+``SimAgent`` is the part of an agent that a director sees (RemoteServer, Assignment, Reconciler, store)
 without the daemon around it, so that many live in one loop; it can be killed, paused and started again.
 """
 
@@ -56,7 +56,7 @@ def text(
     directory: Path, pki: Pki, nodes: list[str], bindings: str, *, interval: str = "50ms", stale: str = "30s",
     patience: str = "30s", name: str = "d1", state: Path | None = None,
 ) -> str:  # fmt: skip
-    """A director's file. Nodes a* are end point A, b* end point B, others a distribution point of their own."""
+    """A director's file. Nodes a* are end point A, b* end point B, others distribution points."""
     pki.file("director", name)
     said = HEAD.format(
         pki=pki.folder, dir=directory, interval=interval, stale=stale, patience=patience, name=name,

@@ -75,6 +75,14 @@ class Node(Table):
     distribution: Name | None = Field(default=None, description="The [[distribution]] that it is.")
 
 
+class File(Table):
+    """A director's file, as far as it is not that of a site."""
+
+    director: Director
+    site: list[Site] = []
+    node: list[Node] = []
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a director's process needs to know, from start to end."""

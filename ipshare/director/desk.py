@@ -87,7 +87,6 @@ class Desk:
             "revision": facts.has[0],
             "final": facts.has[1] == FINAL,
             "announces": facts.announces,
-            "generation": told.get("generation"),
             "stale_refused": told.get("stale_refused"),
         }
 

@@ -41,7 +41,8 @@ def run(tmp_path: Path, scenario: Callable[[Fleet], Awaitable[None]], names: lis
     asyncio.run(all_of_it())
 
 
-async def settle(director: Director) -> None:
+async def settle(director: Director | None) -> None:
+    assert director is not None
     assert await director.settled(director.number, 60), director.outcomes()
 
 
@@ -177,6 +178,24 @@ def test_a_director_that_was_paused_is_refused_everywhere(tmp_path: Path) -> Non
         old_store.close()
         for agent in agents.values():
             assert agent.assignment.seen.number[0] == 7
+
+    run(tmp_path, scenario)
+
+
+def test_a_store_that_was_lost_needs_the_operators_word(tmp_path: Path) -> None:
+    """Its revision 1 is not what nodes have as revision 1."""
+
+    async def scenario(fleet: Fleet) -> None:
+        await fleet.start()
+        await fleet.direct(ALL_A, least_term=4)
+        await settle(fleet.director)
+        await fleet.end()
+        lost = await fleet.direct(ALL_A + SEVEN_B, state=tmp_path / "new")
+        await until(lambda: "term 4" in lost.superseded)
+        assert fleet.agents["c1"].sends("203.0.113.7") == "10.1.0.7"
+        await fleet.end()
+        await settle(await fleet.direct(ALL_A, state=tmp_path / "new", least_term=5))
+        assert fleet.agents["c1"].sends("203.0.113.7") == "10.2.0.7"
 
     run(tmp_path, scenario)
 

@@ -175,7 +175,7 @@ BOTH = [
 
 
 class World:
-    """Nodes that take what is wanted of them, one at a time, in any order; packets looked for all the time."""
+    """Nodes that take what is wanted of them, one at a time, in any order; packets are looked for."""
 
     def __init__(self, old: Topology, new: Topology) -> None:
         self.rollout = Rollout(2, new, [old])
