@@ -51,6 +51,7 @@ name = "houston"
 zip = "77002"
 [[site]]
 name = "denver"
+zip = "60313"
 latitude = 39.74
 longitude = -104.99
 [unknown]
@@ -242,7 +243,7 @@ colour = "red"
 def test_mistakes_of_feeds(tmp_path: Path) -> None:
     feed = '[[hazards.feed]]\nname = "w"\nkind = "nws"\nurl = "{}"\ninterval = "10ms"\nmax_age = "10ms"\n'
     text = '[hazards]\ntimeout = "0s"\n' + feed.format("http://") + feed.format("http://a:99999/")
-    site = '[[site]]\nname = "a"\nzip = "77002"\nlatitude = 1\nlongitude = 2\n'
+    site = '[[site]]\nname = "a"\nzip = "no place"\n'
     assert [message for _, message in problems(settings.load, tmp_path, text + site)] == [
         "must be above 0",
         "not a URL: 'http://'",
@@ -252,7 +253,7 @@ def test_mistakes_of_feeds(tmp_path: Path) -> None:
         "not a URL: 'http://a:99999/'",
         "asks too often",
         "the feed would be stale between two questions",
-        "zip and coordinates: which is it?",
+        "not a ZIP code: 'no place'",
     ]
     assert [message for _, message in problems(settings.load, tmp_path, "")] == [
         "there is no site",
