@@ -117,9 +117,9 @@ def various(rng: random.Random, family: int) -> bytes:
 
 @pytest.mark.parametrize(("kind", "family", "outside"), [*CHANNELS, ("rewrite", 4, 4), ("rewrite", 6, 6)])
 def test_many_flows_of_a_prefix(kind: str, family: int, outside: int) -> None:
-    """Chains with several sessions in them, hosts of a prefix, and whatever a channel's header tells of a packet."""
+    """Several sessions in a chain, hosts of a prefix, whatever a channel's header tells of a packet."""
     rng = random.Random(f"{kind} {family} {outside}")
-    whole_of = {**remap(TAKING, kind, family, outside=outside, mtu=1280 if outside == 6 else 600)}
+    whole_of = remap(TAKING, kind, family, outside=outside, mtu=1280 if outside == 6 else 600)
     whole_of["prefix_len"] = WIDE[family][1]
     whole_of["prefix"] = raw("203.0.113.0" if family == 4 else "2001:db8:9::")
     if kind == "rewrite":
