@@ -2,8 +2,9 @@
 
 `make plugin SAN=undefined` builds it, with UBSan: overflows, shifts, misaligned and null accesses, indexes
 past a known end, values that no bool or enum has. It sees what is compiled with the plugin: the core,
-native/rt, the plugin's own sources, and VPP's headers as far as they are inlined there; not VPP itself. What it
-says of those headers is VPP's: its lookups read addresses where they lie in the packet, aligned or not.
+native/rt, the plugin's own sources, and VPP's headers as far as they are inlined there; not VPP itself.
+What it says of those headers is VPP's: its lookups read addresses where they lie in the packet, aligned or
+not.
 """
 
 from __future__ import annotations
