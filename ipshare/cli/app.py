@@ -37,6 +37,11 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "witness": ("witness", "A third voter for a pair: run it, on a machine of its own or on etcd."),
         "remap": ("remap", "Move an address to another end point while its connections live on."),
         "bgp": ("bgp", "Announcements by BGP: status, drain."),
+        "director": (
+            "director",
+            "One source of truth for many nodes: run, status, diff, apply, history, show.",
+        ),
+        "cert": ("cert", "Certificates of nodes, directors, operators: init, issue, rotate, show, revoke."),
         "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),
     },
     "Looking": {
