@@ -40,9 +40,9 @@ ipshare/_bin/ipshare-engine: $(NATIVE) setup.py | .venv/.installed
 # The VPP plugin, where VPP and its development files are installed: the vpp on PATH, or IPSHARE_VPP.
 VPP := $(if $(IPSHARE_VPP),$(IPSHARE_VPP),$(shell command -v vpp))
 VPP_PREFIX = $(abspath $(dir $(realpath $(VPP)))/..)
-# SAN=undefined or SAN=address: built with that sanitizer into build/plugin-$(SAN), for tests/vpp/test_sanitized_vpp.py.
+# SAN=undefined: built with UBSan into build/plugin-undefined, for tests/vpp/test_sanitized_vpp.py.
 PLUGIN := build/plugin$(if $(SAN),-$(SAN))
-SANITIZED = -DCMAKE_C_FLAGS='-fsanitize=$(SAN)$(if $(filter address,$(SAN)), -U__SANITIZE_ADDRESS__)' '-DCMAKE_C_FLAGS_RELEASE=-O1 -g1 -fno-omit-frame-pointer'
+SANITIZED = -DCMAKE_C_FLAGS=-fsanitize=$(SAN) '-DCMAKE_C_FLAGS_RELEASE=-O1 -g1 -fno-omit-frame-pointer'
 plugin:
 	@mkdir -p build
 	@test -n "$(VPP)" || { echo "there is no vpp on PATH: docs/vpp.md says how to install it" >&2; exit 1; }
