@@ -17,8 +17,7 @@ from ipshare.core import lib
 from ipshare.engine.failures import EngineGone, EngineRestarted, EngineSilent
 from ipshare.engine.plan import diff
 from ipshare.engine.tables import BINDING, ENDPOINT, NETWORK, Tables
-from ipshare.engine.vpp import Segment
-from ipshare.engine.vpp import control
+from ipshare.engine.vpp import Segment, control
 from ipshare.engine.vpp import find as finding
 from ipshare.engine.vpp.launch import start
 from ipshare.engine.vpp.startup import Settings
