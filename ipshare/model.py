@@ -49,6 +49,7 @@ from ipshare.model_pair import Witness as Witness
 from ipshare.model_place import Place as Place
 from ipshare.model_remap import Channel as Channel
 from ipshare.model_remap import Move as Move
+from ipshare.model_remote import Remote as Remote
 
 if TYPE_CHECKING:
     import numpy as np
@@ -452,6 +453,7 @@ class Config:
     channels: tuple[Channel, ...] = ()  # those that end at this node's end point
     bgp: Bgp | None = None  # set where this node announces its Global Networks
     clusters: tuple[Cluster, ...] = ()
+    remote: Remote | None = None  # set where others may talk to the agent over the network
 
     @property
     def is_observer(self) -> bool:

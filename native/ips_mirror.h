@@ -5,7 +5,9 @@
  * (ips_mirror_recv.c), tombstones (ips_mirror_tomb.c) -> the table. ips_mirror_wire.c: records;
  * ips_mirror.c: life, ticks, figures.
  *
- * A message is 22 octets of head and entries. Entries of a stream are in one order: change by change, with
+ * A message is 30 octets of head and entries. The head says which transmission it is, and when it was made;
+ * an acknowledgement says that of the latest one that arrived: so what was sent again is told from what was
+ * late, and a round trip is known for certain. Entries of a stream are in one order: change by change, with
  * marks between them. A *set* is what the rings held when their heads were read; a change made before another
  * one (under the same lock) is in its set or an earlier one, or in the next: so a deletion has to be
  * remembered until the end of the next set, not longer.
@@ -23,12 +25,15 @@ enum ips_mirror_counter {
 };
 
 enum {
-  IPS_MIRROR_HEAD = 22, /* kind, 0, epoch (8), stream (4), sequence (8) */
+  /* kind, 0, epoch (8), stream (4), sequence (8); transmission (4), when in microseconds (4) */
+  IPS_MIRROR_HEAD = 30, IPS_MIRROR_SENT = 22,
   IPS_MIRROR_PLAIN = IPS_SEAL_DATAGRAM - IPS_SEAL_OVERHEAD,
   IPS_MIRROR_SLICE = 64, /* records per call of scan() */
   IPS_MIRROR_RANGES = 32,
   IPS_MIRROR_SUMS = 2 + 32 + 4 * IPS_MIRROR_SHARDS, /* octets of the digests' entry */
-  IPS_MIRROR_ACK = 26, IPS_MIRROR_DIVERGED = 40, /* octets of the messages, an ack's without its ranges */
+  /* octets of the messages, an ack's without its ranges: kind, flags, refusal, ranges, stream (4),
+     cumulative (8), window (2), epoch (8), the latest transmission as it said of itself (8) */
+  IPS_MIRROR_ACK = 34, IPS_MIRROR_LATEST = 26, IPS_MIRROR_DIVERGED = 40,
   IPS_ACK_READY = 1, IPS_ACK_REFUSED = 2,
 };
 enum ips_mirror_kind { IPS_MSG_DATA = 1, IPS_MSG_PROBE = 2, IPS_MSG_ACK = 3, IPS_MSG_DIVERGED = 4 };
@@ -54,8 +59,7 @@ struct ips_mirror_ring {
 struct ips_mirror_slot {
   uint64_t first_ns, sent_ns, order; /* order: of its last transmission among all */
   uint16_t len;
-  uint8_t tries;
-  bool is_acked;
+  bool is_acked, was_sent;
 };
 
 enum ips_mirror_job { IPS_JOB_NONE, IPS_JOB_SNAPSHOT, IPS_JOB_SHARDS, IPS_JOB_SUMS };
@@ -80,7 +84,7 @@ struct ips_mirror_tx {
   uint64_t config_opened;      /* the seal's stream whose configuration differed */
   uint64_t order, order_acked, spoke_ns, check_ns, srtt_ns, rttvar_ns;
   bool check_now;
-  uint8_t backed_off;          /* doublings that a new datagram's patience has, until one tells the round trip */
+  uint8_t timeouts;            /* in a row, since a transmission was told to have arrived */
   /* the rings */
   uint64_t *cursor, *target, *done; /* read; end of the set; acknowledged */
   uint8_t marks_due;           /* ends of sets to be told */
@@ -113,6 +117,7 @@ struct ips_mirror_rx {
   uint64_t open_shards[4];     /* whose snapshots have begun */
   uint32_t stream;             /* the last one that was heard of */
   uint64_t boot, epoch, next, highest, heard_ns;
+  uint32_t order, sent_us;     /* of the latest transmission that arrived, as it says of itself; 0: none */
   uint16_t *lens;              /* per slot; 0: not here */
   uint8_t *bytes;
   struct ips_mirror_tombs tombs;

@@ -35,7 +35,7 @@ static uint8_t *room(struct ips_mirror *m, struct ips_mirror_tx *tx, size_t n, u
     b[0] = IPS_MSG_DATA, b[1] = 0;
     ips_put64(b + 2, m->epoch);
     ips_put32(b + 10, tx->stream);
-    ips_put64(b + 14, tx->next);
+    ips_put64(b + 14, tx->next); /* what is told of a transmission: when it is made */
     tx->fill = IPS_MIRROR_HEAD;
   }
   return b + tx->fill;

@@ -45,6 +45,7 @@ static void begin(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t strea
   rx->epoch = m->epoch;
   rx->next = 1;
   rx->highest = 0;
+  rx->order = rx->sent_us = 0;
 }
 
 /* ---- entries ---------------------------------------------------------------------- */
@@ -170,6 +171,8 @@ static uint8_t *held(const struct ips_mirror *m, const struct ips_mirror_rx *rx,
 static void take(struct ips_mirror *m, struct ips_mirror_rx *rx, uint32_t peer, const uint8_t *d,
                  size_t len) {
   uint64_t seq = ips_get64(d + 14), mask = m->c.window - 1;
+  uint32_t order = ips_get32(d + IPS_MIRROR_SENT);
+  if ((int32_t)(order - rx->order) > 0) rx->order = order, rx->sent_us = ips_get32(d + IPS_MIRROR_SENT + 4);
   rx->ack_due = true;
   if (seq < rx->next || (seq < rx->next + m->c.window && rx->lens[seq & mask])) {
     ips_mcount(m, DUPLICATE);
@@ -289,6 +292,8 @@ void ips_rx_tick(struct ips_mirror *m, uint32_t peer, const struct ips_mirror_wa
     ips_put64(d + 8, rx->is_open ? rx->next - 1 : 0);
     ips_put16(d + 16, (uint16_t)m->c.window);
     ips_put64(d + 18, m->epoch);
+    ips_put32(d + IPS_MIRROR_LATEST, rx->order);
+    ips_put32(d + IPS_MIRROR_LATEST + 4, rx->sent_us);
     d[3] = (uint8_t)(rx->is_open ? put_ranges(m, rx, d + IPS_MIRROR_ACK) : 0);
     ips_mirror_out(m, peer, d, IPS_MIRROR_ACK + 4u * d[3], way);
   }

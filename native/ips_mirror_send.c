@@ -1,7 +1,8 @@
 /* ips_mirror_send.c: the stream to one standby: begun, paced, acknowledged, resent, given up.
  *
- * A datagram is sent again when one that was sent at least REORDER transmissions later is acknowledged, or
- * when its time is over. A standby that refuses, restarts, falls silent or is too slow for the rings is not
+ * A datagram is sent again when one that was sent at least REORDER transmissions later has arrived, or when
+ * its time is over. Each transmission has a number of its own and is acknowledged by it (as QUIC does, RFC
+ * 9002): what was sent twice does not blur the round trip, and may be lost and found lost again. A standby that refuses, restarts, falls silent or is too slow for the rings is not
  * ready, holds nothing up any more, and gets a new stream with a snapshot.
  */
 #include "ips_mirror.h"
@@ -37,7 +38,7 @@ static void begin(struct ips_mirror *m, struct ips_mirror_tx *tx, uint64_t now_n
   tx->stream = ++m->streams;
   tx->next = tx->sent = 1;
   tx->acked = tx->end_seq = 0;
-  tx->order = tx->order_acked = 0;
+  tx->order = tx->order_acked = tx->timeouts = 0;
   tx->peer_window = (uint16_t)m->c.window;
   tx->spoke_ns = tx->check_ns = now_ns;
   tx->check_now = tx->is_resync_wanted = false;
@@ -92,22 +93,30 @@ static uint64_t timeout_of(const struct ips_mirror *m, const struct ips_mirror_t
   return t > m->c.rto_ns ? t : m->c.rto_ns;
 }
 
+static uint32_t microseconds(uint64_t ns) {
+  return (uint32_t)(ns / 1000);
+}
+
 static void transmit(struct ips_mirror *m, uint32_t peer, uint64_t seq, const struct ips_mirror_way *way) {
   struct ips_mirror_tx *tx = &m->peers[peer].tx;
   uint64_t at = seq & (m->c.window - 1);
   struct ips_mirror_slot *s = &tx->slots[at];
-  if (s->tries) ips_mcount(m, DATAGRAMS_RESENT);
+  if (s->was_sent) ips_mcount(m, DATAGRAMS_RESENT);
   else ips_mcount(m, DATAGRAMS_SENT);
-  if (s->tries < MOST_DOUBLINGS) s->tries++;
+  s->was_sent = true;
   s->sent_ns = tx->spoke_ns = way->now_ns;
   s->order = ++tx->order;
-  ips_mirror_out(m, peer, tx->bytes + at * IPS_MIRROR_PLAIN, s->len, way);
+  uint8_t *plain = tx->bytes + at * IPS_MIRROR_PLAIN;
+  ips_put32(plain + IPS_MIRROR_SENT, (uint32_t)tx->order);
+  ips_put32(plain + IPS_MIRROR_SENT + 4, microseconds(way->now_ns));
+  ips_mirror_out(m, peer, plain, s->len, way);
 }
 
 /* Returns how many of `most` are left. */
 static uint32_t resend(struct ips_mirror *m, uint32_t peer, uint32_t most, const struct ips_mirror_way *way) {
   struct ips_mirror_tx *tx = &m->peers[peer].tx;
-  uint64_t timeout = timeout_of(m, tx);
+  uint64_t timeout = timeout_of(m, tx) << tx->timeouts;
+  bool is_over = false;
   if (!tx->check_now && way->now_ns < tx->check_ns) return most;
   tx->check_now = false;
   tx->check_ns = way->now_ns + timeout / 4;
@@ -115,13 +124,12 @@ static uint32_t resend(struct ips_mirror *m, uint32_t peer, uint32_t most, const
     const struct ips_mirror_slot *s = &tx->slots[seq & (m->c.window - 1)];
     if (s->is_acked) continue;
     bool is_lost = s->order + REORDER < tx->order_acked;
-    unsigned doublings = s->tries > tx->backed_off ? s->tries - 1u : tx->backed_off;
-    if (!is_lost && way->now_ns - s->sent_ns < timeout << doublings) continue;
-    /* Longer than what was too short: else a round trip beyond it would never be known, and all be sent twice. */
-    if (!is_lost && doublings < MOST_DOUBLINGS) tx->backed_off = (uint8_t)(doublings + 1);
+    if (!is_lost && way->now_ns - s->sent_ns < timeout) continue;
+    is_over |= !is_lost;
     transmit(m, peer, seq, way);
     most--;
   }
+  if (is_over && tx->timeouts < MOST_DOUBLINGS) tx->timeouts++;
   if (!most) tx->check_now = true;
   return most;
 }
@@ -151,15 +159,19 @@ void ips_tx_tick(struct ips_mirror *m, uint32_t peer, const struct ips_mirror_wa
 
 /* ---- what the standby says ------------------------------------------------------- */
 
-static void slot_acked(struct ips_mirror_tx *tx, struct ips_mirror_slot *s, uint64_t now_ns) {
-  if (s->is_acked) return;
-  s->is_acked = true;
-  if (s->tries != 1) return; /* nobody knows which of them arrived (Karn), nor what it overtook */
-  if (s->order > tx->order_acked) tx->order_acked = s->order;
-  tx->backed_off = 0;        /* RFC 6298 5.7 */
-  uint64_t took = now_ns - s->sent_ns, off = took > tx->srtt_ns ? took - tx->srtt_ns : tx->srtt_ns - took;
+/* The latest transmission that arrived, as an acknowledgement tells it. False: it was never made. */
+static bool arrived(struct ips_mirror_tx *tx, const uint8_t *sent, uint64_t now_ns) {
+  uint32_t behind = (uint32_t)tx->order - ips_get32(sent);
+  if (behind > tx->order) return false;
+  uint64_t order = tx->order - behind;
+  if (order <= tx->order_acked) return true;
+  tx->order_acked = order;
+  tx->timeouts = 0;
+  uint64_t took = 1000ull * (uint32_t)(microseconds(now_ns) - ips_get32(sent + 4));
+  uint64_t off = took > tx->srtt_ns ? took - tx->srtt_ns : tx->srtt_ns - took;
   tx->rttvar_ns = tx->srtt_ns ? (3 * tx->rttvar_ns + off) / 4 : took / 2;
   tx->srtt_ns = tx->srtt_ns ? (7 * tx->srtt_ns + took) / 8 : took;
+  return true;
 }
 
 static void refused(struct ips_mirror *m, struct ips_mirror_tx *tx, const uint8_t *d, uint64_t now_ns) {
@@ -194,12 +206,11 @@ void ips_tx_ack(struct ips_mirror *m, uint32_t peer, const uint8_t *d, size_t le
     refused(m, tx, d, now_ns);
     return;
   }
-  if (!is_sound(tx, d, len)) {
+  if (!is_sound(tx, d, len) || !arrived(tx, d + IPS_MIRROR_LATEST, now_ns)) {
     ips_mcount(m, ACKS_BAD);
     return;
   }
   uint64_t cumulative = ips_get64(d + 8), mask = m->c.window - 1;
-  for (uint64_t seq = tx->acked + 1; seq <= cumulative; seq++) slot_acked(tx, &tx->slots[seq & mask], now_ns);
   if (cumulative > tx->acked) {
     tx->acked = cumulative;
     memcpy(tx->done, tx->marks + (cumulative & mask) * m->c.workers, m->c.workers * sizeof *tx->done);
@@ -208,7 +219,7 @@ void ips_tx_ack(struct ips_mirror *m, uint32_t peer, const uint8_t *d, size_t le
     const uint8_t *range = d + IPS_MIRROR_ACK + 4 * i;
     uint64_t first = cumulative + ips_get16(range);
     for (uint64_t seq = first; seq < first + ips_get16(range + 2); seq++)
-      if (seq > tx->acked) slot_acked(tx, &tx->slots[seq & mask], now_ns);
+      if (seq > tx->acked) tx->slots[seq & mask].is_acked = true;
   }
   tx->peer_window = ips_get16(d + 16) ? ips_get16(d + 16) : 1;
   tx->check_now = true;

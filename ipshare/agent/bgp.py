@@ -19,7 +19,7 @@ from typing import Any
 
 from ipshare.agent.confirm import Clock
 from ipshare.agent.reconcile import Reconciler
-from ipshare.agent.server import Caller
+from ipshare.agent.server import Asker
 from ipshare.bgp.control import BirdGone
 from ipshare.bgp.readiness import Facts, State, decide, wake_s
 from ipshare.bgp.render import render
@@ -100,13 +100,13 @@ class Announcer:
             due = wake_s(self.state, facts, self._clock(), bgp.drain_s)
             return LOOK_S if due is None else min(LOOK_S, due + 0.001)
 
-    async def _bgp(self, _caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+    async def _bgp(self, _caller: Asker, _request: dict[str, Any]) -> dict[str, Any]:
         found = await self.status()
         if found is None:
             raise Refused(NO_BGP, hint="see [bgp] in docs/configuration.md")
         return found
 
-    async def _drain(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+    async def _drain(self, caller: Asker, request: dict[str, Any]) -> dict[str, Any]:
         """Answers when BIRD was told."""
         on = request.get("on")
         if not isinstance(on, bool):
@@ -117,6 +117,13 @@ class Announcer:
         await self.look()
         self.look_soon()
         return await self._bgp(caller, request)
+
+    def announces(self) -> bool | None:
+        """As far as this node decides it: None where it has no [bgp], or BIRD does not obey."""
+        config = self._node.config
+        if config is None or config.bgp is None or self.state is None or self._trouble:
+            return None
+        return self.state.announces
 
     async def status(self) -> dict[str, Any] | None:
         """For people and JSON; None: this node announces nothing."""

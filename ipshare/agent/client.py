@@ -35,22 +35,31 @@ class AgentError(IpshareError):
 
 
 class AgentClient:
-    """One connection. Raises NotRunning where no agent answers at ``runtime_dir``."""
+    """One connection. Raises NotRunning where no agent answers at ``runtime_dir``. ``path``: another
+    socket that speaks so; ``who`` then is who serves it, and how he is started."""
 
-    def __init__(self, runtime_dir: Path, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        runtime_dir: Path,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        path: Path | None = None,
+        who: tuple[str, str] = ("agent", "ipshare agent FILE"),
+    ) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
-        path = socket_path(runtime_dir)
+        path = path or socket_path(runtime_dir)
+        self._who = who[0]
         try:
             self._socket.connect(str(path))
         except PermissionError:
             self._socket.close()
             raise NoPrivilege(
-                f"may not talk to the agent at {path}", hint="run as root, or join its group"
+                f"may not talk to the {who[0]} at {path}", hint="run as root, or join its group"
             ) from None
         except OSError:
             self._socket.close()
-            raise NotRunning(f"no agent runs at {path}", hint="start it: ipshare agent FILE") from None
+            raise NotRunning(f"no {who[0]} runs at {path}", hint=f"start it: {who[1]}") from None
         self._file = self._socket.makefile("rb")
 
     def call(self, verb: str, **arguments: Any) -> dict[str, Any]:
@@ -60,17 +69,18 @@ class AgentClient:
             line = self._file.readline()
         except TimeoutError:
             raise AgentSilent(
-                "the agent did not answer in time", hint="it is stopped, or at work: see its log"
+                f"the {self._who} did not answer in time", hint="it is stopped, or at work: see its log"
             ) from None
         except OSError as error:
-            raise NotRunning(f"the agent went away: {error.strerror}", hint="ask again") from None
+            raise NotRunning(f"the {self._who} went away: {error.strerror}", hint="ask again") from None
         if not line.endswith(b"\n"):
             raise NotRunning(
-                "the agent went away before it answered", hint="ask again: what was asked may have been done"
+                f"the {self._who} went away before it answered",
+                hint="ask again: what was asked may have been done",
             )
         reply = json.loads(line)
         if not reply["ok"]:
-            raise _error(reply["error"])
+            raise error_of(reply["error"])
         result: dict[str, Any] = reply["result"]
         return result
 
@@ -99,7 +109,7 @@ class AgentClient:
         self.close()
 
 
-def _error(record: dict[str, Any]) -> IpshareError:
+def error_of(record: dict[str, Any]) -> IpshareError:
     code = record["exit_code"]
     if code == 2 and record["problems"]:
         return ConfigError([Problem(**problem) for problem in record["problems"]])

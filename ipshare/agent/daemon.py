@@ -23,10 +23,12 @@ from typing import Any, TypeVar
 from ipshare import __version__
 from ipshare import config as configuration
 from ipshare.agent import notify
+from ipshare.agent.assignment import Assignment
 from ipshare.agent.audit import Audit
 from ipshare.agent.bgp import Announcer
 from ipshare.agent.client import socket_path
 from ipshare.agent.confirm import remaining_s
+from ipshare.agent.done import check_rollback, result
 from ipshare.agent.flows_watch import FlowsWatch
 from ipshare.agent.guard import EngineGuard
 from ipshare.agent.leases import Leases
@@ -36,8 +38,9 @@ from ipshare.agent.pair_watch import PairChange, PairWatch
 from ipshare.agent.prober import Prober
 from ipshare.agent.reconcile import Done, Reconciler
 from ipshare.agent.remap_desk import RemapDesk
+from ipshare.agent.remote import RemoteServer
 from ipshare.agent.rounds import going_on as _going_on
-from ipshare.agent.server import Caller, Server
+from ipshare.agent.server import Asker, Server
 from ipshare.engine.pair_text import report as pair_report
 from ipshare.engine.pair_text import troubles
 from ipshare.engine.pairing import ORDERS
@@ -61,7 +64,7 @@ START_LOOKS, START_LOOK_S = 20, 0.5
 """How often, and with what pause, an agent that starts looks for such a VPP before it gives up."""
 PATH_KEPT_ROUNDS = 3
 """A measured path MTU is forgotten when so many rounds of probes did not renew it."""
-ABOUT_FILE = ("start", "apply", "reload", "rollback")
+ABOUT_FILE = ("start", "apply", "reload", "rollback", "assign")
 """Verbs whose success ends what was wrong with the others."""
 SOCKET_GONE = (
     "the engine's socket was removed or replaced: it forwards, and only this agent reaches it; "
@@ -96,6 +99,8 @@ class Daemon:
         self.flows = FlowsWatch(reconciler, self._work, self._note)
         self.remaps = RemapDesk(reconciler)
         self.bgp = Announcer(reconciler, self._work, self._note, self._changed)
+        self.assignment = Assignment(reconciler, file, self._work, self._change, self.bgp.announces)
+        self.remote = RemoteServer(self.handle, self._note)
         self.leases = Leases(config.node.state_dir, lambda: self._spawn(self._leases_changed()))
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
@@ -104,7 +109,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self.ready = asyncio.Event()  # everything is up and the socket serves
         self._tasks: set[asyncio.Task[None]] = set()
-        self._handlers: dict[str, Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+        self._handlers: dict[str, Callable[[Asker, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "status": self._status,
             "apply": self._apply,
             "reload": self._reload,
@@ -115,6 +120,7 @@ class Daemon:
             "close_sessions": self._close_sessions,
             "down": self._down,
             **self.bgp.verbs,
+            **self.assignment.verbs,
         }
 
     async def run(self) -> None:
@@ -128,6 +134,7 @@ class Daemon:
             self._changed("start", str(self.file), "agent start", done)
             self._note("start", note)
             await self.server.start()
+            await self._follow_remote()
             for job in (self._drift(), self._trial(), self._watchdog(), self._probing(), self.bgp.run()):
                 self._spawn(job)
             self._ready()
@@ -138,6 +145,7 @@ class Daemon:
             self.pair.close()
             self.leases.close()
             await self.server.stop()
+            await self.remote.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -160,7 +168,7 @@ class Daemon:
             await asyncio.sleep(START_LOOK_S)
         raise AssertionError("the last look returns or raises")
 
-    async def handle(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+    async def handle(self, caller: Asker, request: dict[str, Any]) -> dict[str, Any]:
         """A request of the control socket. Raises IpshareError with what the caller should know."""
         verb = request["verb"]
         if verb in self.remaps.verbs:
@@ -172,7 +180,7 @@ class Daemon:
 
     # ---- verbs --------------------------------------------------------------
 
-    async def _status(self, _caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+    async def _status(self, _caller: Asker, _request: dict[str, Any]) -> dict[str, Any]:
         state = self.node.store.state()
         config = self.node.config or self.wanted
         info = await self._work(self.node.engine_info)
@@ -191,6 +199,8 @@ class Daemon:
             "pair": await self._pair_status(config),
             "leases": self.leases.report(),
             "bgp": await self.bgp.status(),
+            "assigned": self.assignment.report(),
+            "remote": self.remote.report(),
             **await self.flows.status(config),
         }
 
@@ -198,7 +208,7 @@ class Daemon:
         state = await self._work(self.node.pair_state)
         return pair_report(state, config.pair) if state is not None and config.pair is not None else None
 
-    async def _apply(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+    async def _apply(self, caller: Asker, request: dict[str, Any]) -> dict[str, Any]:
         path, within = request.get("path"), request.get("confirm_within_s")
         file = Path(path) if isinstance(path, str) else self.file
         if file != self.file and not caller.is_owner:
@@ -213,23 +223,24 @@ class Daemon:
             return self.node.apply(configuration.load(file), within)
 
         done = await self._change("apply", str(file), str(caller), change)
-        return _result(done) | {"confirm_within_s": within}
+        return result(done) | {"confirm_within_s": within}
 
-    async def _reload(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+    async def _reload(self, caller: Asker, _request: dict[str, Any]) -> dict[str, Any]:
         return await self._apply(caller, {})
 
-    async def _confirm(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+    async def _confirm(self, caller: Asker, _request: dict[str, Any]) -> dict[str, Any]:
         await self._change("confirm", "the configuration on trial", str(caller), self.node.confirm)
         return {"confirmed": True}
 
-    async def _rollback(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
-        return _result(await self._change("rollback", "to the one before", str(caller), self.node.rollback))
+    async def _rollback(self, caller: Asker, _request: dict[str, Any]) -> dict[str, Any]:
+        check_rollback(self.node.store.state(), self.assignment)
+        return result(await self._change("rollback", "to the one before", str(caller), self.node.rollback))
 
-    async def _probe(self, _caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+    async def _probe(self, _caller: Asker, _request: dict[str, Any]) -> dict[str, Any]:
         await self._probe_once()
         return {"paths": self.prober.report()}
 
-    async def _pair(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+    async def _pair(self, caller: Asker, request: dict[str, Any]) -> dict[str, Any]:
         order = request.get("order")
         if order not in ORDERS:
             raise IpshareError(f"a pair knows no order {order!r}", hint=f"it knows {', '.join(ORDERS)}")
@@ -238,7 +249,7 @@ class Daemon:
         await self._change("pair", order, str(caller), lambda: self.node.pair_command(order))
         return {"ordered": order}
 
-    async def _close_sessions(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+    async def _close_sessions(self, caller: Asker, request: dict[str, Any]) -> dict[str, Any]:
         words = request.get("wanted")
         if not isinstance(words, dict):
             raise IpshareError("wanted is an object: which sessions")
@@ -248,7 +259,7 @@ class Daemon:
         )
         return {"closed": closed}
 
-    async def _remap(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+    async def _remap(self, caller: Asker, request: dict[str, Any]) -> dict[str, Any]:
         changes, job = self.remaps.verbs[request["verb"]]
         if not changes:
             return await self._work(job, request)
@@ -258,7 +269,7 @@ class Daemon:
         self._note("remap", await self._work(self.remaps.troubles))
         return done
 
-    async def _down(self, caller: Caller, _request: dict[str, Any]) -> dict[str, Any]:
+    async def _down(self, caller: Asker, _request: dict[str, Any]) -> dict[str, Any]:
         if not caller.is_owner:
             raise NoPrivilege("only root may take the node down")
         config = self.node.config or self.wanted
@@ -360,6 +371,10 @@ class Daemon:
         config = self.node.config
         self.pair.follow(self.node.engine if config is not None and config.pair else None, boot_id)
 
+    async def _follow_remote(self) -> None:
+        await self.remote.follow(self.node.config.remote if self.node.config is not None else None)
+        self._note("assignment", self.assignment.trouble)
+
     def _follow_leases(self) -> None:
         """DHCP is spoken by the active node alone."""
         if self.node.config is not None:
@@ -447,6 +462,7 @@ class Daemon:
             self._spawn(self.flows.look())
             self._follow_leases()
             self.bgp.look_soon()
+            self._spawn(self._follow_remote())
             self._note("engine", "")
 
     def _note(self, topic: str, text: str) -> None:
@@ -481,14 +497,3 @@ class Daemon:
     def _ready(self) -> None:
         well = "; ".join(self.notes.values()) or "all well"
         notify.notify("READY=1", f"STATUS=generation {self.generation}; {well}")
-
-
-def _result(done: Done) -> dict[str, Any]:
-    return {
-        "generation": done.generation,
-        "changes": done.changes,
-        "copies": done.copies,
-        "routes": list(done.routes),
-        "engine_started": done.engine_started,
-        "changed": not done.is_empty,
-    }

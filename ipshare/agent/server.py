@@ -21,7 +21,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ipshare.errors import IpshareError, NoPrivilege
 
@@ -32,9 +32,17 @@ IDLE_S = 3600.0
 DRAIN_S = 1.0
 
 
+class Asker(Protocol):
+    """Who is at the other end: ``str`` of it goes into the audit trail."""
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether he may do whatever this process may."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is at the other end."""
+    """Who is at the other end of a Unix socket."""
 
     pid: int
     uid: int
@@ -49,7 +57,7 @@ class Caller:
         return f"uid={self.uid} gid={self.gid} pid={self.pid}"
 
 
-Handler = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]
+Handler = Callable[[Asker, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Server:
@@ -121,33 +129,49 @@ class Server:
         if len(self._clients) > MAX_CLIENTS:
             writer.write(_line(_failure(IpshareError("too many callers", hint="try again"))))
             return await writer.drain()
-        while True:
-            try:
-                line = await asyncio.wait_for(reader.readline(), IDLE_S)
-            except ValueError:
-                writer.write(_line(_failure(IpshareError(f"a request is at most {MAX_LINE} bytes long"))))
-                return await _end(reader, writer)
-            if not line.endswith(b"\n"):
-                return None
-            writer.write(_line(await self._answer(caller, line)))
-            await writer.drain()
+        await converse(reader, writer, caller, self.handle)
+        return None
 
-    async def _answer(self, caller: Caller, line: bytes) -> dict[str, Any]:
+
+async def converse(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    caller: Asker,
+    handle: Handler,
+    *,
+    max_line: int = MAX_LINE,
+    idle_s: float = IDLE_S,
+    goes_on: Callable[[], bool] = lambda: True,
+) -> None:
+    """Answers requests until the other end goes away, is silent too long, or ``goes_on`` says no after an
+    answer. ``max_line``: the limit that ``reader`` was made with."""
+    while goes_on():
         try:
-            request = json.loads(line)
-            if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
-                raise ValueError("no verb")
-        except (ValueError, RecursionError):
-            return _failure(IpshareError("a request is one JSON object with a verb on one line"))
-        try:
-            return {"ok": True, "result": await self.handle(caller, request)}
-        except IpshareError as error:
-            return _failure(error)
-        except Exception:
-            log.exception("%s failed", request["verb"])
-            return _failure(
-                IpshareError(f"{request['verb']} failed unexpectedly", hint="see the agent's log")
-            )
+            line = await asyncio.wait_for(reader.readline(), idle_s)
+        except ValueError:
+            writer.write(_line(_failure(IpshareError(f"a request is at most {max_line} bytes long"))))
+            return await _end(reader, writer)
+        if not line.endswith(b"\n"):
+            return None
+        writer.write(_line(await _answer(caller, line, handle)))
+        await writer.drain()
+    return None
+
+
+async def _answer(caller: Asker, line: bytes, handle: Handler) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+        if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
+            raise ValueError("no verb")
+    except (ValueError, RecursionError):
+        return _failure(IpshareError("a request is one JSON object with a verb on one line"))
+    try:
+        return {"ok": True, "result": await handle(caller, request)}
+    except IpshareError as error:
+        return _failure(error)
+    except Exception:
+        log.exception("%s failed", request["verb"])
+        return _failure(IpshareError(f"{request['verb']} failed unexpectedly", hint="see the agent's log"))
 
 
 async def _end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,6 +193,11 @@ def _identity(path: Path) -> tuple[int, int]:
 def _caller(connection: socket.socket) -> Caller:
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return Caller(*struct.unpack("3i", raw))
+
+
+def refusal(error: IpshareError) -> bytes:
+    """The line that tells a caller of an error."""
+    return _line(_failure(error))
 
 
 def _failure(error: IpshareError) -> dict[str, Any]:

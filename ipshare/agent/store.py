@@ -116,6 +116,10 @@ class Store:
         """JSON values in a file of their own, on the disk when this returns."""
         self._write(self.dir / name, json.dumps({"version": VERSION, "content": content}))
 
+    def keep_text(self, name: str, text: str) -> None:
+        """The same for text as it is."""
+        self._write(self.dir / name, text)
+
     def _configs(self) -> list[Path]:
         folder = self.dir / "configs"
         return [entry for entry in folder.iterdir() if entry.name.isdigit()] if folder.is_dir() else []

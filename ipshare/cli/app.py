@@ -37,6 +37,11 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "witness": ("witness", "A third voter for a pair: run it, on a machine of its own or on etcd."),
         "remap": ("remap", "Move an address to another end point while its connections live on."),
         "bgp": ("bgp", "Announcements by BGP: status, drain."),
+        "director": (
+            "director",
+            "One source of truth for many nodes: run, status, diff, apply, history, show.",
+        ),
+        "cert": ("cert", "Certificates of nodes, directors, operators: init, issue, rotate, show, revoke."),
         "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),
     },
     "Looking": {
@@ -52,6 +57,11 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "probe": ("probe", "Measure paths (mtu), or whether the provider lets replies out (egress)."),
         "capture": ("capture", "Capture packets to pcapng."),
         "copy": ("capture", "Show the copies for intrusion detection."),
+    },
+    "Sites": {
+        "hazards": ("hazards", "Severe weather and earthquakes near sites: check, watch, feeds."),
+        "evacuate": ("evacuate", "What would move where if a site or a node is left: plan."),
+        "simulate": ("simulate", "What failures of sites and links cost, on a virtual clock."),
     },
     "Trying": {
         "demo": ("lab", "Watch an address move between two datacenters, with real traffic."),

@@ -28,7 +28,7 @@ def agent_(file: Path | None, group: str | None, last_good: bool, verbose: bool,
     """
     from ipshare.agent.run import run_agent
 
-    _log_to_stderr(verbose, as_json)
+    log_to_stderr(verbose, as_json)
     run_agent(named_file(file).absolute(), group=group, last_good=last_good)
 
 
@@ -50,7 +50,7 @@ def down_(path: Path | None, file: Path | None, node_name: str | None, as_json: 
             output.line(text)
 
 
-def _log_to_stderr(verbose: bool, as_json: bool) -> None:
+def log_to_stderr(verbose: bool, as_json: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if as_json else _Lines(journal=bool(os.environ.get("JOURNAL_STREAM"))))
     root = logging.getLogger()

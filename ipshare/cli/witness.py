@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ipshare.cli import output
-from ipshare.cli.node import _log_to_stderr
+from ipshare.cli.node import log_to_stderr
 from ipshare.cli.options import FILE, Duration, file_option, named_file
 
 
@@ -40,7 +40,7 @@ def node(listen: str, key_file: Path, state: Path, longest_s: float, verbose: bo
         where = collector(listen)
     except Invalid as error:
         raise output.UsageProblem(error.message, error.hint) from None
-    _log_to_stderr(verbose, False)
+    log_to_stderr(verbose, False)
     _run(where, key_file, NodeJudge(state.absolute(), longest_s=longest_s))
 
 
@@ -65,7 +65,7 @@ def etcd(file: Path | None, verbose: bool) -> None:
         tls = ssl.create_default_context(cafile=str(witness.ca_file) if witness.ca_file else None)
         if witness.cert_file is not None:
             tls.load_cert_chain(witness.cert_file, witness.cert_key_file)
-    _log_to_stderr(verbose, False)
+    log_to_stderr(verbose, False)
     judge = EtcdJudge(witness.endpoints, witness.prefix, timeout_s=witness.ttl_s / 4, tls=tls)
     _run((witness.address, witness.port), witness.key_file, judge)
 

@@ -17,6 +17,7 @@ from ipshare.config.build_flows import mirror, nats, sessions, tracking
 from ipshare.config.build_groups import groups
 from ipshare.config.build_natlog import leases, nat_log
 from ipshare.config.build_pair import pair
+from ipshare.config.build_remote import remote
 from ipshare.config.build_vpp import vpp
 from ipshare.config.check_observers import is_observer
 from ipshare.config.resolve import is_encapsulated, local_prefix, named, network_of, own_name
@@ -57,6 +58,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         channels=channels(site),
         bgp=bgp(site, site.bgp) if site.bgp is not None else None,
         clusters=() if is_observer(site) else clusters(site),
+        remote=remote(site, site.remote) if site.remote is not None else None,
     )
 
 

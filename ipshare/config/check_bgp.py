@@ -41,8 +41,10 @@ def _neighbors(bgp: schema.Bgp) -> Iterator[tuple[KeyPath, schema.BgpNeighbor]]:
 
 
 def role(site: Site, bgp: schema.Bgp) -> Iterator[Finding]:
-    """Who announces can translate: a distribution point of its own, on an engine whose end BIRD sees."""
-    if not {"distribution"} & site.incomplete and own_name(site, "distribution") is None:
+    """Who announces can translate: a distribution point of its own, on an engine whose end BIRD sees. A
+    director may say later which one it is, and of which networks."""
+    waits = site.remote is not None
+    if not waits and not {"distribution"} & site.incomplete and own_name(site, "distribution") is None:
         message = "this node is no distribution point: it has nothing to announce"
         yield Finding(bgp._path, message, "leave [bgp] out, or set `distribution` in [node]")
     if is_vpp(site):
@@ -51,7 +53,7 @@ def role(site: Site, bgp: schema.Bgp) -> Iterator[Finding]:
     if site.pair is not None:
         message = "half of a pair announces nothing: only one of the two forwards"
         yield Finding(bgp._path, message, "leave [bgp] out: routers in front of the pair announce")
-    if not site.network and "network" not in site.incomplete:
+    if not waits and not site.network and "network" not in site.incomplete:
         yield Finding(bgp._path, "there is no [[network]] to announce", "add one, or leave [bgp] out")
 
 

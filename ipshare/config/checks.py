@@ -96,6 +96,8 @@ def own_place(site: Site, node: schema.Node) -> Iterator[Finding]:
 def has_role(site: Site, node: schema.Node) -> Iterator[Finding]:
     if {"endpoint", "distribution", "nat", "cluster"} & site.incomplete or site.nat or site.cluster:
         return
+    if site.remote is not None:  # a director says it
+        return
     if own_name(site, "endpoint") is None and own_name(site, "distribution") is None:
         broken = any(t._broken & {"is_self", "name"} for t in (*site.endpoint, *site.distribution))
         if not broken:

@@ -58,7 +58,7 @@ class _File:
 def read(path: Path) -> Document:
     """The document of the file at `path` and of all that it includes. Mistakes are in its `problems`."""
     document = Document(path)
-    _read(document, path, _text(document, path, Place(path), ""), ())
+    _read(document, path, text_of(document, path, Place(path), ""), ())
     return document
 
 
@@ -69,7 +69,14 @@ def read_text(text: str, name: Path) -> Document:
     return document
 
 
-def _text(document: Document, path: Path, asked_at: Place, key: str) -> str | None:
+def add(document: Document, path: Path, text: str) -> None:
+    """One more file, with ``text`` in it, as if the main file included it."""
+    _read(document, path, text, (_resolved(document.main),))
+
+
+def text_of(document: Document, path: Path, asked_at: Place, key: str) -> str | None:
+    """Of a file; None: it has none, which is a problem at ``asked_at``."""
+
     def refuse(message: str, hint: str, line: int = 0) -> None:
         where = Place(path, line, 1) if line else asked_at
         document.problems.append(Problem(str(where.file), where.line, where.column, key, message, hint))
@@ -247,7 +254,7 @@ def _include(
                 )
             )
         else:
-            _read(document, name, _text(document, name, at, key), chain)
+            _read(document, name, text_of(document, name, at, key), chain)
 
 
 def _merge(

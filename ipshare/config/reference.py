@@ -7,9 +7,9 @@ from typing import Any
 from ipshare.config.schema import json_schema
 
 
-def markdown() -> str:
+def markdown(schema: dict[str, Any] | None = None) -> str:
     """A heading, a sentence and a table of keys for each table of the file, in the order of the file."""
-    schema = json_schema()
+    schema = schema or json_schema()
     parts = []
     for key, spec in schema["properties"].items():
         items = spec.get("items", spec)

@@ -25,6 +25,7 @@ from ipshare.config import (
     check_vpp,
     checks,
 )
+from ipshare.config.assigned import include
 from ipshare.config.build import build
 from ipshare.config.read import Document, read, read_text
 from ipshare.config.site import Site, sort_out
@@ -50,12 +51,13 @@ class Report:
     warnings: tuple[Problem, ...]
 
 
-def load(path: Path | str) -> Config:
-    """The configuration in the file at `path`, includes and bindings files and all.
+def load(path: Path | str, *, assigned: str | None = None) -> Config:
+    """The configuration in the file at `path`, includes and bindings files and all. `assigned`: by a director
+    (ipshare.config.assigned), in place of what it assigned before.
 
     Raises ConfigError with all mistakes.
     """
-    return _config(check(path))
+    return _config(check(path, assigned=assigned))
 
 
 def load_text(text: str, name: Path | str = "site.toml") -> Config:
@@ -63,14 +65,18 @@ def load_text(text: str, name: Path | str = "site.toml") -> Config:
     return _config(check_text(text, name))
 
 
-def check(path: Path | str) -> Report:
-    """All mistakes and warnings of the file at `path`."""
-    return _report(read(Path(path)))
+def check(path: Path | str, *, assigned: str | None = None) -> Report:
+    """All mistakes and warnings of the file at `path`; `assigned` as for load."""
+    document = read(Path(path))
+    include(document, assigned)
+    return judged(document)
 
 
 def check_text(text: str, name: Path | str = "site.toml") -> Report:
     """The same for a text in memory; `name` as for load_text."""
-    return _report(read_text(text, Path(name)))
+    document = read_text(text, Path(name))
+    include(document)
+    return judged(document)
 
 
 def _config(report: Report) -> Config:
@@ -79,7 +85,8 @@ def _config(report: Report) -> Config:
     return report.config
 
 
-def _report(document: Document) -> Report:
+def judged(document: Document) -> Report:
+    """What a document gives that was read."""
     if document.problems and not document.data:
         return _sorted(document, None)  # nothing could be read: what is missing in it is no news
     site = sort_out(document)

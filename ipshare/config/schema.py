@@ -4,7 +4,7 @@ A model describes one table alone; what ties tables together is in ipshare.confi
 here are the reference: they are exported as a JSON Schema for editors and checked against docs/.
 The tables of the VPP engine are in schema_vpp, that of a pair in schema_pair, those of tracked connections in
 schema_flows, NAT logs and leases in schema_natlog, channels in schema_channel, clusters in
-schema_clusters, BGP in schema_bgp, types of values in values.
+schema_clusters, BGP in schema_bgp, whom the agent listens to in schema_remote, types of values in values.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ipshare.config.schema_pair import Pair as Pair
 from ipshare.config.schema_pair import PairInterface as PairInterface
 from ipshare.config.schema_pair import PairWitness as PairWitness
 from ipshare.config.schema_pair import _without_default
+from ipshare.config.schema_remote import Remote as Remote
 from ipshare.config.schema_vpp import Bridge as Bridge
 from ipshare.config.schema_vpp import Interface as Interface
 from ipshare.config.schema_vpp import Neighbor as Neighbor
@@ -391,6 +392,7 @@ class File(Table):
     mirror: Mirror = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     channel: list[Channel] = []
     bgp: Bgp = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
+    remote: Remote = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
 
 
 def json_schema() -> dict[str, Any]:

@@ -53,6 +53,7 @@ _OPTIONAL: dict[str, type[schema.Table]] = {
     "mirror": schema.Mirror,
     "nat_log": schema.NatLog,
     "bgp": schema.Bgp,
+    "remote": schema.Remote,
 }
 """As _TABLES, but it matters whether the table is there at all."""
 
@@ -71,6 +72,7 @@ class Site:
     mirror: schema.Mirror | None = None
     nat_log: schema.NatLog | None = None
     bgp: schema.Bgp | None = None
+    remote: schema.Remote | None = None
     network: list[schema.Network] = field(default_factory=list)
     endpoint: list[schema.Endpoint] = field(default_factory=list)
     distribution: list[schema.Distribution] = field(default_factory=list)
@@ -101,13 +103,13 @@ class Site:
 
 def sort_out(document: Document) -> Site:
     """The document as a Site; mistakes within one table are added to `document.problems`."""
-    single = {kind: _single(document, kind, model) for kind, model in _TABLES.items()}
-    site = Site(document, **single)  # type: ignore[arg-type]
+    tables = {kind: single(document, kind, model) for kind, model in _TABLES.items()}
+    site = Site(document, **tables)  # type: ignore[arg-type]
     for kind, model in _OPTIONAL.items():
         if kind in document.data:
-            setattr(site, kind, _single(document, kind, model))
+            setattr(site, kind, single(document, kind, model))
     for kind, model in _ARRAYS.items():
-        setattr(site, kind, list(_array(document, site, kind, model)))
+        setattr(site, kind, list(array(document, site.incomplete, kind, model)))
     _include(document)
     known = [*_TABLES, *_OPTIONAL, *_ARRAYS, "include"]
     for key in document.data:
@@ -120,7 +122,8 @@ def sort_out(document: Document) -> Site:
     return site
 
 
-def _single(document: Document, kind: str, model: type[schema.Table]) -> schema.Table:
+def single(document: Document, kind: str, model: type[T]) -> T:
+    """The one table of a kind. Mistakes are added to the document's."""
     data = document.data.get(kind, {})
     if kind == "node" and kind not in document.data:
         document.problems.append(
@@ -135,10 +138,11 @@ def _single(document: Document, kind: str, model: type[schema.Table]) -> schema.
     return table
 
 
-def _array(document: Document, site: Site, kind: str, model: type[T]) -> Iterable[T]:
+def array(document: Document, incomplete: set[str], kind: str, model: type[T]) -> Iterable[T]:
+    """The tables of a kind. Mistakes are added to the document's; ``incomplete``: as in Site."""
     data = document.data.get(kind, [])
     if not isinstance(data, list):
-        site.incomplete.add(kind)
+        incomplete.add(kind)
         document.problems.append(
             document.problem(
                 (kind,), f"{kind} must be an array of tables", f"write [[{kind}]] with two brackets"
@@ -149,10 +153,10 @@ def _array(document: Document, site: Site, kind: str, model: type[T]) -> Iterabl
         if isinstance(element, dict):
             table = _table(document, (kind, index), model, element)
             if "name" in table._broken:
-                site.incomplete.add(kind)
+                incomplete.add(kind)
             yield table
         else:
-            site.incomplete.add(kind)
+            incomplete.add(kind)
             document.problems.append(
                 document.problem(
                     (kind, index), f"{kind} must be a table, not {element!r}", f"write [[{kind}]]"
@@ -283,11 +287,14 @@ def _literals(annotation: Any) -> tuple[Any, ...]:
 
 _WANTED = {
     "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number",
     "bool_type": "true or false",
     "string_type": "a string",
     "list_type": "an array",
     "model_type": "a table",
     "string_too_short": "a string that is not empty",
+    "greater_than": "above {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",
 }

@@ -16,7 +16,8 @@ from ipshare.config.reference import markdown
 from ipshare.model import BindingKind
 
 DOCS = Path(__file__).parents[2] / "docs"
-EXAMPLES = sorted(path for path in (DOCS / "examples").glob("*.toml") if path.name != "policy.toml")
+NOT_SITES = ("policy.toml", "director.toml")
+EXAMPLES = sorted(path for path in (DOCS / "examples").glob("*.toml") if path.name not in NOT_SITES)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

@@ -13,6 +13,7 @@ import pytest
 from ipshare.cli.app import cli
 
 UNIT = Path(__file__).parents[2] / "appliance/systemd/ipshare-agent@.service"
+DIRECTOR = UNIT.with_name("ipshare-director.service")
 WITNESSES = [UNIT.with_name(name) for name in ("ipshare-witness@.service", "ipshare-witness-etcd@.service")]
 TYPES_OF_252 = {"simple", "exec", "forking", "oneshot", "dbus", "notify", "idle"}
 """systemd.service(5) of Debian 12."""
@@ -42,7 +43,7 @@ def test_bird_may_listen_on_its_port() -> None:
     assert needed <= set(setting("CapabilityBoundingSet").split())
 
 
-@pytest.mark.parametrize("unit", [UNIT, *WITNESSES], ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [UNIT, DIRECTOR, *WITNESSES], ids=lambda unit: unit.name)
 def test_the_command_can_be_typed(unit: Path) -> None:
     program, *words = setting("ExecStart", unit).split()
     command: click.Command = cli
@@ -56,11 +57,11 @@ def test_the_command_can_be_typed(unit: Path) -> None:
 
 
 def test_a_witness_is_always_there() -> None:
-    assert {setting("Restart", unit) for unit in WITNESSES} == {"always"}
-    assert {setting("Type", unit) for unit in WITNESSES} == {"notify"}
+    assert {setting("Restart", unit) for unit in (*WITNESSES, DIRECTOR)} == {"always"}
+    assert {setting("Type", unit) for unit in (*WITNESSES, DIRECTOR)} == {"notify"}
 
 
-@pytest.mark.parametrize("unit", [UNIT, *WITNESSES], ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [UNIT, DIRECTOR, *WITNESSES], ids=lambda unit: unit.name)
 def test_systemd_takes_every_line(tmp_path: Path, unit: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("UNIT NOT VERIFIED: no systemd-analyze (Debian: systemd)")

@@ -1,0 +1,332 @@
+"""daemon: the director's loop: a task for each node, one place where facts change, one where a revision
+begins.
+
+A node's task looks at its node every interval, and at once when something is to be sent; whether something is
+says ipshare.director.rollout from the facts of all nodes. What a node says of itself is believed over what is
+remembered; of one that is silent nothing is known but what it may have. Nothing is sent after a node has told
+of a newer director. SIGTERM ends the director alone: nodes go on with what they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from ipshare.agent.assignment import digest_of
+from ipshare.certs.contexts import Contexts
+from ipshare.director import render
+from ipshare.director.config import Settings, problems_at
+from ipshare.director.link import Link, Silent
+from ipshare.director.rollout import FINAL, Facts, Rollout, bases_of, outcome
+from ipshare.director.store import Kept, Revision, Store, now_text
+from ipshare.director.topology import NodeRow, Topology
+from ipshare.errors import ConfigError, IpshareError, Problem, Refused
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+SAVE_S = 0.2
+"""What was learnt is written so long after, together. What may be out is written before it is sent."""
+
+
+@dataclass
+class Tended:
+    """A node, as its task has it."""
+
+    row: NodeRow
+    link: Link
+    kept: Kept = Kept()
+    heard_s: float | None = None  # when it answered last
+    announces: bool | None = None
+    refused: str = ""
+    refused_at: tuple[tuple[int, int], float] = ((0, 0), 0.0)  # which it was, and when
+    trouble: str = ""
+    told: dict[str, Any] = field(default_factory=dict)  # its last answer
+    kick: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Director:
+    """``store``: where it remembers. Everything but the store's work is in the event loop."""
+
+    def __init__(self, settings: Settings, store: Store, least_term: int = 0) -> None:
+        self.settings, self.store, self._least = settings, store, least_term
+        self._contexts = Contexts(settings.files, server=False)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._changing = asyncio.Lock()
+        self._unsaved: set[str] = set()
+        self._outcomes: dict[tuple[int, str, str], str] = {}
+        self._saving: asyncio.Task[None] | None = None
+        self._heard = asyncio.Event()  # set at the next judgement
+        self.term = 0
+        self.revision: Revision | None = None
+        self.rollout: Rollout | None = None
+        self.nodes: dict[str, Tended] = {}
+        self.wanted: dict[str, tuple[int, str]] = {}
+        self.superseded = ""
+        self.trouble = ""
+
+    async def start(self) -> None:
+        """A new term begins; what the store has is rolled out. Raises IpshareError."""
+        self._contexts.current()
+        self.term = await self.work(self.store.begin, self._least)
+        latest = await self.work(self.store.latest)
+        if latest is not None:
+            kept = await self.work(self.store.facts)
+            await self._adopt(latest, kept)
+        log.info("director %s: term %d, revision %d", self.settings.name, self.term, self.number)
+
+    async def close(self) -> None:
+        for node in self.nodes.values():
+            await self._leave(node)
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.gather(self._saving, return_exceptions=True)
+        await self._save_now()
+        self._worker.shutdown()
+
+    @property
+    def number(self) -> int:
+        """Of the revision that counts; 0: there is none."""
+        return self.revision.number if self.revision is not None else 0
+
+    @property
+    def topology(self) -> Topology:
+        return self.revision.topology if self.revision is not None else Topology()
+
+    async def work(self, job: Callable[..., T], *arguments: Any) -> T:
+        """In the one thread that has the store."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, job, *arguments)
+
+    # ---- a new revision -------------------------------------------------------
+
+    async def planned(self, topology: Topology) -> Rollout:
+        """What would be done for it. Raises ConfigError: what nodes would have against it."""
+        kept = await self.work(self.store.facts)
+        kept |= {name: node.kept for name, node in self.nodes.items()}
+        return await self._planned(self.number + 1, topology, kept)
+
+    async def change(self, topology: Topology, who: str, why: str, expect: int | None = None) -> bool:
+        """``topology`` is what is wanted from now on; False: it was so before. ``expect``: the revision that
+        the caller has seen; Refused where it is another one."""
+        async with self._changing:
+            if self.superseded:
+                raise Refused(self.superseded, hint="apply there")
+            if expect is not None and expect != self.number:
+                raise Refused(
+                    f"the revision is {self.number}, not {expect}", hint="look at what came, then again"
+                )
+            if topology == self.topology and self.revision is not None:
+                return False
+            rollout = await self.planned(topology)
+            number = self.number + 1
+            made = Revision(number, self.term, who, why, now_text(), topology, rollout.numbers)
+            kept = {}
+            for name, row in topology.nodes.items():
+                had = self.nodes[name].kept if name in self.nodes else Kept()
+                kept[name] = replace(had, may=had.may | {number}) if row.distribution else had
+            await self.work(self.store.add, made, kept)
+            log.warning("revision %d by %s: %s", number, who, why or "no reason given")
+            await self._adopt(made, kept, rollout)
+            return True
+
+    async def _planned(
+        self, number: int, topology: Topology, kept: Mapping[str, Kept], bases: tuple[int, ...] | None = None
+    ) -> Rollout:
+        if bases is None:
+            bases = bases_of({name: Facts(may=one.may) for name, one in kept.items()}, topology.nodes, number)
+        found = [await self.work(self.store.revision, base) for base in bases]
+        there = [one for one in found if one is not None]
+        rollout = Rollout(number, topology, [b.topology for b in there], tuple(b.number for b in there))
+        return await asyncio.to_thread(_judged, rollout)
+
+    async def _adopt(
+        self, revision: Revision, kept: Mapping[str, Kept], rollout: Rollout | None = None
+    ) -> None:
+        if rollout is None:
+            rollout = await self._planned(revision.number, revision.topology, kept, revision.bases)
+        self.revision, self.rollout = revision, rollout
+        for name in [
+            name for name, node in self.nodes.items() if revision.topology.nodes.get(name) != node.row
+        ]:
+            await self._leave(self.nodes.pop(name))
+        for name, row in revision.topology.nodes.items():
+            if name not in self.nodes:
+                node = Tended(row, Link(name, row.address, self._contexts))
+                self.nodes[name] = node
+                node.task = asyncio.create_task(self._tend(node), name=f"node {name}")
+            self.nodes[name].kept = kept.get(name, self.nodes[name].kept)
+            self.nodes[name].refused = ""
+        self._judge()
+
+    async def _leave(self, node: Tended) -> None:
+        if node.task is not None:
+            node.task.cancel()
+            await asyncio.gather(node.task, return_exceptions=True)
+        node.link.close()
+
+    # ---- one node -------------------------------------------------------------
+
+    async def _tend(self, node: Tended) -> None:
+        while True:
+            node.kick.clear()
+            try:
+                await self._round(node)
+            except IpshareError as error:
+                node.trouble = error.message
+            except Exception:
+                log.exception("node %s: a round failed; it is tried again", node.row.name)
+            self._judge()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.interval_s):
+                    await node.kick.wait()
+
+    async def _round(self, node: Tended) -> None:
+        step = self._due(node)
+        if step is None:
+            self._learn(node, await node.link.ask("assigned", self.settings.stale_after_s))
+        else:
+            await self._send(node, step)
+
+    async def _send(self, node: Tended, step: int) -> None:
+        assert self.rollout is not None, "something is due"
+        number, text = self.rollout.revision, self.rollout.text(node.row.name, step)
+        words = {"number": [self.term, number, step], "digest": digest_of(text), "text": text}
+        try:
+            self._learn(node, await node.link.ask("assign", self.settings.patience_s, **words))
+            node.refused = ""
+        except Silent:
+            raise
+        except IpshareError as error:
+            problems = getattr(error, "problems", ())
+            if number != self.number:  # of a revision that does not count any more
+                return
+            node.refused = problems[0].message if problems else error.message
+            node.refused_at = ((number, step), time.monotonic())
+            node.heard_s = time.monotonic()
+            self._outcomes[number, node.row.name, "refused"] = node.refused
+            log.error("node %s refuses revision %d: %s", node.row.name, number, node.refused)
+            self._learn(node, await node.link.ask("assigned", self.settings.stale_after_s))
+
+    def _due(self, node: Tended) -> int | None:
+        """The step that it is to be sent now; None: nothing is."""
+        if self.superseded or self.rollout is None:
+            return None
+        step, _ = self.wanted.get(node.row.name, (-1, ""))
+        target = (self.rollout.revision, step)
+        if step < 0 or node.kept.has >= target:
+            return None
+        refused, when = node.refused_at
+        if node.refused and refused == target and time.monotonic() - when < self.settings.patience_s:
+            return None
+        return step
+
+    def _learn(self, node: Tended, told: dict[str, Any]) -> None:
+        """What a node said of itself."""
+        name, rollout = node.row.name, self.rollout
+        node.heard_s, node.trouble, node.told, node.announces = time.monotonic(), "", told, told["announces"]
+        assert rollout is not None, "nodes come from a revision"
+        term, revision, step = told["has"]
+        if term > self.term or told["seen"][0] > self.term:
+            self.superseded = f"node {name} has heard a director of term {max(term, told['seen'][0])}"
+            log.error("%s, this one has %d: nothing is sent any more", self.superseded, self.term)
+        if revision > rollout.revision:
+            revision, step = 0, FINAL
+        elif revision == rollout.revision and told["digest"] != digest_of(rollout.text(name, step)):
+            revision, step = 0, FINAL  # of another store, or rendered by another version
+        may = node.kept.may
+        if not may or ((revision, step) == (rollout.revision, FINAL) and revision == max(may)):
+            may = frozenset([revision]) - {0}
+        kept = Kept((revision, step), may)
+        if kept != node.kept:
+            node.kept = kept
+            self._unsaved.add(name)
+            if kept.has == (rollout.revision, FINAL):
+                self._outcomes[rollout.revision, name, "acked"] = ""
+            self._save_soon()
+
+    # ---- all nodes ------------------------------------------------------------
+
+    def facts(self, node: Tended) -> Facts:
+        heard = node.heard_s is not None and time.monotonic() - node.heard_s < self.settings.stale_after_s
+        return Facts(node.kept.has, node.kept.may, heard, node.refused, node.announces if heard else None)
+
+    def _judge(self) -> None:
+        """Who shall have what now; who has something to be sent is kicked."""
+        if self.rollout is None:
+            return
+        facts = {name: self.facts(node) for name, node in self.nodes.items()}
+        self.wanted = self.rollout.wanted(facts)
+        for node in self.nodes.values():
+            if self._due(node) is not None:
+                node.kick.set()
+        self._heard.set()
+        self._heard = asyncio.Event()
+
+    def outcomes(self) -> dict[str, str]:
+        """Of the revision that counts, by node: acked, refused, silent, working, waiting."""
+        return {
+            name: outcome(self.facts(node), self.wanted.get(name, (-1, "")), self.number)
+            for name, node in self.nodes.items()
+        }
+
+    async def settled(self, number: int, timeout_s: float) -> bool:
+        """Until every node has acked revision ``number``, or a later one came; False: not by then."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.number <= number and not set(self.outcomes().values()) <= {"acked"}:
+                    await self._heard.wait()
+                return True
+        return False
+
+    # ---- the store ------------------------------------------------------------
+
+    def _save_soon(self) -> None:
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save())
+
+    async def _save(self) -> None:
+        await asyncio.sleep(SAVE_S)
+        await self._save_now()
+
+    async def _save_now(self) -> None:
+        facts = {name: self.nodes[name].kept for name in self._unsaved if name in self.nodes}
+        outcomes, self._outcomes = self._outcomes, {}
+        self._unsaved = set()
+        if not facts and not outcomes:
+            return
+        try:
+            await self.work(self.store.keep, self.term, facts, outcomes)
+            self.trouble = ""
+        except IpshareError as error:  # what is remembered is then more than what is: the safe side
+            self.trouble = error.message
+            log.error("%s", error.message)
+
+
+def _judged(rollout: Rollout) -> Rollout:
+    """Rendered, with nodes found that cannot have both revisions at once. Raises ConfigError: what one of
+    them would have against the new one."""
+    problems: list[Problem] = []
+    unsafe: set[str] = set()
+    seen: set[tuple[str | None, bool]] = set()
+    for name, node in rollout.new.nodes.items():
+        kind = (node.endpoint, node.distribution is None)
+        if node.endpoint is None or kind in seen:
+            continue
+        seen.add(kind)
+        if rollout.is_one_step(name):
+            continue
+        if problems_at(rollout.new, name, render.make(rollout.bases, rollout.new, node)):
+            problems += problems_at(rollout.new, name, render.final(rollout.new, node))
+            unsafe |= {other for other, row in rollout.new.nodes.items() if row.endpoint == node.endpoint}
+    if problems:
+        raise ConfigError(problems)
+    judged = replace(rollout, unsafe=frozenset(unsafe))
+    assert judged.texts is not None, "rendered here, beside the event loop"
+    assert judged.gains is not None, "and found"
+    return judged

@@ -1,0 +1,93 @@
+"""A director's file: every mistake at once, with its line; and what it becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ipshare.config.reference import markdown
+from ipshare.director import config
+from ipshare.errors import ConfigError
+
+DOCS = Path(__file__).parents[2] / "docs"
+GOOD = (DOCS / "examples" / "director.toml").read_text()
+
+
+def mistakes(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as found:
+        config.load_text(text, Path("director.toml"))
+    return [f"{problem.line} {problem.key}: {problem.message}" for problem in found.value.problems]
+
+
+def line_of(text: str, word: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if word in line)
+
+
+def test_the_example_is_good() -> None:
+    found = config.load(DOCS / "examples" / "director.toml")
+    assert found.settings.interval_s == 1.0
+    assert found.topology.nodes["b1"].endpoint == "B"
+    assert found.topology.rows("site")[0]["zip"] == "60313"
+    assert len(found.topology.bindings) == 2
+
+
+CASES = {
+    "an unknown end point": (
+        'endpoint = "B"',
+        'endpoint = "X"',
+        "node[2].endpoint: there is no endpoint 'X'",
+    ),
+    "an unknown site": ('site = "oslo"', 'site = "rome"', "node[2].site: there is no site 'rome'"),
+    "a node that is nothing": ('distribution = "C"\n', "\n", "node[0]: node c1 is nothing"),
+    "two of a name": ('name = "b1"', 'name = "a1"', "node[2].name: a second node 'a1'"),
+    "one address for two": ("0.31:7443", "0.21:7443", "node[2].address: another node has that address"),
+    "half a place": ("longitude = 8.68", "", "site[0]: a latitude needs a longitude"),
+    "nowhere on earth": (
+        "latitude = 50.11",
+        "latitude = 95.0",
+        "site[0].latitude: must be at most 90.0, not 95.0",
+    ),
+    "a binding to nobody": ('to = "B"', 'to = "Z"', "binding[1].to: "),
+    "a wrong prefix": ("198.51.100.7/32", "198.51.100.7/24", "binding[1].global: "),
+    "outside of the network": ("198.51.100.7/32", "192.0.2.7/32", "binding[1].global: "),
+    "a key that is not ours": (
+        'interval = "1s"',
+        'intervall = "1s"',
+        "director.intervall: unknown key 'intervall'",
+    ),
+    "no duration": ('patience = "30s"', "patience = 30", "director.patience: a duration is a string"),
+    "a table that is not ours": ("[[site]]", "[pair]\n[[site]]", "pair: unknown key 'pair'"),
+    "a copy": ('to = "B"', 'to = "B"\ncopy = "ids"', "binding[1].copy: "),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_has_its_place(case: str) -> None:
+    old, new, message = CASES[case]
+    text = GOOD.replace(old, new, 1)
+    assert text != GOOD
+    found = mistakes(text)
+    assert [one for one in found if one.partition(" ")[2].startswith(message)], found
+    assert all(int(one.split()[0]) > 0 for one in found), found
+
+
+def test_all_of_them_at_once() -> None:
+    text = GOOD
+    for old, new, _ in (CASES[name] for name in ("an unknown site", "no duration", "a binding to nobody")):
+        text = text.replace(old, new, 1)
+    lines = [int(one.split()[0]) for one in mistakes(text)]
+    assert lines == sorted(lines)
+    assert {line_of(text, word) for word in ('"rome"', "patience = 30", '"Z"')} <= set(lines)
+
+
+def test_without_a_director_and_without_toml() -> None:
+    assert "0 : table [director] is missing" in mistakes(GOOD[GOOD.index("[[site]]") :])
+    assert mistakes("x = ") == ["1 : not TOML: Invalid value"]
+    with pytest.raises(ConfigError, match="no such file"):
+        config.load(Path("/nonexistent/director.toml"))
+
+
+def test_the_reference_is_current() -> None:
+    """If not: the end of docs/director.md is markdown(File.model_json_schema(by_alias=True))."""
+    assert (DOCS / "director.md").read_text().endswith(markdown(config.File.model_json_schema(by_alias=True)))
