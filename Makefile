@@ -69,7 +69,8 @@ perf-vpp: setup-test
 perf-pair: setup-test
 	$(PY) -m perf.pair $(PAIR)
 
-# Remaps there and back under load, beside plain rules of nftables; root, half an hour
+# Remaps there and back under load, beside plain rules of nftables; root, half an hour for each engine
+# (make perf-remap REMAP="--engine vpp --only ipshare")
 perf-remap: setup-test
 	$(PY) -m perf.remap $(REMAP)
 
