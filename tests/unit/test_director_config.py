@@ -11,7 +11,7 @@ from ipshare.director import config
 from ipshare.errors import ConfigError
 
 DOCS = Path(__file__).parents[2] / "docs"
-GOOD = (DOCS / "examples" / "director.toml").read_text()
+GOOD = (DOCS / "examples" / "director" / "director.toml").read_text()
 
 
 def mistakes(text: str) -> list[str]:
@@ -25,7 +25,7 @@ def line_of(text: str, word: str) -> int:
 
 
 def test_the_example_is_good() -> None:
-    found = config.load(DOCS / "examples" / "director.toml")
+    found = config.load(DOCS / "examples" / "director" / "director.toml")
     assert found.settings.interval_s == 1.0
     assert found.topology.nodes["b1"].endpoint == "B"
     assert found.topology.rows("site")[0]["zip"] == "60313"
