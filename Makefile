@@ -40,12 +40,15 @@ ipshare/_bin/ipshare-engine: $(NATIVE) setup.py | .venv/.installed
 # The VPP plugin, where VPP and its development files are installed: the vpp on PATH, or IPSHARE_VPP.
 VPP := $(if $(IPSHARE_VPP),$(IPSHARE_VPP),$(shell command -v vpp))
 VPP_PREFIX = $(abspath $(dir $(realpath $(VPP)))/..)
+# SAN=undefined or SAN=address: built with that sanitizer into build/plugin-$(SAN), for tests/vpp/test_sanitized_vpp.py.
+PLUGIN := build/plugin$(if $(SAN),-$(SAN))
+SANITIZED = -DCMAKE_C_FLAGS=-fsanitize=$(SAN) '-DCMAKE_C_FLAGS_RELEASE=-O1 -g1 -fno-omit-frame-pointer'
 plugin:
 	@mkdir -p build
 	@test -n "$(VPP)" || { echo "there is no vpp on PATH: docs/vpp.md says how to install it" >&2; exit 1; }
 	@sh appliance/packages.sh cmake
-	@cmake -S plugins/ipshare -B build/plugin -DCMAKE_PREFIX_PATH=$(VPP_PREFIX) -DCMAKE_INSTALL_PREFIX=$(VPP_PREFIX) >build/plugin.log 2>&1 \
-	  && cmake --build build/plugin --parallel $$(nproc) >>build/plugin.log 2>&1 || { tail -20 build/plugin.log >&2; exit 1; }
+	@cmake -S plugins/ipshare -B $(PLUGIN) -DCMAKE_PREFIX_PATH=$(VPP_PREFIX) -DCMAKE_INSTALL_PREFIX=$(VPP_PREFIX) $(if $(SAN),$(SANITIZED)) >$(PLUGIN).log 2>&1 \
+	  && cmake --build $(PLUGIN) --parallel $$(nproc) >>$(PLUGIN).log 2>&1 || { tail -20 $(PLUGIN).log >&2; exit 1; }
 
 lint: setup-test
 	$(PY) -m ruff check .

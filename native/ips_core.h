@@ -40,6 +40,7 @@ static inline uint32_t ips_ld32(const void *p) { uint32_t v; memcpy(&v, p, 4); r
 static inline uint64_t ips_ld64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
 static inline void ips_st16(void *p, uint16_t v) { memcpy(p, &v, 2); }
 static inline void ips_st32(void *p, uint32_t v) { memcpy(p, &v, 4); }
+static inline void ips_st64(void *p, uint64_t v) { memcpy(p, &v, 8); }
 static inline uint16_t ips_be16(uint16_t v) { return __builtin_bswap16(v); }
 static inline uint32_t ips_be32(uint32_t v) { return __builtin_bswap32(v); }
 static inline uint64_t ips_be64(uint64_t v) { return __builtin_bswap64(v); }

@@ -344,10 +344,6 @@ __attribute__((cold)) void ips_lane_learn(struct ips_worker *w, uint32_t index) 
 
 enum { NOT_ORDINARY = -1 };
 
-static __attribute__((noinline)) int remapped(struct ips_worker *w, struct ips_pkt *p, struct ips_ordinary o, unsigned family) {
-  return ips_remap_ordinary(w, p, &o, family);
-}
-
 /* One packet, a group of its own: its verdict, counted; NOT_ORDINARY: nothing was done. */
 IPS_HOT int express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side, unsigned family) {
   struct ips_lane_group g;
@@ -359,12 +355,9 @@ IPS_HOT int express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side,
   g.len[0] = bytes;
   uint32_t declined = ips_lane(w, side, IPS_TRUST_NOTHING, &net, &g, 1, family);
   if (ips_unlikely(declined)) {
-    if (side != IPS_INNER || declined != IPS_LANE_REMAPPED || !w->remaps) return NOT_ORDINARY;
-    struct ips_ordinary o = {.ip_len = g.ip_len[0], .sum_at = g.sum_at[0], .cell = g.cell[0], .endpoint = g.endpoint[0],
-                             .ip_sum = family == 4 ? (uint16_t)g.ip_sum[0] : 0, .l4_sum = (uint16_t)g.l4_sum[0]};
-    if (family == 4) memcpy(o.to, &g.new4[0], 4);
-    else memcpy(o.to, &g.new_hi[0], 8), memcpy(o.to + 8, &g.new_lo[0], 8);
-    return remapped(w, p, o, family);
+    if (side != IPS_INNER || !(declined & IPS_LANE_REMAPPED) || !w->remaps) return NOT_ORDINARY;
+    struct ips_ordinary o = ips_lane_ordinary(&g, 0, family);
+    return ips_remap_single(w, p, &o, family);
   }
   ips_lane_write(&g, 0, family);
   p->len = p->total_len = g.ip_len[0];

@@ -12,6 +12,7 @@
 #define IPS_LANE_H
 #include "ips_csum.h"
 #include "ips_remap_filter.h"
+#include "ips_session_table.h"
 #include "ips_worker.h"
 
 #define IPS_HOT static inline __attribute__((__always_inline__))
@@ -26,7 +27,8 @@ enum {
 struct ips_lane_group {
   uint8_t *ip[IPS_LANE_GROUP];
   uint32_t len[IPS_LANE_GROUP];      /* bytes; 0: not for the lane */
-  uint32_t declined[IPS_LANE_GROUP]; /* not 0: nothing was done. IPS_LANE_REMAPPED: since its address is remapped */
+  uint32_t declined[IPS_LANE_GROUP]; /* not 0: nothing was done. IPS_LANE_REMAPPED, which no other reason has, | number of a
+                                      remap: that of its address */
   uint32_t ip_len[IPS_LANE_GROUP];   /* bytes behind it are padding, cut them off */
   uint32_t cell[IPS_LANE_GROUP], endpoint[IPS_LANE_GROUP];
   uint16_t via[IPS_LANE_GROUP];      /* of the end point's record; outer only */
@@ -43,8 +45,6 @@ struct ips_lane_group {
   const struct ips_dense_group *dense[IPS_LANE_GROUP]; /* where IPv6 addresses stand close together */
   struct ips_value read[IPS_LANE_GROUP];               /* a slot of it */
 };
-
-enum { IPS_LANE_REMAPPED = 1 << 30 }; /* no other reason has this bit: those are flags of the packet, too */
 
 /* How sure the host is of what it brings: HEADER: the IPv4 header's sum is right. ROUTED: too, and a packet to one of our
  * tunnel addresses comes by the inner side. */
@@ -355,7 +355,7 @@ IPS_HOT void ips_lane_remaps(const struct ips_worker *w, struct ips_lane_group *
                                               : ips_filter_has6(&f->global, g->new_hi[i], g->new_lo[i]));
     if (ips_likely(!(is_channel | is_global)) || g->declined[i]) continue;
     ips_u128 to = family == 4 ? (ips_u128)g->new4[i] << 96 : ips_pair(g->new_hi[i], g->new_lo[i]);
-    g->declined[i] = is_channel ? 1 : ips_remap_takes(w->remaps, family, to) ? IPS_LANE_REMAPPED : 0;
+    g->declined[i] = is_channel ? 1 : ips_remap_first(w->remaps, family, to);
   }
 }
 
@@ -437,11 +437,37 @@ IPS_HOT void ips_lane_write(const struct ips_lane_group *g, uint32_t i, unsigned
   }
 }
 
-/* What the lane found out about a packet of a remapped address, unchanged so far: its translation, as ips_lane_write would
- * write it, and its binding's cell and end point. */
-struct ips_ordinary { uint32_t ip_len, sum_at, cell, endpoint; uint16_t ip_sum, l4_sum; uint8_t to[16]; };
-/* ips_remap_lane.c: the packet's verdict, counted; or -1: declined, unchanged. */
-int ips_remap_ordinary(struct ips_worker *w, struct ips_pkt *p, struct ips_ordinary *o, unsigned family);
+/* What the lane found out about a packet of a remapped address, unchanged so far: which remap (declined), its translation,
+ * as ips_lane_write would write it, its binding's cell and end point. */
+struct ips_ordinary {
+  uint8_t *ip;
+  uint32_t ip_len, sum_at, cell, endpoint, declined, to4;
+  uint64_t to_hi, to_lo;
+  uint16_t ip_sum, l4_sum;
+};
+
+IPS_HOT struct ips_ordinary ips_lane_ordinary(const struct ips_lane_group *g, uint32_t i, unsigned family) {
+  struct ips_ordinary o;
+  o.ip = g->ip[i];
+  o.ip_len = g->ip_len[i];
+  o.sum_at = g->sum_at[i];
+  o.cell = g->cell[i];
+  o.endpoint = g->endpoint[i];
+  o.declined = g->declined[i];
+  o.l4_sum = (uint16_t)g->l4_sum[i];
+  if (family == 4) o.ip_sum = (uint16_t)g->ip_sum[i], o.to4 = g->new4[i];
+  else o.to_hi = g->new_hi[i], o.to_lo = g->new_lo[i];
+  return o;
+}
+
+/* ips_remap_lane.c. A frame's: where their flows are is asked for, for all of them before any is waited for. */
+void ips_remap_places(const struct ips_worker *w, const struct ips_ordinary *o, struct ips_place *places, uint32_t n,
+                      unsigned family);
+/* Then: the packet's verdict, counted; or -1: declined, unchanged. p: as it came. */
+int ips_remap_ordinary(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, const struct ips_place *place,
+                       unsigned family);
+/* Both for one packet alone. */
+int ips_remap_single(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, unsigned family);
 
 /* Counting, for who runs the lane over a frame: each packet's cell, and all of them at its end. */
 IPS_HOT void ips_lane_count(struct ips_cell *cells, uint32_t n_cells, uint32_t cell, uint32_t bytes) {

@@ -12,6 +12,7 @@
 #define IPS_REMAP_H
 #include "ips_remap_api.h"
 #include "ips_remap_filter.h"
+#include "ips_remap_front.h"
 #include "ips_session_table.h"
 #include "ips_table.h"
 #include "ips_worker.h"
@@ -28,6 +29,8 @@ struct ips_remap {
   ips_u128 key, mask;
   struct ips_endpoint_rec end[2]; /* by mark: as ips_encap takes it, or, re-addressing, local = remote prefix */
   bool rewrites;
+  bool is_alone; /* taken, and no other remap has any of its addresses */
+  struct ips_remap_front front; /* of FINAL packets */
 };
 struct ips_remaps {
   uint32_t n;

@@ -1,7 +1,7 @@
 /* ips_remap_filter.h: may an address be remapped? What the express lane asks of each packet while a node has remaps.
  *
  * A bitmap over a hash of as many leading bits as the shortest remapped prefix of the family has: no bit, no remap.
- * With a bit the set is asked (ips_remap_takes). Made with the set (ips_remap_set.c), never changed.
+ * With a bit the set is asked (ips_remap_first). Made with the set (ips_remap_set.c), never changed.
  */
 #ifndef IPS_REMAP_FILTER_H
 #define IPS_REMAP_FILTER_H

@@ -93,6 +93,24 @@ static void make_filter(struct ips_remaps *s) {
   }
 }
 
+/* ... and what it does with their packets: no other remap has any address of this one. */
+static bool is_alone(const struct ips_remaps *s, const struct ips_remap *m) {
+  for (uint32_t i = 0; i < s->n; i++) {
+    const struct ips_remap *other = &s->at[i];
+    if (other != m && other->r.family == m->r.family && ((other->key ^ m->key) & other->mask & m->mask) == 0) return false;
+  }
+  return true;
+}
+
+static void ready_lane(struct ips_remaps *s) {
+  make_filter(s);
+  for (uint32_t i = 0; i < s->n; i++) {
+    struct ips_remap *m = &s->at[i];
+    m->is_alone = m->r.role == IPS_REMAP_TAKING && is_alone(s, m);
+    if (!m->rewrites) m->front = ips_front_made(&m->end[IPS_REMAP_FINAL], m->r.family);
+  }
+}
+
 struct ips_remaps *ips_remaps_new(const struct ips_remap_rec *recs, const struct ips_remap_state *states, size_t n,
                                   struct ips_frag_table *frags) {
   struct ips_remaps *s = n <= IPS_REMAPS && frags ? calloc(1, sizeof *s) : NULL;
@@ -106,7 +124,7 @@ struct ips_remaps *ips_remaps_new(const struct ips_remap_rec *recs, const struct
     s->any_replies |= (m->r.flags & IPS_REMAP_REPLIES) != 0;
   }
   for (uint32_t i = 0; i < s->n && fine; i++) fine = depth_at(s, &s->at[i]) <= IPS_REMAP_DEPTH;
-  if (fine) make_filter(s);
+  if (fine) ready_lane(s);
   if (fine) return s;
   free(s);
   return NULL;
@@ -120,10 +138,10 @@ void ips_worker_set_remaps(struct ips_worker *w, const struct ips_remaps *s) {
   w->remap_ends = w->remaps ? s->filter.ends : 0;
 }
 
-bool ips_remap_takes(const struct ips_remaps *s, unsigned family, ips_u128 global) {
+uint32_t ips_remap_first(const struct ips_remaps *s, unsigned family, ips_u128 global) {
   for (uint32_t i = 0; i < s->n; i++)
-    if (ips_remap_has(&s->at[i], family, global)) return true;
-  return false;
+    if (ips_remap_has(&s->at[i], family, global)) return IPS_LANE_REMAPPED | i;
+  return 0;
 }
 
 bool ips_remap_cover(const struct ips_remaps *s, unsigned family, const uint8_t *address, struct ips_arrival *a) {

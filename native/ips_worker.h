@@ -136,8 +136,9 @@ __attribute__((cold)) int ips_peers(struct ips_worker *w, struct ips_pkt *p, con
 __attribute__((cold)) bool ips_peers_concern(const struct ips_root *r, const struct ips_pkt *p,
                                              const struct ips_view *v);
 
-/* ips_remap_set.c: is this address remapped here? */
-bool ips_remap_takes(const struct ips_remaps *s, unsigned family, ips_u128 global);
+/* ips_remap_set.c: is this address remapped here? IPS_LANE_REMAPPED | number of the first remap that says so; 0: no. */
+enum { IPS_LANE_REMAPPED = 1 << 30 };
+uint32_t ips_remap_first(const struct ips_remaps *s, unsigned family, ips_u128 global);
 
 /* ips_tunnel.c */
 int ips_tunnel_in(struct ips_worker *w, struct ips_pkt *p, const struct ips_view *v);

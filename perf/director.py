@@ -4,7 +4,7 @@
 
 The nodes are simulated: one process, one event loop for all of them, but the real protocol over TLS, and the
 real writes to the disk (two files with fsync for each assignment). Without --full they keep an assignment
-and its number and do nothing else, which is what a hundred machines do at once and one process one after the other;
+and its number and do nothing else: a hundred machines do that at once, one process one after the other;
 with --full each checks and applies it, as a real agent does, on this machine's cores. Two nodes are end
 points, the others distribution points. A round moves one address there and back.
 """

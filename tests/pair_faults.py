@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -153,7 +154,9 @@ def hung(pid: int, thread: str) -> Iterator[None]:
     try:
         yield
     finally:
-        assert libc.ptrace(PTRACE_DETACH, tid, None, None) == 0
+        if libc.ptrace(PTRACE_DETACH, tid, None, None) != 0:
+            assert ctypes.get_errno() == errno.ESRCH, os.strerror(ctypes.get_errno())
+            os.waitpid(tid, WALL)  # its process has died, and ends when whoever traced the thread knows
 
 
 def worker_hung(world: World, node: Node) -> AbstractContextManager[None]:

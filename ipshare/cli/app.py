@@ -58,6 +58,11 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "capture": ("capture", "Capture packets to pcapng."),
         "copy": ("capture", "Show the copies for intrusion detection."),
     },
+    "Sites": {
+        "hazards": ("hazards", "Severe weather and earthquakes near sites: check, watch, feeds."),
+        "evacuate": ("evacuate", "What would move where if a site or a node is left: plan."),
+        "simulate": ("simulate", "What failures of sites and links cost, on a virtual clock."),
+    },
     "Trying": {
         "demo": ("lab", "Watch an address move between two datacenters, with real traffic."),
         "lab": ("lab", "A small Internet in network namespaces: up, down, run, exec."),

@@ -18,6 +18,7 @@ else:
     _Seconds = click.ParamType  # before click 8.4 it takes no type
 
 DEFAULT_FILE = Path("/etc/ipshare/site.toml")
+DIRECTOR_FILE = Path("/etc/ipshare/director.toml")
 STATE_ROOT = Path("/var/lib/ipshare")
 F = TypeVar("F", bound=Callable[..., Any])
 FILE: click.Path = click.Path(path_type=Path, readable=False)
@@ -32,6 +33,15 @@ file_option = click.option(
     type=FILE,
     envvar="IPSHARE_CONFIG",
     help=f"Configuration file. Default: $IPSHARE_CONFIG, or {DEFAULT_FILE}.",
+)
+director_option = click.option(
+    "-c",
+    "--config",
+    "file",
+    type=FILE,
+    default=DIRECTOR_FILE,
+    show_default=True,
+    help="File with the sites; tables that the verb does not need are not looked at.",
 )
 file_argument = click.argument("file", required=False, type=FILE, envvar="IPSHARE_CONFIG")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from ipshare.config import schema
-from ipshare.config.checks import Check, Finding, unique_name
+from ipshare.config.checks import Check, Finding, is_vpp, unique_name
 from ipshare.config.resolve import is_encapsulated, readable
 from ipshare.config.site import Site
 from ipshare.config.units import bad_scope
@@ -127,6 +127,11 @@ def device(site: Site, lease: schema.Lease) -> Iterator[Finding]:
         if key not in site.engine._broken and getattr(site.engine, key) == lease.interface:
             message = f"{lease.interface!r} is the engine's own {key}"
             yield Finding((*lease._path, "interface"), message, "name the device towards the DHCP server")
+    for port in readable(site.interface, "name", "host") if is_vpp(site) else ():
+        if lease.interface in (port.name, port.host):
+            message = f"{lease.interface!r} is VPP's ({site.where(port)}): the agent has no address there"
+            hint = "name a device that the kernel keeps, in the network of the DHCP server"
+            yield Finding((*lease._path, "interface"), message, hint)
     for other in readable(takewhile(lambda o: o is not lease, site.lease), "interface", "server"):
         if other.interface == lease.interface and other.server != lease.server and _is_v4(lease.server):
             message = f"{lease.interface!r} has another server at {site.where(other)}"

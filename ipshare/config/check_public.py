@@ -11,7 +11,7 @@ from ipshare.config.resolve import readable
 from ipshare.config.schema_pair import PairInterface
 from ipshare.config.site import Site
 from ipshare.config.units import bad_scope
-from ipshare.model import contains, host_prefix
+from ipshare.model import Address, contains, host_prefix
 
 MOST, HOST_BITS = 32, 16
 
@@ -49,6 +49,18 @@ def _workload_port(site: Site, port: PairInterface, path: KeyPath) -> Iterator[F
             yield Finding((*path, "mac"), message, "write it once, here")
 
 
+def _others(site: Site) -> dict[Address, str]:
+    """What VPP's sections say of addresses: its own, and those that somebody else has for certain."""
+    found: dict[Address, str] = {}
+    for port in readable(site.interface, "name", "addresses"):
+        found |= dict.fromkeys([own.ip for own in port.addresses], f"an address of {port.name}")
+    for route in readable(site.route, "via"):
+        found |= {} if route.via is None else {route.via: f"the next hop of a route ({site.where(route)})"}
+    for neighbor in readable(site.neighbor, "address"):
+        found[neighbor.address] = f"a neighbour's ({site.where(neighbor)})"
+    return found
+
+
 def publics(site: Site, pair: schema.Pair) -> Iterator[Finding]:
     if len(pair.public) > MOST:
         message = f"{len(pair.public)} public prefixes: a pair has at most {MOST}"
@@ -57,6 +69,7 @@ def publics(site: Site, pair: schema.Pair) -> Iterator[Finding]:
     kept |= {vip.address: "a VIP already" for vip in pair.vip}
     sources = [] if "icmp_source" in site.node._broken else site.node.icmp_source
     kept |= dict.fromkeys(sources, "in icmp_source, a node's own address")
+    kept |= _others(site)
     for index, public in enumerate(pair.public):
         path = (*pair._path, "public", index)
         if public.prefix.max_prefixlen - public.prefix.prefixlen > HOST_BITS:

@@ -76,6 +76,17 @@ def port_is_nothing_else(site: Site, port: schema.Interface) -> Iterator[Finding
         yield from _bound(site, path, address)
 
 
+def _is_public(site: Site, port: schema.Interface, prefix: Prefix) -> bool:
+    """On-link addresses that a pair answers for there: the plugin keeps VPP from learning neighbours of them,
+    so that no host route of VPP's is before the plugin's entry."""
+    if site.pair is None or "public" in site.pair._broken:
+        return False
+    return any(
+        public.interface == port.name and contains(public.prefix, prefix)
+        for public in readable(site.pair.public, "interface", "prefix")
+    )
+
+
 def port_beside_entries(site: Site, port: schema.Interface) -> Iterator[Finding]:
     """Subnets in the service table against Global Networks and local networks."""
     if not is_vpp(site) or table_of(site, port) != site.vpp.service_table:
@@ -85,7 +96,7 @@ def port_beside_entries(site: Site, port: schema.Interface) -> Iterator[Finding]
         return  # reported with the tables
     for index, address in enumerate(port.addresses):
         for what, prefix, where in _entries(site):
-            if overlap(prefix, address.network):
+            if overlap(prefix, address.network) and not _is_public(site, port, prefix):
                 message = (
                     f"subnet {address.network} overlaps {what} {prefix} ({where}) in the service table: "
                     "VPP would deliver there without translation"

@@ -287,11 +287,14 @@ def _literals(annotation: Any) -> tuple[Any, ...]:
 
 _WANTED = {
     "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number",
     "bool_type": "true or false",
     "string_type": "a string",
     "list_type": "an array",
     "model_type": "a table",
     "string_too_short": "a string that is not empty",
+    "greater_than": "above {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",
 }

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from ipshare.lab.netns import inside
+from perf.load.program import prefer
 from tests.engine_lab import run
 from tests.flows_lab import POOL4, POOL6, NatNode
 from tests.pair_lab import until
 
-from .load import prefer
 from .road import VIPS, Road
 
 NICE = -15

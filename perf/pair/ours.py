@@ -11,11 +11,11 @@ import numpy as np
 from ipshare.core import lib
 from ipshare.core.pair import PAIR_LATE
 from ipshare.engine.embedded import ControlError
+from perf.load.program import prefer
 from tests.flows_lab import NatNode
 from tests.mirror_world import COUNTERS
 from tests.pair_lab import COMMAND, STATE, until
 
-from .load import prefer
 from .road import VIPS, Road
 
 LATELY_S = 0.1

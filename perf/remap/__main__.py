@@ -1,9 +1,10 @@
 """Remaps there and back under load, what the giver tells delayed; beside it plain rules of nftables.
 
-    python -m perf.remap [--times 10] [--delays 0,1,50,500] [--only ipshare|nftables] [--json FILE]
+    python -m perf.remap [--engine embedded|vpp] [--times 10] [--delays 0,1,50,500]
+                           [--only ipshare|nftables] [--json FILE]
 
-Needs root, nft and a C compiler. Exit code 1: with ipshare a connection broke, a byte differed, a flow moved,
-or the giver opened a connection after it had frozen.
+Needs root, nft and a C compiler; for VPP an installed one with the plugin. Exit code 1: with ipshare a
+connection broke, a byte differed, a flow moved, or the giver opened a connection after it had frozen.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .report import table
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="perf.remap", description=__doc__)
+    parser.add_argument("--engine", choices=("embedded", "vpp"), default="embedded")
     parser.add_argument("--times", type=int, default=10, help="there and back")
     parser.add_argument("--plain-times", type=int, default=2, help="the same with nftables")
     parser.add_argument("--delays", default="0,1,50,500", help="ms of the mirror, each way")
@@ -38,7 +40,7 @@ def main() -> int:
     sizes = {"kept": a.kept, "flows": a.flows, "rate": a.rate, "period_ms": a.period_ms}
     kinds: list[tuple[scenario.Moves, int]] = []
     if a.only != "nftables":
-        kinds += [(Ours(int(delay), a.late), a.times) for delay in a.delays.split(",")]
+        kinds += [(Ours(a.engine, int(delay), a.late), a.times) for delay in a.delays.split(",")]
     ours = len(kinds)
     if a.only != "ipshare":
         kinds.append((Plain(a.late), a.plain_times))

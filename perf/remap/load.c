@@ -11,38 +11,16 @@
  * PATIENCE; a flow that another server answers has moved. Further commands on stdin: "rate N", "report",
  * "quit"; each has an answer of JSON. Times: CLOCK_MONOTONIC.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
+#include "ends.h"
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sched.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { PORTS = 8, FIRST_PORT = 7200, MESSAGE = 600, MOST_UNDER_WAY = 4 * MESSAGE, DATAGRAM = 200,
-       EVENTS = 256, MOST_AT_ONCE = 64, PLACES = 2, UNKNOWN = 255, PATTERN = 65536 };
-#define SECOND 1000000000ull
+enum { FIRST_PORT = 7200, MESSAGE = 600, MOST_UNDER_WAY = 4 * MESSAGE, DATAGRAM = 200, MOST_LOOKED_AT = 256, PLACES = 2,
+       UNKNOWN = 255, PATTERN = 65536, ECHO = OWN, FLOW };
 #define PATIENCE (10 * SECOND)
-
-enum kind { LISTENER, SERVED, ECHO, KEPT, SHORT, FLOW, COMMANDS };
-struct end {
-  int fd;
-  enum kind kind;
-  bool is_open, is_dead;
-  uint8_t family, server;             /* server: which one this is, or has answered */
-  uint32_t seed, sent, back;          /* bytes of the stream; datagrams */
-  uint64_t begun_ns, waits_ns;        /* waits_ns: since when an answer is awaited; 0: none is */
-  struct end *before, *after;         /* short ones, the oldest first */
-};
 
 static struct {
   uint64_t opened, established, done, refused, unanswered, broken, skipped, live;
@@ -50,95 +28,29 @@ static struct {
   uint64_t flows, flows_known, flows_moved, datagrams, answers;
 } count;
 static uint64_t latest[2][PLACES]; /* by family, server: when the last one that it accepted was begun */
-static struct end oldest = {.before = &oldest, .after = &oldest}, *dead[EVENTS * 4];
-static struct sockaddr_storage there[2];
 static struct end **held;
 static uint8_t pattern[PATTERN + MESSAGE];
-static int client_nets[PLACES], loop;
-static unsigned n_kept, n_flows, n_held, n_dead, rate;
+static int client_nets[PLACES];
+static unsigned n_kept, n_flows, n_held;
 static uint64_t period_ns;
 static bool is_begun, is_hushed;
 
-static uint64_t now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
-}
+/* ---- clients: an end's `server` is which one has answered ---- */
 
-static void broken(const char *what) {
-  perror(what);
-  exit(1);
-}
-
-static int net_of(const char *name) {
-  char path[256];
-  snprintf(path, sizeof path, "/run/netns/%s", name);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) broken(name);
-  return fd;
-}
-
-static void enter(int net) {
-  if (setns(net, CLONE_NEWNET)) broken("setns");
-}
-
-static struct sockaddr_storage at(const struct sockaddr_storage *a, unsigned port) {
-  struct sockaddr_storage out = *a;
-  if (a->ss_family == AF_INET) ((struct sockaddr_in *)&out)->sin_port = htons((uint16_t)port);
-  else ((struct sockaddr_in6 *)&out)->sin6_port = htons((uint16_t)port);
-  return out;
-}
-
-static struct end *watch(int fd, enum kind kind, uint32_t events) {
-  struct end *e = calloc(1, sizeof *e);
-  if (!e) broken("memory");
-  *e = (struct end){.fd = fd, .kind = kind, .server = UNKNOWN, .begun_ns = now()};
-  struct epoll_event want = {.events = events, .data.ptr = e};
-  if (epoll_ctl(loop, EPOLL_CTL_ADD, fd, &want)) broken("epoll_ctl");
-  return e;
-}
-
-/* Freed after the events in hand, which may name it. */
-static void drop(struct end *e) {
-  if (e->is_dead) return;
-  e->is_dead = true;
-  close(e->fd);
-  if (e->before) e->before->after = e->after, e->after->before = e->before;
-  if (n_dead == sizeof dead / sizeof *dead) broken("too many ends at once");
-  dead[n_dead++] = e;
-}
-
-static void bury(void) {
-  while (n_dead) free(dead[--n_dead]);
-}
-
-/* ---- clients ---- */
-
-static struct end *open_one(enum kind kind, unsigned number) {
+static struct end *open_one(unsigned kind, unsigned number) {
   static uint32_t serial;
-  unsigned family = number & 1;
   enter(client_nets[number / 2 % PLACES]);
-  int type = kind == FLOW ? SOCK_DGRAM : SOCK_STREAM, on = 1;
-  int fd = socket(there[family].ss_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) broken("socket");
-  if (kind != FLOW) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  struct sockaddr_storage to = at(&there[family], FIRST_PORT + number / 4 % PORTS);
-  uint64_t begun_ns = now(); /* before its SYN leaves: nobody knows when this process goes on */
-  if (connect(fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS) {
-    count.refused++;
-    close(fd);
-    return NULL;
-  }
-  struct end *e = watch(fd, kind, kind == FLOW ? EPOLLIN : EPOLLIN | EPOLLOUT);
-  e->family = (uint8_t)family;
-  e->begun_ns = begun_ns;
+  int type = kind == FLOW ? SOCK_DGRAM : SOCK_STREAM;
+  struct end *e = ends_open(kind, number & 1, type, FIRST_PORT + number / 4 % ENDS_PORTS);
+  if (!e && errno == EMFILE) broken("socket");
+  if (!e) return count.refused++, NULL;
+  e->server = UNKNOWN;
   e->seed = serial++ * 2654435761u;
-  if (kind != SHORT) return e;
-  e->before = oldest.before, e->after = &oldest;
-  oldest.before->after = e, oldest.before = e;
-  count.opened++;
+  count.opened += kind == SHORT;
   return e;
 }
+
+static void open_short(unsigned number) { open_one(SHORT, number); }
 
 static void ended(struct end *e, bool is_silent) {
   if (e->kind == SHORT) {
@@ -168,15 +80,10 @@ static void speak(struct end *e, uint64_t at_ns) {
 }
 
 static void connected(struct end *e) {
-  int error = 0;
-  socklen_t n = sizeof error;
-  struct epoll_event want = {.events = EPOLLIN, .data.ptr = e};
-  getsockopt(e->fd, SOL_SOCKET, SO_ERROR, &error, &n);
+  int error = ends_opened(e);
   if (error) return ended(e, error == ETIMEDOUT);
-  e->is_open = true;
   if (e->kind == KEPT) count.kept_open++;
   else count.established++, count.live++;
-  epoll_ctl(loop, EPOLL_CTL_MOD, e->fd, &want);
   speak(e, now());
 }
 
@@ -223,21 +130,17 @@ static void datagram(struct end *e) {
   }
 }
 
-/* ---- servers ---- */
+/* ---- servers: an end's `server` is which one it is ---- */
 
-static void serve(struct end *e) {
-  uint8_t room[MOST_UNDER_WAY];
-  ssize_t n = recv(e->fd, room, sizeof room, 0);
-  if (n > 0 && send(e->fd, room, (size_t)n, MSG_NOSIGNAL) == n) return;
-  if (n >= 0 || errno != EAGAIN) drop(e);
+static void gone(struct end *e, int error) {
+  (void)error; /* its client says what is broken */
+  drop(e);
 }
 
 static void welcome(const struct end *e) {
-  for (int fd; (fd = accept4(e->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
-    int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (send(fd, &e->server, 1, MSG_NOSIGNAL) == 1) watch(fd, SERVED, EPOLLIN);
-    else close(fd);
+  for (int fd; (fd = ends_accept(e)) >= 0;) {
+    struct end *served = watch(fd, SERVED, EPOLLIN);
+    if (send(fd, &e->server, 1, MSG_NOSIGNAL) != 1) drop(served);
   }
 }
 
@@ -253,32 +156,14 @@ static void echo(const struct end *e) {
 }
 
 static void listen_at(uint8_t place, unsigned family) {
-  for (unsigned port = 0; port < PORTS; port++) {
-    struct sockaddr_storage here = at(&there[family], FIRST_PORT + port);
-    for (int type = SOCK_STREAM;; type = SOCK_DGRAM) {
-      int fd = socket(here.ss_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-      if (fd < 0 || bind(fd, (struct sockaddr *)&here, sizeof here)) broken("bind");
-      if (type == SOCK_STREAM && listen(fd, 4096)) broken("listen");
-      watch(fd, type == SOCK_STREAM ? LISTENER : ECHO, EPOLLIN)->server = place;
-      if (type == SOCK_DGRAM) break;
-    }
+  for (unsigned port = FIRST_PORT; port < FIRST_PORT + ENDS_PORTS; port++) {
+    watch(ends_listen(family, SOCK_STREAM, port), LISTENER, EPOLLIN)->server = place;
+    watch(ends_listen(family, SOCK_DGRAM, port), ECHO, EPOLLIN)->server = place;
   }
 }
 
 /* ---- what is due ---- */
 
-static void open_due(uint64_t at_ns) {
-  static uint64_t since, opened, of;
-  static unsigned number;
-  if (of != rate) since = at_ns, opened = 0, of = rate;
-  uint64_t due = (at_ns - since) / 1000 * rate / 1000000;
-  for (int i = 0; i < MOST_AT_ONCE && opened < due; i++, opened++) open_one(SHORT, number++);
-  if (due > opened + rate / 2) count.skipped += due - opened, opened = due; /* this machine cannot: said */
-}
-
-static bool is_over(uint64_t since_ns, uint64_t at_ns, uint64_t most) {
-  return at_ns > since_ns && at_ns - since_ns > most;
-}
 static bool is_patient(const struct end *e, uint64_t at_ns) {
   uint64_t since_ns = e->is_open ? e->waits_ns : e->begun_ns;
   return !since_ns || !is_over(since_ns, at_ns, PATIENCE);
@@ -287,7 +172,7 @@ static bool is_patient(const struct end *e, uint64_t at_ns) {
 static void look_at_short(uint64_t at_ns) {
   for (struct end *e = oldest.after, *after; e != &oldest; e = after) {
     after = e->after;
-    if (!is_over(e->begun_ns, at_ns, SECOND) || n_dead > EVENTS) break;
+    if (!is_over(e->begun_ns, at_ns, SECOND) || !has_room_to_drop()) break;
     if (e->is_open && !e->waits_ns && e->sent == MESSAGE) speak(e, at_ns);
     else if (!is_patient(e, at_ns)) ended(e, true);
   }
@@ -303,7 +188,7 @@ static void look_at_held(uint64_t at_ns) {
   if (!since_ns) since_ns = at_ns, looked = 0;
   uint64_t due = (at_ns - since_ns) * n_held / period_ns;
   if (due - looked > n_held) looked = due - n_held;
-  for (int i = 0; looked < due && i < EVENTS; looked++, i++) {
+  for (int i = 0; looked < due && i < MOST_LOOKED_AT; looked++, i++) {
     struct end *e = held[looked % n_held];
     if (looked < n_held) {
       e = held[looked] = open_one(looked < n_kept ? KEPT : FLOW, (unsigned)looked);
@@ -316,6 +201,12 @@ static void look_at_held(uint64_t at_ns) {
   }
 }
 
+static void due(uint64_t at_ns) {
+  count.skipped += ends_due_short(at_ns, open_short);
+  look_at_short(at_ns);
+  look_at_held(at_ns);
+}
+
 /* ---- commands ---- */
 
 static void close_held(void) {
@@ -324,7 +215,7 @@ static void close_held(void) {
     if (held[i]->kind == KEPT && held[i]->is_open) count.kept_open--;
     drop(held[i]);
     held[i] = NULL;
-    if (n_dead > EVENTS) bury(); /* their events are not in hand: this is a command's */
+    if (!has_room_to_drop()) bury(); /* their events are not in hand: this is a command's */
   }
   is_begun = is_hushed = false;
 }
@@ -336,10 +227,6 @@ static unsigned waiting(void) {
 }
 
 static void report(void) {
-  struct rusage used;
-  getrusage(RUSAGE_SELF, &used);
-  const struct timeval *u = &used.ru_utime, *k = &used.ru_stime;
-  double cpu = (double)(u->tv_sec + k->tv_sec) + 1e-6 * (double)(u->tv_usec + k->tv_usec);
 #define F(name) printf("\"" #name "\": %llu, ", (unsigned long long)count.name)
   printf("{");
   F(opened); F(established); F(done); F(refused); F(unanswered); F(broken); F(skipped); F(live);
@@ -350,48 +237,37 @@ static void report(void) {
     printf("%s[%llu, %llu]", f ? ", " : "", (unsigned long long)latest[f][0],
            (unsigned long long)latest[f][1]);
   printf("], \"waiting\": %u, ", waiting());
-  printf("\"cpu_s\": %.3f}\n", cpu);
+  printf("\"cpu_s\": %.3f}\n", cpu_s());
 }
 
-static void command(void) {
-  char line[256];
-  ssize_t n = read(0, line, sizeof line - 1);
-  if (n <= 0) exit(0);
-  line[n] = 0;
-  if (!strncmp(line, "begin", 5) && !is_begun) {
-    is_begun = true;
-    count.slowest_ns = 0;
-    printf("{}\n");
-  } else if (!strncmp(line, "hush", 4)) {
-    is_hushed = true;
-    printf("{}\n");
-  } else if (!strncmp(line, "close", 5)) {
-    close_held();
-    printf("{}\n");
-  } else if (sscanf(line, "rate %u", &rate) == 1) {
-    printf("{}\n");
-  } else if (!strncmp(line, "report", 6)) {
-    report();
-  } else {
-    exit(0);
-  }
-  fflush(stdout);
+static void begin(void) {
+  is_begun = true;
+  count.slowest_ns = 0;
 }
 
-static void set_up(char **a) {
-  struct rlimit files = {200000, 200000};
-  setrlimit(RLIMIT_NOFILE, &files);
-  struct sockaddr_in *v4 = (struct sockaddr_in *)&there[0];
-  struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&there[1];
-  v4->sin_family = AF_INET, v6->sin6_family = AF_INET6;
-  if (inet_pton(AF_INET, a[4], &v4->sin_addr) != 1 || inet_pton(AF_INET6, a[5], &v6->sin6_addr) != 1) exit(2);
-  loop = epoll_create1(EPOLL_CLOEXEC);
+static void command(const char *line) {
+  bool is_fine = true;
+  if (!strncmp(line, "report", 6)) return report();
+  if (!strncmp(line, "begin", 5) && !is_begun) begin();
+  else if (!strncmp(line, "hush", 4)) is_hushed = true;
+  else if (!strncmp(line, "close", 5)) close_held();
+  else is_fine = sscanf(line, "rate %u", &rate) == 1;
+  if (!is_fine) exit(0);
+  printf("{}\n");
+}
+
+static void make_pattern(void) {
   uint32_t random = 1;
   for (unsigned i = 0; i < PATTERN; i++) {
     random = random * 1664525 + 1013904223;
     pattern[i] = (uint8_t)(random >> 24);
   }
   memcpy(pattern + PATTERN, pattern, MESSAGE);
+}
+
+static void set_up(char **a) {
+  ends_begin(a[4], a[5]);
+  make_pattern();
   for (uint8_t i = 0; i < PLACES; i++) {
     client_nets[i] = net_of(a[i]);
     enter(net_of(a[PLACES + i]));
@@ -404,18 +280,12 @@ static void set_up(char **a) {
   n_held = n_kept + n_flows;
   held = calloc(n_held + 1, sizeof *held);
   if (!held || !n_held || !period_ns) exit(2);
-  watch(0, COMMANDS, EPOLLIN);
 }
 
-static struct end *commands; /* handled after the events in hand: "close" frees what they may name */
-
-static void react(const struct epoll_event *event) {
-  struct end *e = event->data.ptr;
-  if (e->is_dead) return;
+static void react(struct end *e) {
   switch (e->kind) {
-    case COMMANDS: commands = e; break;
     case LISTENER: welcome(e); break;
-    case SERVED: serve(e); break;
+    case SERVED: ends_serve(e, gone); break;
     case ECHO: echo(e); break;
     case FLOW: datagram(e); break;
     default: e->is_open ? heard(e) : connected(e);
@@ -423,19 +293,8 @@ static void react(const struct epoll_event *event) {
 }
 
 int main(int argc, char **argv) {
-  static struct epoll_event events[EVENTS];
+  static const struct ends_program program = {.event = react, .command = command, .due = due};
   if (argc != 11) return 2;
   set_up(argv + 1);
-  for (;;) {
-    int n = epoll_wait(loop, events, EVENTS, 1);
-    for (int i = 0; i < n; i++) react(&events[i]);
-    bury();
-    if (commands) command();
-    commands = NULL;
-    uint64_t at_ns = now();
-    open_due(at_ns);
-    look_at_short(at_ns);
-    look_at_held(at_ns);
-    bury();
-  }
+  ends_run(&program);
 }

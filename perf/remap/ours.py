@@ -1,8 +1,13 @@
-"""ours: the standard lab with agents and engines; an address is remapped in both families at once."""
+"""ours: the standard lab with agents and engines; an address is remapped in both families at once.
+
+On VPP each of the four nodes has one, without worker threads and with its interfaces in interrupt mode
+(ipshare/lab/vpp_site.py): they share this machine's processors, and one that polled would have one alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,19 +17,18 @@ from typing import Any
 
 from ipshare.errors import NotRunning
 from ipshare.lab import sites
-from ipshare.lab.agents import start_agent
-from ipshare.lab.internet import LabSpec, global_ip, uplink_address
+from ipshare.lab.agents import require_vpp, start_agent
+from ipshare.lab.internet import Engine, LabSpec, global_ip, kernel_address, uplink_address
 from ipshare.lab.lab import Lab
 from ipshare.remap import remap
 from ipshare.remap.executor import View
 from ipshare.remap.machine import Progress, Step
 from ipshare.remap.nodes import AgentNode
 
-from .relay import FIRST, SECOND, Relay
+from . import relay
 
 PREFIXES = {family: f"{global_ip('a1', family)}/{32 if family == 4 else 128}" for family in (4, 6)}
-SPEC = LabSpec(channel="ipip")
-HERE = str(uplink_address(SPEC, "B", 4) - 1)  # r1's, next to B: the relay is there
+HERE = str(uplink_address(LabSpec(), "B", 4) - 1)  # r1's, next to B: the relay is there
 
 
 class RelayedLab(Lab):
@@ -32,9 +36,9 @@ class RelayedLab(Lab):
 
     def write_site(self, node: str, *, target: str) -> Path:
         path = super().write_site(node, target=target)
-        other, port = {"A": ("B", FIRST), "B": ("A", SECOND)}.get(node, ("", 0))
+        other, port = {"A": ("B", relay.FIRST), "B": ("A", relay.SECOND)}.get(node, ("", 0))
         if other:
-            wanted = f'"{uplink_address(SPEC, other, 4)}:{sites.PORT}"'
+            wanted = f'"{kernel_address(self.spec, other, 4)}:{sites.PORT}"'
             text = path.read_text()
             assert wanted in text, f"{node}'s file has no path to {other}"
             path.write_text(text.replace(wanted, f'"{HERE}:{port}"'))
@@ -110,19 +114,22 @@ def _ms(times: dict[Step, int], begin: Step, end: Step) -> float:
 class Ours:
     """``delay_ms``: of what the end points tell each other, each way; ``late_s``: of distribution point D."""
 
-    def __init__(self, delay_ms: int, late_s: float) -> None:
-        self.name = f"ipshare, mirror {delay_ms} ms late"
+    def __init__(self, engine: Engine, delay_ms: int, late_s: float) -> None:
+        self.name = f"ipshare{' on VPP' if engine == 'vpp' else ''}, mirror {delay_ms} ms late"
+        self.spec = LabSpec(channel="ipip", engine=engine)
         self.delay_ms, self.late_s = delay_ms, late_s
 
     @contextlib.contextmanager
     def up(self) -> Iterator[Lab]:
-        with RelayedLab(SPEC, start=start_agent) as lab:
-            ends = [(str(uplink_address(SPEC, node, 4)), sites.PORT) for node in "AB"]
-            relay = lab.inside("r1", lambda: Relay(HERE, ends[0], ends[1], self.delay_ms / 1000))
+        if self.spec.engine == "vpp":
+            require_vpp()
+        with RelayedLab(self.spec, start=start_agent) as lab:
+            ends = [(str(kernel_address(self.spec, node, 4)), sites.PORT) for node in "AB"]
+            process = relay.begin(lab, "r1", HERE, ends[0], ends[1], self.delay_ms)
             try:
                 yield lab
             finally:
-                relay.close()
+                print(f"{self.name}: the relay: {relay.end(process)}", file=sys.stderr)
 
     def move(self, lab: Lab, origin: str, to: str) -> Move:
         return Move(lab, origin, to, self.late_s)

@@ -8,6 +8,7 @@
  *
  * A frame sees one generation. Ordinary packets take the core's express lane, inline, and the delivery table is
  * looked up right here: the nodes are siblings of ip4-lookup and ip6-lookup, so what those find is valid for us.
+ * To a remapped address: what the lane found out goes on in the core, for a group together.
  * Any other buffer is described to the core (struct ips_pkt), which decides and changes it, and its verdict
  * says what becomes of the buffer. Chained, offloaded and looping packets are for special.c.
  */
@@ -292,13 +293,32 @@ send_group (const ipshare_main_t *im, ipshare_frame_t *f, const struct ips_lane_
     }
 }
 
-/* As many packets as a group takes, in the order in which they came. Returns how many the lane took. */
+/* Of a remapped address. */
+static __attribute__ ((noinline)) void
+remapped (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, const struct ips_ordinary *o, bool is4)
+{
+  struct ips_pkt p;
+  describe (b, &p);
+  f->t->current = b;
+  int verdict = ips_remap_ordinary (f->t->core, &p, o, is4 ? 4 : 6);
+  if (PREDICT_FALSE (verdict < 0))
+    return one (im, f, bi, b, IPS_INNER, false);
+  f->t->core->counters->packets++;
+  bool taken = flows_hold (f->t->flows, &p, ipshare_tag (b, IPS_INNER));
+  u16 next = uncommon (im, f, bi, b, &p, verdict, false, taken);
+  if (PREDICT_FALSE (f->node->flags & VLIB_NODE_FLAG_TRACE))
+    trace (f, b, &p, verdict, IPS_INNER, next, false);
+}
+
+/* As many packets as a group takes, in the order in which they came. Returns how many the lane took. The group's address
+ * is given to nobody: every step would wait for memory. */
 static_always_inline u32
 translate_group (ipshare_main_t *im, ipshare_frame_t *f, struct ips_lane_net4 *net, const u32 *from,
 		 vlib_buffer_t **b, u32 n, enum ips_side side, bool is4)
 {
   struct ips_lane_group g;
-  u32 taken = 0;
+  struct ips_ordinary o[IPS_LANE_GROUP], *next_o = o;
+  u32 taken = 0, n_o = 0;
   bring (&g, b, n, is4);
   u32 declined = ips_lane (f->t->core, side, IPS_TRUST_ROUTED, net, &g, n, is4 ? 4 : 6);
   if (PREDICT_TRUE (!declined && !(f->node->flags & VLIB_NODE_FLAG_TRACE)))
@@ -306,8 +326,15 @@ translate_group (ipshare_main_t *im, ipshare_frame_t *f, struct ips_lane_net4 *n
       send_group (im, f, &g, from, b, n, side, is4);
       return n;
     }
+  for (u32 i = 0; i < n && side == IPS_INNER; i++)
+    if (g.declined[i] & IPS_LANE_REMAPPED)
+      o[n_o++] = ips_lane_ordinary (&g, i, is4 ? 4 : 6);
+  if (n_o)
+    ips_remap_places (f->t->core, o, n_o, is4 ? 4 : 6);
   for (u32 i = 0; i < n; i++)
-    if (g.declined[i])
+    if (side == IPS_INNER && g.declined[i] & IPS_LANE_REMAPPED)
+      remapped (im, f, from[i], b[i], next_o++, is4);
+    else if (g.declined[i])
       one (im, f, from[i], b[i], side, false);
     else
       {

@@ -69,6 +69,7 @@ typedef struct
   u64 wrong;		  /* atomic, the main thread's: bit i: subport i is not so */
   bool set_up;		  /* the main thread's: as they were set last, */
   f64 set_s;		  /* and when; 0: never */
+  f64 unlearn_until_s;	  /* the main thread's: workers may have told it of neighbours before */
   ipshare_port_t at[IPSHARE_PORTS];
 } ipshare_ports_t;
 
@@ -100,6 +101,9 @@ extern const struct rt_links ipshare_links; /* the real-time thread's door to `l
 /* vips.c, reach.c; under the barrier. */
 void ipshare_vips_enable (u32 sw_if_index, bool enable);
 void ipshare_reach_enable (u32 sw_if_index, bool enable);
+
+/* vips.c; main thread: neighbours that VPP learned of public addresses go; what an operator wrote stays. */
+void ipshare_vips_unlearn (const ipshare_ports_t *ports);
 
 /* ports.c, main thread: the frame behind the header that this interface wants, tags included. False: no buffer, no
  * such header. */

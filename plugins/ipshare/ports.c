@@ -19,6 +19,8 @@ enum
   AT_ONCE = 16, /* frames; af_packet's rings have 32 places, and those of one turn come to them together */
 };
 
+#define UNLEARN_S 3.0 /* what workers learned before they were told otherwise has come to the main thread then */
+
 #define HOST "host-" /* what af_packet's interfaces are called, before the name of the device */
 
 /* ---- main thread ---- */
@@ -182,6 +184,7 @@ move (ipshare_ports_t *ports, ipshare_port_t *port, u32 to)
   enable (port, false);
   port->sw_if_index = to;
   enable (port, true);
+  ports->unlearn_until_s = vlib_time_now (vm) + UNLEARN_S;
   vlib_worker_thread_barrier_release (vm);
 }
 
@@ -200,6 +203,8 @@ ipshare_ports_look (ipshare_ports_t *ports)
     }
   if (changed)
     rt_signal (ports->changed);
+  if (ports && vlib_time_now (vlib_get_main ()) < ports->unlearn_until_s)
+    ipshare_vips_unlearn (ports);
 }
 
 /* Nobody tells of a carrier. */
@@ -226,6 +231,8 @@ ipshare_ports_show (ipshare_ports_t *ports)
   ipshare_pair.shown = ports;
   for (u32 i = 0; ports && i < ports->n; i++)
     enable (ports->at + i, true);
+  if (ports)
+    ports->unlearn_until_s = vlib_time_now (vm) + UNLEARN_S;
   vlib_worker_thread_barrier_release (vm);
   if (had)
     ipshare_subports_set (had, false); /* those that the new ones have too may come up again */

@@ -5,11 +5,14 @@
  *
  * Who asks for a VIP is answered by the real-time thread, while the lease runs, or by nobody: VPP, which may answer for
  * whole subnets, does not see the question. What claims a VIP goes on as well, for VPP's own tables of neighbours.
+ * What claims a public address does not: a host route to the peer, which announces all of them, would be before the
+ * plugin's entry.
  */
 #include "pair.h"
 #include <vnet/ethernet/arp_packet.h>
 #include <vnet/ethernet/ethernet.h>
 #include <vnet/feature/feature.h>
+#include <vnet/ip-neighbor/ip_neighbor.h>
 #include <vnet/ip/icmp46_packet.h>
 #include <vnet/ip/ip6_packet.h>
 
@@ -57,14 +60,10 @@ port_of (vlib_buffer_t *b)
   return NULL;
 }
 
-/* Or one of the public addresses that move with the role. */
+/* One of those that move with the role. */
 static bool
-is_vip (const ipshare_port_t *port, u8 family, const u8 *address)
+is_public_of (const ipshare_ports_t *ports, const ipshare_port_t *port, u8 family, const u8 *address)
 {
-  const ipshare_ports_t *ports = ipshare_pair.shown;
-  for (u32 i = 0; i < port->n_vips; i++)
-    if (port->vips[i].family == family && memcmp (port->vips[i].address, address, family == 4 ? 4 : 16) == 0)
-      return true;
   for (u32 i = 0; i < ports->n_publics; i++)
     {
       const ipshare_public_t *p = ports->publics + i;
@@ -72,6 +71,29 @@ is_vip (const ipshare_port_t *port, u8 family, const u8 *address)
 	return true;
     }
   return false;
+}
+
+static bool
+is_public (const ipshare_port_t *port, u8 family, const u8 *address)
+{
+  return is_public_of (ipshare_pair.shown, port, family, address);
+}
+
+static bool
+is_vip (const ipshare_port_t *port, u8 family, const u8 *address)
+{
+  for (u32 i = 0; i < port->n_vips; i++)
+    if (port->vips[i].family == family && memcmp (port->vips[i].address, address, family == 4 ? 4 : 16) == 0)
+      return true;
+  return is_public (port, family, address);
+}
+
+/* Of a claim: whether VPP may hear of it. */
+static bool
+is_vpps_too (const ipshare_port_t *port, vlib_buffer_t *b, bool is_arp)
+{
+  const u8 *p = vlib_buffer_get_current (b);
+  return !is_public (port, is_arp ? 4 : 6, p + (is_arp ? AT_SENDER : ND_TARGET));
 }
 
 /* To the thread, as an untagged Ethernet frame. `n`: bytes behind the Ethernet header. */
@@ -137,7 +159,7 @@ neighbours (vlib_main_t *vm, vlib_node_runtime_t *node, vlib_frame_t *frame, boo
       if (about == VIP_N_ERROR)
 	continue;
       bool done = put (port, b[i], is_arp ? ETHERNET_TYPE_ARP : ETHERNET_TYPE_IP6, bytes);
-      if (about == VIP_ERROR_ASKED)
+      if (about == VIP_ERROR_ASKED || !is_vpps_too (port, b[i], is_arp))
 	{
 	  b[i]->error = node->errors[done ? about : VIP_ERROR_LOST]; /* error-drop counts it */
 	  nexts[i] = VIP_NEXT_DROP;
@@ -189,4 +211,43 @@ ipshare_vips_enable (u32 sw_if_index, bool enable)
   vnet_feature_enable_disable ("arp", "ipshare-vip-arp", sw_if_index, enable, 0, 0);
   vnet_feature_enable_disable ("ip6-unicast", "ipshare-vip-nd", sw_if_index, enable, 0, 0);
   vnet_feature_enable_disable ("ip6-multicast", "ipshare-vip-nd", sw_if_index, enable, 0, 0);
+}
+
+/* ---- what VPP has learned before, main thread ---- */
+
+typedef struct
+{
+  const ipshare_ports_t *ports;
+  const ipshare_port_t *port;
+  ip_address_t *found;
+} unlearn_t;
+
+static walk_rc_t
+gather (index_t index, void *arg)
+{
+  unlearn_t *u = arg;
+  const ip_neighbor_t *neighbor = ip_neighbor_get (index);
+  const ip_address_t *ip = ip_neighbor_get_ip (neighbor);
+  bool is4 = ip->version == AF_IP4;
+  const u8 *address = is4 ? (const u8 *) &ip->ip.ip4 : (const u8 *) &ip->ip.ip6;
+  if (!(neighbor->ipn_flags & IP_NEIGHBOR_FLAG_STATIC) && is_public_of (u->ports, u->port, is4 ? 4 : 6, address))
+    vec_add1 (u->found, *ip);
+  return WALK_CONTINUE;
+}
+
+void
+ipshare_vips_unlearn (const ipshare_ports_t *ports)
+{
+  for (u32 i = 0; ports && i < ports->n; i++)
+    {
+      unlearn_t u = { .ports = ports, .port = ports->at + i };
+      ip_address_t *ip;
+      if (u.port->sw_if_index == ~0 || !u.port->has_addresses)
+	continue;
+      ip_neighbor_walk (AF_IP4, u.port->sw_if_index, gather, &u);
+      ip_neighbor_walk (AF_IP6, u.port->sw_if_index, gather, &u);
+      vec_foreach (ip, u.found)
+	ip_neighbor_del (ip, u.port->sw_if_index);
+      vec_free (u.found);
+    }
 }

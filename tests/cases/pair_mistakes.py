@@ -131,6 +131,16 @@ address = "192.168.5.254"
 ALL_ON_VPP = ON_VPP.format("192.168.5.2", "", "eth1", "") + WORKLOAD
 GOOD_PAIR_ON_VPP = GOOD_PAIR.replace(VIPS, ALL_ON_VPP)
 _OTHER_MAC = ('[[interface]]\nname = "eth2"', '[[interface]]\nname = "eth2"\nmac = "02:00:00:00:00:02"')
+ROUTER = """interface = "eth2"
+[[route]]
+prefix = "0.0.0.0/0"
+via = "198.51.100.1"
+"""
+NEIGHBOR = """interface = "eth2"
+[[neighbor]]
+address = "198.51.100.2"
+mac = "02:00:00:00:00:09"
+"""
 PORTS_OF_VPP = [
     Mistake(
         VIPS,
@@ -163,6 +173,24 @@ PORTS_OF_VPP = [
             '0:01" #!\n[[pair.public',
             "pair.interface[0].mac",
             "eth2 has the MAC address 02:00:00:00:00:02",
+        ),
+        (
+            "198.51.100.0/28",
+            '192.168.5.2/32" #!\ninterface = "eth2"\n[[pair.public]]\nprefix = "198.51.100.0/28',
+            "pair.public[0].prefix",
+            "contains 192.168.5.2, which is an address of eth1",
+        ),
+        (
+            'prefix = "198.51.100.0/28"\n',
+            f'prefix = "198.51.100.0/28" #!\n{ROUTER}',
+            "pair.public[0].prefix",
+            "contains 198.51.100.1, which is the next hop of a route",
+        ),
+        (
+            'prefix = "198.51.100.0/28"\n',
+            f'prefix = "198.51.100.0/28" #!\n{NEIGHBOR}',
+            "pair.public[0].prefix",
+            "contains 198.51.100.2, which is a neighbour's",
         ),
     ]
 ]

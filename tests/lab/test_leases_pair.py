@@ -2,7 +2,7 @@
 
 dnsmasq is on the LAN of the pair; the client sends to the leased address, for which the active node answers,
 and is the workload too: what was translated is routed back to it. The node that takes over asks with the same
-MAC address.
+MAC address. tests/vpp/test_leases_vpp.py has the nodes on VPP, whose agents ask by a card of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from ipshare.errors import IpshareError
 from ipshare.lab import netns
 from ipshare.lab.netns import NETNS_DIR, inside
 from tests.engine_lab import run
-from tests.pair_lab import LAN, PairLab, until
+from tests.lab.test_nat_pair_lab import ON_VPP as VPP
+from tests.pair_lab import LAN, Half, PairLab, until
 
 DNSMASQ = shutil.which("dnsmasq") or "/usr/sbin/dnsmasq"
 pytestmark = pytest.mark.skipif(not Path(DNSMASQ).exists(), reason="LEASES NOT RUN: no dnsmasq")
@@ -57,29 +58,59 @@ mtu = false
 key_file = "pair.key"
 [[pair.node]]
 name = "a"
-paths = ["10.9.0.1:6081", "10.0.0.1:6081"]
+paths = ["10.9.0.1:6081", "{second}.1:6081"]
 [[pair.node]]
 name = "b"
-paths = ["10.9.0.2:6081", "10.0.0.2:6081"]
+paths = ["10.9.0.2:6081", "{second}.2:6081"]
 [[pair.public]]
 prefix = "10.0.0.128/28"
-interface = "lan0"
+interface = "{port}"
 [[lease]]
 name = "vm"
 mac = "02:00:00:00:00:77"
 local = "10.1.0.201"
-interface = "lan0"
+interface = "{asks_by}"
 """
+ON_VPP = """
+[[interface]]
+name = "host-lan0"
+host = "lan0"
+mac = "{mac}"
+addresses = ["10.0.0.{host}/24"]
+[[route]]
+prefix = "10.1.0.0/24"
+via = "10.0.0.9"
+table = "delivery"
+"""
+
+
+SLOW = 'interval = "500ms"\nmisses = 4'
+"""VPP's packet thread is its main one."""
 
 
 class Gateway:
     def __init__(self, lab: PairLab, name: str, end: contextlib.ExitStack) -> None:
         self.name, self.dir, self.space = name, lab.directory / name, lab.names[name]
         self.dir.mkdir()
-        (self.dir / "site.toml").write_text(SITE.format(node=name, dir=self.dir))
-        run(self.space, "ip route add 10.1.0.0/24 via 10.0.0.9")
+        (self.dir / "site.toml").write_text(self.site(lab))
+        if not lab.kind.owns_lan:
+            run(self.space, "ip route add 10.1.0.0/24 via 10.0.0.9")
         end.callback(self.end)
         self.agent: subprocess.Popen[bytes] | None = None
+
+    def site(self, lab: PairLab) -> str:
+        on_vpp, host = lab.kind.owns_lan, "ab".index(self.name) + 1
+        text = SITE.format(
+            node=self.name,
+            dir=self.dir,
+            second="10.8.0" if on_vpp else "10.0.0",
+            port=lab.kind.interface,
+            asks_by="own0" if on_vpp else "lan0",
+        )
+        if not on_vpp:
+            return text
+        vpp = VPP + ON_VPP.format(mac=lab.mac(self.name), host=host)
+        return text.replace("[probe]\nmtu = false\n", vpp).replace('"pair.key"\n', f'"pair.key"\n{SLOW}\n')
 
     def start(self) -> None:
         prefix = ["nsenter", f"--net={NETNS_DIR / self.space}"]
@@ -125,9 +156,24 @@ def served(lab: PairLab) -> Iterator[Path]:
             server.kill()
 
 
-def test_the_address_of_a_lease_outlives_the_node_that_asked_for_it(tmp_path: Path) -> None:
+def cards(lab: PairLab) -> None:
+    """Where VPP has the devices on the LAN, agents ask by others there."""
+    for node, host in (("a", 11), ("b", 12)) if lab.kind.owns_lan else ():
+        run(lab.names[node], f"ip link add own0 type veth peer name own-{node} netns {lab.names['lan']}")
+        run(lab.names["lan"], f"ip link set own-{node} master br0 up")
+        run(lab.names[node], f"ip address add 10.0.0.{host}/24 dev own0")
+        run(lab.names[node], "ip link set own0 up")
+
+
+@pytest.fixture
+def kind() -> type[Half]:
+    return Half
+
+
+def test_the_address_of_a_lease_outlives_the_node_that_asked_for_it(tmp_path: Path, kind: type[Half]) -> None:
     with contextlib.ExitStack() as end:
-        lab = end.enter_context(PairLab(tmp_path))
+        lab = end.enter_context(PairLab(tmp_path, kind))
+        cards(lab)
         client = lab.names["client"]
         run(client, f"ip address add {LOCAL}/32 dev lo")
         run(client, "sysctl -qw net.ipv4.conf.lan0.accept_local=1")

@@ -102,6 +102,21 @@ def site(*change: tuple[str, str]) -> Config:
     return load_text(text, Path("/etc/ipshare/site.toml"))
 
 
+ON_VPP = """[engine]
+kind = "vpp"
+counter_cells = 64
+[[interface]]
+name = "{}"
+host = "{}"
+"""
+
+
+@pytest.mark.parametrize("port", [("eth0", "up0"), ("host-eth0", "eth0")])
+def test_a_lease_is_not_asked_for_by_an_interface_of_vpp(port: tuple[str, str]) -> None:
+    found = [one for one in check_text(GOOD + ON_VPP.format(*port)).problems if "lease[0]" in one.key]
+    assert ["is VPP's" in one.message for one in found] == [True]
+
+
 def test_the_good_file_is_good_and_survives_the_store() -> None:
     report = check_text(GOOD)
     assert not report.problems and not report.warnings

@@ -89,5 +89,16 @@ def test_without_the_table_there_is_no_pair() -> None:
     assert load_text(text).pair is None
 
 
-def test_on_vpp_a_pair_can_have_criteria_public_addresses_and_interfaces() -> None:
-    assert not check_text(GOOD_PAIR_ON_VPP).problems
+def test_public_addresses_may_lie_in_the_subnet_of_their_interface_on_vpp() -> None:
+    """And only those: another Global Network there would be shadowed by VPP's own routes."""
+    near = GOOD_PAIR_ON_VPP.replace("203.0.113.0/24", "198.51.100.0/28").replace(
+        'name = "eth2"\n[[pair.interface]]',
+        'name = "eth2"\naddresses = ["198.51.100.20/24"]\n[[pair.interface]]',
+    )
+    near = near.replace('endpoint = "A"\nicmp', 'distribution = "C"\nicmp') + '[[distribution]]\nname = "C"\n'
+    assert "198.51.100.20/24" in near
+    assert not check_text(near).problems
+    wider = near.replace('prefix = "198.51.100.0/28"\ninterface', 'prefix = "198.51.100.8/29"\ninterface')
+    assert wider != near
+    (found,) = check_text(wider).problems
+    assert "overlaps Global Network 198.51.100.0/28" in found.message

@@ -24,6 +24,7 @@ from ipshare.engine.vpp.launch import Vpp, clean, start
 from ipshare.engine.vpp.startup import Settings
 from tests.engine_lab import run
 from tests.flows_lab import ADDRESS, CLOSED, PAIR_STATE, SESSION, Nat, NatNode, door
+from tests.vpp.processors import crowded
 
 RINGS = {"mode": 1, "num_rx_queues": 1, "num_tx_queues": 1, "flags": 10, "rx_frame_size": 2048 * 33,
          "tx_frame_size": 2048 * 33, "rx_frames_per_block": 64, "tx_frames_per_block": 64}  # fmt: skip
@@ -48,10 +49,12 @@ class VppNatNode(NatNode):
 
     def __init__(self, lab: Nat, node: str, number: int) -> None:
         super().__init__(lab, node, number)
-        self.settings = Settings(
-            Path(tempfile.mkdtemp(prefix=f"{node}-", dir=lab.directory)),
-            workers=self.workers,
-            counter_cells=1 << 12,
+        self.settings, self.before = crowded(
+            Settings(
+                Path(tempfile.mkdtemp(prefix=f"{node}-", dir=lab.directory)),
+                workers=self.workers,
+                counter_cells=1 << 12,
+            )
         )
         self.vpp: Vpp | None = None
         self.driver = self._driver()
@@ -62,7 +65,7 @@ class VppNatNode(NatNode):
 
     def start(self, *, workers: int = 0) -> None:
         self.driver.close()
-        self.vpp = start(self.settings, wrap=("nsenter", f"--net=/run/netns/{self.name}"))
+        self.vpp = start(self.settings, wrap=("nsenter", f"--net=/run/netns/{self.name}", *self.before))
         self.driver = self._driver()
         self.driver.configure()
         for device, net4, net6 in PORTS:

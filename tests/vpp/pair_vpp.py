@@ -21,6 +21,7 @@ from ipshare.engine.vpp.launch import Vpp, clean, start
 from ipshare.engine.vpp.startup import Settings
 from tests.engine_lab import INNER, run
 from tests.pair_lab import LAN, PATIENCE_S, STATE, WORKLOAD, Half, PairLab
+from tests.vpp.processors import crowded
 
 AF_PACKET = {"mode": 1, "num_rx_queues": 1, "num_tx_queues": 1, "flags": 6, "rx_frame_size": 2048 * 33,
              "tx_frame_size": 2048 * 33, "rx_frames_per_block": 32, "tx_frames_per_block": 32}  # fmt: skip
@@ -45,16 +46,19 @@ class VppHalf(Half):
     def __init__(self, lab: PairLab, name: str, number: int) -> None:
         super().__init__(lab, name, number)
         self.lab, self.node = lab, name
-        self.settings = Settings(
-            Path(tempfile.mkdtemp(prefix=f"{name}-", dir=lab.directory)),
-            workers=self.workers,
-            counter_cells=1 << 12,
+        self.settings, self.crowd = crowded(
+            Settings(
+                Path(tempfile.mkdtemp(prefix=f"{name}-", dir=lab.directory)),
+                workers=self.workers,
+                counter_cells=1 << 12,
+            )
         )
         self.vpp: Vpp | None = None
         self.has_port = False
 
     def start(self) -> None:
-        self.vpp = start(self.settings, wrap=("nsenter", f"--net=/run/netns/{self.name}", *self.before))
+        wrap = ("nsenter", f"--net=/run/netns/{self.name}", *self.crowd, *self.before)
+        self.vpp = start(self.settings, wrap=wrap)
         self.vppd = VppEngine(self.settings.api, self.settings.stats, counter_cells=1 << 12)
         self._wire(self.vppd.client)
         self.vppd.configure()

@@ -1,10 +1,8 @@
 """NAT by ports and tracked connections in VPP: tests/lab/test_engine_flows.py as it is.
 
-Without workers, and with as many as there are processors for, two at most."""
+Without workers, and with two: one has the LAN, the other the uplink."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 
@@ -60,7 +58,7 @@ pytestmark = pytest.mark.skipif(not userns.is_root(), reason="needs root")
 
 
 class WithWorkers(VppNatNode):
-    workers = max(1, min(2, len(os.sched_getaffinity(0)) - 1))
+    workers = 2
 
 
 @pytest.fixture(scope="module", params=[VppNatNode, WithWorkers], ids=["main-thread", "workers"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from ipshare.lab.netns import inside
 from tests.engine_lab import run
 from tests.lab.test_engine_pair import ACTIVE, INOP, STANDBY, ask_for, neighbour, ordered, verdict
 from tests.pair_faults import hung
-from tests.pair_lab import PATIENCE_S, VIPS, PairLab, pair_lab, until
+from tests.pair_lab import PATIENCE_S, VIPS, Half, PairLab, pair_lab, until
 from tests.vpp.pair_vpp import VppHalf
 
 pytestmark = pytest.mark.skipif(not userns.is_root(), reason="needs root")
@@ -34,6 +35,10 @@ class Working(VppHalf):
     def start(self) -> None:
         super().start()
         self.vppd.client.call("sw_interface_set_rx_mode", sw_if_index=self.lan, mode=1)
+
+
+class TwoWorking(VppHalf):
+    workers = 2
 
 
 @pytest.fixture
@@ -54,6 +59,25 @@ def test_a_hung_worker_ends_the_reign(tmp_path: Path) -> None:
             assert active.state()["late"][lib.IPS_CTL_PAIR_LATE_WORKER - 1] > 0
         until(lambda: active.is_in(STANDBY))
         assert lab.one_active() == (standby, active)
+
+
+@pytest.mark.parametrize("worker", ["vpp_wk_0", "vpp_wk_1"])
+def test_a_hung_worker_of_two_ends_the_reign(tmp_path: Path, worker: str) -> None:
+    """Whichever it is. VPP itself ends where its main thread waits for that worker in vain for a second."""
+    with pair_lab(tmp_path, TwoWorking) as lab:
+        active, standby = lab.start()
+        until(lambda: verdict(active) == "OK")
+        with hung(active.pid, worker):
+            until(lambda: standby.is_in(ACTIVE))
+            until(lambda: verdict(standby) == "OK")
+            assert may_forward(active) is False
+
+
+def may_forward(half: Half) -> bool:
+    """Whether it is alive and would."""
+    with contextlib.suppress(EngineGone):
+        return verdict(half) == "OK"
+    return False
 
 
 def test_a_hung_thread_of_the_pair_ends_the_reign(lab: PairLab) -> None:
