@@ -81,7 +81,7 @@ async def measure(folder: Path, count: int, rounds: int) -> tuple[list[float], l
     whole, flips = [], []
     for number in range(rounds):
         turn: list[float] = []
-        judge = director._judge
+        judge = director._judge_now
 
         def watched(judge: Callable[[], None] = judge, turn: list[float] = turn) -> None:
             judge()
@@ -91,12 +91,12 @@ async def measure(folder: Path, count: int, rounds: int) -> tuple[list[float], l
             if len(turn) == 1 and all(node.kept.has[0] == director.number for node in points):
                 turn.append(time.monotonic())
 
-        director._judge = watched  # type: ignore[method-assign]
+        director._judge_now = watched  # type: ignore[method-assign]
         began = time.monotonic()
         await director.change(there if number % 2 == 0 else back, "perf", "")
         assert await director.settled(director.number, 300), director.outcomes()
         whole.append((time.monotonic() - began) * 1e3)
-        director._judge = judge  # type: ignore[method-assign]
+        director._judge_now = judge  # type: ignore[method-assign]
         flips.append((turn[1] - turn[0]) * 1e3)
     await director.close()
     return whole, flips
