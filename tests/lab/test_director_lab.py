@@ -37,7 +37,7 @@ revoked = "{pki}/ca/revoked.pem"
 state_dir = "{dir}/director"
 runtime_dir = "{dir}/director-run"
 interval = "100ms"
-stale_after = "1s"
+stale_after = "3s"
 """
 
 

@@ -31,7 +31,7 @@ EXAMPLES = DOCS / "examples/hazards"
 Run = Callable[..., tuple[int, str, str]]
 FILE = """
 [hazards]
-timeout = "2s"
+timeout = "60s"
 {more}
 [[hazards.feed]]
 name = "weather"

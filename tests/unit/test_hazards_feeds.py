@@ -41,7 +41,7 @@ class Clock:
 
 def asked(server: Server, path: str, kind: str = "nws", **more: Any) -> Answer:
     async def ask() -> Answer:
-        fetcher = Fetcher(contact="noc@example.net", timeout_s=more.pop("timeout_s", 5))
+        fetcher = Fetcher(contact="noc@example.net", timeout_s=more.pop("timeout_s", 60))
         try:
             return await fetcher.get(server.url + path, kind, **more)
         finally:
@@ -96,7 +96,7 @@ def test_nobody_there_and_nobody_who_speaks(server: Server) -> None:
     assert "ConnectError" in asked(nobody, "/a").error
 
 
-def watched(server: Server, *feeds: Feed) -> tuple[Poller, Clock]:
+def watched(server: Server, *feeds: Feed, timeout_s: float = 60.0) -> tuple[Poller, Clock]:
     clock = Clock()
     there = [replace(feed, url=server.url + feed.url) for feed in feeds]
 
@@ -104,7 +104,7 @@ def watched(server: Server, *feeds: Feed) -> tuple[Poller, Clock]:
         """A client for each question: each has an event loop of its own here."""
 
         async def get(self, *words: str) -> Answer:
-            fetcher = Fetcher(timeout_s=0.5)
+            fetcher = Fetcher(timeout_s=timeout_s)
             try:
                 return await fetcher.get(*words)
             finally:
@@ -144,7 +144,7 @@ def test_a_watch_over_good_and_bad_hours(server: Server) -> None:
 def test_a_silent_feed_delays_no_other(server: Server) -> None:
     server.documents = {"/usgs": made.usgs(made.quake_feature())}
     server.stalls.add("/nws")
-    poller, _ = watched(server, replace(FEED, url="/nws"), Feed("quakes", "usgs", "/usgs"))
+    poller, _ = watched(server, replace(FEED, url="/nws"), Feed("quakes", "usgs", "/usgs"), timeout_s=3)
     assert asyncio.run(poller.poll()) == ["weather", "quakes"]
     assert [f["state"] for f in poller.status()] == ["never", "fresh"]
     assert poller.look([HOUSTON], Policy()).blind == ("weather",)
