@@ -79,7 +79,6 @@ class File(Table):
     """A director's file, as far as it is not that of a site."""
 
     director: Director
-    site: list[Site] = []
     node: list[Node] = []
 
 
