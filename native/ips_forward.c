@@ -355,9 +355,9 @@ IPS_HOT int express(struct ips_worker *w, struct ips_pkt *p, enum ips_side side,
   g.len[0] = bytes;
   uint32_t declined = ips_lane(w, side, IPS_TRUST_NOTHING, &net, &g, 1, family);
   if (ips_unlikely(declined)) {
-    if (side != IPS_INNER || !(declined & IPS_LANE_REMAPPED) || !w->remaps) return NOT_ORDINARY;
+    if (side != IPS_INNER || !(declined & IPS_LANE_REMAPPED)) return NOT_ORDINARY;
     struct ips_ordinary o = ips_lane_ordinary(&g, 0, family);
-    return ips_remap_single(w, p, &o, family);
+    return family == 4 ? ips_remap_single4(w, p, &o) : ips_remap_single6(w, p, &o);
   }
   ips_lane_write(&g, 0, family);
   p->len = p->total_len = g.ip_len[0];

@@ -126,7 +126,7 @@ IPS_HOT void ips_lane_check6(struct ips_lane_group *g, uint32_t n, uint64_t ends
 /* ---- 3: global -> local ---- */
 
 IPS_HOT struct ips_key ips_lane_key(const struct ips_lane_group *g, uint32_t i, unsigned family) {
-  if (family == 4) return (struct ips_key){(uint64_t)ips_be32(g->old4[i]) << 32, 0};
+  if (family == 4) return (struct ips_key){ips_be64(g->old4[i]), 0}; /* the upper half; not by a shift of 32 bits that were put aside */
   return (struct ips_key){ips_be64(g->old_hi[i]), ips_be64(g->old_lo[i])};
 }
 
@@ -344,18 +344,31 @@ IPS_HOT void ips_lane_inner(const struct ips_root *r, struct ips_lane_group *g, 
   }
 }
 
+/* Of an address as the client knows it: what ips_remap_first says. */
+IPS_HOT uint32_t ips_lane_remap_of(const struct ips_worker *w, unsigned family, uint32_t to4, uint64_t hi, uint64_t lo) {
+  const struct ips_remap_filter *f = w->remap_filter;
+  if (family == 4) {
+    if (ips_likely(f->one4)) return (to4 & f->global.mask4) == f->key4 ? f->one4 : 0;
+    return ips_filter_has4(&f->global, to4) ? ips_remap_first(w->remaps, 4, (ips_u128)to4 << 96) : 0;
+  }
+  if (ips_likely(f->one6))
+    return ((hi & f->global.mask6_hi) ^ f->key6_hi) | ((lo & f->global.mask6_lo) ^ f->key6_lo) ? 0 : f->one6;
+  return ips_filter_has6(&f->global, hi, lo) ? ips_remap_first(w->remaps, 6, ips_pair(hi, lo)) : 0;
+}
+
 /* While this node has remaps: a remapped address, or one of a re-addressing channel, is not the lane's. By values: a group
  * whose address is given away is kept in memory, and every step waits for it. */
 IPS_HOT void ips_lane_remaps(const struct ips_worker *w, struct ips_lane_group *g, uint32_t n, unsigned family, bool is_inner) {
   const struct ips_remap_filter *f = w->remap_filter;
   for (uint32_t i = 0; i < n; i++) {
     struct ips_key old = ips_lane_key(g, i, family);
-    bool is_channel = family == 4 ? ips_filter_has4(&f->channel, (uint32_t)(old.hi >> 32)) : ips_filter_has6(&f->channel, old.hi, old.lo);
-    bool is_global = is_inner && (family == 4 ? ips_filter_has4(&f->global, g->new4[i])
-                                              : ips_filter_has6(&f->global, g->new_hi[i], g->new_lo[i]));
-    if (ips_likely(!(is_channel | is_global)) || g->declined[i]) continue;
-    ips_u128 to = family == 4 ? (ips_u128)g->new4[i] << 96 : ips_pair(g->new_hi[i], g->new_lo[i]);
-    g->declined[i] = is_channel ? 1 : ips_remap_first(w->remaps, family, to);
+    bool is_channel = f->has_channels && (family == 4 ? ips_filter_has4(&f->channel, (uint32_t)(old.hi >> 32))
+                                                      : ips_filter_has6(&f->channel, old.hi, old.lo));
+    uint32_t remap = 0;
+    if (is_inner && family == 4) remap = ips_lane_remap_of(w, 4, g->new4[i], 0, 0);
+    if (is_inner && family == 6) remap = ips_lane_remap_of(w, 6, 0, g->new_hi[i], g->new_lo[i]);
+    if (ips_likely(!(is_channel | remap)) || g->declined[i]) continue;
+    g->declined[i] = is_channel ? 1 : remap;
   }
 }
 
@@ -467,7 +480,8 @@ void ips_remap_places(const struct ips_worker *w, const struct ips_ordinary *o, 
 int ips_remap_ordinary(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, const struct ips_place *place,
                        unsigned family);
 /* Both for one packet alone. */
-int ips_remap_single(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, unsigned family);
+int ips_remap_single4(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o);
+int ips_remap_single6(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o);
 
 /* Counting, for who runs the lane over a frame: each packet's cell, and all of them at its end. */
 IPS_HOT void ips_lane_count(struct ips_cell *cells, uint32_t n_cells, uint32_t cell, uint32_t bytes) {

@@ -30,6 +30,7 @@ struct ips_remap {
   struct ips_endpoint_rec end[2]; /* by mark: as ips_encap takes it, or, re-addressing, local = remote prefix */
   bool rewrites;
   bool is_alone; /* taken, and no other remap has any of its addresses */
+  uint32_t room; /* bytes of the longest FINAL packet, without the channel's headers, as long as no path MTU is learned */
   struct ips_remap_front front; /* of FINAL packets */
 };
 struct ips_remaps {

@@ -1,6 +1,7 @@
 /* ips_remap_filter.h: may an address be remapped? What the express lane asks of each packet while a node has remaps.
  *
- * A bitmap over a hash of as many leading bits as the shortest remapped prefix of the family has: no bit, no remap.
+ * One remap in a family: its prefix is compared. Several: a bitmap over a hash of as many leading bits as the shortest
+ * prefix of the family has: no bit, no remap.
  * With a bit the set is asked (ips_remap_first). Made with the set (ips_remap_set.c), never changed.
  */
 #ifndef IPS_REMAP_FILTER_H
@@ -17,6 +18,10 @@ struct ips_prefix_filter {
 struct ips_remap_filter {
   struct ips_prefix_filter global;   /* remapped prefixes */
   struct ips_prefix_filter channel;  /* of re-addressing channels, here */
+  bool has_channels;                 /* there are such channels */
+  uint32_t one4, one6;               /* the answer of ips_remap_first for addresses of the family's only remap; 0: not one alone, */
+  uint32_t key4;                     /* whose prefix this is, under the mask of `global` */
+  uint64_t key6_hi, key6_lo;
   uint64_t ends;                     /* bit n: an address of a GUE channel here ends in n, modulo 64; the lane takes no IP-in-IP */
 };
 

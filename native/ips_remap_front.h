@@ -15,8 +15,9 @@ struct ips_remap_front {
   uint16_t sum;        /* of the IPv4 header as it is here */
 };
 
-/* What of a packet is seen from outside. */
-struct ips_front_of { uint32_t ip_len; uint16_t entropy, ip_id; uint8_t ttl, tos; bool df; };
+/* What of a packet is seen from outside. tos_high: TOS << 8; df: IPS_FRONT_DF or 0. */
+enum { IPS_FRONT_DF = 0x40 };
+struct ips_front_of { uint32_t ip_len, ttl, tos_high, df, ip_id; uint16_t entropy; };
 
 static inline bool ips_front_has_entropy(const struct ips_remap_front *f) { return f->bytes != 20; }
 
@@ -25,14 +26,15 @@ static inline void ips_front_write(uint8_t *out, const struct ips_remap_front *f
   const uint8_t *t = f->octets;
   uint32_t len = o->ip_len + f->bytes;
   if (f->outer == 20) {
-    uint32_t tos = (uint32_t)o->tos << 8, length = ips_be16((uint16_t)len), id = ips_be16(o->ip_id), df = o->df ? 0x40 : 0;
-    uint32_t sum = ips_csum_fold32(f->sum + tos + length + id + df + o->ttl) ^ 0xffffu;
-    ips_st64(out, ips_ld64(t) | tos | length << 16 | (uint64_t)id << 32 | (uint64_t)df << 48);
+    uint32_t length = ips_be16((uint16_t)len), id = ips_be16((uint16_t)o->ip_id);
+    uint32_t sum = ips_csum_fold32(f->sum + o->tos_high + length + id + o->df + o->ttl) ^ 0xffffu;
+    ips_st32(out, ips_ld32(t) | o->tos_high | length << 16);
+    ips_st32(out + 4, id | o->df << 16);
     ips_st64(out + 8, ips_ld64(t + 8) | o->ttl | sum << 16);
     ips_st32(out + 16, ips_ld32(t + 16));
   } else {
     len -= 40;
-    ips_st64(out, ips_ld64(t) | ips_be32((uint32_t)o->tos << 20 | o->entropy) | (uint64_t)ips_be16((uint16_t)len) << 32 |
+    ips_st64(out, ips_ld64(t) | ips_be32(o->tos_high << 12 | o->entropy) | (uint64_t)ips_be16((uint16_t)len) << 32 |
                     (uint64_t)o->ttl << 56);
     memcpy(out + 8, t + 8, 32);
   }

@@ -16,9 +16,15 @@
 
 enum { DECLINED = -1 };
 
+/* Into a whole register, once and by itself: the compiler would like to make pairs of words that were written one by one, or
+ * keep an octet on the stack and read four of them back; either waits until all of it is in the cache. */
+#define SCALAR(word) __asm__("" : "+r"(word))
+
 static inline uint32_t l4_of(unsigned family) { return family == 4 ? 20 : 40; }
-static inline uint8_t proto_of(const struct ips_ordinary *o, unsigned family) {
-  return o->sum_at == l4_of(family) + 6 ? IPS_PROTO_UDP : IPS_PROTO_TCP;
+static inline uint32_t proto_of(const struct ips_ordinary *o, unsigned family) {
+  uint32_t proto = o->sum_at == l4_of(family) + 6 ? IPS_PROTO_UDP : IPS_PROTO_TCP;
+  SCALAR(proto);
+  return proto;
 }
 static inline ips_u128 global_of(const struct ips_ordinary *o, unsigned family) {
   return family == 4 ? (ips_u128)ips_be32(o->to4) << 96 : ips_pair(ips_be64(o->to_hi), ips_be64(o->to_lo));
@@ -31,16 +37,21 @@ _Static_assert(offsetof(struct ips_flow, src_port) == 32 && offsetof(struct ips_
                "a flow's last word is as find_place makes it");
 
 /* The client's flow: what ips_place_of makes of it. */
-IPS_HOT void find_place(const struct ips_sessions *t, const struct ips_ordinary *o, unsigned family, struct ips_place *p) {
+IPS_HOT void find_place(const struct ips_sessions *t, const struct ips_ordinary *o, uint32_t proto, unsigned family,
+                        struct ips_place *p) {
   const uint8_t *ip = o->ip;
-  uint64_t ports = ips_ld32(ip + l4_of(family)), hi = o->to_hi, lo = o->to_lo;
-  if (family == 6) __asm__("" : "+r"(hi), "+r"(lo)); /* not both at once: they were not written so */
+  uint32_t ports = ips_ld32(ip + l4_of(family));
+  uint64_t hi = o->to_hi, lo = o->to_lo;
+  if (family == 6) {
+    SCALAR(hi);
+    SCALAR(lo);
+  }
   p->flow[0] = family == 4 ? ips_ld32(ip + 12) : ips_ld64(ip + 8);
   p->flow[1] = family == 4 ? 0 : ips_ld64(ip + 16);
   p->flow[2] = family == 4 ? o->to4 : hi;
   p->flow[3] = family == 4 ? 0 : lo;
-  p->flow[4] = ips_be16((uint16_t)ports) | (uint64_t)ips_be16((uint16_t)(ports >> 16)) << 16 | (uint64_t)family << 32 |
-              (uint64_t)proto_of(o, family) << 40;
+  ports = ips_be32(ports << 16 | ports >> 16); /* each of them swapped, in its place */
+  p->flow[4] = ports | (uint64_t)(proto << 8 | family) << 32;
   p->hash = ips_place_hash(t, p->flow);
 }
 
@@ -58,18 +69,14 @@ static inline void ask_for_first(const struct ips_sessions *t, const struct ips_
   __builtin_prefetch(node + offsetof(struct ips_session_node, word));
 }
 
-IPS_HOT void ask(const struct ips_worker *w, const struct ips_ordinary *o, const struct ips_place *p) {
-  const struct ips_sessions *followed = named(w->remaps, o)->state.followed;
-  __builtin_prefetch(ips_chain_of(w->sessions, p));
-  if (followed) __builtin_prefetch(ips_chain_of(followed, p));
-}
-
 void ips_remap_places(const struct ips_worker *w, const struct ips_ordinary *o, struct ips_place *places, uint32_t n,
                       unsigned family) {
   for (uint32_t i = 0; i < n; i++) {
-    if (family == 4) find_place(w->sessions, &o[i], 4, &places[i]);
-    else find_place(w->sessions, &o[i], 6, &places[i]);
-    ask(w, &o[i], &places[i]);
+    if (family == 4) find_place(w->sessions, &o[i], proto_of(&o[i], 4), 4, &places[i]);
+    else find_place(w->sessions, &o[i], proto_of(&o[i], 6), 6, &places[i]);
+    const struct ips_sessions *followed = named(w->remaps, &o[i])->state.followed;
+    __builtin_prefetch(ips_chain_of(w->sessions, &places[i]));
+    if (followed) __builtin_prefetch(ips_chain_of(followed, &places[i]));
   }
   for (uint32_t i = 0; i < n; i++) {
     const struct ips_sessions *followed = named(w->remaps, &o[i])->state.followed;
@@ -80,29 +87,28 @@ void ips_remap_places(const struct ips_worker *w, const struct ips_ordinary *o, 
 
 /* ---- what becomes of it ---- */
 
-/* The only remap of the address, if this node takes it. */
-static const struct ips_remap *taken(const struct ips_remaps *s, const struct ips_ordinary *o, unsigned family) {
-  const struct ips_remap *first = named(s, o);
-  if (ips_likely(first->is_alone)) return first;
-  ips_u128 global = global_of(o, family);
+/* Several remaps have addresses in common: is it the only one of this address, and does this node take it? */
+static __attribute__((noinline)) bool is_taken(const struct ips_remaps *s, const struct ips_remap *first, ips_u128 global) {
   for (const struct ips_remap *m = first + 1; m < s->at + s->n; m++)
-    if (ips_remap_has(m, family, global)) return NULL;
-  return first->r.role == IPS_REMAP_TAKING ? first : NULL;
+    if (ips_remap_has(m, first->r.family, global)) return false;
+  return first->r.role == IPS_REMAP_TAKING;
 }
 
 /* Not of a SYN, which is declined before: half closed is open. */
-static inline bool is_open(const struct ips_found *f, uint8_t proto) {
+static inline bool is_open(const struct ips_found *f, uint32_t proto) {
   return proto != IPS_PROTO_TCP || ips_word_state(f->word) < IPS_STATE_CLOSED;
 }
 
-IPS_HOT void translate(const struct ips_ordinary *o, unsigned family) {
-  ips_st16(o->ip + o->sum_at, o->l4_sum);
+IPS_HOT void translate(const struct ips_ordinary *o, uint8_t *ip, unsigned family) {
+  uint32_t at = o->sum_at, l4_sum = o->l4_sum, ip_sum = family == 4 ? o->ip_sum : 0, to4 = family == 4 ? o->to4 : 0;
+  uint64_t hi = family == 6 ? o->to_hi : 0, lo = family == 6 ? o->to_lo : 0;
+  ips_st16(ip + at, (uint16_t)l4_sum);
   if (family == 4) {
-    ips_st16(o->ip + 10, o->ip_sum);
-    ips_st32(o->ip + 16, o->to4);
+    ips_st16(ip + 10, (uint16_t)ip_sum);
+    ips_st32(ip + 16, to4);
   } else {
-    ips_st64(o->ip + 24, o->to_hi);
-    ips_st64(o->ip + 32, o->to_lo);
+    ips_st64(ip + 24, hi);
+    ips_st64(ip + 32, lo);
   }
 }
 
@@ -118,10 +124,9 @@ IPS_HOT void readdress(const struct ips_ordinary *o, unsigned family, const stru
   ips_lane_write(&g, 0, family);
 }
 
-/* As ips_flow_entropy, of a packet that has been translated, of flow f. */
-IPS_HOT uint16_t entropy_of(const struct ips_ordinary *o, const uint64_t *f, unsigned family) {
-  uint8_t proto = proto_of(o, family);
-  uint32_t h = ips_entropy_mix(proto, proto == IPS_PROTO_TCP ? ips_ld32(o->ip + l4_of(family)) : 0);
+/* As ips_flow_entropy, of a translated packet of flow f. */
+IPS_HOT uint16_t entropy_of(const uint8_t *ip, uint32_t proto, const uint64_t *f, unsigned family) {
+  uint32_t h = ips_entropy_mix(proto, proto == IPS_PROTO_TCP ? ips_ld32(ip + l4_of(family)) : 0);
   for (unsigned i = 0; i < 4; i++) {
     if (family == 4 && i % 2) continue;
     h = ips_entropy_mix(h, (uint32_t)f[i]);
@@ -130,75 +135,111 @@ IPS_HOT uint16_t entropy_of(const struct ips_ordinary *o, const uint64_t *f, uns
   return (uint16_t)(h >> 16);
 }
 
-IPS_HOT void encapsulate(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, const uint64_t *flow,
-                         unsigned family, const struct ips_remap_front *front) {
-  const uint8_t *ip = o->ip;
-  struct ips_front_of of = {.ip_len = o->ip_len, .ip_id = w->ip_id++};
-  of.ttl = family == 4 ? ip[8] : ip[7];
-  of.tos = family == 4 ? ip[1] : (uint8_t)(ips_be16(ips_ld16(ip)) >> 4);
-  of.df = family == 6 || ip[6] & 0x40;
-  if (ips_front_has_entropy(front)) of.entropy = entropy_of(o, flow, family);
-  translate(o, family);
-  ips_front_write(o->ip - front->bytes, front, &of);
-  p->data -= front->bytes;
+/* A packet in hand: what is asked more than once. */
+struct hand { const struct ips_ordinary *o; uint8_t *ip; uint32_t ip_len, proto; };
+
+IPS_HOT void encapsulate(struct ips_worker *w, struct ips_pkt *p, const struct hand *h, const uint64_t *flow, unsigned family,
+                         const struct ips_remap_front *front) {
+  uint8_t *ip = h->ip, *out = ip - front->bytes;
+  struct ips_front_of of = {.ip_len = h->ip_len, .df = IPS_FRONT_DF};
+  uint32_t first = ips_ld32(ip), id = w->ip_id++;
+  if (family == 4) of.ttl = ip[8], of.tos_high = first & 0xff00, of.df = ip[6] & IPS_FRONT_DF;
+  else of.ttl = ip[7], of.tos_high = (ips_be32(first) >> 12) & 0xff00;
+  SCALAR(of.ttl);
+  SCALAR(of.df);
+  SCALAR(id);
+  of.ip_id = id;
+  if (ips_front_has_entropy(front)) of.entropy = entropy_of(ip, h->proto, flow, family);
+  p->data = out;
   p->headroom -= front->bytes;
-  p->len = p->total_len = o->ip_len + front->bytes;
+  p->len = p->total_len = h->ip_len + front->bytes;
+  translate(h->o, ip, family);
+  ips_front_write(out, front, &of);
 }
 
-IPS_HOT int follow(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, const uint64_t *flow, unsigned family,
-                   const struct ips_remap *m) {
-  const struct ips_remap_front *front = &m->front; /* re-addressing: 0 bytes */
+/* Without the channel's headers, which count as part of 65,535 bytes. */
+IPS_HOT uint32_t room_of(const struct ips_worker *w, const struct ips_remap *m) {
+  if (ips_likely(!atomic_load_explicit(&w->shared->paths.learned, memory_order_acquire))) return m->room;
   uint32_t limit = ips_path_mtu(&w->shared->paths, &m->end[IPS_REMAP_FINAL], w->now_ns);
-  if (ips_unlikely(o->ip_len + front->bytes > (limit < UINT16_MAX ? limit : UINT16_MAX))) return DECLINED;
-  if (ips_unlikely(p->headroom < front->bytes)) return DECLINED;
+  return (limit < UINT16_MAX ? limit : UINT16_MAX) - m->front.bytes;
+}
+
+IPS_HOT int follow(struct ips_worker *w, struct ips_pkt *p, const struct hand *h, const uint64_t *flow, unsigned family,
+                   const struct ips_remap *m) {
+  if (ips_unlikely(h->ip_len > room_of(w, m) || p->headroom < m->front.bytes)) return DECLINED;
   if (ips_likely(!m->rewrites)) {
-    encapsulate(w, p, o, flow, family, front);
+    encapsulate(w, p, h, flow, family, &m->front);
   } else {
-    p->len = p->total_len = o->ip_len;
-    readdress(o, family, m);
+    p->len = p->total_len = h->ip_len;
+    readdress(h->o, family, m);
   }
-  ips_remap_count(w, m, IPS_RM_FOLLOWED);
   return IPS_FOLLOWED;
 }
 
-IPS_HOT int ordinary(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, const struct ips_place *place,
-                     unsigned family) {
-  const struct ips_remap *m = taken(w->remaps, o, family);
-  uint32_t bytes = p->total_len;
-  uint8_t proto = proto_of(o, family);
+static __attribute__((noinline)) bool find_behind(const struct ips_sessions *t, const struct ips_place *place, struct ips_found *f) {
+  return ips_session_find(t, place, f);
+}
+
+/* Is the flow in the table? all: as ips_session_head has it. */
+IPS_HOT bool is_known(const struct ips_sessions *t, const struct ips_place *place, bool all, struct ips_found *f) {
+  enum ips_head head = ips_session_head(t, place, all, f);
+  if (ips_unlikely(head == IPS_HEAD_ELSEWHERE)) return find_behind(t, place, f);
+  return head == IPS_HEAD_FOUND;
+}
+
+IPS_HOT int counted(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, const struct ips_remap *m,
+                    enum ips_remap_counter as, int verdict, uint32_t bytes) {
+  uint32_t cell = o->cell, endpoint = o->endpoint;
+  uint64_t *at = m->state.counters + w->index * IPS_REMAP_COUNTERS + as; /* nobody asks: as ips_remap_count */
+  SCALAR(endpoint);
+  p->counter = cell;
+  p->endpoint = endpoint;
+  __atomic_store_n(at, *at + 1, __ATOMIC_RELAXED);
+  return ips_worker_count(w, IPS_INNER, verdict, cell, bytes);
+}
+
+/* A flow of this node. */
+static __attribute__((noinline)) int deliver(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o,
+                                             const struct ips_place *place, const struct ips_remap *m, const struct ips_found *f) {
+  unsigned family = m->r.family;
+  uint32_t bytes = p->total_len, proto = proto_of(o, family);
   uint8_t tcp_flags = proto == IPS_PROTO_TCP ? o->ip[l4_of(family) + IPS_TCP_FLAGS] : 0;
-  if (ips_unlikely(!m || w->asks || tcp_flags & IPS_TCP_SYN)) return DECLINED;
+  if (!is_open(f, proto)) return DECLINED;
+  struct ips_packet_seen seen = {.tcp_flags = tcp_flags, .bytes = bytes};
+  ips_session_touch(w->sessions, w->index, place, f, &seen, w->now_ns);
+  p->len = p->total_len = o->ip_len;
+  translate(o, o->ip, family);
+  return counted(w, p, o, m, IPS_RM_HERE, IPS_OK, bytes);
+}
+
+IPS_HOT int ordinary(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, const struct ips_place *place,
+                     uint32_t proto, unsigned family) {
+  const struct ips_remap *m = named(w->remaps, o);
+  struct hand h = {.o = o, .ip = o->ip, .ip_len = o->ip_len, .proto = proto};
+  uint32_t bytes = p->total_len;
   struct ips_found f;
-  int verdict = IPS_OK;
-  if (ips_session_search(w->sessions, place, &f)) {
-    if (!is_open(&f, proto)) return DECLINED;
-    ips_session_see_at(w->sessions, w->index, place, &f, IPS_SEE_MIDSTREAM | IPS_SEE_ONE_SIDED, tcp_flags, bytes, NULL,
-                       w->now_ns);
-    p->len = p->total_len = o->ip_len;
-    translate(o, family);
-    ips_remap_count(w, m, IPS_RM_HERE);
-  } else {
-    if (!ips_session_search(m->state.followed, place, &f) || !is_open(&f, proto)) return DECLINED;
-    verdict = follow(w, p, o, place->flow, family, m);
-    if (ips_unlikely(verdict == DECLINED)) return DECLINED;
-  }
-  p->counter = o->cell;
-  p->endpoint = o->endpoint;
-  return ips_worker_count(w, IPS_INNER, verdict, o->cell, bytes);
+  SCALAR(m);
+  SCALAR(h.ip_len);
+  SCALAR(bytes);
+  if (ips_unlikely(!m->is_alone) && !is_taken(w->remaps, m, global_of(o, family))) return DECLINED;
+  if (ips_unlikely(w->asks || (proto == IPS_PROTO_TCP && h.ip[l4_of(family) + IPS_TCP_FLAGS] & IPS_TCP_SYN))) return DECLINED;
+  if (is_known(w->sessions, place, true, &f)) return deliver(w, p, o, place, m, &f);
+  if (!is_known(m->state.followed, place, false, &f) || !is_open(&f, proto)) return DECLINED;
+  int verdict = follow(w, p, &h, place->flow, family, m);
+  return ips_unlikely(verdict == DECLINED) ? DECLINED : counted(w, p, o, m, IPS_RM_FOLLOWED, IPS_FOLLOWED, bytes);
 }
 
 int ips_remap_ordinary(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, const struct ips_place *place,
                        unsigned family) {
-  return family == 4 ? ordinary(w, p, o, place, 4) : ordinary(w, p, o, place, 6);
+  return family == 4 ? ordinary(w, p, o, place, proto_of(o, 4), 4) : ordinary(w, p, o, place, proto_of(o, 6), 6);
 }
 
 IPS_HOT int single(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, unsigned family) {
   struct ips_place place;
-  find_place(w->sessions, o, family, &place);
-  ask(w, o, &place);
-  return ordinary(w, p, o, &place, family);
+  uint32_t proto = proto_of(o, family);
+  find_place(w->sessions, o, proto, family, &place);
+  return ordinary(w, p, o, &place, proto, family);
 }
 
-int ips_remap_single(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o, unsigned family) {
-  return family == 4 ? single(w, p, o, 4) : single(w, p, o, 6);
-}
+int ips_remap_single4(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o) { return single(w, p, o, 4); }
+int ips_remap_single6(struct ips_worker *w, struct ips_pkt *p, const struct ips_ordinary *o) { return single(w, p, o, 6); }

@@ -91,6 +91,20 @@ static void make_filter(struct ips_remaps *s) {
       else if (m->r.channel.encap == IPS_ENCAP_GUE) f->ends |= 1ull << (local[m->r.channel.family == 4 ? 3 : 15] & 63);
     }
   }
+  f->has_channels = s->any_rewrites;
+}
+
+/* The mask of `global` is its own then. */
+static void name_single(struct ips_remaps *s) {
+  struct ips_remap_filter *f = &s->filter;
+  uint32_t of4 = 0;
+  for (uint32_t i = 0; i < s->n; i++) {
+    const struct ips_remap *m = &s->at[i];
+    if (m->r.family == 4) of4++, f->one4 = IPS_LANE_REMAPPED | i, f->key4 = (uint32_t)(m->key >> 96);
+    else f->one6 = IPS_LANE_REMAPPED | i, f->key6_hi = ips_hi(m->key), f->key6_lo = ips_lo(m->key);
+  }
+  if (of4 != 1) f->one4 = 0;
+  if (s->n - of4 != 1) f->one6 = 0;
 }
 
 /* ... and what it does with their packets: no other remap has any address of this one. */
@@ -104,10 +118,13 @@ static bool is_alone(const struct ips_remaps *s, const struct ips_remap *m) {
 
 static void ready_lane(struct ips_remaps *s) {
   make_filter(s);
+  name_single(s);
   for (uint32_t i = 0; i < s->n; i++) {
     struct ips_remap *m = &s->at[i];
     m->is_alone = m->r.role == IPS_REMAP_TAKING && is_alone(s, m);
     if (!m->rewrites) m->front = ips_front_made(&m->end[IPS_REMAP_FINAL], m->r.family);
+    uint32_t mtu = m->r.channel.mtu && m->r.channel.mtu < UINT16_MAX ? m->r.channel.mtu : UINT16_MAX;
+    m->room = mtu - m->front.bytes;
   }
 }
 

@@ -42,7 +42,7 @@ static bool take_memory(struct ips_sessions *t, const struct ips_sessions_config
 }
 
 struct ips_sessions *ips_sessions_new(const struct ips_sessions_config *c) {
-  enum { MOST = 1 << 28, FEW = 1 << 20 };
+  enum { MOST = 1 << 28, FEW = 1 << 18 };
   if (!c->sessions || c->sessions > MOST || !c->half_open || c->half_open > MOST || c->mappings > 2u * MOST ||
       c->addresses > 1u << 20 || c->tombstones > MOST)
     return NULL;
@@ -53,7 +53,7 @@ struct ips_sessions *ips_sessions_new(const struct ips_sessions_config *c) {
   t->half_capacity = c->half_open;
   t->seed = c->seed;
   t->standby = c->standby != 0;
-  uint32_t chains = 1;
+  uint32_t chains = 1; /* one for each session; of many, for two to four of them when it is full */
   while (chains <= t->n_nodes / 4 || (chains < t->n_nodes && chains < FEW)) chains *= 2;
   t->mask = chains - 1;
   set_times(t, c);

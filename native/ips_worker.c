@@ -144,7 +144,7 @@ void ips_worker_error(struct ips_worker *w, const struct ips_pkt *p, const struc
  * once, in drop_overflow; the verdict's own counter never misses one. */
 void ips_worker_count_drop(struct ips_worker *w, uint32_t counter, int verdict) {
   if (counter == IPS_NONE) return;
-  uint32_t at = (counter * 2654435761u) ^ ((uint32_t)verdict * 40503u);
+  uint32_t at = ips_drop_at(counter, verdict);
   for (unsigned i = 0; i < IPS_DROP_PROBES; i++) {
     struct ips_drop_cell *cell = &w->counters->drops[(at + i) % IPS_DROP_CELLS];
     if (cell->packets == 0) {

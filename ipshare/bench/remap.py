@@ -1,14 +1,17 @@
 """remap: what a packet costs at a node with remaps: followed, opened earlier here, of another address.
 
 Processor time of one thread in this process, no device, as in ``core``: IPv4 UDP of 64 bytes, rewritten at
-an end point. "plain": translated by the express lane, no remap anywhere; "whole": without the lane, since
-the node has a remap of another address; "own": of a remapped address, a flow of this node; "followed": a
-flow of the giver, encapsulated to it (IPIP, GUE) or re-addressed.
+an end point. "plain": translated by the express lane, no remap anywhere; "other": the same on a node that
+has a remap of another address; "own": of a remapped address, a flow of this node; "followed": a flow of the
+giver, encapsulated to it (IPIP, GUE) or re-addressed; "encapsulated": no remap, by a distribution point to an
+end point that is reached through a tunnel: what translating and encapsulating a packet costs anyway.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ MILLION, REPEATS = 1_000_000, 5
 GLOBAL, LOCAL, OTHER = (np.array([int(n) for n in text.split(".")], np.uint8)
                         for text in ("203.0.113.9", "198.18.1.9", "203.0.113.77"))  # fmt: skip
 KINDS = {"ipip": lib.IPS_ENCAP_IPIP, "gue": lib.IPS_ENCAP_GUE, "rewrite": lib.IPS_ENCAP_NONE}
+TUNNELS = ("ipip", "gue")
 
 
 def figures(progress: Progress, *, million: int, repeats: int) -> Iterator[Result]:
@@ -40,12 +44,17 @@ def figures(progress: Progress, *, million: int, repeats: int) -> Iterator[Resul
 
 def costs(flows: int, repeats: int) -> dict[str, float]:
     """Nanoseconds of each, the least of the passes, all of them alternating."""
-    data, lengths, records = packets(flows)
+    data, lengths, records = packets(flows, LOCAL)
+    outside, _, _ = packets(flows, GLOBAL)
     rounds = max(1, 200_000 // flows)
     least: dict[str, float] = {}
-    with RemapWorker(sessions=flows + 16) as worker:
+    with contextlib.ExitStack() as stack:
+        worker = stack.enter_context(RemapWorker(sessions=flows + 16))
         worker.load(pack(tables()))
-        variants = {"plain": [], "whole": [remap(1, OTHER)], "own": [remap(1, GLOBAL)]}
+        points = {kind: stack.enter_context(RemapWorker(sessions=16)) for kind in TUNNELS}
+        for kind, point in points.items():
+            point.load(pack(distribution(kind)))
+        variants = {"plain": [], "other": [remap(1, OTHER)], "own": [remap(1, GLOBAL)]}
         variants |= {f"followed.{kind}": [remap(2 + i, GLOBAL, kind)] for i, kind in enumerate(KINDS)}
         for name, remaps in variants.items():
             worker.set_remaps(remaps)
@@ -62,6 +71,11 @@ def costs(flows: int, repeats: int) -> dict[str, float]:
                 if name == "own":
                     disown(worker, records)
                 least[name] = min(least.get(name, 1e9), (whole - bare) / (rounds * flows))
+            for kind, point in points.items():
+                name = f"encapsulated.{kind}"
+                whole = passes(point, outside, lengths, rounds, side=0)
+                bare = passes(None, outside, lengths, rounds)
+                least[name] = min(least.get(name, 1e9), (whole - bare) / (rounds * flows))
     return least
 
 
@@ -72,11 +86,11 @@ def disown(worker: RemapWorker, records: Any) -> None:
         lib.ips_sessions_close(worker.sessions, 0, flow, worker.now_ns)
 
 
-def passes(worker: RemapWorker | None, data: Any, lengths: Any, rounds: int) -> int:
+def passes(worker: RemapWorker | None, data: Any, lengths: Any, rounds: int, *, side: int = 1) -> int:
     at = ffi.NULL if worker is None else worker.handle
     return int(
         lib.ips_bench_packets(
-            at, 1, ffi.from_buffer("uint8_t *", data), STRIDE, ffi.from_buffer("uint16_t *", lengths),
+            at, side, ffi.from_buffer("uint8_t *", data), STRIDE, ffi.from_buffer("uint16_t *", lengths),
             len(lengths),
             rounds, 0,
         )
@@ -95,13 +109,13 @@ def remap(number: int, address: Any, kind: str = "ipip") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def packets(flows: int) -> tuple[Any, Any, Any]:
+def packets(flows: int, to: Any) -> tuple[Any, Any, Any]:
     """One packet of each flow, 64 bytes apart; their lengths; the flows as records of the giver."""
     data, number = np.zeros((flows, STRIDE), np.uint8), np.arange(flows, dtype=np.uint32)
     data[:, 0], data[:, 3], data[:, 8], data[:, 9] = 0x45, BYTES, 64, 17
     data[:, 12], data[:, 13] = 192, number >> 16 & 3
     data[:, 14], data[:, 15] = number >> 8 & 255, number & 255
-    data[:, 16:20] = LOCAL
+    data[:, 16:20] = to
     data[:, 20], data[:, 21] = 0x80 | number >> 18, 7
     data[:, 23], data[:, 25] = 53, BYTES - 20
     words = data[:, 0:20].astype(np.uint32)
@@ -116,6 +130,17 @@ def packets(flows: int) -> tuple[Any, Any, Any]:
     flow["family"], flow["proto"] = 4, 17
     records["kind"], records["state"], records["version"] = lib.IPS_SESSION_TRACK, lib.IPS_STATE_OPEN, 1
     return data, np.full(flows, BYTES, np.uint16), records
+
+
+def distribution(kind: str) -> Tables:
+    """A distribution point that sends all of 203.0.113.0/24 through a tunnel."""
+    content = tables()
+    content.endpoints["flags"] = 0
+    content.endpoints["encap"], content.endpoints["tunnel_family"] = KINDS[kind], 4
+    content.endpoints["gue_port"] = 6080 if kind == "gue" else 0
+    content.endpoints["tunnel_local"][0, :4] = np.array([10, 0, 1, 8])
+    content.endpoints["tunnel_remote"][0, :4] = np.array([10, 0, 2, 8])
+    return replace(content, roles=lib.IPS_ROLE_OUTER)
 
 
 def tables() -> Tables:

@@ -295,14 +295,18 @@ send_group (const ipshare_main_t *im, ipshare_frame_t *f, const struct ips_lane_
 
 /* Of a remapped address. */
 static __attribute__ ((noinline)) void
-remapped (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, const struct ips_ordinary *o, bool is4)
+remapped (ipshare_main_t *im, ipshare_frame_t *f, u32 bi, vlib_buffer_t *b, const struct ips_ordinary *o,
+	  const struct ips_place *place, bool is4)
 {
   struct ips_pkt p;
   describe (b, &p);
   f->t->current = b;
-  int verdict = ips_remap_ordinary (f->t->core, &p, o, is4 ? 4 : 6);
+  int verdict = ips_remap_ordinary (f->t->core, &p, o, place, is4 ? 4 : 6);
   if (PREDICT_FALSE (verdict < 0))
-    return one (im, f, bi, b, IPS_INNER, false);
+    {
+      one (im, f, bi, b, IPS_INNER, false);
+      return;
+    }
   f->t->core->counters->packets++;
   bool taken = flows_hold (f->t->flows, &p, ipshare_tag (b, IPS_INNER));
   u16 next = uncommon (im, f, bi, b, &p, verdict, false, taken);
@@ -317,8 +321,9 @@ translate_group (ipshare_main_t *im, ipshare_frame_t *f, struct ips_lane_net4 *n
 		 vlib_buffer_t **b, u32 n, enum ips_side side, bool is4)
 {
   struct ips_lane_group g;
-  struct ips_ordinary o[IPS_LANE_GROUP], *next_o = o;
-  u32 taken = 0, n_o = 0;
+  struct ips_ordinary o[IPS_LANE_GROUP];
+  struct ips_place places[IPS_LANE_GROUP];
+  u32 taken = 0, n_o = 0, at = 0;
   bring (&g, b, n, is4);
   u32 declined = ips_lane (f->t->core, side, IPS_TRUST_ROUTED, net, &g, n, is4 ? 4 : 6);
   if (PREDICT_TRUE (!declined && !(f->node->flags & VLIB_NODE_FLAG_TRACE)))
@@ -330,10 +335,10 @@ translate_group (ipshare_main_t *im, ipshare_frame_t *f, struct ips_lane_net4 *n
     if (g.declined[i] & IPS_LANE_REMAPPED)
       o[n_o++] = ips_lane_ordinary (&g, i, is4 ? 4 : 6);
   if (n_o)
-    ips_remap_places (f->t->core, o, n_o, is4 ? 4 : 6);
+    ips_remap_places (f->t->core, o, places, n_o, is4 ? 4 : 6);
   for (u32 i = 0; i < n; i++)
     if (side == IPS_INNER && g.declined[i] & IPS_LANE_REMAPPED)
-      remapped (im, f, from[i], b[i], next_o++, is4);
+      remapped (im, f, from[i], b[i], o + at, places + at, is4), at++;
     else if (g.declined[i])
       one (im, f, from[i], b[i], side, false);
     else
@@ -480,22 +485,10 @@ ipshare_nodes_init (vlib_main_t *vm, ipshare_main_t *im)
 #endif
 
 #ifndef CLIB_MARCH_VARIANT
-VNET_FEATURE_INIT (ipshare_reply_ip4, static) = {
-  .arc_name = "ip4-unicast",
-  .node_name = "ipshare-reply-ip4",
-};
-VNET_FEATURE_INIT (ipshare_reply_ip6, static) = {
-  .arc_name = "ip6-unicast",
-  .node_name = "ipshare-reply-ip6",
-};
-VNET_FEATURE_INIT (ipshare_nat_ip4, static) = {
-  .arc_name = "ip4-unicast",
-  .node_name = "ipshare-nat-ip4",
-  .runs_after = VNET_FEATURES ("ipshare-reply-ip4"),
-};
-VNET_FEATURE_INIT (ipshare_nat_ip6, static) = {
-  .arc_name = "ip6-unicast",
-  .node_name = "ipshare-nat-ip6",
-  .runs_after = VNET_FEATURES ("ipshare-reply-ip6"),
-};
+#define FEATURE(id, arc, name, ...)                                                                                   \
+  VNET_FEATURE_INIT (id, static) = { .arc_name = arc, .node_name = name, __VA_ARGS__ }
+FEATURE (ipshare_reply_ip4, "ip4-unicast", "ipshare-reply-ip4");
+FEATURE (ipshare_reply_ip6, "ip6-unicast", "ipshare-reply-ip6");
+FEATURE (ipshare_nat_ip4, "ip4-unicast", "ipshare-nat-ip4", .runs_after = VNET_FEATURES ("ipshare-reply-ip4"));
+FEATURE (ipshare_nat_ip6, "ip6-unicast", "ipshare-nat-ip6", .runs_after = VNET_FEATURES ("ipshare-reply-ip6"));
 #endif

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scapy.layers.inet import TCP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.packet import Raw
 
 from ipshare.core import lib
@@ -22,7 +23,7 @@ from ipshare.core.remap import RemapWorker
 from ipshare.engine.tables import pack
 from tests.engine_lab import INNER
 from tests.unit.test_express import _bent
-from tests.unit.test_remap_packets import LEAVING, LOCAL, TAKING, flow, ip, raw, remap
+from tests.unit.test_remap_packets import CHANNELS, GLOBAL, LEAVING, LOCAL, TAKING, flow, ip, raw, remap
 
 PORTS = (1000, 1001, 1002, 1003)  # the giver's, this node's, the giver's and closing, nobody's
 COPIED = replace(INNER, bindings=INNER.bindings.copy())
@@ -87,6 +88,62 @@ def test_the_lane_is_the_whole_way_shortened(family: int, kind: str, more: str) 
             assert short.remap_counters(number) == whole.remap_counters(number)
         assert np.array_equal(short.cell_counts(), whole.cell_counts())
     assert {"OK", "OPENED_HERE" if more != "left" else "ASKED"} <= set(seen) and seen["FOLLOWED"] > 10
+
+
+WIDE = {4: ("198.18.1.{}", 24, range(1, 60)), 6: ("2001:db8:1::{:x}", 120, range(1, 60))}
+
+
+def various(rng: random.Random, family: int) -> bytes:
+    """Of flows to many addresses, most of them known; anything that headers have, fragments, errors."""
+    host, port = rng.choice(WIDE[family][2]), rng.choice((1000, 1001, 1002, 1003))
+    head = ip(family, to=WIDE[family][0].format(host))
+    life, tos = rng.choice((1, 2, 3, 64, 255)), rng.randrange(256)
+    if family == 4:
+        head.ttl, head.tos, head.id = life, tos, rng.randrange(65536)
+        head.flags, head.frag = rng.choice(((0, 0), (2, 0), (2, 0), (4, 0), (1, 0), (1, 3), (0, 3)))
+    else:
+        head.hlim, head.tc, head.fl = life, tos, rng.randrange(1 << 20)
+    above: Any = rng.choice(
+        (UDP(sport=port, dport=53), UDP(sport=port, dport=53), TCP(sport=port, dport=53, flags="A"))
+    )
+    packet = bytes(head / above / Raw(bytes(rng.randrange(64))))
+    if rng.random() < 0.1:  # about something that a device here had sent
+        back = bytes(IP(src=GLOBAL[4], dst=head.src) / UDP(sport=53, dport=port)) if family == 4 else bytes(
+            IPv6(src=GLOBAL[6], dst=head.src) / UDP(sport=53, dport=port))  # fmt: skip
+        error = ICMP(type=3, code=1) if family == 4 else ICMPv6DestUnreach()
+        return bytes(ip(family, to=head.dst) / error / Raw(back))
+    return _bent(rng, packet) if rng.random() < 0.3 else packet
+
+
+@pytest.mark.parametrize(("kind", "family", "outside"), [*CHANNELS, ("rewrite", 4, 4), ("rewrite", 6, 6)])
+def test_many_flows_of_a_prefix(kind: str, family: int, outside: int) -> None:
+    """Several sessions in a chain, hosts of a prefix, whatever a channel's header tells of a packet."""
+    rng = random.Random(f"{kind} {family} {outside}")
+    whole_of = remap(TAKING, kind, family, outside=outside, mtu=1280 if outside == 6 else 600)
+    whole_of["prefix_len"] = WIDE[family][1]
+    whole_of["prefix"] = raw("203.0.113.0" if family == 4 else "2001:db8:9::")
+    if kind == "rewrite":
+        ends = [f"10.{n}.0.0" if family == 4 else f"2001:db8:7{n}::" for n in range(4)]
+        whole_of["channel"] |= {"local": [raw(a) for a in ends[:2]], "remote": [raw(a) for a in ends[2:]]}
+    with RemapWorker(sessions=200, cells=1 << 10) as short, RemapWorker(sessions=200, cells=1 << 10) as whole:
+        for worker, tables in ((short, INNER), (whole, COPIED)):
+            worker.load(pack(tables))
+            worker.set_remaps([whole_of])
+            for host in WIDE[family][2]:
+                for proto, port in ((6, 1000), (17, 1000), (17, 1001)):
+                    known = flow(family, proto, sport=port)
+                    known["flow"]["dst"][0, 3 if family == 4 else 15] = host
+                    worker.follow(1, known) if port == 1000 else worker.own(known)
+        seen: Counter[str] = Counter()
+        for _ in range(600):
+            packet = various(rng, family)
+            lane, way = shown(short, packet), shown(whole, packet)
+            assert lane == way, packet.hex()
+            seen[lane[0]] += 1
+        assert short.remap_counters(1) == whole.remap_counters(1)
+        assert (short.verdict_counts() == whole.verdict_counts()).all()
+        assert np.array_equal(short.cell_counts(), whole.cell_counts())
+    assert seen["FOLLOWED"] > 50 and seen["OK"] > 20 and seen["OPENED_HERE"] > 10, seen
 
 
 def test_other_addresses_stay_on_the_lane_and_channels_do_not() -> None:
