@@ -40,7 +40,7 @@ ipshare/_bin/ipshare-engine: $(NATIVE) setup.py | .venv/.installed
 # The VPP plugin, where VPP and its development files are installed: the vpp on PATH, or IPSHARE_VPP.
 VPP := $(if $(IPSHARE_VPP),$(IPSHARE_VPP),$(shell command -v vpp))
 VPP_PREFIX = $(abspath $(dir $(realpath $(VPP)))/..)
-# SAN=undefined or SAN=address: built with that sanitizer into build/plugin-$(SAN), for tests/vpp/test_sanitized_vpp.py.
+# SAN=undefined: built with UBSan into build/plugin-undefined, for tests/vpp/test_sanitized_vpp.py.
 PLUGIN := build/plugin$(if $(SAN),-$(SAN))
 SANITIZED = -DCMAKE_C_FLAGS=-fsanitize=$(SAN) '-DCMAKE_C_FLAGS_RELEASE=-O1 -g1 -fno-omit-frame-pointer'
 plugin:
@@ -69,7 +69,8 @@ perf-vpp: setup-test
 perf-pair: setup-test
 	$(PY) -m perf.pair $(PAIR)
 
-# Remaps there and back under load, beside plain rules of nftables; root, half an hour
+# Remaps there and back under load, beside plain rules of nftables; root, half an hour for each engine
+# (make perf-remap REMAP="--engine vpp --only ipshare")
 perf-remap: setup-test
 	$(PY) -m perf.remap $(REMAP)
 

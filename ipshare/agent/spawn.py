@@ -28,11 +28,13 @@ def spawn(
     log: Path,
     options: Sequence[str] = (),
     timeout_s: float = READY_S,
+    verb: Sequence[str] = ("agent",),
 ) -> subprocess.Popen[bytes]:
     """The agent, when it is ready. ``prefix``: a command that runs another (``nsenter --net=...``);
-    ``log``: file that its messages are appended to. Raises EngineError with its last words if it ends or
+    ``log``: file that its messages are
+    appended to. ``verb``: another one that says READY=1. Raises EngineError with its last words if it ends or
     does not get ready."""
-    command = [*prefix, sys.executable, "-m", "ipshare", "agent", str(file), *options]
+    command = [*prefix, sys.executable, "-m", "ipshare", *verb, str(file), *options]
     with (
         tempfile.TemporaryDirectory(prefix="ipshare-") as scratch,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready,
@@ -59,7 +61,7 @@ def spawn(
     process.wait()
     words = log.read_bytes()[start:].decode(errors="replace").strip()
     raise EngineError(
-        f"the agent of {file} did not start: {words}", hint=f"run it yourself: {' '.join(command)}"
+        f"{verb[0]} {file} did not start: {words}", hint=f"run it yourself: {' '.join(command)}"
     )
 
 

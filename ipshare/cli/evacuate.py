@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ipshare.cli import exits, output
-from ipshare.cli.options import director_option, json_option
+from ipshare.cli.options import json_option, sites_option
 from ipshare.cli.output import UsageProblem
 
 
@@ -21,7 +21,7 @@ def evacuate_() -> None:
 @click.argument("site", required=False)
 @click.option("--node", "node_name", metavar="NODE", help="Instead of a site: this node died.")
 @click.option("--avoid", multiple=True, metavar="SITE", help="Nothing goes there; may be repeated.")
-@director_option
+@sites_option
 @json_option
 @click.pass_context
 def plan(

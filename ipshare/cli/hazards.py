@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ipshare.cli import exits, output
-from ipshare.cli.options import director_option, json_option
+from ipshare.cli.options import json_option, sites_option
 from ipshare.errors import Refused
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def hazards_() -> None:
 
 
 @hazards_.command("check")
-@director_option
+@sites_option
 @json_option
 @click.pass_context
 def check(ctx: click.Context, file: Path, as_json: bool) -> None:
@@ -61,7 +61,7 @@ def check(ctx: click.Context, file: Path, as_json: bool) -> None:
 
 
 @hazards_.command("feeds")
-@director_option
+@sites_option
 @json_option
 @click.pass_context
 def feeds(ctx: click.Context, file: Path, as_json: bool) -> None:
@@ -87,7 +87,7 @@ def feeds(ctx: click.Context, file: Path, as_json: bool) -> None:
 
 
 @hazards_.command("watch")
-@director_option
+@sites_option
 @json_option
 def watch(file: Path, as_json: bool) -> None:
     """Ask the feeds again and again, and print what changes, until Ctrl-C.

@@ -18,7 +18,7 @@ else:
     _Seconds = click.ParamType  # before click 8.4 it takes no type
 
 DEFAULT_FILE = Path("/etc/ipshare/site.toml")
-DIRECTOR_FILE = Path("/etc/ipshare/director.toml")
+SITES_FILE = Path("/etc/ipshare/sites.toml")
 STATE_ROOT = Path("/var/lib/ipshare")
 F = TypeVar("F", bound=Callable[..., Any])
 FILE: click.Path = click.Path(path_type=Path, readable=False)
@@ -34,12 +34,12 @@ file_option = click.option(
     envvar="IPSHARE_CONFIG",
     help=f"Configuration file. Default: $IPSHARE_CONFIG, or {DEFAULT_FILE}.",
 )
-director_option = click.option(
+sites_option = click.option(
     "-c",
     "--config",
     "file",
     type=FILE,
-    default=DIRECTOR_FILE,
+    default=SITES_FILE,
     show_default=True,
     help="File with the sites; tables that the verb does not need are not looked at.",
 )

@@ -23,10 +23,10 @@ class SiteTable(Table):
 
     name: Name = Field(description="Its name.")
     zip: str | None = Field(
-        default=None, description="ZIP code, five digits: its centre counts as the place."
+        default=None, description="ZIP code, five digits: its centre counts, unless coordinates say better."
     )
     latitude: Annotated[float, Field(ge=-90, le=90)] | None = Field(
-        default=None, description="Degrees, north is positive. With longitude, instead of zip."
+        default=None, description="Degrees, north is positive. With longitude."
     )
     longitude: Annotated[float, Field(ge=-180, le=180)] | None = Field(
         default=None, description="Degrees, east is positive."

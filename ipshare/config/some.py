@@ -22,8 +22,14 @@ Finding = tuple[KeyPath, str, str]
 
 
 def document_of(path: Path) -> Document:
-    """The file and what it includes; mistakes are in its `problems`."""
-    return read(path)
+    """The file and what it includes; mistakes are in its `problems`.
+
+    Raises ConfigError if there is nothing in it to judge: no such file, no TOML.
+    """
+    document = read(path)
+    if not document.data:
+        done(document)
+    return document
 
 
 def one(document: Document, kind: str, model: type[T]) -> T | None:

@@ -1,6 +1,7 @@
 """config: director.toml -> Settings and Topology, with every mistake at once, file and line.
 
-[director], [[site]] and [[node]] are judged by the models here; [[network]], [[endpoint]], [[distribution]],
+[director] and [[node]] are judged by the models here, [[site]] by that of hazards and placement, whose other
+tables may stand in the same file and are not looked at; [[network]], [[endpoint]], [[distribution]],
 [[policy]] and [[binding]] are those of a site file, judged by the same checks (ipshare.config), as each kind
 of node will see them. Includes work as in a site file.
 """
@@ -18,10 +19,15 @@ from ipshare.certs.contexts import Files
 from ipshare.config.assigned import KINDS as SHARED
 from ipshare.config.read import Document, read, read_text
 from ipshare.config.report import judged
+from ipshare.config.schema_hazards import Positive
+from ipshare.config.schema_hazards import SiteTable as Site
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
 from ipshare.director.topology import KINDS, Topology
 from ipshare.errors import ConfigError, Problem
+
+OTHERS = ("hazards", "workload")
+"""Tables of `ipshare hazards` and `ipshare evacuate`, which read the same file."""
 
 
 class Director(Table):
@@ -56,21 +62,15 @@ class Director(Table):
     )
 
 
-class Site(Table):
-    """A site: a place with nodes."""
-
-    name: Name = Field(description="Name that nodes refer to.")
-    zip: str | None = Field(default=None, min_length=1, description="Its ZIP code.")
-    latitude: float | None = Field(default=None, ge=-90, le=90, description="Degrees north.")
-    longitude: float | None = Field(default=None, ge=-180, le=180, description="Degrees east.")
-
-
 class Node(Table):
     """A node: where its agent listens, and what it is."""
 
     name: Name = Field(description="Its name: [node] name in its site file, and in its certificate.")
     address: PathEnd = Field(description="Address and port where its agent listens ([remote] there).")
     site: Name | None = Field(default=None, description="The [[site]] that it is at.")
+    capacity: Positive | None = Field(
+        default=None, description="How much fits: for placement, which the director leaves alone."
+    )
     endpoint: Name | None = Field(default=None, description="The [[endpoint]] that it is.")
     distribution: Name | None = Field(default=None, description="The [[distribution]] that it is.")
 
@@ -132,7 +132,7 @@ def _wanted(document: Document) -> Wanted:
         document.problems.append(document.problem((), "table [director] is missing", "write [director]"))
     sites = list(array(document, incomplete, "site", Site))
     nodes = list(array(document, incomplete, "node", Node))
-    known = ("director", "include", *KINDS)
+    known = ("director", "include", *KINDS, *OTHERS)
     for key in document.data:
         if key not in known:
             message = f"unknown key {key!r}"
@@ -185,9 +185,6 @@ def _together(document: Document, sites: list[Site], nodes: list[Node]) -> Itera
                 hint = f"the other one is at {document.place(seen[table.name])}"
                 yield document.problem((kind, index, "name"), f"a second {kind} {table.name!r}", hint)
             seen[table.name] = (kind, index)
-    for index, site in enumerate(sites):
-        if not site._broken and (site.latitude is None) != (site.longitude is None):
-            yield document.problem(("site", index), "a latitude needs a longitude", "give both, or none")
     named = {
         kind: {row.get("name") for row in document.data.get(kind, []) if isinstance(row, dict)}
         for kind in ("site", "endpoint", "distribution")

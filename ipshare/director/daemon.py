@@ -62,6 +62,7 @@ class Director:
         self._unsaved: set[str] = set()
         self._outcomes: dict[tuple[int, str, str], str] = {}
         self._saving: asyncio.Task[None] | None = None
+        self._judging = False
         self._heard = asyncio.Event()  # set at the next judgement
         self.term = 0
         self.revision: Revision | None = None
@@ -162,7 +163,7 @@ class Director:
                 node.task = asyncio.create_task(self._tend(node), name=f"node {name}")
             self.nodes[name].kept = kept.get(name, self.nodes[name].kept)
             self.nodes[name].refused = ""
-        self._judge()
+        self._judge_now()  # at once: a step of the revision before says nothing of this one
 
     async def _leave(self, node: Tended) -> None:
         if node.task is not None:
@@ -257,7 +258,14 @@ class Director:
         return Facts(node.kept.has, node.kept.may, heard, node.refused, node.announces if heard else None)
 
     def _judge(self) -> None:
+        """Soon, once for all that was learnt until then."""
+        if not self._judging:
+            self._judging = True
+            asyncio.get_running_loop().call_soon(self._judge_now)
+
+    def _judge_now(self) -> None:
         """Who shall have what now; who has something to be sent is kicked."""
+        self._judging = False
         if self.rollout is None:
             return
         facts = {name: self.facts(node) for name, node in self.nodes.items()}

@@ -65,9 +65,7 @@ def _site(site: SiteTable, places: list[Place]) -> Iterator[Finding]:
     x, y = site.longitude, site.latitude
     if (x is None) != (y is None):
         yield path, "latitude and longitude go together", "write both, or zip"
-    elif site.zip is not None and x is not None:
-        yield (*path, "zip"), "zip and coordinates: which is it?", "leave one of them out"
-    elif site.zip is not None:
+    elif site.zip is not None and x is None:
         try:
             x, y = locate(site.zip)
         except NoSuchZip as error:

@@ -187,7 +187,7 @@ static void look_at_held(uint64_t at_ns) {
   }
   if (!since_ns) since_ns = at_ns, looked = 0;
   uint64_t due = (at_ns - since_ns) * n_held / period_ns;
-  if (due - looked > n_held) looked = due - n_held;
+  if (looked >= n_held && due - looked > n_held) looked = due - n_held; /* each is opened, however late */
   for (int i = 0; looked < due && i < MOST_LOOKED_AT; looked++, i++) {
     struct end *e = held[looked % n_held];
     if (looked < n_held) {

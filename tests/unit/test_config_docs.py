@@ -16,8 +16,7 @@ from ipshare.config.reference import markdown
 from ipshare.model import BindingKind
 
 DOCS = Path(__file__).parents[2] / "docs"
-NOT_SITES = ("policy.toml", "director.toml")
-EXAMPLES = sorted(path for path in (DOCS / "examples").glob("*.toml") if path.name not in NOT_SITES)
+EXAMPLES = sorted(path for path in (DOCS / "examples").glob("*.toml") if path.name != "policy.toml")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

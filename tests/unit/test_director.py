@@ -82,7 +82,7 @@ def test_a_revision_reaches_every_node_make_before_break(tmp_path: Path) -> None
 def test_a_silent_node_is_caught_up_and_holds_back_what_it_must(tmp_path: Path) -> None:
     async def scenario(fleet: Fleet) -> None:
         await fleet.start()
-        director, agents = await fleet.direct(ALL_A, stale="300ms"), fleet.agents
+        director, agents = await fleet.direct(ALL_A, stale="2s"), fleet.agents
         await settle(director)
         await agents["d1"].stop()
         await until(lambda: node(director, "d1")["state"] == "unknown")
@@ -130,7 +130,7 @@ def test_agents_go_on_without_a_director_and_the_next_one_goes_on_where_it_was(t
 def test_a_node_that_refuses_says_why_and_is_tried_again(tmp_path: Path) -> None:
     async def scenario(fleet: Fleet) -> None:
         await fleet.start()
-        director, agents = await fleet.direct(ALL_A, patience="200ms"), fleet.agents
+        director, agents = await fleet.direct(ALL_A, patience="1s"), fleet.agents
         await settle(director)
         agents["b1"].world.write('[[network]]\nname = "web"\nprefix = "198.51.100.0/24"\n')
         await director.change(fleet.wanted(ALL_A + SEVEN_B).topology, "me", "")
@@ -207,7 +207,7 @@ def test_who_is_not_the_node_or_not_trusted_gets_nothing(tmp_path: Path) -> None
         imposter.world.name = "c1"  # answers at b1's address with the certificate of c1
         imposter.world.write()
         await imposter.start()
-        director = await fleet.direct(ALL_A, stale="300ms")
+        director = await fleet.direct(ALL_A, stale="2s")
         await until(lambda: "not node b1" in node(director, "b1")["why"])
         await until(lambda: node(director, "c1")["outcome"] == "acked")
         assert imposter.taken == []

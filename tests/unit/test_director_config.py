@@ -11,7 +11,7 @@ from ipshare.director import config
 from ipshare.errors import ConfigError
 
 DOCS = Path(__file__).parents[2] / "docs"
-GOOD = (DOCS / "examples" / "director.toml").read_text()
+GOOD = (DOCS / "examples" / "director" / "director.toml").read_text()
 
 
 def mistakes(text: str) -> list[str]:
@@ -25,10 +25,10 @@ def line_of(text: str, word: str) -> int:
 
 
 def test_the_example_is_good() -> None:
-    found = config.load(DOCS / "examples" / "director.toml")
+    found = config.load(DOCS / "examples" / "director" / "director.toml")
     assert found.settings.interval_s == 1.0
     assert found.topology.nodes["b1"].endpoint == "B"
-    assert found.topology.rows("site")[0]["zip"] == "60313"
+    assert found.topology.rows("site")[1]["zip"] == "75201"
     assert len(found.topology.bindings) == 2
 
 
@@ -38,11 +38,10 @@ CASES = {
         'endpoint = "X"',
         "node[2].endpoint: there is no endpoint 'X'",
     ),
-    "an unknown site": ('site = "oslo"', 'site = "rome"', "node[2].site: there is no site 'rome'"),
+    "an unknown site": ('site = "dallas"', 'site = "rome"', "node[2].site: there is no site 'rome'"),
     "a node that is nothing": ('distribution = "C"\n', "\n", "node[0]: node c1 is nothing"),
     "two of a name": ('name = "b1"', 'name = "a1"', "node[2].name: a second node 'a1'"),
     "one address for two": ("0.31:7443", "0.21:7443", "node[2].address: another node has that address"),
-    "half a place": ("longitude = 8.68", "", "site[0]: a latitude needs a longitude"),
     "nowhere on earth": (
         "latitude = 50.11",
         "latitude = 95.0",
@@ -70,6 +69,11 @@ def test_a_mistake_has_its_place(case: str) -> None:
     found = mistakes(text)
     assert [one for one in found if one.partition(" ")[2].startswith(message)], found
     assert all(int(one.split()[0]) > 0 for one in found), found
+
+
+def test_tables_of_hazards_and_placement_are_theirs() -> None:
+    more = '[hazards]\nmode = "dry-run"\n[[workload]]\nname = "w"\nsite = "dallas"\n'
+    assert config.load_text(GOOD + more, Path("director.toml")).topology.nodes["b1"].endpoint == "B"
 
 
 def test_all_of_them_at_once() -> None:

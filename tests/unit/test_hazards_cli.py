@@ -31,14 +31,14 @@ EXAMPLES = DOCS / "examples/hazards"
 Run = Callable[..., tuple[int, str, str]]
 FILE = """
 [hazards]
-timeout = "2s"
+timeout = "2m"
 {more}
 [[hazards.feed]]
 name = "weather"
 kind = "nws"
 url = "{url}/nws"
 interval = "1s"
-max_age = "1m"
+max_age = "1h"
 [[hazards.feed]]
 name = "quakes"
 kind = "usgs"
@@ -51,6 +51,7 @@ name = "houston"
 zip = "77002"
 [[site]]
 name = "denver"
+zip = "60313"
 latitude = 39.74
 longitude = -104.99
 [unknown]
@@ -154,7 +155,7 @@ def test_watch_tells_what_changes_until_it_is_ended(server: Server, file: Path) 
         assert (event["site"], event["stage"]) == ("houston", "would")
         assert set(event) | set(first[0]) == documented("hazards watch")
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == exits.INTERRUPTED
+        assert process.wait(200) == exits.INTERRUPTED
     finally:
         process.kill()
         process.wait()
@@ -242,7 +243,7 @@ colour = "red"
 def test_mistakes_of_feeds(tmp_path: Path) -> None:
     feed = '[[hazards.feed]]\nname = "w"\nkind = "nws"\nurl = "{}"\ninterval = "10ms"\nmax_age = "10ms"\n'
     text = '[hazards]\ntimeout = "0s"\n' + feed.format("http://") + feed.format("http://a:99999/")
-    site = '[[site]]\nname = "a"\nzip = "77002"\nlatitude = 1\nlongitude = 2\n'
+    site = '[[site]]\nname = "a"\nzip = "no place"\n'
     assert [message for _, message in problems(settings.load, tmp_path, text + site)] == [
         "must be above 0",
         "not a URL: 'http://'",
@@ -252,12 +253,13 @@ def test_mistakes_of_feeds(tmp_path: Path) -> None:
         "not a URL: 'http://a:99999/'",
         "asks too often",
         "the feed would be stale between two questions",
-        "zip and coordinates: which is it?",
+        "not a ZIP code: 'no place'",
     ]
     assert [message for _, message in problems(settings.load, tmp_path, "")] == [
         "there is no site",
         "table [hazards] is missing",
     ]
+    assert [message[:8] for _, message in problems(settings.load, tmp_path, "[hazards")] == ["not TOML"]
     assert problems(settings.load, tmp_path, "hazards = 5\nsite = 6")[0] == (1, "hazards must be a table")
 
 

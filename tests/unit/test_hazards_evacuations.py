@@ -148,7 +148,7 @@ moments = st.lists(
 
 
 @given(moments, st.sampled_from(["dry-run", "approve", "automatic"]), st.integers(1, 2))
-@examples(150)
+@examples(100)
 def test_whatever_happens(story: list[Any], mode: Any, at_most: int) -> None:
     """Limits hold in every story; a state that was kept as JSON goes on the same; nothing is told twice."""
     rules = Rules(mode, hold_s=3000, at_most=at_most, per_s=2000)

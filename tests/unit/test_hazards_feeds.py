@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ipshare.hazards import fetch
 from ipshare.hazards.feeds import Answer, Feed, Known, report, state, status, take
 from ipshare.hazards.fetch import Fetcher
 from ipshare.hazards.model import Parsed, Place, Policy
@@ -19,6 +22,8 @@ from tests.hazard_feeds import NOW, SENDER, Server, serving
 
 HOUSTON = Place("houston", -95.37, 29.76)
 FEED = Feed("weather", "nws", "http://127.0.0.1/x", interval_s=60, max_age_s=600)
+PATIENT_S = 120.0
+"""A busy machine is no silent feed."""
 GOOD = made.nws(made.nws_feature())
 
 
@@ -41,7 +46,7 @@ class Clock:
 
 def asked(server: Server, path: str, kind: str = "nws", **more: Any) -> Answer:
     async def ask() -> Answer:
-        fetcher = Fetcher(contact="noc@example.net", timeout_s=more.pop("timeout_s", 5))
+        fetcher = Fetcher(contact="noc@example.net", timeout_s=more.pop("timeout_s", PATIENT_S))
         try:
             return await fetcher.get(server.url + path, kind, **more)
         finally:
@@ -75,6 +80,26 @@ def test_a_packed_answer_and_one_that_unpacks_to_too_much(server: Server) -> Non
     assert asked(server, "/a").error == "packed as br"
 
 
+def test_unpacking_ends_at_the_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than that is ever made of an answer, not even for a moment."""
+    made_of: list[int] = []
+
+    class Watched:
+        def __init__(self, bits: int) -> None:
+            self.inner = zlib.decompressobj(bits)
+
+        def decompress(self, *words: Any) -> bytes:
+            made_of.append(len(found := self.inner.decompress(*words)))
+            return found
+
+    monkeypatch.setattr(fetch, "MOST_BYTES", 1000)
+    monkeypatch.setattr(fetch, "zlib", SimpleNamespace(decompressobj=Watched, error=zlib.error))
+    server.documents = {"/bomb": gzip.compress(bytes(1 << 20))}
+    server.headers = {"/bomb": {"Content-Encoding": "gzip"}}
+    assert asked(server, "/bomb").error == "too long"
+    assert sum(made_of) == 1001
+
+
 def test_answers_that_are_none(server: Server) -> None:
     server.status = {"/500": 500, "/busy": 503, "/moved": 302}
     server.headers = {"/busy": {"Retry-After": "120"}, "/moved": {"Location": server.url + "/a"}}
@@ -104,7 +129,8 @@ def watched(server: Server, *feeds: Feed) -> tuple[Poller, Clock]:
         """A client for each question: each has an event loop of its own here."""
 
         async def get(self, *words: str) -> Answer:
-            fetcher = Fetcher(timeout_s=0.5)
+            is_silent = words[0].removeprefix(server.url) in server.stalls
+            fetcher = Fetcher(timeout_s=0.5 if is_silent else PATIENT_S)
             try:
                 return await fetcher.get(*words)
             finally:

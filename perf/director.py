@@ -1,0 +1,158 @@
+"""How long a flip takes over many nodes: from `apply` to the last node's acknowledgement.
+
+    python -m perf.director [--nodes 100] [--rounds 30] [--full]
+
+The nodes are simulated: one process, one event loop for all of them, but the real protocol over TLS, and the
+real writes to the disk (two files with fsync for each assignment). Without --full they keep an assignment
+and its number and do nothing else: a hundred machines do that at once, one process one after the other;
+with --full each checks and applies it, as a real agent does, on this machine's cores. Two nodes are end
+points, the others distribution points. A round moves one address there and back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ipshare.agent.assignment import FILE, SEEN, Assignment, Heard
+from ipshare.agent.reconcile import Done
+from ipshare.bench import machine
+from ipshare.director.rollout import FINAL
+from tests.director_world import ALL_A, SEVEN_B, Fleet, SimAgent
+from tests.pki import Pki
+
+TARGET_MS = 200.0
+
+
+class Keeping(Assignment):
+    """Judges and keeps what is assigned, and applies nothing."""
+
+    def take(self, heard: Heard, text: str) -> Done:
+        self._check(heard)
+        self._node.store.keep(SEEN, {"number": list(heard.number), "digest": heard.digest})
+        self.seen = heard
+        first = "# assigned: term {} revision {} step {} sha256 {}\n".format(*heard.number, heard.digest)
+        self._node.store.keep_text(FILE, first + text)
+        self.has = heard
+        return Done(0)
+
+
+def names(count: int) -> list[str]:
+    return ["a1", "b1", *(f"c{number}" for number in range(1, count - 1))]
+
+
+async def simulate(folder: Path, count: int, full: bool) -> None:
+    """The nodes, until standard input ends."""
+    agents = [SimAgent(folder, Existing(folder), name, n) for n, name in enumerate(names(count), 1)]
+    for agent in agents:
+        await agent.start()
+        if not full:
+            agent.assignment.__class__ = Keeping
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    for agent in agents:
+        await agent.stop()
+
+
+class Existing(Pki):
+    """The authority that the other process made."""
+
+    def __init__(self, folder: Path) -> None:
+        from ipshare.certs.authority import Authority
+
+        self.folder, self.authority = folder, Authority(folder / "ca")
+
+
+async def measure(folder: Path, count: int, rounds: int) -> tuple[list[float], list[float]]:
+    """ms of each whole change, and of its flip: from the first distribution point's turn to the last ack."""
+    fleet = Fleet.__new__(Fleet)  # its nodes are in the other process
+    fleet.directory, fleet.pki, fleet.names = folder, Existing(folder), names(count)
+    director = await fleet.direct(ALL_A, interval="1s", patience="60s")
+    assert await director.settled(1, 120), director.outcomes()
+    there, back = (fleet.wanted(text, interval="1s").topology for text in (ALL_A + SEVEN_B, ALL_A))
+    whole, flips = [], []
+    busy_s = time.process_time()
+    for number in range(rounds):
+        turn: list[float] = []
+        judge = director._judge_now
+
+        def watched(judge: Callable[[], None] = judge, turn: list[float] = turn) -> None:
+            judge()
+            points = [node for node in director.nodes.values() if node.row.distribution]
+            if not turn and any(director._due(node) == FINAL for node in points):
+                turn.append(time.monotonic())
+            if len(turn) == 1 and all(node.kept.has[0] == director.number for node in points):
+                turn.append(time.monotonic())
+
+        director._judge_now = watched  # type: ignore[method-assign]
+        began = time.monotonic()
+        await director.change(there if number % 2 == 0 else back, "perf", "")
+        assert await director.settled(director.number, 300), director.outcomes()
+        whole.append((time.monotonic() - began) * 1e3)
+        director._judge_now = judge  # type: ignore[method-assign]
+        flips.append((turn[1] - turn[0]) * 1e3)
+    each = (time.process_time() - busy_s) * 1e3 / rounds
+    print(f"the director's processor time for a change: {each:.0f} ms")
+    await director.close()
+    return whole, flips
+
+
+def line(name: str, values: list[float]) -> str:
+    values = sorted(values)
+    p99 = values[min(len(values) - 1, int(len(values) * 0.99))]
+    return f"{name:28} p50 {statistics.median(values):7.1f} ms   p99 {p99:7.1f} ms   max {values[-1]:7.1f} ms"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--simulate", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.simulate is not None:
+        return asyncio.run(simulate(options.simulate, options.nodes, options.full))
+    with tempfile.TemporaryDirectory(prefix="ipshare-") as scratch:
+        pki = Pki(Path(scratch))
+        for name in names(options.nodes):
+            pki.file("node", name)
+        pki.file("director", "d1")
+        command = [
+            sys.executable,
+            "-m",
+            "perf.director",
+            "--simulate",
+            scratch,
+            "--nodes",
+            str(options.nodes),
+        ]
+        nodes = subprocess.Popen(
+            [*command, *(["--full"] if options.full else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"IPSHARE_TEST_HOSTS": str(os.getpid())},
+        )
+        try:
+            assert nodes.stdout is not None and nodes.stdout.readline() == b"ready\n"
+            whole, flips = asyncio.run(measure(Path(scratch), options.nodes, options.rounds))
+        finally:
+            nodes.kill()
+            nodes.wait()
+    how = "applied" if options.full else "kept"
+    print(f"{options.nodes} nodes, {options.rounds} rounds, {how}; {machine.this().describe()}")
+    print(line("flip, first to last", flips))
+    print(line("change, make to break", whole))
+    print(f"target: a flip acknowledged by all in {TARGET_MS:g} ms (p99)")
+    return None
+
+
+if __name__ == "__main__":
+    main()
