@@ -111,7 +111,7 @@ class Forger:
         self, seq: int, entries: bytes, epoch: int = 1, stream: int | None = None, kind: int = 1
     ) -> bytes:
         number = self.stream if stream is None else stream
-        return struct.pack(">BBQIQ", kind, 0, epoch, number, seq) + entries
+        return struct.pack(">BBQIQII", kind, 0, epoch, number, seq, 1, 0) + entries
 
 
 MARKS = {
@@ -160,8 +160,11 @@ def test_beyond_the_window_is_counted() -> None:
     assert f.b.count("BEYOND") == 3 and same(f.a, f.b)
 
 
-def ack(f: Forger, cumulative: int, ranges: list[tuple[int, int]], flags: int = 1) -> bytes:
-    head = struct.pack(">BBBBIQHQ", 3, flags, 0, len(ranges), f.stream, cumulative, 16, 1)
+def ack(
+    f: Forger, cumulative: int, ranges: list[tuple[int, int]], flags: int = 1, transmission: int = 0
+) -> bytes:
+    latest = (transmission, 0)
+    head = struct.pack(">BBBBIQHQII", 3, flags, 0, len(ranges), f.stream, cumulative, 16, 1, *latest)
     return head + b"".join(struct.pack(">HH", *r) for r in ranges)
 
 
@@ -172,9 +175,11 @@ def test_acknowledgements_of_what_was_never_sent() -> None:
     f.w.step()
     for bad in (ack(f, 99, []), ack(f, 2**64 - 1, []), ack(f, 1, [(1, 9)]), ack(f, 1, [(65535, 65535)])):
         f.a.message("b", bad)
+    for transmission in (1000, 2**31, 2**32 - 1):
+        f.a.message("b", ack(f, 1, [], transmission=transmission))
     f.a.message("b", ack(f, 1, [(1, 1)])[:-1])
     f.a.message("b", b"\x03")
-    assert f.a.count("ACKS_BAD") == 6
+    assert f.a.count("ACKS_BAD") == 9
     assert f.a.committed(0, numbers[-1]) == "WAIT"
     f.a.message("b", b"")
     f.a.message("b", b"\x09" + bytes(40))
@@ -197,7 +202,7 @@ def test_random_octets_and_damaged_messages_never_reach_the_table() -> None:
             data[rng.randrange(len(data))] = rng.getrandbits(8)
         f.b.message("a", bytes(data[: rng.randrange(len(data) + 1)]))
         f.a.message("b", rng.randbytes(rng.randrange(80)))
-        f.a.message("b", b"\x03" + rng.randbytes(25))
+        f.a.message("b", b"\x03" + rng.randbytes(33))
     for rec in f.b.store.sessions.values():
         n, _, back = get(put(UPSERT, rec))
         assert n and back == rec, "what is in the table is a record"
