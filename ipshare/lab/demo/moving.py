@@ -1,4 +1,4 @@
-"""How the demo moves the address: by a remap where the engines can follow connections, else by new files.
+"""How the demo moves the address: by a remap of each family, beside whatever goes on.
 
 A move is complete when every distribution point sends to the new place. A remap goes on after that: what was
 open stays where it is until it ends, and the number of it is looked at all the time.
@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipshare.api import Node
 from ipshare.errors import IpshareError
 from ipshare.lab.internet import global_ip
 from ipshare.lab.lab import Lab
@@ -37,14 +36,8 @@ class Moving:
     _pool: ThreadPoolExecutor | None = None
     _going: list[Future[Progress]] = field(default_factory=list)
 
-    @property
-    def follows(self) -> bool:
-        return bool(self.lab.spec.channel)
-
     def flip(self) -> None:
         """Returns when every distribution point sends to the new place. Raises IpshareError."""
-        if not self.follows:
-            return self._by_files()
         families = self.lab.spec.families
         self._pool = ThreadPoolExecutor(len(families))
         flipped: list[Future[None]] = [Future() for _ in families]
@@ -52,7 +45,6 @@ class Moving:
             self._going.append(self._pool.submit(self._remap, family, flipped[number]))
         for each in flipped:
             each.result()
-        return None
 
     def finish(self) -> list[Progress]:
         """Until nothing is left at the old place. Raises IpshareError."""
@@ -61,13 +53,6 @@ class Moving:
             self._pool.shutdown()
             self.drained = time.monotonic()
         return done
-
-    def _by_files(self) -> None:
-        """Each node's own agent applies its new configuration: the new place first, the old one last."""
-        for name in (self.to, "C", "D", self.origin):
-            with Node(self.lab.write_site(name, target=self.to)) as node:
-                node.apply()
-            self.commits[name] = time.monotonic()
 
     def _remap(self, family: int, flipped: Future[None]) -> Progress:
         prefix = host_prefix(global_ip("a1", family))

@@ -66,8 +66,7 @@ def cost(move: Move) -> list[str]:
     lines = [
         f"{served:,} of {len(move.stream):,} connections opened around the move were served; "
         f"{move.broken_new} opened before or after it failed",
-        f"{move.broken} of {move.open} connections broken that were open at {move.origin}"
-        + ("" if move.follows else ": on this engine an address moves, not the connections to it"),
+        f"{move.broken} of {move.open} connections broken that were open at {move.origin}",
     ]
     if move.left:
         most = max(count for _, count in move.left)

@@ -1,8 +1,7 @@
-"""What the demo does in one lab: traffic, the move from A to B under traffic, traffic again.
+"""What the demo does in one lab: traffic, the move from A to B under traffic, traffic again, and back.
 
-Facts only: every number is counted by the clients, the servers or a packet capture. On the embedded engine
-the address is remapped, there and back, and open connections stay where they are; on VPP each node gets a
-new file: the new end point first, then the distribution points, the old one last (make before break).
+Facts only: every number is counted by the clients, the servers or a packet capture. The address is remapped,
+and open connections stay where they are.
 """
 
 from __future__ import annotations
@@ -80,7 +79,6 @@ class Move:
     old_server_after: int  # opened after the flip, and answered by the old end point
     origin: str = "A"
     to: str = "B"
-    follows: bool = False  # open connections stay where they are
     left: tuple[tuple[float, int], ...] = ()  # seconds, connections at the old place
     drained: float | None = None
 
@@ -112,11 +110,11 @@ class Chapter:
     move: Move
     after: Phase
     replies: Replies
-    back: Move | None = None
+    back: Move
 
     @property
     def moves(self) -> tuple[Move, ...]:
-        return (self.move,) if self.back is None else (self.move, self.back)
+        return (self.move, self.back)
 
     @property
     def is_clean(self) -> bool:
@@ -127,7 +125,7 @@ class Chapter:
             + m.stream_misdelivered
             + m.broken_new
             + m.old_server_after
-            + (m.broken if m.follows else 0)
+            + m.broken
             for m in self.moves
         )
         direct = self.replies.through_distribution_points == 0 and self.replies.from_end_points > 0
@@ -135,11 +133,9 @@ class Chapter:
 
 
 def tell(spec: LabSpec, scale: Scale, say: Say) -> Chapter:
-    """Runs the story once; there and back where the engine follows connections. Raises IpshareError where the
-    lab or an agent does not start."""
+    """Runs the story once, there and back. Raises IpshareError where the lab or an agent does not start."""
     began = time.monotonic()
-    if spec.engine == "embedded":
-        spec = replace(spec, channel="ipip")
+    spec = replace(spec, channel="ipip")
     say(f"building the lab: 3 clients, 2 routers, C and D distribute, A and B serve; path {spec.path}")
     with lab_with_agents(spec) as lab, serve(lab, "a1", "b1"):
         built = time.monotonic() - began
@@ -149,7 +145,7 @@ def tell(spec: LabSpec, scale: Scale, say: Say) -> Chapter:
         seen = replies()
         move = _move(lab, scale, "A", "B", say)
         after = _phase(lab, scale, "at B", "b1", say)
-        back = _move(lab, scale, "B", "A", say) if spec.channel else None
+        back = _move(lab, scale, "B", "A", say)
     return Chapter(spec.path, built, before, move, after, seen, back)
 
 
@@ -234,7 +230,6 @@ def _move(lab: Lab, scale: Scale, origin: str, to: str, say: Say) -> Move:
         old_server_after=sum(r.server == f"{origin.lower()}1" and r.started > ended for r in records),
         origin=origin,
         to=to,
-        follows=moving.follows,
         left=tuple((at - zero, count) for at, count in moving.left),
         drained=moving.drained - zero if moving.drained is not None else None,
     )
