@@ -89,11 +89,11 @@ def killed(pid: int) -> Iterator[None]:
 @contextlib.contextmanager
 def paused(pid: int) -> Iterator[None]:
     """SIGSTOP; goes on at the end."""
-    _signal(pid, signal.SIGSTOP)
     try:
+        _signal(pid, signal.SIGSTOP)  # within: an interrupt may come as soon as it is done
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGCONT)
 
 
