@@ -147,7 +147,8 @@ async def converse(
     answer. ``max_line``: the limit that ``reader`` was made with."""
     while goes_on():
         try:
-            line = await asyncio.wait_for(reader.readline(), idle_s)
+            async with asyncio.timeout(idle_s):  # wait_for would lose a cancellation that comes with a line
+                line = await reader.readline()
         except ValueError:
             writer.write(_line(_failure(IpshareError(f"a request is at most {max_line} bytes long"))))
             return await _end(reader, writer)
