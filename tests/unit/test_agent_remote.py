@@ -265,7 +265,7 @@ def test_nonsense_is_answered_and_bounded(world: RemoteWorld, monkeypatch: pytes
 def test_who_does_not_finish_the_handshake_is_gone(
     world: RemoteWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_module, "HANDSHAKE_S", 0.05)
+    monkeypatch.setattr(remote_module, "HANDSHAKE_S", 3.0)
     monkeypatch.setattr(remote_module, "MAX_CLIENTS", 3)
 
     async def scenario(agent: Daemon) -> None:
