@@ -177,7 +177,8 @@ async def _answer(caller: Asker, line: bytes, handle: Handler) -> dict[str, Any]
 
 async def _end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Hears the caller out, a second at most: closed earlier, what is unread would take the answer along."""
-    writer.write_eof()
+    if writer.can_write_eof():  # TLS cannot
+        writer.write_eof()
     async with asyncio.timeout(DRAIN_S):
         while await reader.read(MAX_LINE):
             pass
