@@ -5,7 +5,7 @@ PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
 APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base etcd-server bird2 frr
 
-.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap fuzz clean
+.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap fuzz appliance test-appliance clean
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
@@ -54,6 +54,17 @@ lint: setup-test
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
+
+# A bootable image (docs/appliance.md): build/appliance. APPLIANCE="--update-key KEY.pub": more options.
+APT_APPLIANCE := mmdebstrap squashfs-tools mtools fdisk e2fsprogs qemu-utils grub-common grub-pc-bin grub-efi-amd64-bin
+appliance: setup-test
+	@sh appliance/packages.sh $(APT_APPLIANCE)
+	$(PY) -m ipshare appliance build $(APPLIANCE)
+
+# Boots images in QEMU: two nodes, an update, one that is broken, power cuts. KVM where there is, else very slow.
+test-appliance: setup-test
+	@sh appliance/packages.sh $(APT_APPLIANCE) qemu-system-x86
+	$(PY) -m pytest tests/appliance --timeout=3600 $(PYTEST)
 
 bench: setup-test
 	$(PY) -m ipshare bench $(BENCH)

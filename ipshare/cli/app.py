@@ -63,6 +63,9 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "evacuate": ("evacuate", "What would move where if a site or a node is left: plan."),
         "simulate": ("simulate", "What failures of sites and links cost, on a virtual clock."),
     },
+    "Appliance": {
+        "appliance": ("appliance", "A bootable image: build, seed, bundle, install, status."),
+    },
     "Trying": {
         "demo": ("lab", "Watch an address move between two datacenters, with real traffic."),
         "lab": ("lab", "A small Internet in network namespaces: up, down, run, exec."),
