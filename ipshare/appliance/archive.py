@@ -1,7 +1,8 @@
 """archive: Debian's root and ours as one tar stream, and the small cpio archive that the initrd begins with.
 
-Nothing is unpacked: members of the base go through with their owners, modes and extended attributes, ours come after
-them and in their place. So neither root nor a mount is needed, and times are what they are told to be.
+Nothing is unpacked: members of the base go through with their owners, modes and extended attributes, ours
+come after them and in their place. So neither root nor a mount is needed, and times are what they are told to
+be.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ FORGOTTEN = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file (`data`), a symbolic link (`link`) or a directory (neither) of the image. The path is absolute; root owns it."""
+    """A file (`data`), a symbolic link (`link`) or a directory (neither) of the image. The path is absolute;
+    root owns it."""
 
     path: str
     data: bytes | None = None
@@ -51,7 +53,8 @@ def _members(base: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo
 
 
 def merged(base: IO[bytes], entries: Iterable[Entry], epoch: int, target: IO[bytes]) -> dict[str, bytes]:
-    """Writes the tar of the image to `target`. Returns the files of the base's /boot, and its dpkg status, by name."""
+    """Writes the tar of the image to `target`. Returns the files of the base's /boot, and its dpkg status, by
+    name."""
     ours = {entry.path: entry for entry in entries}
     taken: dict[str, bytes] = {}
     seen = set()
@@ -101,7 +104,8 @@ def _add(out: tarfile.TarFile, entry: Entry, epoch: int) -> None:
 
 
 def cpio(entries: Iterable[Entry]) -> bytes:
-    """An uncompressed newc archive, padded so that another one may follow (the kernel unpacks one after the other)."""
+    """An uncompressed newc archive, padded so that another one may follow (the kernel unpacks one after the
+    other)."""
     out = bytearray()
     for number, entry in enumerate([*entries, Entry("TRAILER!!!", b"", 0)], 1):
         name = entry.path.strip("/").encode() + b"\0"

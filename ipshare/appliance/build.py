@@ -1,8 +1,9 @@
-"""build: makes an image, step by step. Plans come from layout, grub, packages, overlay; here they become files.
+"""build: makes an image, step by step. Plans come from layout, grub, packages, overlay; here they become
+files.
 
-No loop device, no mount: file systems are made from directories and streams, partitions are copied to their place in a
-sparse file. Only mmdebstrap wants root, or a user namespace. Debian's root is kept in the work directory under a digest of
-what it was made from, and is taken again.
+No loop device, no mount: file systems are made from directories and streams, partitions are copied to their
+place in a sparse file. Only mmdebstrap wants root, or a user namespace. Debian's root is kept in the work
+directory under a digest of what it was made from, and is taken again.
 """
 
 from __future__ import annotations
@@ -242,7 +243,8 @@ def _root(order: Order, base: Path, staged: Path, tree: Path) -> str:
 
 
 def pack_slot(tree: Path, slot: Path, version: str, epoch: int, suite: str) -> None:
-    """The slot image of a directory with vmlinuz, initrd.img and root.squashfs. Not compressed: GRUB reads no zstd."""
+    """The slot image of a directory with vmlinuz, initrd.img and root.squashfs. Not compressed: GRUB reads no
+    zstd."""
     release = {
         "product": "ipshare-appliance",
         "version": version,

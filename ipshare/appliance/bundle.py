@@ -1,12 +1,14 @@
-"""bundle: a signed update: three lines and a slot image. Made at the builder's, verified and written at the box.
+"""bundle: a signed update: three lines and a slot image. Made at the builder's, verified and written at the
+box.
 
     ipshare-bundle 1
     {"product": ..., "version": ..., "layout": 1, "size": N, "sha256": ...}
     <Ed25519 signature of the two lines above, base64>
     <N octets: the slot image>
 
-Nothing is written before the signature is good, and nothing boots before what was written was read back from the disk and has
-the digest that was signed. Until then the boot loader's variables name the old slot alone, so the power may go at any time.
+Nothing is written before the signature is good, and nothing boots before what was written was read back from
+the disk and has the digest that was signed. Until then the boot loader's variables name the old slot alone,
+so the power may go at any time.
 """
 
 from __future__ import annotations
@@ -121,7 +123,8 @@ def verified(file: IO[bytes], key: Ed25519PublicKey) -> Manifest:
 
 
 def write(file: IO[bytes], manifest: Manifest, target: Path, say: Callable[[str], None]) -> None:
-    """Writes the payload to a slot's device and reads it back. Raises before or after; the slot then is not to be started."""
+    """Writes the payload to a slot's device and reads it back. Raises before or after; the slot then is not
+    to be started."""
     room = _size(target)
     if manifest.size > room:
         raise Refused(
@@ -168,7 +171,8 @@ def _size(target: Path) -> int:
 def install(
     path: Path, key: Ed25519PublicKey, environment: Path, slot: str, target: Path, say: Callable[[str], None]
 ) -> Manifest:
-    """Writes a bundle to the slot that does not run and puts it on trial at the next start. `slot` and `target`: that one."""
+    """Writes a bundle to the slot that does not run and puts it on trial at the next start. `slot` and
+    `target`: that one."""
     with path.open("rb") as file:
         manifest = verified(file, key)
         boot = slots.look(environment)

@@ -1,8 +1,10 @@
-"""firstboot: runs at every start of a box, before its network: applies a seed that is new, and nothing that is wrong.
+"""firstboot: runs at every start of a box, before its network: applies a seed that is new, and nothing that
+is wrong.
 
-A seed is applied as a whole or not at all, once: its digest is kept on /data, and what an operator changes later stays. Its
-site file is judged before it takes the place of the one that is there: with mistakes, the previous one stays, or none, and the box
-comes up for management either way. Paths are relative to `root`, so that tests run it in a directory.
+A seed is applied as a whole or not at all, once: its digest is kept on /data, and what an operator changes
+later stays. Its site file is judged before it takes the place of the one that is there: with mistakes, the
+previous one stays, or none, and the box comes up for management either way. Paths are relative to `root`, so
+that tests run it in a directory.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def _text(path: Path) -> str:
 
 
 def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Path("/")) -> bool:
-    """Applies a seed that differs from the last one. Says what it did, or all that is wrong; true if the seed was taken."""
+    """Applies a seed that differs from the last one. Says what it did, or all that is wrong; true if the seed
+    was taken."""
     digest = hashlib.sha256(
         "\0".join(f"{name}\0{texts.get(name, '')}" for name in NAMES).encode()
     ).hexdigest()
@@ -74,13 +77,15 @@ def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Pat
         _write(root / path.lstrip("/"), text, mode)
     _write(applied, digest + "\n", 0o600)
     say(
-        f"seed: {found.instance} applied: {found.hostname}, {len(found.keys)} SSH keys, {len(found.networks)} interfaces, {len(files)} files"
+        f"seed: {found.instance} applied: {found.hostname}, {len(found.keys)} SSH keys, "
+        f"{len(found.networks)} interfaces, {len(files)} files"
     )
     return good
 
 
 def _judge_site(files: dict[str, tuple[str, int]], say: Callable[[str], None], root: Path) -> bool:
-    """Takes a site file with mistakes out of `files`, after saying them. Judged beside the seed's other files: it may include them."""
+    """Takes a site file with mistakes out of `files`, after saying them. Judged beside the seed's other
+    files: it may include them."""
     if SITE not in files:
         return True
     from ipshare import config

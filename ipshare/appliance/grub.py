@@ -1,9 +1,10 @@
 """grub: what the boot loader reads, and the 1,024 octets in which it and Linux agree on which slot boots.
 
-grubenv has three variables: `good` (the slot that boots), `trial` (the slot that an update was written to, or nothing) and
-`tries` (how often it may still be tried). GRUB takes one from `tries` before each try; Linux makes `trial` the good one when it
-is healthy (health). So whatever happens during a try (a panic, a hang and a reset, no power), the next start is counted, and the last
-is the old slot. The variables are in the first sector of the file: a write of it is whole or not at all.
+grubenv has three variables: `good` (the slot that boots), `trial` (the slot that an update was written to, or
+nothing) and `tries` (how often it may still be tried). GRUB takes one from `tries` before each try; Linux
+makes `trial` the good one when it is healthy (health). So whatever happens during a try (a panic, a hang and
+a reset, no power), the next start is counted, and the last is the old slot. The variables are in the first
+sector of the file: a write of it is whole or not at all.
 """
 
 from __future__ import annotations
@@ -18,10 +19,7 @@ TRIES = 2
 HEAD = "# GRUB Environment Block\n"
 SIZE = 1024
 
-MODULES = (
-    "part_gpt fat squash4 normal linux echo test loadenv search search_fs_uuid configfile regexp serial terminal "
-    "sleep reboot halt minicmd boot"
-).split()
+MODULES = ["part_gpt", "fat", "squash4", "normal", "linux", "echo", "test", "loadenv", "search", "search_fs_uuid", "configfile", "regexp", "serial", "terminal", "sleep", "reboot", "halt", "minicmd", "boot"]
 BIOS_MODULES = [*MODULES, "biosdisk"]
 EFI_MODULES = [*MODULES, "all_video", "gfxterm", "efi_gop"]
 
@@ -38,7 +36,8 @@ def early() -> str:
 def config(arguments: str = "") -> str:
     """grub.cfg. `arguments`: more words for the kernel's command line."""
     counted = "\n".join(
-        f'  {"if" if n == TRIES else "elif"} [ "$tries" = "{n}" ]; then set tries={n - 1}; set slot="$trial"; save_env tries'
+        f'  {"if" if n == TRIES else "elif"} [ "$tries" = "{n}" ]; then '
+        f'set tries={n - 1}; set slot="$trial"; save_env tries'
         for n in range(TRIES, 0, -1)
     )
     line = (
@@ -91,7 +90,8 @@ def decode(block: bytes) -> dict[str, str]:
 
 
 def boot_sector(image: bytes, core_at: int) -> bytes:
-    """The 440 octets of boot.img that go before the partition table, for a core image at octet `core_at` of the disk."""
+    """The 440 octets of boot.img that go before the partition table, for a core image at octet `core_at` of
+    the disk."""
     patched = bytearray(image)
     struct.pack_into("<Q", patched, 0x5C, core_at // layout.SECTOR)
     patched[0x66:0x68] = (

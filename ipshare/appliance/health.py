@@ -1,7 +1,9 @@
-"""health: after a start: is this slot fit to stay? If it is on trial: it becomes the good one, or the machine starts again.
+"""health: after a start: is this slot fit to stay? If it is on trial: it becomes the good one, or the machine
+starts again.
 
-Fit means: SSH answers, and the agent is ready if it was before the update (then its engine forwards with complete tables). A slot on
-trial that never gets here (a panic, a hang that the watchdog ends, no power) is counted by GRUB.
+Fit means: SSH answers, and the agent is ready if it was before the update (then its engine forwards with
+complete tables). A slot on trial that never gets here (a panic, a hang that the watchdog ends, no power) is
+counted by GRUB.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ def judge(say: Callable[[str], None]) -> bool:
         say(f"slot {slot} ({version}): healthy")
     if word == "rolled-back":
         say(
-            f"the update in slot {slots.other(slot)} did not come up and was given up; this is the version before it"
+            f"the update in slot {slots.other(slot)} did not come up and was given up; "
+            "this is the version before it"
         )
     if not on_trial and Path("/run/ipshare-degraded").exists() is False:
         READY.parent.mkdir(parents=True, exist_ok=True)

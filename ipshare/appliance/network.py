@@ -1,6 +1,8 @@
-"""network: from the network-config of a NoCloud seed (version 2, Ethernets) to files of systemd-networkd. Pure.
+"""network: from the network-config of a NoCloud seed (version 2, Ethernets) to files of systemd-networkd.
+Pure.
 
-What of it the box does not know is a mistake, not ignored: an address that is not set would be found out too late.
+What of it the box does not know is a mistake, not ignored: an address that is not set would be found out too
+late.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ MAC = re.compile(r"(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}")
 
 
 def rendered(config: Any, mistakes: list[str]) -> tuple[dict[str, str], list[str]]:
-    """(file name -> text, name servers). Mistakes are added to `mistakes`; what is returned then counts for nothing."""
+    """(file name -> text, name servers). Mistakes are added to `mistakes`; what is returned then counts for
+    nothing."""
     files: dict[str, str] = {}
     servers: list[str] = []
     if not isinstance(config, dict):

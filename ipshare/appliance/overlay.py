@@ -1,6 +1,8 @@
-"""overlay: every file of the image that is not Debian's: ipshare, its units, and how the box is set up before it is told anything.
+"""overlay: every file of the image that is not Debian's: ipshare, its units, and how the box is set up before
+it is told anything.
 
-Without a seed: addresses by DHCP on every Ethernet, SSH without a key to log in with, no agent. No password exists.
+Without a seed: addresses by DHCP on every Ethernet, SSH without a key to log in with, no agent. No password
+exists.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ SITE = "/etc/ipshare/site.toml"
 UNITS = "/usr/lib/systemd/system"
 WANTED = "/etc/systemd/system/multi-user.target.wants"
 
-FIRSTBOOT = """# What the seed says, before network, SSH and agent begin. It never fails the boot: mistakes go to console and journal.
+FIRSTBOOT = """# What the seed says, before network, SSH and agent begin. It never fails the boot: mistakes go
+# to console and journal.
 [Unit]
 Description=ipshare: settings from the seed
 DefaultDependencies=no
@@ -34,7 +37,8 @@ StandardError=journal+console
 TimeoutStartSec=60
 """
 
-HEALTH = """# A slot on trial becomes the good one here, or the machine starts again. Says on the console what the box is.
+HEALTH = """# A slot on trial becomes the good one here, or the machine starts again. Says on the console what
+# the box is.
 [Unit]
 Description=ipshare: is this slot healthy
 After=ssh.service ipshare-agent@site.service
@@ -73,13 +77,17 @@ Kind=!*
 DHCP=yes
 """
 
+CHRONY = """# -s: where the clock is empty, it begins with the last known time.
+DAEMON_OPTS="-F 1 -s"
+"""
+
 PLAIN = {
     "/etc/machine-id": "",
     "/etc/hostname": "ipshare\n",
     "/etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "/etc/fstab": "",
     "/etc/resolv.conf": "",
-    "/etc/default/chrony": '# -s: where the clock is empty, it begins with the last known time.\nDAEMON_OPTS="-F 1 -s"\n',
+    "/etc/default/chrony": CHRONY,
     "/etc/ssh/sshd_config.d/ipshare.conf": SSHD,
     "/etc/systemd/network/80-dhcp.network": DHCP,
     "/etc/systemd/journald.conf.d/ipshare.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n",
@@ -91,22 +99,24 @@ PLAIN = {
     f"{UNITS}/ipshare-health.service": HEALTH,
 }
 
+DEBIAN = "/lib/systemd/system"
+ETC = "/etc/systemd/system"
 LINKS = {
     f"{WANTED}/ipshare-health.service": f"{UNITS}/ipshare-health.service",
     f"{WANTED}/ipshare-agent@site.service": f"{UNITS}/ipshare-agent@.service",
-    f"{WANTED}/systemd-networkd.service": "/lib/systemd/system/systemd-networkd.service",
-    "/etc/systemd/system/sysinit.target.wants/ipshare-firstboot.service": f"{UNITS}/ipshare-firstboot.service",
-    "/etc/systemd/system/sockets.target.wants/systemd-networkd.socket": "/lib/systemd/system/systemd-networkd.socket",
-    "/etc/systemd/system/network-online.target.wants/systemd-networkd-wait-online.service": (
-        "/lib/systemd/system/systemd-networkd-wait-online.service"
+    f"{WANTED}/systemd-networkd.service": f"{DEBIAN}/systemd-networkd.service",
+    f"{ETC}/sysinit.target.wants/ipshare-firstboot.service": f"{UNITS}/ipshare-firstboot.service",
+    f"{ETC}/sockets.target.wants/systemd-networkd.socket": f"{DEBIAN}/systemd-networkd.socket",
+    f"{ETC}/network-online.target.wants/systemd-networkd-wait-online.service": (
+        f"{DEBIAN}/systemd-networkd-wait-online.service"
     ),
     # What Debian starts and this box has no use for: ipshare has a BIRD of its own, the root is read-only.
-    "/etc/systemd/system/bird.service": "/dev/null",
-    "/etc/systemd/system/apt-daily.timer": "/dev/null",
-    "/etc/systemd/system/apt-daily-upgrade.timer": "/dev/null",
-    "/etc/systemd/system/dpkg-db-backup.timer": "/dev/null",
-    "/etc/systemd/system/e2scrub_all.timer": "/dev/null",
-    "/etc/systemd/system/e2scrub_reap.service": "/dev/null",
+    f"{ETC}/bird.service": "/dev/null",
+    f"{ETC}/apt-daily.timer": "/dev/null",
+    f"{ETC}/apt-daily-upgrade.timer": "/dev/null",
+    f"{ETC}/dpkg-db-backup.timer": "/dev/null",
+    f"{ETC}/e2scrub_all.timer": "/dev/null",
+    f"{ETC}/e2scrub_reap.service": "/dev/null",
 }
 
 PROGRAM = "#!/usr/bin/python3 -I\nimport sys\n\nfrom ipshare.cli import main\n\nsys.exit(main())\n"

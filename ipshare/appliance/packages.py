@@ -1,7 +1,9 @@
-"""packages: which Debian packages an image is made of, and whether what it is given belongs to the chosen distribution.
+"""packages: which Debian packages an image is made of, and whether what it is given belongs to the chosen
+distribution.
 
-One image, one distribution: the C core and the wheels are those of the machine that builds, so its Python has to be the
-image's (decision 0059), and VPP's .debs have to be made for the same one. All of that is judged before anything is fetched.
+One image, one distribution: the C core and the wheels are those of the machine that builds, so its Python has
+to be the image's (decision 0059), and VPP's .debs have to be made for the same one. All of that is judged
+before anything is fetched.
 """
 
 from __future__ import annotations
@@ -12,10 +14,7 @@ from dataclasses import dataclass
 
 from ipshare.errors import Refused
 
-BASE = (
-    "systemd systemd-sysv udev kmod linux-image-amd64 initramfs-tools busybox zstd e2fsprogs fdisk procps less "
-    "iproute2 iputils-ping nftables ethtool tcpdump bird2 chrony openssh-server python3 libssl3"
-).split()
+BASE = ["systemd", "systemd-sysv", "udev", "kmod", "linux-image-amd64", "initramfs-tools", "busybox", "zstd", "e2fsprogs", "fdisk", "procps", "less", "iproute2", "iputils-ping", "nftables", "ethtool", "tcpdump", "bird2", "chrony", "openssh-server", "python3", "libssl3"]
 EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
@@ -49,7 +48,8 @@ def chosen(name: str | None, python: tuple[int, int]) -> Suite:
     suite = SUITES[name]
     if suite.python != python:
         raise Refused(
-            f"{name} has Python {suite.python[0]}.{suite.python[1]}, this machine builds for {python[0]}.{python[1]}",
+            f"{name} has Python {suite.python[0]}.{suite.python[1]}, "
+            f"this machine builds for {python[0]}.{python[1]}",
             hint=f"build images of {name} on a {name}: C core and wheels are taken from here",
         )
     return suite
@@ -112,7 +112,8 @@ def mmdebstrap(
     apt_options: Iterable[str] = (),
     debs: str | None = None,
 ) -> list[str]:
-    """The command that makes Debian's root as a tar file. `hooks`: a directory with our files for the initrd, `debs` one of .debs."""
+    """The command that makes Debian's root as a tar file. `hooks`: a directory with our files for the initrd,
+    `debs` one of .debs."""
     command = ["mmdebstrap", "--variant=minbase", "--format=tar", f"--include={','.join(BASE)}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
     command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright", '--aptopt=Acquire::Languages "none"']

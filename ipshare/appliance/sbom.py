@@ -1,4 +1,5 @@
-"""sbom: the bill of materials of an image (CycloneDX 1.5, JSON), out of dpkg's status file and the Python packages' metadata."""
+"""sbom: the bill of materials of an image (CycloneDX 1.5, JSON), out of dpkg's status file and the Python
+packages' metadata."""
 
 from __future__ import annotations
 

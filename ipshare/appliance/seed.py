@@ -1,8 +1,10 @@
-"""seed: what a box is told: a NoCloud seed, three YAML files on a volume labelled CIDATA. Written here, and read here.
+"""seed: what a box is told: a NoCloud seed, three YAML files on a volume labelled CIDATA. Written here, and
+read here.
 
-The format is cloud-init's, so tools that make such seeds can make ours; the box understands this of it, and says what it does not:
-meta-data: instance-id, local-hostname. user-data (#cloud-config): hostname, ssh_authorized_keys, write_files below /etc/ipshare.
-network-config: version 2 (network). Passwords and commands are no part of it.
+The format is cloud-init's, so tools that make such seeds can make ours; the box understands this of it, and
+says what it does not: meta-data: instance-id, local-hostname. user-data (#cloud-config): hostname,
+ssh_authorized_keys, write_files below /etc/ipshare. network-config: version 2 (network). Passwords and
+commands are no part of it.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ def documents(
     files: Mapping[str, str],
     networks: Mapping[str, Any] | None,
 ) -> dict[str, str]:
-    """The three files. `networks`: of ethernets, or None for DHCP everywhere. Raises Refused with what the box would refuse."""
+    """The three files. `networks`: of ethernets, or None for DHCP everywhere. Raises Refused with what the
+    box would refuse."""
     user = {
         "ssh_authorized_keys": list(keys),
         "write_files": [

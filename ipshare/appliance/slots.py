@@ -1,6 +1,8 @@
-"""slots: at the box: which slot runs, which is good, which is on trial; the variables that GRUB reads at the next start (grub).
+"""slots: at the box: which slot runs, which is good, which is on trial; the variables that GRUB reads at the
+next start (grub).
 
-They are in a file on the ESP, which is mounted only while they are changed. The write is one sector, in place, followed by fsync.
+They are in a file on the ESP, which is mounted only while they are changed. The write is one sector, in
+place, followed by fsync.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ class Boot:
         return Boot(self.good, slot, grub.TRIES)
 
     def judged(self, slot: str, healthy: bool) -> tuple[Boot, str]:
-        """After a start from `slot`: what the variables become, and one word for it: good, trial-failed, rolled-back, kept."""
+        """After a start from `slot`: what the variables become, and one word for it: good, trial-failed,
+        rolled-back, kept."""
         if self.trial == slot:
             return (Boot(slot), "good") if healthy else (self, "trial-failed")
         if self.trial and self.tries == 0:

@@ -49,7 +49,8 @@ def room(where: Path, octets: int) -> None:
 
 
 def surroundings() -> dict[str, str]:
-    """The environment of those programs. SOURCE_DATE_EPOCH only where it is asked for: mksquashfs wants it or options, not both."""
+    """The environment of those programs. SOURCE_DATE_EPOCH only where it is asked for: mksquashfs wants it or
+    options, not both."""
     rest = {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"}
     return rest | {"PATH": PLACES, "LC_ALL": "C"}
 

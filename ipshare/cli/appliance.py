@@ -1,4 +1,5 @@
-"""appliance: the verbs of the image: build, key, bundle and seed at a builder's; install, status, health, firstboot at the box."""
+"""appliance: the verbs of the image: build, key, bundle and seed at a builder's; install, status, health,
+firstboot at the box."""
 
 from __future__ import annotations
 
@@ -185,7 +186,8 @@ def seed_(
     networks: Path | None,
     target: Path,
 ) -> None:
-    """Write a seed: what a box is told at its first start. A volume for a VM's second disk, or for a USB stick."""
+    """Write a seed: what a box is told at its first start. A volume for a VM's second disk, or for a USB
+    stick."""
     import yaml
 
     from ipshare.appliance import seed
