@@ -19,7 +19,27 @@ TRIES = 2
 HEAD = "# GRUB Environment Block\n"
 SIZE = 1024
 
-MODULES = ["part_gpt", "fat", "squash4", "normal", "linux", "echo", "test", "loadenv", "search", "search_fs_uuid", "configfile", "regexp", "serial", "terminal", "sleep", "reboot", "halt", "minicmd", "boot"]
+MODULES = [
+    "part_gpt",
+    "fat",
+    "squash4",
+    "normal",
+    "linux",
+    "echo",
+    "test",
+    "loadenv",
+    "search",
+    "search_fs_uuid",
+    "configfile",
+    "regexp",
+    "serial",
+    "terminal",
+    "sleep",
+    "reboot",
+    "halt",
+    "minicmd",
+    "boot",
+]
 BIOS_MODULES = [*MODULES, "biosdisk"]
 EFI_MODULES = [*MODULES, "all_video", "gfxterm", "efi_gop"]
 

@@ -14,7 +14,30 @@ from dataclasses import dataclass
 
 from ipshare.errors import Refused
 
-BASE = ["systemd", "systemd-sysv", "udev", "kmod", "linux-image-amd64", "initramfs-tools", "busybox", "zstd", "e2fsprogs", "fdisk", "procps", "less", "iproute2", "iputils-ping", "nftables", "ethtool", "tcpdump", "bird2", "chrony", "openssh-server", "python3", "libssl3"]
+BASE = [
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "kmod",
+    "linux-image-amd64",
+    "initramfs-tools",
+    "busybox",
+    "zstd",
+    "e2fsprogs",
+    "fdisk",
+    "procps",
+    "less",
+    "iproute2",
+    "iputils-ping",
+    "nftables",
+    "ethtool",
+    "tcpdump",
+    "bird2",
+    "chrony",
+    "openssh-server",
+    "python3",
+    "libssl3",
+]
 EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
