@@ -62,6 +62,9 @@ def merged(base: IO[bytes], entries: Iterable[Entry], epoch: int, target: IO[byt
         for archive, member in _members(base):
             name = "./" + member.name.removeprefix("./")
             path = name[1:]
+            member.mtime = min(int(member.mtime), epoch)
+            for exact in ("mtime", "atime", "ctime"):
+                member.pax_headers.pop(exact, None)  # it would be written in place of the one above
             if member.isfile() and (path.startswith("/boot/") or path == "/var/lib/dpkg/status"):
                 content = archive.extractfile(member)
                 assert content is not None
@@ -74,7 +77,6 @@ def merged(base: IO[bytes], entries: Iterable[Entry], epoch: int, target: IO[byt
             if path in ours and not (member.isdir() and ours[path].data is None and not ours[path].link):
                 continue
             seen.add(path.rstrip("/"))
-            member.mtime = min(int(member.mtime), epoch)
             out.addfile(member, archive.extractfile(member) if member.isfile() else None)
         for path in sorted(ours):
             for parent in _parents(path):

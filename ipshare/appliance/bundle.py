@@ -101,7 +101,7 @@ def verified(file: IO[bytes], key: Ed25519PublicKey) -> Manifest:
     if magic != MAGIC or not line.endswith(b"\n") or not signature.endswith(b"\n"):
         raise Refused("that is no update bundle", hint="ipshare appliance bundle makes one")
     try:
-        key.verify(base64.b64decode(signature, validate=True), magic + line)
+        key.verify(base64.b64decode(signature[:-1], validate=True), magic + line)
     except (InvalidSignature, ValueError):
         raise Refused(
             "the update is not signed with the key of this image", hint="nothing was written"
