@@ -20,8 +20,11 @@ part() {
 
 data() {
 	device=$(part data) || { echo "there is no data partition"; return 1; }
-	e2fsck -p "$device" >/run/ipshare-fsck 2>&1
-	[ $? -lt 4 ] || { echo "the data partition is damaged: $(tail -n 1 /run/ipshare-fsck)"; return 1; }
+	mount -o bind /dev "${rootmnt}/dev" # the root's e2fsck is taken, with the libraries that it has there
+	chroot "${rootmnt}" /sbin/e2fsck -p "$device" >/run/ipshare-fsck 2>&1
+	result=$?
+	umount "${rootmnt}/dev"
+	[ "$result" -lt 4 ] || { echo "the data partition is damaged: $(tail -n 1 /run/ipshare-fsck)"; return 1; }
 	mount -t ext4 -o noatime "$device" "$1" 2>/run/ipshare-fsck || { echo "the data partition cannot be mounted"; return 1; }
 	mkdir -p "$1/overlay/etc" "$1/overlay/etc.work" || { echo "the data partition cannot be written"; umount "$1"; return 1; }
 }

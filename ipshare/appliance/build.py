@@ -159,7 +159,6 @@ def _base(order: Order, env: dict[str, str]) -> Path:
     )
     key = hashlib.sha256(json.dumps([command, order.epoch]).encode())
     for path in (
-        hooks / "hook",
         hooks / "modules",
         *sorted(order.vpp_debs.glob("*.deb") if order.vpp_debs else ()),
     ):

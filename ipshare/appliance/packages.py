@@ -135,15 +135,14 @@ def mmdebstrap(
     apt_options: Iterable[str] = (),
     debs: str | None = None,
 ) -> list[str]:
-    """The command that makes Debian's root as a tar file. `hooks`: a directory with our files for the initrd,
+    """The command that makes Debian's root as a tar file. `hooks`: a directory with the initrd's modules,
     `debs` one of .debs."""
     command = ["mmdebstrap", "--variant=minbase", "--format=tar", f"--include={','.join(BASE)}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
     command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright", '--aptopt=Acquire::Languages "none"']
     command += [f"--aptopt={option}" for option in apt_options]
     command += [
-        '--essential-hook=mkdir -p "$1/etc/initramfs-tools/hooks"',
-        f'--essential-hook=cp {hooks}/hook "$1/etc/initramfs-tools/hooks/ipshare"',
+        '--essential-hook=mkdir -p "$1/etc/initramfs-tools"',
         f'--essential-hook=cp {hooks}/modules "$1/etc/initramfs-tools/modules"',
     ]
     if debs is not None:

@@ -15,11 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 REMOVED = "<removed>"
+WORDS = r"password|passwd|secret|token|private|credential|\bkey\b|psk"
 SECRET = re.compile(
-    r"""(?im)^(?P<before>[^\n#]*?["']?[\w.-
-    ]*(?:password|passwd|secret|token|private|credential|\bkey\b|psk|community)[\w.-]*["']?
-    \s*[=:]\s*)(?P<value>\S.*)$""",
-    re.VERBOSE,
+    rf"(?im)^(?P<before>[^\n#]*?[\"']?[\w.\-]*(?:{WORDS})[\w.\-]*[\"']?\s*[=:]\s*)(?P<value>\S.*)$"
 )
 HARMLESS = re.compile(r"(?i)(?:key_file|password_file|token_file|secret_file|_id)[\"']?\s*[=:]\s*$")
 PEM = re.compile(
