@@ -137,12 +137,16 @@ def _epoch(top: Path) -> int:
 
 @appliance_.command("key")
 @click.argument("private", type=PATH)
-def key_(private: Path) -> None:
+@json_option
+def key_(private: Path, as_json: bool) -> None:
     """Make a key for signing updates in the new file PRIVATE, and PRIVATE.pub for images."""
     from ipshare.appliance import bundle
 
     public = private.with_name(private.name + ".pub")
     bundle.make_key(private, public)
+    if as_json:
+        output.emit({"private": str(private), "public": str(public)})
+        return
     output.line(f"{private} signs updates, {public} goes into images (--update-key)")
 
 
@@ -178,6 +182,7 @@ def bundle_(slot: Path, name: str, key: Path, target: Path, as_json: bool) -> No
     "--network", "networks", type=FILE, default=None, help="network-config (version 2, YAML); default: DHCP."
 )
 @click.option("-o", "--output", "target", type=PATH, required=True, help="The volume.")
+@json_option
 def seed_(
     hostname: str,
     config: Path | None,
@@ -185,6 +190,7 @@ def seed_(
     keys: tuple[Path, ...],
     networks: Path | None,
     target: Path,
+    as_json: bool,
 ) -> None:
     """Write a seed: what a box is told at its first start. A volume for a VM's second disk, or for a USB
     stick."""
@@ -213,13 +219,17 @@ def seed_(
             )
     lines = [line for path in keys for line in path.read_text().splitlines() if line.strip()]
     seed.write_image(seed.documents(hostname, lines, texts, wanted), target)
+    if as_json:
+        output.emit({"file": str(target), "hostname": hostname, "keys": len(lines), "files": sorted(texts)})
+        return
     output.line(f"{target}: {hostname}, {len(lines)} SSH keys, {len(texts)} files")
 
 
 @appliance_.command("install")
 @click.argument("file", type=FILE)
 @click.option("--reboot", is_flag=True, help="Start it at once.")
-def install_(file: Path, reboot: bool) -> None:
+@json_option
+def install_(file: Path, reboot: bool, as_json: bool) -> None:
     """At the box: write the update FILE to the slot that does not run, and try it at the next start."""
     from ipshare.appliance import bundle, overlay, slots
 
@@ -229,11 +239,14 @@ def install_(file: Path, reboot: bool) -> None:
         raise Refused(
             "this image was built without a key: it takes no updates", hint="install the image anew"
         )
+    say = (lambda text: None) if as_json else output.line
     with slots.environment() as path:
         manifest = bundle.install(
-            file, bundle.public_key(pem.read_bytes()), path, slot, slots.device(slot), output.line
+            file, bundle.public_key(pem.read_bytes()), path, slot, slots.device(slot), say
         )
-    output.line(f"{manifest.version} is in slot {slot}, and is tried at the next start")
+    if as_json:
+        output.emit({"version": manifest.version, "slot": slot})
+    say(f"{manifest.version} is in slot {slot}, and is tried at the next start")
     if reboot:
         subprocess.run(["systemctl", "reboot"], check=False)
 
@@ -268,20 +281,29 @@ def status_(as_json: bool) -> None:
 
 @appliance_.command("health")
 @click.option("--reboot", is_flag=True, help="Start again if a slot on trial is not healthy.")
+@json_option
 @click.pass_context
-def health_(ctx: click.Context, reboot: bool) -> None:
+def health_(ctx: click.Context, reboot: bool, as_json: bool) -> None:
     """At the box: is the running slot fit to stay; if it was on trial, it becomes the good one."""
     from ipshare.appliance import health
 
-    if not health.judge(lambda text: output.line(f"ipshare: {text}")):
+    said: list[str] = []
+    is_fit = health.judge(said.append if as_json else lambda text: output.line(f"ipshare: {text}"))
+    if as_json:
+        output.emit({"stays": is_fit, "said": said})
+    if not is_fit:
         if reboot:
             health.again()
         ctx.exit(exits.NO)
 
 
 @appliance_.command("firstboot")
-def firstboot_() -> None:
+@json_option
+def firstboot_(as_json: bool) -> None:
     """At the box, before its network: apply a seed that is new."""
     from ipshare.appliance import firstboot
 
-    firstboot.run(lambda text: output.line(f"ipshare: {text}"))
+    said: list[str] = []
+    firstboot.run(said.append if as_json else lambda text: output.line(f"ipshare: {text}"))
+    if as_json:
+        output.emit({"said": said})

@@ -1,4 +1,5 @@
-"""What a box makes of a seed and of an update: applied as a whole, refused with every reason, interrupted anywhere."""
+"""What a box makes of a seed and of an update: applied as a whole, refused with every reason, interrupted
+anywhere."""
 
 from __future__ import annotations
 
@@ -199,7 +200,7 @@ def test_an_update_that_is_not_signed_by_our_key_writes_nothing(box: Path) -> No
 
 
 def test_a_cut_or_changed_payload_is_never_tried(box: Path) -> None:
-    """Also not if the slot was on trial with what was there before: that is withdrawn before the first octet."""
+    """Also not if the slot was on trial with what was there before: that is withdrawn first."""
     good = (box / "update").read_bytes()
     (box / "cut").write_bytes(good[:-1000])
     (box / "changed").write_bytes(good[:-1000] + b"x" + good[-999:])
@@ -226,7 +227,7 @@ def test_the_power_may_go_at_any_write(box: Path, monkeypatch: pytest.MonkeyPatc
                 raise NoPower
             left[0] -= 1
 
-        def store(path: Path, boot: slots.Boot, *, store=slots.store, count=count) -> None:  # type: ignore[no-untyped-def]
+        def store(path: Path, boot: slots.Boot, *, store=slots.store, count=count) -> None:  # type: ignore
             count()
             store(path, boot)
 
