@@ -63,8 +63,8 @@ def merged(base: IO[bytes], entries: Iterable[Entry], epoch: int, target: IO[byt
             name = "./" + member.name.removeprefix("./")
             path = name[1:]
             member.mtime = min(int(member.mtime), epoch)
-            for exact in ("mtime", "atime", "ctime"):
-                member.pax_headers.pop(exact, None)  # it would be written in place of the one above
+            exact = ("mtime", "atime", "ctime")  # they would be written in place of the one above
+            member.pax_headers = {k: v for k, v in member.pax_headers.items() if k not in exact}
             if member.isfile() and (path.startswith("/boot/") or path == "/var/lib/dpkg/status"):
                 content = archive.extractfile(member)
                 assert content is not None
