@@ -292,6 +292,10 @@ class Director:
                 return True
         return False
 
+    async def judged(self) -> None:
+        """Until what is known of nodes was judged again."""
+        await self._heard.wait()
+
     # ---- the store ------------------------------------------------------------
 
     def _save_soon(self) -> None:
