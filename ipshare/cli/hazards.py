@@ -46,7 +46,7 @@ def check(ctx: click.Context, file: Path, as_json: bool) -> None:
     if as_json:
         output.emit(
             {
-                "at": _time(found.at),
+                "at": moment(found.at),
                 "sites": _sites(found, state),
                 "feeds": poller.status(),
                 "ignored": dict(sorted(found.ignored.items())),
@@ -123,7 +123,7 @@ async def _watch(file: Path, as_json: bool) -> None:
 
 
 def _say(record: dict[str, Any], as_json: bool, is_bad: bool) -> None:
-    at = _time(datetime.now(UTC).timestamp())
+    at = moment(datetime.now(UTC).timestamp())
     if as_json:
         return output.emit({"at": at, **record}, one_line=True)
     text = record["text"] if "site" in record else f"feed {record['feed']}: {record['state']}"
@@ -163,13 +163,13 @@ async def _open(file: Path) -> tuple[Settings, Poller, Any]:
 
 
 def _sites(found: Look, state: State) -> list[dict[str, Any]]:
+    from ipshare.hazards.tell import hazards_of
+
     rows = []
     for site in found.sites:
-        hazards = [asdict(f) | {"starts": _time(f.starts), "until": _time(f.until)} for f in found.of(site)]
-        for hazard in hazards:
-            del hazard["site"]
         episode = state.episodes.get(site)
-        rows.append({"site": site, "evacuation": episode.stage if episode else None, "hazards": hazards})
+        stage = episode.stage if episode else None
+        rows.append({"site": site, "evacuation": stage, "hazards": hazards_of(found, site)})
     return rows
 
 
@@ -184,11 +184,5 @@ def _show_sites(found: Look, state: State) -> None:
         output.line(f"{site}: {TEXT[episode.stage]}", fg="red")
         for f in found.of(site):
             head = f": {f.headline}" if f.headline else ""
-            times = f"{_time(f.starts)} to {_time(f.until)}"
+            times = f"{moment(f.starts)} to {moment(f.until)}"
             output.line(f"  {f.event} ({f.severity}), {f.why}, {times}, by {', '.join(f.feeds)}{head}")
-
-
-def _time(seconds: float) -> str:
-    """As people and programs read it; a time beyond the calendar is its last moment."""
-    last = datetime.max.replace(tzinfo=UTC).timestamp() - 1
-    return datetime.fromtimestamp(min(max(seconds, 0.0), last), UTC).isoformat(timespec="seconds")

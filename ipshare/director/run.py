@@ -17,6 +17,7 @@ from ipshare.agent.server import Server
 from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
+from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.store import SqliteStore
 from ipshare.errors import ConfigError, IpshareError
 
@@ -48,7 +49,8 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise IpshareError(f"cannot make {folder}: {error.strerror}", hint="run as root") from None
-    server = Server(folder / SOCKET, Desk(director, file).handle)
+    desk = Desk(director, file)
+    server = Server(folder / SOCKET, desk.handle)
     try:
         await director.start()
         if director.revision is None:
@@ -57,9 +59,11 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
             log.warning(
                 "%s differs from revision %d: `ipshare director apply` takes it", file, director.number
             )
-        await server.start()
-        notify.notify("READY=1", f"STATUS=term {director.term}, revision {director.number}")
-        await stop.wait()
+        async with evacuating(director, wanted.settings.evacuation) as verbs:
+            desk.add(verbs.verbs, verbs.troubles)
+            await server.start()
+            notify.notify("READY=1", f"STATUS=term {director.term}, revision {director.number}")
+            await stop.wait()
     finally:
         notify.notify("STOPPING=1")
         await server.stop()

@@ -1,4 +1,4 @@
-"""record: an evacuation as a value, JSON through ``to_text``: what it leaves, its steps, what became of each.
+r"""record: an evacuation as a value, JSON through ``to_text``: what it leaves, its steps, what became of each.
 
     proposed --approve--> running --> done          everything that had to go went
         |  \               |   \----> incomplete    the rest is in `steps` and `stays`, with reasons
@@ -115,7 +115,7 @@ def planned(evacuation: Evacuation, plan: Plan) -> Evacuation:
 
 
 def batch(evacuation: Evacuation, at_once: int) -> tuple[Step, ...]:
-    """What is moved next, at once: nothing while something is on its way; one that is tried alone goes last."""
+    """What is moved next, at once. Nothing while something is on its way; what is tried alone comes last."""
     if evacuation.of("moving"):
         return ()
     waiting = evacuation.of("waiting")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -47,10 +48,8 @@ def read(document: Document, node_patience_s: float) -> Settings:
     some.note(document, _findings(table, node_patience_s))
     watched = None
     if "hazards" in document.data:
-        try:
+        with contextlib.suppress(ConfigError):  # its mistakes are the document's now
             watched = hazards.settings(document)
-        except ConfigError:
-            pass  # its mistakes are the document's now
     if table._broken:
         return Settings(hazards=watched)
     return Settings(table.at_once, table.patience, watched)
