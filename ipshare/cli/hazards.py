@@ -46,7 +46,7 @@ def check(ctx: click.Context, file: Path, as_json: bool) -> None:
     if as_json:
         output.emit(
             {
-                "at": moment(found.at),
+                "at": _time(found.at),
                 "sites": _sites(found, state),
                 "feeds": poller.status(),
                 "ignored": dict(sorted(found.ignored.items())),
@@ -123,7 +123,7 @@ async def _watch(file: Path, as_json: bool) -> None:
 
 
 def _say(record: dict[str, Any], as_json: bool, is_bad: bool) -> None:
-    at = moment(datetime.now(UTC).timestamp())
+    at = _time(datetime.now(UTC).timestamp())
     if as_json:
         return output.emit({"at": at, **record}, one_line=True)
     text = record["text"] if "site" in record else f"feed {record['feed']}: {record['state']}"
@@ -184,5 +184,11 @@ def _show_sites(found: Look, state: State) -> None:
         output.line(f"{site}: {TEXT[episode.stage]}", fg="red")
         for f in found.of(site):
             head = f": {f.headline}" if f.headline else ""
-            times = f"{moment(f.starts)} to {moment(f.until)}"
+            times = f"{_time(f.starts)} to {_time(f.until)}"
             output.line(f"  {f.event} ({f.severity}), {f.why}, {times}, by {', '.join(f.feeds)}{head}")
+
+
+def _time(seconds: float) -> str:
+    from ipshare.hazards.tell import moment
+
+    return moment(seconds)

@@ -59,7 +59,8 @@ def places(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Place], list[str]]:
     unknown = []
     for row in rows:
         site = SiteTable.model_validate(dict(row))
-        mistakes = list(_site(site, one := []))
+        one: list[Place] = []
+        mistakes = list(_site(site, one))
         if mistakes:
             unknown.append(f"site {site.name}: {mistakes[0][1]}")
         else:

@@ -1,13 +1,12 @@
-r"""record: an evacuation as a value, JSON through ``to_text``: what it leaves, its steps, what became of each.
+"""record: an evacuation as a value, JSON through ``to_text``: what it leaves, its steps, what became of them.
 
-    proposed --approve--> running --> done          everything that had to go went
-        |  \               |   \----> incomplete    the rest is in `steps` and `stays`, with reasons
-        |   over           |--stop--> stopped --continue--> running (incomplete continues, too)
-      refused              `--abort-> aborted
+    proposed     its plan waits for an answer; `refused` for good, or `over` with the hazard that it came from
+    running      until everything that had to go went: `done`; or not all of it: `incomplete`
+    stopped      begins nothing more until it is continued, as `incomplete` may be; `aborted`: never
 
 The plan is made again before each batch, from what is then: steps that wait are replaced, those that moved,
-failed or are on their way stay as they are. A step is a unit of placement: a group, or a workload without one.
-Pure: times come in as text.
+failed or are on their way stay as they are. A step is a unit of placement: a group, or a workload that has
+none. Pure: times come in as text.
 """
 
 from __future__ import annotations
