@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 from ipshare.director.daemon import Director
 from ipshare.director.evacuation.progress import progress
 from ipshare.director.moves import moved
+from ipshare.director.rollout import MAKE
 from ipshare.errors import IpshareError
 
 
@@ -132,7 +133,23 @@ class TopologyMover:
                     raise
                 if director.number == number:
                     return Moved("failed", f"{why}; and not taken back: {error.message}", revision)
+        await self._settled(group)
         return Moved("failed", why, revision)
+
+    async def _settled(self, group: Group) -> None:
+        """Until what was taken back is so everywhere, that the next group finds nodes as they are: one that
+        refused may refuse once more what distribution points might send it, before it gets the rest."""
+        director = self._director
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience_s):
+                began = self._clock()
+                while {self._node(name) for name in group.workloads} == {group.source}:
+                    refusing = frozenset(name for name, node in director.nodes.items() if node.refused)
+                    verdict, without = self._progress(group.source, refusing, self._clock() - began)
+                    between = any(director.nodes[name].refused_at[0][1] == MAKE for name in refusing)
+                    if verdict != "wait" and (without or not between):
+                        return
+                    await director.judged()
 
     def _node(self, workload: str) -> str:
         row = self._director.topology.by_name["workload"].get(workload)

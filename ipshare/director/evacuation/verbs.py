@@ -29,7 +29,7 @@ class Verbs:
     """Of ``evacuations``; ``watch``: None: the file has no [hazards]."""
 
     def __init__(self, evacuations: Evacuations, watch: HazardWatch | None) -> None:
-        self._evacuations, self._watch = evacuations, watch
+        self.evacuations, self.watch = evacuations, watch
         self.verbs: dict[str, Verb] = {
             "evacuate": self._evacuate,
             "evacuations": self._all,
@@ -43,17 +43,17 @@ class Verbs:
 
     def troubles(self) -> list[str]:
         """For status: of feeds, of sites in danger, of evacuations."""
-        own = [self._evacuations.trouble] if self._evacuations.trouble else []
+        own = [self.evacuations.trouble] if self.evacuations.trouble else []
         waiting = [
             f"evacuation {one.id} waits for an answer: {one.what}, {one.why or 'no reason given'}"
-            for one in self._evacuations.known.values()
+            for one in self.evacuations.known.values()
             if one.state == "proposed"
         ]
-        return [*own, *waiting, *(self._watch.troubles() if self._watch is not None else [])]
+        return [*own, *waiting, *(self.watch.troubles() if self.watch is not None else [])]
 
     async def _evacuate(self, caller: Asker, request: Request) -> Request:
         ask = Ask(_text(request, "site"), _text(request, "node"), _names(request, "avoid"))
-        evacuations = self._evacuations
+        evacuations = self.evacuations
         evacuations.check(ask)
         await evacuations.acquainted()
         plan = await evacuations.plan(ask)
@@ -83,41 +83,41 @@ class Verbs:
             timeout_s = request.get("timeout_s", 0.0)
             if not isinstance(timeout_s, int | float) or not 0 <= timeout_s <= WAIT_S:
                 raise IpshareError(f"timeout_s is a number of seconds up to {WAIT_S:g}")
-            one = self._evacuations.one(id_)
+            one = self.evacuations.one(id_)
             if timeout_s:
-                await asyncio.wait([asyncio.ensure_future(self._evacuations.ended(id_))], timeout=timeout_s)
-                one = self._evacuations.one(id_)
+                await asyncio.wait([asyncio.ensure_future(self.evacuations.ended(id_))], timeout=timeout_s)
+                one = self.evacuations.one(id_)
             return asdict(one)
-        return {"evacuations": [_short(one) for one in self._evacuations.known.values()]}
+        return {"evacuations": [_short(one) for one in self.evacuations.known.values()]}
 
     async def _approve(self, caller: Asker, request: Request) -> Request:
         one, who, why = self._one(request), _who(caller, request), _text(request, "why")
-        if one.episode and one.state == "proposed" and self._watch is not None:
-            return _short(await self._watch.approve(one, who, why))
-        return _short(await self._evacuations.answer(one.id, True, who, why))
+        if one.episode and one.state == "proposed" and self.watch is not None:
+            return _short(await self.watch.approve(one, who, why))
+        return _short(await self.evacuations.answer(one.id, True, who, why))
 
     async def _refuse(self, caller: Asker, request: Request) -> Request:
         one = self._one(request)
         return _short(
-            await self._evacuations.answer(one.id, False, _who(caller, request), _text(request, "why"))
+            await self.evacuations.answer(one.id, False, _who(caller, request), _text(request, "why"))
         )
 
     async def _stop(self, caller: Asker, request: Request) -> Request:
-        return _short(await self._evacuations.stop(self._one(request).id, _who(caller, request)))
+        return _short(await self.evacuations.stop(self._one(request).id, _who(caller, request)))
 
     async def _continue(self, caller: Asker, request: Request) -> Request:
-        return _short(await self._evacuations.go_on(self._one(request).id, _who(caller, request)))
+        return _short(await self.evacuations.go_on(self._one(request).id, _who(caller, request)))
 
     async def _abort(self, caller: Asker, request: Request) -> Request:
-        return _short(await self._evacuations.abort(self._one(request).id, _who(caller, request)))
+        return _short(await self.evacuations.abort(self._one(request).id, _who(caller, request)))
 
     async def _hazards(self, _caller: Asker, _request: Request) -> Request:
-        if self._watch is None:
+        if self.watch is None:
             return {"mode": None, "at": None, "feeds": [], "sites": [], "unknown": [], "ignored": {}}
-        return self._watch.record()
+        return self.watch.record()
 
     def _one(self, request: Request) -> Evacuation:
-        return self._evacuations.one(_text(request, "id"))
+        return self.evacuations.one(_text(request, "id"))
 
 
 def _short(one: Evacuation) -> Request:
