@@ -120,10 +120,10 @@ class Asked:
         return {row["name"]: row["node"] for row in self.director.topology.rows("workload")}
 
 
-def hazards(url: str, more: str = "") -> str:
+def hazards(url: str, more: str = "", timeout: str = "2m") -> str:
     """[hazards] for feeds of a hazard_feeds.Server."""
     return (
-        f'[hazards]\ntimeout = "300ms"\n{more}\n'
+        f'[hazards]\ntimeout = "{timeout}"\n{more}\n'
         f'[[hazards.feed]]\nname = "quakes"\nkind = "usgs"\nurl = "{url}/usgs"\ninterval = "1s"\n'
         f'[[hazards.feed]]\nname = "weather"\nkind = "nws"\nurl = "{url}/nws"\ninterval = "1s"\n'
         '[[hazards.earthquake]]\nmagnitude = 5.5\nwithin_km = 100\nseverity = "Extreme"\n'
@@ -140,9 +140,16 @@ def quakes(*sites: str, magnitude: float = 6.5) -> bytes:
     return hazard_feeds.usgs(*features, now=now)
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def all_of_it() -> None:
-        async with asyncio.timeout(180):
-            await scenario()
+def play(tmp_path: Path, scenario: Callable[[EvacuationFleet], Awaitable[None]], **more: Any) -> None:
+    """With all nodes there; ``more``: as of the fleet."""
 
-    asyncio.run(all_of_it())
+    async def whole() -> None:
+        fleet = EvacuationFleet(tmp_path, Pki(tmp_path), **more)
+        async with asyncio.timeout(240):
+            await fleet.start()
+            try:
+                await scenario(fleet)
+            finally:
+                await fleet.stop()
+
+    asyncio.run(whole())

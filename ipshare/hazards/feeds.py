@@ -84,7 +84,8 @@ def take(known: Known, answer: Answer, at: float, now: float) -> None:
         pause = min(known.feed.interval_s * 2 ** min(known.failures, 16), LONGEST_BACKOFF_S)
         wish = min(answer.retry_after_s, LONGEST_WISH_S)
         known.due_at = at + max(pause, known.feed.interval_s, wish)
-        known.refused[f"document: {error}"] += answer.body is not None
+        if answer.body is not None or error == "too long":
+            known.refused[f"document: {error}"] += 1
         return
     known.unchanged += answer.body is None
     known.error, known.failures = "", 0

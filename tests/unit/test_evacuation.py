@@ -4,7 +4,7 @@ its own death. Agents take what it sends over TLS; engines are in memory."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,10 @@ import pytest
 from ipshare.director.evacuation.mover import Group, Moved, Seen, TopologyMover
 from ipshare.director.moves import moved
 from ipshare.errors import IpshareError, Refused
-from tests.evacuation_world import NAMES, WORKLOADS, Asked, EvacuationFleet, run
-from tests.pki import Pki
+from tests.evacuation_world import WORKLOADS, EvacuationFleet, play
 from tests.unit.test_agent_daemon import until
 
-Scenario = Callable[[EvacuationFleet], Awaitable[None]]
 TWO = "[evacuation]\nat_once = 2\n"
-
-
-def play(tmp_path: Path, scenario: Scenario, **more: Any) -> None:
-    async def whole() -> None:
-        fleet = EvacuationFleet(tmp_path, Pki(tmp_path), **more)
-        await fleet.start()
-        try:
-            await scenario(fleet)
-        finally:
-            await fleet.stop()
-
-    run(whole)
 
 
 def outcomes(one: dict[str, Any]) -> dict[str, str]:

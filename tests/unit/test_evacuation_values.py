@@ -1,4 +1,4 @@
-"""Evacuations as values: plans merged into what became of the last ones, whether a group has arrived, policies."""
+"""Evacuations as values: plans merged into what became of earlier ones; whether a group arrived; policies."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Which site is in danger and who has to agree says ipshare.hazards (look, decide: pure); the state of that is
 kept (note `hazards`) before anything follows from it. Then, of each episode, by its stage:
 
-    would, hold          nothing
+    would, hold, empty   nothing
     alarm                nothing moves: every site is in danger
     approval, limit      a proposal, with its plan
     ordered              the proposal is carried out: by whom it was approved, or by itself, but then only if
@@ -128,7 +128,8 @@ class HazardWatch:
         """``acts``: whether what is ordered begins here."""
         found, reports = self._sites(), self.poller.reports()
         seen = await asyncio.to_thread(look, self._wall(), found, reports, self.settings.policy)
-        state, events = rules.decide(seen, self.settings.rules, self.state)
+        empty = {site.name for site in found} - self._used()
+        state, events = rules.decide(seen, self.settings.rules, self.state, empty)
         if state != self.state:
             await self._keep(state)
         self.seen = seen
@@ -192,6 +193,12 @@ class HazardWatch:
         if self._places[0] != self.director.number:
             self._places = (self.director.number, *places(self.director.topology.rows("site")))
         return self._places[1]
+
+    def _used(self) -> set[str]:
+        """Sites where something runs."""
+        topology = self.director.topology
+        nodes = topology.by_name["node"]
+        return {nodes[row["node"]].get("site", "") for row in topology.rows("workload")}
 
     # ---- telling --------------------------------------------------------------
 
