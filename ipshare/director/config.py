@@ -23,6 +23,7 @@ from ipshare.config.schema_hazards import Positive
 from ipshare.config.schema_hazards import SiteTable as Site
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
+from ipshare.director.config_store import EtcdSettings, Store, problems, settings_of
 from ipshare.director.topology import KINDS, Topology
 from ipshare.errors import ConfigError, Problem
 
@@ -79,6 +80,7 @@ class File(Table):
     """A director's file, as far as it is not that of a site."""
 
     director: Director
+    store: Store = Store()
     node: list[Node] = []
 
 
@@ -93,6 +95,8 @@ class Settings:
     interval_s: float
     stale_after_s: float
     patience_s: float
+    etcd: EtcdSettings | None = None
+    """None: the store is SQLite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,9 @@ def _wanted(document: Document) -> Wanted:
         document.problems.append(document.problem((), "table [director] is missing", "write [director]"))
     sites = list(array(document, incomplete, "site", Site))
     nodes = list(array(document, incomplete, "node", Node))
-    known = ("director", "include", *KINDS, *OTHERS)
+    store = single(document, "store", Store)
+    document.problems += problems(document, store)
+    known = ("director", "store", "include", *KINDS, *OTHERS)
     for key in document.data:
         if key not in known:
             message = f"unknown key {key!r}"
@@ -144,19 +150,19 @@ def _wanted(document: Document) -> Wanted:
         found = dict.fromkeys(document.problems)
         raise ConfigError(sorted(found, key=lambda p: (order.get(p.file, len(order)), p.line, p.column)))
     tables = {kind: document.data[kind] for kind in KINDS if document.data.get(kind)}
-    return Wanted(_settings(document, director), Topology(tables))
+    return Wanted(_settings(document, director, store), Topology(tables))
 
 
 def settings(path: Path) -> Settings:
     """[director] of a file alone, for those who ask a director that runs. Raises ConfigError."""
     document = read(path)
-    director = single(document, "director", Director)
+    director, store = single(document, "director", Director), single(document, "store", Store)
     if document.problems:
         raise ConfigError(document.problems)
-    return _settings(document, director)
+    return _settings(document, director, store)
 
 
-def _settings(document: Document, director: Director) -> Settings:
+def _settings(document: Document, director: Director, store: Store) -> Settings:
     folder = document.main.parent
     return Settings(
         name=director.name,
@@ -170,6 +176,7 @@ def _settings(document: Document, director: Director) -> Settings:
         interval_s=director.interval,
         stale_after_s=director.stale_after,
         patience_s=director.patience,
+        etcd=settings_of(store, folder),
     )
 
 
