@@ -72,8 +72,9 @@ def begun(server: EtcdServer, prefix: str) -> None:
 
 
 def requests_of_add(server: EtcdServer) -> int:
-    begun(server, "/count")
-    here = Successor(Faulty(server.url), "/count")
+    prefix = f"/count/{next(FOLDERS)}"
+    begun(server, prefix)
+    here = Successor(Faulty(server.url), prefix)
     here.store.begin()
     before = here.etcd.asked  # type: ignore[attr-defined]
     here.store.add(revision(2, 2, topology(2)), TWO)
