@@ -24,7 +24,7 @@ class TlsFiles:
         self.client = self._holder("etcd-client", ExtendedKeyUsageOID.CLIENT_AUTH, None)
 
     def options(self) -> list[str]:
-        """For etcd: it asks its clients for a certificate (its own gateway has the server's, which is for both)."""
+        """For etcd: it asks for a client's certificate. (Its gateway is a client of it with the server's.)"""
         return [
             "--cert-file", str(self.server), "--key-file", str(self.server),
             "--trusted-ca-file", str(self.ca), "--client-cert-auth",

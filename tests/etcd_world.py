@@ -50,7 +50,9 @@ class EtcdServer:
         self.process = subprocess.Popen(self._words, env=where)
         end = time.monotonic() + START_S
         while not self._is_healthy():
-            assert self.process.poll() is None and time.monotonic() < end, Path(self._scratch, "log").read_text()
+            assert self.process.poll() is None and time.monotonic() < end, Path(
+                self._scratch, "log"
+            ).read_text()
             time.sleep(0.02)
         return self
 
@@ -103,10 +105,22 @@ class Faulty(Etcd):
         for path, body in self._late:
             super()._post(path, body)
 
+    def arrive_before(self, number: int) -> None:
+        """What is late arrives before that request."""
+        post = super()._post
+
+        def counted(path: str, body: dict[str, Any]) -> dict[str, Any]:
+            self.asked += 1
+            if self.asked - 1 == number:
+                self.arrive()
+            return post(path, body)
+
+        self._post = counted  # type: ignore[method-assign]
+
 
 class Successor:
-    """A director's process with a store below ``prefix``, as the one that leads: it takes the seat from whoever
-    has it. ``etcd``: its connection."""
+    """A director's process with a store below ``prefix``, as the one that leads: it takes the seat from
+    whoever has it. ``etcd``: its connection."""
 
     def __init__(self, etcd: Etcd, prefix: str, chunk: int = 64) -> None:
         self.etcd = etcd

@@ -135,8 +135,10 @@ class Director:
         """``topology`` is what is wanted from now on; False: it was so before. ``expect``: the revision that
         the caller has seen; Refused where it is another one."""
         async with self._changing:
-            if why := self.bar():
-                raise Refused(why, hint="ask the director that leads: ipshare director apply, on its machine")
+            if barred := self.bar():
+                raise Refused(
+                    barred, hint="ask the director that leads: ipshare director apply, on its machine"
+                )
             if self._unsure is not None and not self._unsure.done():
                 raise Refused(
                     f"the store has not said yet whether it has a revision {self.number + 1}",

@@ -3,8 +3,8 @@
 The seat is taken, and kept, by a new lease and one transaction that fails if the seat or the term was written
 meanwhile: a majority of etcd agrees on each of them. (To keep a lease alive is not agreed on: a member that
 is cut off would still say yes.) The holder counts its time from before it asked, by a clock that goes on
-while the machine sleeps; etcd counts from later: nobody else gets the seat while the holder counts. Who held it
-and lost it while nobody else began a term may take it again, and goes on in the term that it has.
+while the machine sleeps; etcd counts from later: nobody else gets the seat while the holder counts. Who held
+it and lost it while nobody else began a term may take it again, and goes on in the term that it has.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A director's store in a real etcd: writes that are interrupted anywhere, and what only several directors can
-do to each other."""
+"""A director's store in a real etcd: writes that are interrupted anywhere, and what only several directors
+can do to each other."""
 
 from __future__ import annotations
 
@@ -56,6 +56,10 @@ def parts(here: Successor, prefix: str) -> set[str]:
     from base64 import b64decode
 
     return {b64decode(one["key"]).decode().removeprefix(f"{prefix}/text/") for one in found.get("kvs", [])}
+
+
+def parts_of(here: Successor, prefix: str, number: int) -> set[str]:
+    return {name for name in parts(here, prefix) if int(name.partition("/")[0]) == number}
 
 
 def store_key(text: str) -> str:
@@ -149,6 +153,25 @@ def test_a_request_that_nobody_answered_leaves_no_doubt_for_long(etcd: EtcdServe
         here.store.close()
 
 
+def test_a_part_that_comes_late_spoils_no_other_attempt(etcd: EtcdServer) -> None:
+    """It arrives before each of the requests by which the director writes something else in its place."""
+    for when in range(requests_of_add(etcd)):
+        prefix = f"/spoilt/{when}"
+        begun(etcd, prefix)
+        here = Successor(faulty := Faulty(etcd.url, fault="late"), prefix)
+        term = here.store.begin()
+        faulty._at = faulty.asked
+        with pytest.raises(Unheard):
+            here.store.add(revision(2, term, topology(2)), TWO)
+        faulty.arrive_before(faulty.asked + when)
+        here.store.add(revision(2, term, topology(3)), ONE)
+        fresh = opened(etcd, prefix)
+        assert fresh.store.latest() == revision(2, term, topology(3))
+        assert len({name.split("/")[1] for name in parts_of(fresh, prefix, 2)}) == 1
+        fresh.store.close()
+        here.store.close()
+
+
 def test_facts_that_come_late_do_not_count(etcd: EtcdServer, prefix: str) -> None:
     here = Successor(faulty := Faulty(etcd.url, fault="late"), prefix)
     here.store.begin()
@@ -219,7 +242,9 @@ def test_members_are_tried_in_turn_and_an_etcd_that_is_gone_is_said_so(etcd: Etc
     gone.close()
 
 
-def test_what_is_not_a_directors_is_refused(etcd: EtcdServer, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_a_directors_is_refused(
+    etcd: EtcdServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = opened(etcd, prefix)
     here.store.begin()
     here.store.add(revision(1, topology=topology(1)), ONE)
