@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,27 @@ from ipshare.director.seat import Seat
 from ipshare.director.store_etcd import EtcdStore
 
 START_S = 60.0
+Inside = Callable[[Callable[[], bool]], bool]
 
 
 class EtcdServer:
-    """One member, at ``address``. ``prefix``: a command that runs another, as nsenter."""
+    """One member, at ``address``. In a namespace of a lab with ``prefix``, a command that runs another there,
+    and ``inside``, which runs a function there."""
 
-    def __init__(self, address: str, prefix: Sequence[str] = (), options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        address: str,
+        options: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+        inside: Inside | None = None,
+    ) -> None:
         program = shutil.which("etcd")
         if program is None:
             pytest.skip("ETCD NOT TESTED: there is no etcd (Debian: etcd-server)")
         memory = Path("/dev/shm")
         self._scratch = tempfile.mkdtemp(prefix="ipshare-etcd-", dir=memory if memory.is_dir() else None)
         self.url = f"{'https' if options else 'http'}://{address}:2379"
-        self.prefix = prefix
+        self._inside: Inside = inside or (lambda job: job())
         self._words = [
             *prefix, program, "--data-dir", f"{self._scratch}/data", "--logger", "zap",
             "--log-outputs", f"{self._scratch}/log", "--listen-client-urls", self.url,
@@ -66,12 +74,12 @@ class EtcdServer:
         shutil.rmtree(self._scratch)
 
     def _is_healthy(self) -> bool:
-        if self.prefix:
-            words = [*self.prefix, "curl", "-sf", "-m", "5", self._health]
-            return b"true" in subprocess.run(words, capture_output=True, check=False).stdout
-        with contextlib.suppress(OSError), urllib.request.urlopen(self._health, timeout=5) as reply:
-            return b"true" in reply.read()
-        return False
+        def ask() -> bool:
+            with contextlib.suppress(OSError), urllib.request.urlopen(self._health, timeout=5) as reply:
+                return b"true" in reply.read()
+            return False
+
+        return self._inside(ask)
 
 
 class Dead(Exception):
@@ -105,14 +113,14 @@ class Faulty(Etcd):
         for path, body in self._late:
             super()._post(path, body)
 
-    def arrive_before(self, number: int) -> None:
-        """What is late arrives before that request."""
+    def before(self, number: int, action: Callable[[], object]) -> None:
+        """It is done before that request."""
         post = super()._post
 
         def counted(path: str, body: dict[str, Any]) -> dict[str, Any]:
             self.asked += 1
             if self.asked - 1 == number:
-                self.arrive()
+                action()
             return post(path, body)
 
         self._post = counted  # type: ignore[method-assign]

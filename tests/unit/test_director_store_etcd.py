@@ -163,7 +163,7 @@ def test_a_part_that_comes_late_spoils_no_other_attempt(etcd: EtcdServer) -> Non
         faulty._at = faulty.asked
         with pytest.raises(Unheard):
             here.store.add(revision(2, term, topology(2)), TWO)
-        faulty.arrive_before(faulty.asked + when)
+        faulty.before(faulty.asked + when, faulty.arrive)
         here.store.add(revision(2, term, topology(3)), ONE)
         fresh = opened(etcd, prefix)
         assert fresh.store.latest() == revision(2, term, topology(3))
@@ -191,6 +191,11 @@ def test_whoever_has_not_the_seat_begins_no_term_and_whoever_lost_it_writes_noth
     with pytest.raises(Refused, match="d1 at .* leads"):
         first.store.begin()
     assert second.seat.look().leader.startswith("d1 at ")
+    slow = Successor(counting := Faulty(etcd.url), prefix)
+    counting.before(counting.asked + 1, lambda: opened(etcd, prefix))  # after it has looked who leads
+    with pytest.raises(Refused, match="leads"):
+        slow.store.begin()
+    second = opened(etcd, prefix)
     assert second.store.begin() == 1
     second.store.add(revision(1), ONE)
     assert first.seat.hold().is_lost
