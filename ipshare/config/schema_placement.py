@@ -5,10 +5,12 @@ As in schema: one model per table, judged alone; what ties them together is in i
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ConfigDict, Field
 
 from ipshare.config.schema_hazards import Positive
-from ipshare.config.values import Name, Table
+from ipshare.config.values import Name, Prefix, Table
 
 
 class PlaceNode(Table):
@@ -40,4 +42,13 @@ class Workload(Table):
     allowed: list[Name] = Field(default=[], description="The sites where it may run. Empty: all.")
     apart: list[Name] = Field(
         default=[], description="Labels: two workloads with one in common are never placed at one site."
+    )
+    kind: Literal["exclusive", "shared"] = Field(
+        default="exclusive",
+        description="exclusive: it never runs at two nodes at once. shared: it may. For a director.",
+    )
+    addresses: list[Prefix] = Field(
+        default=[],
+        description="Its Global IPs: each the `global` of a binding to its node's end point, which moves "
+        "with it. For a director.",
     )

@@ -1,9 +1,9 @@
 """config: director.toml -> Settings and Topology, with every mistake at once, file and line.
 
-[director] and [[node]] are judged by the models here, [[site]] by that of hazards and placement, whose other
-tables may stand in the same file and are not looked at; [[network]], [[endpoint]], [[distribution]],
-[[policy]] and [[binding]] are those of a site file, judged by the same checks (ipshare.config), as each kind
-of node will see them. Includes work as in a site file.
+[director] and [[node]] are judged by the models here, [[site]] and [[workload]] by those of hazards and
+placement ([hazards] may stand in the same file and is not looked at); [[network]], [[endpoint]],
+[[distribution]], [[policy]] and [[binding]] are those of a site file, judged by the same checks
+(ipshare.config), as each kind of node will see them. Includes work as in a site file.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from typing import Any
 from pydantic import Field
 
 from ipshare.certs.contexts import Files
+from ipshare.config import some
 from ipshare.config.assigned import KINDS as SHARED
 from ipshare.config.read import Document, read, read_text
 from ipshare.config.report import judged
 from ipshare.config.schema_hazards import Positive
 from ipshare.config.schema_hazards import SiteTable as Site
+from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
+from ipshare.director import workloads
 from ipshare.director.config_store import EtcdSettings, Store, problems, settings_of
 from ipshare.director.topology import KINDS, Topology
 from ipshare.errors import ConfigError, Problem
 
-OTHERS = ("hazards", "workload")
-"""Tables of `ipshare hazards` and `ipshare evacuate`, which read the same file."""
+OTHERS = ("hazards",)
+"""Tables of `ipshare hazards`, which reads the same file."""
 
 
 class Director(Table):
@@ -70,7 +73,7 @@ class Node(Table):
     address: PathEnd = Field(description="Address and port where its agent listens ([remote] there).")
     site: Name | None = Field(default=None, description="The [[site]] that it is at.")
     capacity: Positive | None = Field(
-        default=None, description="How much fits: for placement, which the director leaves alone."
+        default=None, description="How much fits, in the unit of the workloads' sizes."
     )
     endpoint: Name | None = Field(default=None, description="The [[endpoint]] that it is.")
     distribution: Name | None = Field(default=None, description="The [[distribution]] that it is.")
@@ -82,6 +85,7 @@ class File(Table):
     director: Director
     store: Store = Store()
     node: list[Node] = []
+    workload: list[Workload] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +146,10 @@ def _wanted(document: Document) -> Wanted:
         if key not in known:
             message = f"unknown key {key!r}"
             document.problems.append(document.problem((key,), message, f"known here: {', '.join(known)}"))
+    placed = list(array(document, incomplete, "workload", Workload))
     if not incomplete:
-        document.problems += _together(document, sites, nodes)
+        document.problems += _together(document, {"site": sites, "node": nodes, "workload": placed})
+        _placed(document, sites, nodes, placed)
     document.problems += _shared(document, nodes)
     if document.problems or director is None:
         order = {str(file): number for number, file in enumerate(document.files)}
@@ -180,8 +186,17 @@ def _settings(document: Document, director: Director, store: Store) -> Settings:
     )
 
 
-def _together(document: Document, sites: list[Site], nodes: list[Node]) -> Iterator[Problem]:
-    rows: dict[str, list[Any]] = {"site": list(sites), "node": list(nodes)}
+def _placed(document: Document, sites: list[Site], nodes: list[Node], placed: list[Workload]) -> None:
+    """What [[workload]] has against the rest of the file."""
+    sound = {node.name: node for node in nodes if not node._broken}
+    names = {site.name for site in sites if "name" not in site._broken}
+    bindings = document.data.get("binding", [])
+    found = workloads.findings(placed, sound, names, bindings if isinstance(bindings, list) else [])
+    some.note(document, found)
+
+
+def _together(document: Document, rows: dict[str, list[Any]]) -> Iterator[Problem]:
+    nodes: list[Node] = rows["node"]
     for kind, tables in rows.items():
         seen: dict[str, Any] = {}
         for index, table in enumerate(tables):

@@ -15,7 +15,7 @@ from typing import Any
 from ipshare.model import Prefix, contains
 
 Row = Mapping[str, Any]
-KINDS = ("site", "node", "network", "endpoint", "distribution", "policy", "binding")
+KINDS = ("site", "node", "network", "endpoint", "distribution", "policy", "binding", "workload")
 PATH_KEYS = ("local", "path", "tunnel", "gue_port")
 """Of an end point: what its old packets and its new ones would have to agree on."""
 

@@ -36,8 +36,8 @@ def layout(document: Document) -> Layout:
     homes = {node.name: node.site for node in places}
     found: list[Workload] = []
     for table in tables:
-        some.note(document, _workload(table, names, homes, found))
-    some.note(document, _groups(tables, found))
+        some.note(document, workload_findings(table, names, homes, found))
+    some.note(document, group_findings(tables, found))
     some.done(document)
     held = {name: sum(node.capacity for node in places if node.site == name) for name in names}
     made = [Site(site.name, site.capacity or held[site.name], site.weight) for site in sites]
@@ -68,7 +68,7 @@ def _places(sites: Sequence[SiteTable], nodes: Sequence[PlaceNode]) -> Iterator[
             yield Node(site.name, site.name, site.capacity)
 
 
-def _workload(
+def workload_findings(
     table: WorkloadTable, sites: set[str], homes: dict[str, str], found: list[Workload]
 ) -> Iterator[Finding]:
     """Mistakes of one workload, which is added to `found` if it has none."""
@@ -93,7 +93,7 @@ def _workload(
         found.append(Workload(table.name, table.size, home, table.group or "", allowed, apart))
 
 
-def _groups(tables: Sequence[WorkloadTable], found: Sequence[Workload]) -> Iterator[Finding]:
+def group_findings(tables: Sequence[WorkloadTable], found: Sequence[Workload]) -> Iterator[Finding]:
     """Workloads of a group are on one node, and do not keep apart from each other."""
     paths = {table.name: table._path for table in tables}
     first: dict[str, Workload] = {}

@@ -49,8 +49,12 @@ CASES = {
         "site[0].latitude: must be at most 90.0, not 95.0",
     ),
     "a binding to nobody": ('to = "B"', 'to = "Z"', "binding[1].to: "),
-    "a wrong prefix": ("198.51.100.7/32", "198.51.100.7/24", "binding[1].global: "),
-    "outside of the network": ("198.51.100.7/32", "192.0.2.7/32", "binding[1].global: "),
+    "a wrong prefix": ('global = "198.51.100.7/32"', 'global = "198.51.100.7/24"', "binding[1].global: "),
+    "outside of the network": (
+        'global = "198.51.100.7/32"',
+        'global = "192.0.2.7/32"',
+        "binding[1].global: ",
+    ),
     "a key that is not ours": (
         'interval = "1s"',
         'intervall = "1s"',
@@ -85,6 +89,36 @@ CASES = {
     ),
     "no margin": ("[[site]]", ETCD + 'margin = "0s"\n[[site]]', "store.lease: timeout and margin"),
     "a prefix that is none": ("[[site]]", ETCD + 'prefix = "/x/"\n[[site]]', "store.prefix: "),
+    "a workload nowhere": (
+        'node = "b1"\n',
+        "\n",
+        "workload[0]: on which node does shop run?",
+    ),
+    "a workload at a distribution point": (
+        'node = "b1"\n',
+        'node = "c1"\n',
+        "workload[0].node: there is no node 'c1' that is an end point",
+    ),
+    "a workload elsewhere than its address": (
+        'node = "b1"\n',
+        'node = "a1"\n',
+        "workload[0].addresses[0]: the binding of 198.51.100.7/32 goes to B, not A",
+    ),
+    "an address without a binding": (
+        '["198.51.100.7/32"]',
+        '["198.51.100.8/32"]',
+        "workload[0].addresses[0]: there is no binding of 198.51.100.8/32 alone",
+    ),
+    "an address twice": (
+        '["198.51.100.7/32"]',
+        '["198.51.100.7/32", "198.51.100.7"]',
+        "workload[0].addresses[1]: 198.51.100.7/32 is shop's already",
+    ),
+    "a workload that may run nowhere": (
+        'kind = "exclusive"',
+        'allowed = ["rome"]',
+        "workload[0].allowed[0]: there is no site 'rome'",
+    ),
     "a copy": ('to = "B"', 'to = "B"\ncopy = "ids"', "binding[1].copy: "),
 }
 
@@ -99,8 +133,8 @@ def test_a_mistake_has_its_place(case: str) -> None:
     assert all(int(one.split()[0]) > 0 for one in found), found
 
 
-def test_tables_of_hazards_and_placement_are_theirs() -> None:
-    more = '[hazards]\nmode = "dry-run"\n[[workload]]\nname = "w"\nsite = "dallas"\n'
+def test_tables_of_hazards_are_theirs() -> None:
+    more = '[hazards]\nmode = "dry-run"\n'
     assert config.load_text(GOOD + more, Path("director.toml")).topology.nodes["b1"].endpoint == "B"
 
 
