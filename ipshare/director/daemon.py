@@ -349,8 +349,9 @@ class Director:
 
     async def _save(self) -> None:
         await asyncio.sleep(SAVE_S)
-        while not await self._save_now():
-            await asyncio.sleep(self.settings.interval_s)
+        while self._unsaved or self._outcomes:  # more may come while it is written
+            if not await self._save_now():
+                await asyncio.sleep(self.settings.interval_s)
 
     async def _save_now(self) -> bool:
         """False: it has to be tried again."""
@@ -366,9 +367,10 @@ class Director:
             if self.trouble != error.message:
                 log.error("%s", error.message)
             self.trouble = error.message
-            self._unsaved |= set(facts)
-            self._outcomes = outcomes | self._outcomes
-            return isinstance(error, Refused)
+            if not isinstance(error, Refused):  # else the term is over: nobody's business any more
+                self._unsaved |= set(facts)
+                self._outcomes = outcomes | self._outcomes
+                return False
         return True
 
 

@@ -4,6 +4,7 @@ that answers late or not at all."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,30 @@ def test_what_could_not_be_kept_is_kept_later(tmp_path: Path) -> None:
         await until(lambda: not director.trouble)
         await until(lambda: {one.node for one in store.outcomes(1)} == set(NAMES))
         assert {kept.has for kept in store.facts().values()} == {(1, 1)}
+
+    run(tmp_path, scenario, NAMES)
+
+
+def test_what_is_learnt_while_something_is_written_is_written_too(tmp_path: Path) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        await fleet.start("b1")
+        loop, writing, go = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        director = await directed(fleet, Told())
+        store = fleet.store
+        assert store is not None
+        keep = store.keep
+
+        def slowly(*words: Any) -> None:
+            loop.call_soon_threadsafe(writing.set)
+            go.wait(60)
+            keep(*words)
+
+        store.keep = slowly  # type: ignore[method-assign]
+        await writing.wait()
+        await fleet.agents["b1"].start()
+        await until(lambda: node(director, "b1")["outcome"] == "acked")
+        go.set()
+        await until(lambda: store.facts()["b1"].has == (1, 1))
 
     run(tmp_path, scenario, NAMES)
 
