@@ -32,6 +32,8 @@ from ipshare.errors import ConfigError, IpshareError, Problem, Refused
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+JUDGE_S = 0.002
+"""What is learnt within so long is judged at once: each judgement is about all nodes."""
 SAVE_S = 0.2
 """What was learnt is written so long after, together. What may be out is written before it is sent."""
 
@@ -49,6 +51,7 @@ class Tended:
     refused_at: tuple[tuple[int, int], float] = ((0, 0), 0.0)  # which it was, and when
     trouble: str = ""
     told: dict[str, Any] = field(default_factory=dict)  # its last answer
+    judged: Facts | None = None  # what was judged of it last
     kick: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -230,7 +233,10 @@ class Director:
                 node.trouble = error.message
             except Exception:
                 log.exception("node %s: a round failed; it is tried again", node.row.name)
-            self._judge()
+            if self.facts(node) != node.judged:
+                self._judge()
+            else:
+                self._tell()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.interval_s):
                     await node.kick.wait()
@@ -265,8 +271,10 @@ class Director:
 
     def _due(self, node: Tended) -> int | None:
         """The step that it is to be sent now; None: nothing is."""
-        if self.rollout is None or self.bar():
-            return None
+        return self._next(node) if self.rollout is not None and not self.bar() else None
+
+    def _next(self, node: Tended) -> int | None:
+        assert self.rollout is not None, "nodes come from a revision"
         step, _ = self.wanted.get(node.row.name, (-1, ""))
         target = (self.rollout.revision, step)
         if step < 0 or node.kept.has >= target:
@@ -310,7 +318,7 @@ class Director:
         """Soon, once for all that was learnt until then."""
         if not self._judging:
             self._judging = True
-            asyncio.get_running_loop().call_soon(self._judge_now)
+            asyncio.get_running_loop().call_later(JUDGE_S, self._judge_now)
 
     def _judge_now(self) -> None:
         """Who shall have what now; who has something to be sent is kicked."""
@@ -319,9 +327,15 @@ class Director:
             return
         facts = {name: self.facts(node) for name, node in self.nodes.items()}
         self.wanted = self.rollout.wanted(facts)
-        for node in self.nodes.values():
-            if self._due(node) is not None:
+        barred = bool(self.bar())
+        for name, node in self.nodes.items():
+            node.judged = facts[name]
+            if not barred and self._next(node) is not None:
                 node.kick.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Who waits for news looks again."""
         self._heard.set()
         self._heard = asyncio.Event()
 
@@ -392,7 +406,7 @@ def _judged(rollout: Rollout) -> Rollout:
             unsafe |= {other for other, row in rollout.new.nodes.items() if row.endpoint == node.endpoint}
     if problems:
         raise ConfigError(problems)
-    judged = replace(rollout, unsafe=frozenset(unsafe))
+    judged = replace(rollout, unsafe=frozenset(unsafe)) if unsafe else rollout
     assert judged.texts is not None, "rendered here, beside the event loop"
     assert judged.gains is not None, "and found"
     return judged
