@@ -122,6 +122,10 @@ class Director:
         """Why it may not change or send anything now; "": it may."""
         return self.superseded or self.leading.bar() or ("" if self.term else "it has not begun a term yet")
 
+    def refuse_if_barred(self) -> None:
+        if why := self.bar():
+            raise Refused(why, hint="ask the director that leads: ipshare director apply, on its machine")
+
     async def work(self, job: Callable[..., T], *arguments: Any) -> T:
         """In the one thread that has the store."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, job, *arguments)
@@ -138,10 +142,7 @@ class Director:
         """``topology`` is what is wanted from now on; False: it was so before. ``expect``: the revision that
         the caller has seen; Refused where it is another one."""
         async with self._changing:
-            if barred := self.bar():
-                raise Refused(
-                    barred, hint="ask the director that leads: ipshare director apply, on its machine"
-                )
+            self.refuse_if_barred()
             if self._unsure is not None and not self._unsure.done():
                 raise Refused(
                     f"the store has not said yet whether it has a revision {self.number + 1}",
