@@ -26,7 +26,7 @@ from ipshare.director.leading import Alone, Leading
 from ipshare.director.link import Link, Silent
 from ipshare.director.rollout import FINAL, Facts, Rollout, bases_of, outcome
 from ipshare.director.seat import Sight
-from ipshare.director.store import Kept, Revision, Store, now_text
+from ipshare.director.store import Kept, Overtaken, Revision, Store, now_text
 from ipshare.director.topology import NodeRow, Topology
 from ipshare.errors import ConfigError, IpshareError, Problem, Refused
 
@@ -382,7 +382,7 @@ class Director:
             if self.trouble != error.message:
                 log.error("%s", error.message)
             self.trouble = error.message
-            if not isinstance(error, Refused):  # else the term is over: nobody's business any more
+            if not isinstance(error, Overtaken):  # else it is another's business
                 self._unsaved |= set(facts)
                 self._outcomes = outcomes | self._outcomes
                 return False
