@@ -370,6 +370,7 @@ def test_a_reign_that_fails_in_its_beginning_is_followed_by_another(
         async with asyncio.timeout(60):
             while not (await asyncio.to_thread(status)).get("leads"):
                 assert not process.done(), process.result()
+        assert (await asyncio.to_thread(status))["term"] == 5, "the operator's word is not lost"
         os.kill(os.getpid(), signal.SIGTERM)
         await process
         assert not fails
