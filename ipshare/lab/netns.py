@@ -111,8 +111,8 @@ def _make_directory() -> None:
 
 
 def _is_mounted() -> bool:
-    """Path.is_mount does not see a mount of a directory on itself. One more for each lab would double them all,
-    as they are shared: after some days there is no room for a name."""
+    """Path.is_mount does not see a mount of a directory on itself. One more for each lab would double all of
+    them, as they are shared: after some days there is no room for a name."""
     with open("/proc/self/mountinfo") as file:
         return any(line.split(" ")[4] == str(NETNS_DIR.resolve()) for line in file)
 

@@ -227,7 +227,7 @@ def etcd_is_started_again_and_the_leader_resigns(here: Two) -> None:
 
 
 def test_two_directors_on_etcd(here: Two) -> None:
-    flows = traffic.Udp(ADDRESS, flows=3, datagrams=600, pause_s=0.05, expect=("a1", "b1"))
+    flows = traffic.Udp(ADDRESS, flows=3, datagrams=200, pause_s=0.05, expect=("a1", "b1"))
     until(lambda: here.is_settled(1, "d1"))
     running = [traffic.start(here.lab, client, flows) for client in ("c1", "c3")]
     killed_in_a_rollout(here)
