@@ -254,6 +254,40 @@ def test_proposals_are_answered_once(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_what_cannot_be_kept_is_not_begun(tmp_path: Path) -> None:
+    async def scenario(fleet: EvacuationFleet) -> None:
+        async with fleet.evacuating() as here:
+            await here.settled()
+            assert fleet.store is not None
+            put, full = fleet.store.put_note, [True]
+
+            def put_note(term: int, key: str, text: str) -> None:
+                if full:
+                    raise IpshareError("cannot write: the disk is full")
+                put(term, key, text)
+
+            fleet.store.put_note = put_note  # type: ignore[method-assign]
+            with pytest.raises(IpshareError, match="disk is full"):
+                await here.ask("evacuate", site="houston", propose=True)
+            assert here.evacuations.known == {}
+            full.clear()
+            id_ = (await here.ask("evacuate", site="houston", propose=True))["evacuation"]
+            full.append(True)
+            with pytest.raises(IpshareError, match="disk is full"):
+                await here.ask("approve", id=id_)
+            assert here.evacuations.known[id_].state == "proposed" and here.director.number == 1
+            full.clear()
+            await here.ask("approve", id=id_)
+            await until(lambda: here.director.number > 1)
+            full.append(True)
+            await until(lambda: "disk is full" in here.evacuations.trouble)
+            full.clear()
+            assert (await here.seen(id_))["state"] == "done"
+            assert here.director.number == 6 and here.evacuations.trouble == ""
+
+    play(tmp_path, scenario, head=TWO)
+
+
 def test_what_cannot_be_asked(tmp_path: Path) -> None:
     async def scenario(fleet: EvacuationFleet) -> None:
         async with fleet.evacuating() as here:

@@ -221,9 +221,10 @@ class Evacuations:
     async def _run(self, id_: str) -> None:
         while True:
             try:
-                if not await self._round(id_):
-                    return
+                goes_on = await self._round(id_)
                 self.trouble = ""
+                if not goes_on and (id_ not in self.known or self.known[id_].state != "running"):
+                    return  # somebody may have continued it meanwhile
             except Exception as error:
                 text = error.message if isinstance(error, IpshareError) else repr(error)
                 self.trouble = f"evacuation {id_}: {text}"
@@ -278,9 +279,18 @@ class Evacuations:
             return Moved("failed", getattr(error, "message", repr(error)))
 
     async def _put(self, one: Evacuation) -> None:
+        """What cannot be kept is not so."""
+        before, store = self.known.get(one.id), self.director.store
         self.known[one.id] = one
-        store = self.director.store
-        await self.director.work(store.put_note, self.director.term, PREFIX + one.id, record.to_text(one))
+        try:
+            await self.director.work(store.put_note, self.director.term, PREFIX + one.id, record.to_text(one))
+        except IpshareError:
+            if self.known[one.id] is one:
+                if before is None:
+                    del self.known[one.id]
+                else:
+                    self.known[one.id] = before
+            raise
 
     async def _prune(self) -> bool:
         over = [one.id for one in self.known.values() if one.state not in record.OPEN]
