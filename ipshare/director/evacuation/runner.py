@@ -205,9 +205,14 @@ class Evacuations:
 
     async def ended(self, id_: str) -> Evacuation:
         """When nothing of it is under way any more."""
-        if id_ in self._tasks:
-            await asyncio.wait([self._tasks[id_]])
-        return self.one(id_)
+        while True:
+            task = self._tasks.get(id_)
+            if task is not None and not task.done():
+                await asyncio.wait([task])
+            elif self.one(id_).state == "running":  # it is being written down, and begins then
+                await self.director.judged()
+            else:
+                return self.one(id_)
 
     # ---- inside ---------------------------------------------------------------
 
