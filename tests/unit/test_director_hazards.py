@@ -135,6 +135,24 @@ def test_automatic_leaves_to_people_what_has_not_room_for_all(tmp_path: Path, se
     play(tmp_path, scenario, head=head, capacity=2.5)
 
 
+def test_automatic_leaves_to_people_what_has_to_be_started(tmp_path: Path, server: Server) -> None:
+    server.documents["/usgs"] = quakes("houston")
+
+    async def scenario(fleet: EvacuationFleet) -> None:
+        async with fleet.evacuating() as here:
+            await here.settled()
+            id_ = await stage(here, "houston", "ordered")
+            await until(lambda: bool(here.verbs.watch.stuck))  # type: ignore[union-attr]
+            assert any(
+                "w6: exclusive, and nothing" in text for text in (await here.ask("status"))["troubles"]
+            )
+            assert (await here.ask("evacuate", site="houston"))["exclusive"] == WORKLOADS
+            await here.ask("approve", id=id_, who="ann", why="moved them by hand")
+            assert (await here.seen(id_))["state"] == "done"
+
+    play(tmp_path, scenario, head=hazards(server.url, 'evacuate = "automatic"'), kind="exclusive")
+
+
 def test_feeds_that_hang_babble_and_flood_are_seen_and_move_nothing(tmp_path: Path, server: Server) -> None:
     server.stalls.add("/usgs")
     server.documents["/nws"] = b'{"features": [' * 9

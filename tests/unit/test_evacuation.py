@@ -161,6 +161,8 @@ def test_a_change_by_somebody_else_is_seen_and_planned_around(tmp_path: Path) ->
         director_of: list[Any] = []
 
         class Late:
+            starts = False
+
             async def move(self, group: Group, seen: Seen) -> Moved:
                 moved: Moved = await director_of[0].move(group, seen)
                 return moved
@@ -181,6 +183,8 @@ def test_a_change_by_somebody_else_is_seen_and_planned_around(tmp_path: Path) ->
 def test_the_next_director_goes_on(tmp_path: Path) -> None:
     class Dies:
         """The director ends while this is asked."""
+
+        starts = False
 
         def __init__(self) -> None:
             self.asked = asyncio.Event()

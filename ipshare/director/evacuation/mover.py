@@ -51,7 +51,11 @@ class Seen:
 
 
 class Mover(Protocol):
-    """Moves a group as a whole. Raises nothing but what ends the director's leadership (Refused)."""
+    """Moves a group as a whole. Raises nothing but what ends the director's leadership (Refused).
+
+    ``starts``: whether it stops and starts workloads at nodes, so that it can move `exclusive` ones."""
+
+    starts: bool
 
     async def move(self, group: Group, seen: Seen) -> Moved:
         """Returns when it has arrived, or is back. May be called for what is under way already."""
@@ -59,6 +63,8 @@ class Mover(Protocol):
 
 class TopologyMover:
     """Changes the topology, and waits for the nodes."""
+
+    starts = False
 
     def __init__(
         self, director: Director, patience_s: float, clock: Callable[[], float] = time.monotonic

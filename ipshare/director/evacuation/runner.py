@@ -117,6 +117,12 @@ class Evacuations:
                 refused.append(f"! {move.unit} will not go: {error.message}")
         return [*changes(before, after), *refused]
 
+    def exclusive(self, plan: Plan) -> list[str]:
+        """Workloads that would have to be stopped and started, which the mover does not."""
+        going = {name for move in plan.moves for name in move.workloads}
+        rows = self.director.topology.rows("workload") if not self.mover.starts else ()
+        return [row["name"] for row in rows if row["name"] in going and row.get("kind") != "shared"]
+
     async def acquainted(self) -> None:
         """Until every node was heard, or has had the time: before that nobody knows who is there."""
         rest = self._began + self.director.settings.stale_after_s - time.monotonic()
