@@ -26,6 +26,7 @@ from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
 from ipshare.director import workloads
+from ipshare.director.config_store import EtcdSettings, Store, problems, settings_of
 from ipshare.director.evacuation import settings as evacuation
 from ipshare.director.topology import KINDS, Topology
 from ipshare.errors import ConfigError, Problem
@@ -83,6 +84,7 @@ class File(Table):
     """A director's file, as far as it is not that of a site."""
 
     director: Director
+    store: Store = Store()
     node: list[Node] = []
     workload: list[Workload] = []
     hazards: Hazards
@@ -101,6 +103,8 @@ class Settings:
     stale_after_s: float
     patience_s: float
     evacuation: evacuation.Settings = evacuation.Settings()
+    etcd: EtcdSettings | None = None
+    """None: the store is SQLite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,9 @@ def _wanted(document: Document) -> Wanted:
         document.problems.append(document.problem((), "table [director] is missing", "write [director]"))
     sites = list(array(document, incomplete, "site", Site))
     nodes = list(array(document, incomplete, "node", Node))
-    known = ("director", "include", *KINDS, *OTHERS)
+    store = single(document, "store", Store)
+    document.problems += problems(document, store)
+    known = ("director", "store", "include", *KINDS, *OTHERS)
     for key in document.data:
         if key not in known:
             message = f"unknown key {key!r}"
@@ -155,19 +161,19 @@ def _wanted(document: Document) -> Wanted:
         found = dict.fromkeys(document.problems)
         raise ConfigError(sorted(found, key=lambda p: (order.get(p.file, len(order)), p.line, p.column)))
     tables = {kind: document.data[kind] for kind in KINDS if document.data.get(kind)}
-    return Wanted(replace(_settings(document, director), evacuation=beside), Topology(tables))
+    return Wanted(replace(_settings(document, director, store), evacuation=beside), Topology(tables))
 
 
 def settings(path: Path) -> Settings:
     """[director] of a file alone, for those who ask a director that runs. Raises ConfigError."""
     document = read(path)
-    director = single(document, "director", Director)
+    director, store = single(document, "director", Director), single(document, "store", Store)
     if document.problems:
         raise ConfigError(document.problems)
-    return _settings(document, director)
+    return _settings(document, director, store)
 
 
-def _settings(document: Document, director: Director) -> Settings:
+def _settings(document: Document, director: Director, store: Store) -> Settings:
     folder = document.main.parent
     return Settings(
         name=director.name,
@@ -181,6 +187,7 @@ def _settings(document: Document, director: Director) -> Settings:
         interval_s=director.interval,
         stale_after_s=director.stale_after,
         patience_s=director.patience,
+        etcd=settings_of(store, folder),
     )
 
 
