@@ -292,6 +292,28 @@ def test_what_cannot_be_kept_is_not_begun(tmp_path: Path) -> None:
     play(tmp_path, scenario, head=TWO)
 
 
+def test_a_store_that_takes_no_revision_is_tried_again(tmp_path: Path) -> None:
+    async def scenario(fleet: EvacuationFleet) -> None:
+        async with fleet.evacuating() as here:
+            await here.settled()
+            assert fleet.store is not None
+            add, refused = fleet.store.add, []
+
+            def flaky(revision: Any, facts: Any) -> None:
+                if len(refused) < 3:
+                    refused.append(revision.number)
+                    raise IpshareError("the store does not answer")
+                add(revision, facts)
+
+            fleet.store.add = flaky  # type: ignore[method-assign]
+            id_ = (await here.ask("evacuate", site="houston", run=True))["evacuation"]
+            one = await here.seen(id_)
+            assert one["state"] == "done" and here.director.number == 6 and len(refused) == 3
+            assert any("again, the store does not answer" in event["text"] for event in one["events"])
+
+    play(tmp_path, scenario, head=TWO)
+
+
 def test_what_cannot_be_asked(tmp_path: Path) -> None:
     async def scenario(fleet: EvacuationFleet) -> None:
         async with fleet.evacuating() as here:

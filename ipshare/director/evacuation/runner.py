@@ -276,6 +276,8 @@ class Evacuations:
             one = one.noted(self._now(), text + (f", {result.why}" if result.why else ""))
             log.warning("evacuation %s: %s", id_, one.events[-1].text)
         await self._put(record.stepped(one, [*new, *record.failed_together(new)]))
+        if any(result.outcome == "again" for result in results):
+            await asyncio.sleep(self.director.settings.interval_s)  # what was in the way may be still
         return True
 
     async def _move(self, one: Evacuation, step: Step, seen: Seen) -> Moved:
@@ -284,7 +286,7 @@ class Evacuations:
             who = one.answered_by or one.who
             return await self.mover.move(Group(step.workloads, step.source, step.target, who, why), seen)
         except Exception as error:
-            if self.director.superseded:
+            if self.director.bar():
                 raise
             log.exception("%s", why)
             return Moved("failed", getattr(error, "message", repr(error)))
