@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 from ipshare.agent import notify
@@ -22,20 +24,22 @@ from ipshare.errors import ConfigError, IpshareError
 
 log = logging.getLogger(__name__)
 SOCKET = "director.sock"
+Beside = Callable[[Director, Desk], AbstractAsyncContextManager[object]]
+"""What else is in the process, from the director's start to its end."""
 
 
-def run_director(file: Path, *, least_term: int = 0) -> None:
+def run_director(file: Path, *, least_term: int = 0, beside: Beside | None = None) -> None:
     """Raises ConfigError for a file with mistakes, Refused where the store is in use."""
     wanted = config.load(file)
     store = SqliteStore(wanted.settings.state_dir)
     try:
         director = Director(wanted.settings, store, least_term)
-        asyncio.run(_serve(director, file, wanted))
+        asyncio.run(_serve(director, file, wanted, beside))
     finally:
         store.close()
 
 
-async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
+async def _serve(director: Director, file: Path, wanted: config.Wanted, beside: Beside | None) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -48,7 +52,8 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise IpshareError(f"cannot make {folder}: {error.strerror}", hint="run as root") from None
-    server = Server(folder / SOCKET, Desk(director, file).handle)
+    desk, others = Desk(director, file), AsyncExitStack()
+    server = Server(folder / SOCKET, desk.handle)
     try:
         await director.start()
         if director.revision is None:
@@ -58,10 +63,13 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
                 "%s differs from revision %d: `ipshare director apply` takes it", file, director.number
             )
         await server.start()
+        if beside is not None:
+            await others.enter_async_context(beside(director, desk))
         notify.notify("READY=1", f"STATUS=term {director.term}, revision {director.number}")
         await stop.wait()
     finally:
         notify.notify("STOPPING=1")
+        await others.aclose()
         await server.stop()
         await asyncio.gather(*jobs, return_exceptions=True)
         await director.close()
