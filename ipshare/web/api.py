@@ -26,6 +26,10 @@ NamePath = Annotated[str, Path(pattern=models.NAME, max_length=63)]
 OperationPath = Annotated[
     str, Path(alias="id", pattern=r"^[1-9][0-9]{0,15}$", description="An operation, as 202 named it.")
 ]
+SameEtag = Annotated[str | None, Header(alias="If-None-Match", description="304 if it is that one.")]
+Last = Annotated[
+    str, Header(alias="Last-Event-ID", max_length=64, description="What came last: it goes on after that.")
+]
 ETAG = {"ETag": {"description": "The revision: what If-Match wants.", "schema": {"type": "string"}}}
 
 
@@ -88,7 +92,6 @@ def tagged(content: Any, number: int, if_none_match: str | None) -> Response:
 def router(hub: Hub) -> APIRouter:
     routes = APIRouter(prefix="/api/v1", dependencies=[Depends(known)])
     director = hub.director
-    SameEtag = Annotated[str | None, Header(alias="If-None-Match", description="304 if it is that one.")]
     unchanged: dict[int | str, dict[str, Any]] = {
         304: {"description": "As the caller has it.", "headers": ETAG}
     }
@@ -187,16 +190,14 @@ def router(hub: Hub) -> APIRouter:
     async def operation_events(
         request: Request,
         number: OperationPath,
-        last: Annotated[str, Header(alias="Last-Event-ID", max_length=64)] = "",
+        last: Last = "",
     ) -> Any:
         """Server-sent events of a roll-out, from its beginning, until every node has it or another came."""
         await hub.revision(int(number))
         return stream(request, last, int(number))
 
     @get("/events", None, responses=STREAM, response_class=StreamingResponse)
-    async def events(
-        request: Request, last: Annotated[str, Header(alias="Last-Event-ID", max_length=64)] = ""
-    ) -> Any:
+    async def events(request: Request, last: Last = "") -> Any:
         """Server-sent events of everything: revision, node, settled, trouble, reset."""
         return stream(request, last, None)
 

@@ -32,11 +32,14 @@ def make(hub: Hub) -> Gate:
         title="ipshare director", version="1", description=DESCRIPTION, openapi_url="/api/v1/openapi.json",
         docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
-    for router in (api.router(hub), api_changes.router(hub), metrics.router(hub)):
+    described = [api.router(hub), api_changes.router(hub), metrics.router(hub)]
+    pages = [page.router(hub), page_move.router(hub)]
+    for router in described:
         app.include_router(router)
-    for router in (page.router(hub), page_move.router(hub)):
+    for router in pages:
         app.include_router(router, include_in_schema=False)
-    page.mount_static(app)
+    app.state.known = [route for router in (*described, *pages) for route in router.routes]
+    page.mount_static(app, hub)
     app.add_exception_handler(Exception, _bug)
     for kind in (Failure, IpshareError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
@@ -92,7 +95,7 @@ def _invalid(error: RequestValidationError) -> Failure:
 def _methods(request: Request) -> list[str]:
     """What the path of the request can be asked with."""
     found: set[str] = set()
-    for route in request.app.routes:
+    for route in request.app.state.known:
         methods = getattr(route, "methods", None)
         if methods and route.matches({**request.scope, "method": next(iter(methods))})[0] is Match.FULL:
             found |= methods

@@ -37,6 +37,7 @@ from ipshare.web.who import Doorkeeper
 
 log = logging.getLogger(__name__)
 HANDSHAKE_S, HEAD_S, IDLE_S = 5.0, 10.0, 30.0
+ENDING_S = 5.0
 MOST_CONNECTIONS = 256
 MAX_HEAD = 64 << 10
 
@@ -132,6 +133,8 @@ class WebServer:
             self._server.close()
         for one in list(self._state.connections):
             one.transport.abort()
+        if tasks := list(self._state.tasks):  # they see that their caller is gone
+            await asyncio.wait(tasks, timeout=ENDING_S)
         for task in list(self._state.tasks):
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)

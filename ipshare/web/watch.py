@@ -3,6 +3,7 @@
     revision   one came: who, why
     node       what became of it at a node changed: outcome, and what is waited for
     settled    every node has it
+    over       of a stream of one revision: every node has it, or another one came
     trouble    the director itself: a later term was heard of, its disk is full; "": over
 
 The last MOST events are kept in memory, and readers read from there, each at its own pace: one that is too
@@ -128,6 +129,7 @@ class Watch:
                         data = {"time": event.time, **event.data}
                         yield _event(event.kind, self.identifier(event.number), data)
                 if revision is not None and self._is_over(revision):
+                    yield _event("over", "", {"revision": revision})
                     return
                 came = self._came
                 if at == self._number:
