@@ -159,7 +159,7 @@ def router(hub: Hub) -> APIRouter:
         except Refused as error:
             raise Failure(404, error.message, "GET /api/v1/revisions lists them") from None
 
-    @get("/topology", models.Tables, responses=with_etag | unchanged)
+    @get("/topology", models.Tables, responses=with_etag | unchanged | MISSING)
     async def topology(
         revision: Annotated[int | None, Query(ge=1, le=2**53, description="An earlier one.")] = None,
         if_none_match: SameEtag = None,

@@ -72,7 +72,7 @@ def _failure(request: Request, error: Exception) -> Failure:
     assert isinstance(error, HTTPException), "no other is handled here"
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        allowed = ", ".join(_methods(request))
+        allowed = ", ".join(_methods(request)) or "GET, HEAD"
         return Failure(
             405, f"{request.method} does not work here", f"it may be {allowed}", headers={"Allow": allowed}
         )

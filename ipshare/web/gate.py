@@ -94,6 +94,7 @@ class Gate:
             await self._pass(scope, receive, answering, asked)
         except Exception as error:
             if sent == [500]:  # answered within
+                log.exception("request %s failed", asked.id, exc_info=error)
                 return
             if sent:
                 raise

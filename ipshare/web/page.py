@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from ipshare.web.api import asked, caller
+from ipshare.web.api import NumberPath, asked, caller
 from ipshare.web.hub import Hub
 from ipshare.web.picture import picture
 from ipshare.web.problems import Failure
@@ -77,11 +77,11 @@ class Pages:
     def __init__(self, hub: Hub) -> None:
         self.hub, self._templates = hub, environment()
 
-    def show(self, request: Request, name: str, status: int = 200, here: str = "", **words: Any) -> Response:
+    def show(self, request: Request, name: str, code: int = 200, here: str = "", **words: Any) -> Response:
         text = self._templates.get_template(name).render(
             nav=NAV, here=here, caller=asked(request).caller, director=self.hub.director, **words
         )
-        return HTMLResponse(text, status)
+        return HTMLResponse(text, code)
 
     def overview(self) -> dict[str, Any]:
         hub = self.hub
@@ -193,7 +193,8 @@ def router(hub: Hub) -> APIRouter:
         asked(request).verb = "login"
         address = request.client.host if request.client else "?"
         try:
-            cookie = hub.door.login(dict(form(request)).get("token", "").strip(), address)
+            token = dict(form(request)).get("token", "").strip()
+            cookie, asked(request).caller = hub.door.login(token, address)
         except Failure as failure:
             asked(request).detail = failure.detail
             return pages.show(request, "login.html", failure.status, failure=failure)
@@ -245,13 +246,13 @@ def router(hub: Hub) -> APIRouter:
         return pages.show(request, "history.html", here="/history", revisions=rows)
 
     @routes.get("/operations/{number}")
-    async def operation(request: Request, number: int) -> Response:
+    async def operation(request: Request, number: NumberPath) -> Response:
         words = await pages.operation(number)
         changes = (await hub.ask("show", revision=number))["changes"]
         return pages.show(request, "operation.html", here="/history", changes=changes, **words)
 
     @routes.get("/parts/operations/{number}")
-    async def operation_part(request: Request, number: int) -> Response:
+    async def operation_part(request: Request, number: NumberPath) -> Response:
         return pages.show(request, "part_operation.html", **await pages.operation(number))
 
     @routes.get("/audit")

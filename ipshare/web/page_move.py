@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from ipshare.errors import IpshareError
@@ -95,10 +96,13 @@ def wished(hub: Hub, chosen: Sequence[str], to: str) -> tuple[models.Change, lis
         raise Failure(422, "choose what is moved", "at least one workload or binding")
     if names and prefixes:
         raise Failure(422, "workloads and bindings move in two steps", "choose either")
-    if names:
+    try:
+        if prefixes:
+            target = models.Target(to=node.endpoint)
+            return models.Bind(do="bind", set=dict.fromkeys(prefixes, target)), []
         rows: dict[str, Any] = {one["name"]: one for one in hub.workloads()}
         groups = {rows[name]["group"] for name in names if name in rows and rows[name]["group"]}
         added = [name for name, row in rows.items() if row["group"] in groups and name not in names]
         return models.Move(do="move", moves=dict.fromkeys([*names, *added], to)), added
-    target = models.Target(to=node.endpoint)
-    return models.Bind(do="bind", set=dict.fromkeys(prefixes, target)), []
+    except ValidationError:
+        raise Failure(422, "that is no workload or prefix", "choose from the list") from None

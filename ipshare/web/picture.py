@@ -15,7 +15,7 @@ LEAST = 24.0
 """Degrees of latitude that are shown at least."""
 MARGIN = 1.5
 STEPS = (5, 10, 30)
-SIDES = ((12, 4, "start"), (-12, 4, "end"), (0, -14, "middle"), (0, 24, "middle"))
+SIDES = ((12, 4, "start"), (-12, 4, "end"), (0, -32, "middle"), (0, 40, "middle"))
 """Where a label may be beside its mark: dx, dy in pixels, and how it is anchored."""
 
 
@@ -50,7 +50,7 @@ def _frame(points: Sequence[tuple[float, float]]) -> tuple[float, float, float, 
     middle_x, middle_y = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
     stretch = ASPECT / max(0.3, math.cos(math.radians(middle_y)))
     height = max(LEAST, (max(ys) - min(ys)) * MARGIN, (max(xs) - min(xs)) * MARGIN / stretch)
-    height = min(height, 170.0)
+    height = min(height, 180.0)
     south = min(max(middle_y - height / 2, -90.0), 90.0 - height)
     return middle_x - height * stretch / 2, south, height * stretch, height
 

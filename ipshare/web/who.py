@@ -119,14 +119,14 @@ class Doorkeeper:
             return False
         return not caller.token or self.tokens.of_digest(caller.token) is not None
 
-    def login(self, token: str, address: str) -> str:
-        """A new session's cookie. Raises Failure."""
+    def login(self, token: str, address: str) -> tuple[str, Caller]:
+        """A new session's cookie, and whose token it was. Raises Failure."""
         caller = self._by_token(token, address)
         cookie = secrets.token_urlsafe(32)
         self._sessions[digest(cookie)] = _Session(caller.token, time.monotonic() + SESSION_S)
         while len(self._sessions) > MOST_SESSIONS:
             self._sessions.popitem(last=False)
-        return cookie
+        return cookie, caller
 
     def logout(self, caller: Caller) -> None:
         self._sessions.pop(caller.session, None)
