@@ -91,8 +91,8 @@ class Pages:
         return {
             "status": hub.status(), "nodes": nodes, "workloads": hub.workloads(), "sites": sites,
             "alive": sum(one["state"] == "alive" for one in nodes),
-            "hazards": hub.hazards(), "dangers": danger, "dangers_names": {one["site"] for one in danger}, "picture": picture(sites),
-            "bindings": len(hub.director.topology.bindings),
+            "hazards": hub.hazards(), "dangers": danger, "dangers_names": {one["site"] for one in danger},
+            "picture": picture(sites), "bindings": len(hub.director.topology.bindings),
         }  # fmt: skip
 
     async def operation(self, number: int) -> dict[str, Any]:
