@@ -1,7 +1,7 @@
 """config: director.toml -> Settings and Topology, with every mistake at once, file and line.
 
 [director] and [[node]] are judged by the models here, [[site]] and [[workload]] by those of hazards and
-placement ([hazards] may stand in the same file and is not looked at); [[network]], [[endpoint]],
+placement, [hazards] and [evacuation] by ipshare.director.evacuation; [[network]], [[endpoint]],
 [[distribution]], [[policy]] and [[binding]] are those of a site file, judged by the same checks
 (ipshare.config), as each kind of node will see them. Includes work as in a site file.
 """
@@ -9,7 +9,7 @@ placement ([hazards] may stand in the same file and is not looked at); [[network
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,18 @@ from ipshare.config import some
 from ipshare.config.assigned import KINDS as SHARED
 from ipshare.config.read import Document, read, read_text
 from ipshare.config.report import judged
-from ipshare.config.schema_hazards import Positive
+from ipshare.config.schema_hazards import Hazards, Positive
 from ipshare.config.schema_hazards import SiteTable as Site
 from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
 from ipshare.director import config_http, workloads
+from ipshare.director.evacuation import settings as evacuation
 from ipshare.director.topology import KINDS, Topology
 from ipshare.errors import ConfigError, Problem
 
-OTHERS = ("hazards",)
-"""Tables of `ipshare hazards`, which reads the same file."""
+OTHERS = ("hazards", "evacuation")
+"""Tables that are judged by ipshare.director.evacuation.settings."""
 
 
 class Director(Table):
@@ -86,6 +87,8 @@ class File(Table):
     http: config_http.Http | SkipJsonSchema[None] = None
     node: list[Node] = []
     workload: list[Workload] = []
+    hazards: Hazards
+    evacuation: evacuation.Evacuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class Settings:
     stale_after_s: float
     patience_s: float
     http: config_http.HttpSettings | None = None
+    evacuation: evacuation.Settings = evacuation.Settings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +151,10 @@ def _wanted(document: Document) -> Wanted:
         document.problems.append(document.problem((), "table [director] is missing", "write [director]"))
     http = _http(document)
     found = _topology(document, ("director", "include", "http", *KINDS, *OTHERS))
+    beside = evacuation.read(document, director.patience if director and not director._broken else 0.0)
     if document.problems or director is None:
         raise ConfigError(_sorted(document))
-    return Wanted(_settings(document, director, http), found)
+    return Wanted(replace(_settings(document, director, http), evacuation=beside), found)
 
 
 def _topology(document: Document, known: Sequence[str]) -> Topology:

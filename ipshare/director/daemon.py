@@ -283,10 +283,6 @@ class Director:
             for name, node in self.nodes.items()
         }
 
-    async def heard(self) -> None:
-        """Until something was learnt of a node, or a revision came."""
-        await self._heard.wait()
-
     async def settled(self, number: int, timeout_s: float) -> bool:
         """Until every node has acked revision ``number``, or a later one came; False: not by then."""
         with contextlib.suppress(TimeoutError):
@@ -295,6 +291,10 @@ class Director:
                     await self._heard.wait()
                 return True
         return False
+
+    async def judged(self) -> None:
+        """Until what is known of nodes was judged again."""
+        await self._heard.wait()
 
     # ---- the store ------------------------------------------------------------
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ipshare.agent.server import Asker
 from ipshare.director import config
 from ipshare.director.daemon import Director, Tended
+from ipshare.director.evacuation.places import faults
 from ipshare.director.rollout import FINAL, MAKE, Rollout
 from ipshare.director.topology import Topology, changes
 from ipshare.errors import IpshareError, NoPrivilege, Refused
@@ -22,6 +24,7 @@ from ipshare.errors import IpshareError, NoPrivilege, Refused
 MOST = 1000
 WAIT_S = 3600.0
 Request = dict[str, Any]
+Verb = Callable[[Asker, Request], Awaitable[Request]]
 
 
 class Desk:
@@ -29,7 +32,8 @@ class Desk:
 
     def __init__(self, director: Director, file: Path) -> None:
         self._director, self._file = director, file
-        self._verbs = {
+        self.troubles: list[Callable[[], list[str]]] = []  # of what stands beside the director
+        self._verbs: dict[str, Verb] = {
             "status": self._status,
             "wait": self._wait,
             "diff": self._diff,
@@ -37,6 +41,11 @@ class Desk:
             "history": self._history,
             "show": self._show,
         }
+
+    def add(self, verbs: Mapping[str, Verb], troubles: Callable[[], list[str]]) -> None:
+        """What something beside the director answers, and what it has to say in status."""
+        self._verbs |= verbs
+        self.troubles.append(troubles)
 
     async def handle(self, caller: Asker, request: Request) -> Request:
         if not caller.is_owner:
@@ -64,7 +73,9 @@ class Desk:
             "why": revision.why if revision else None,
             "time": revision.time if revision else None,
             "settled": bool(outcomes) and set(outcomes.values()) <= {"acked"},
-            "troubles": [text for text in (director.superseded, director.trouble) if text],
+            "troubles": [text for text in (director.superseded, director.trouble) if text]
+            + [text for told in self.troubles for text in told()],
+            "faults": faults(director.topology),
             "notes": director.rollout.notes() if director.rollout else [],
             "nodes": [self._node(node, outcomes[name]) for name, node in director.nodes.items()],
         }
@@ -155,6 +166,7 @@ class Desk:
             "changes": found,
             "order": order(rollout) if found else [],
             "notes": rollout.notes() if found else [],
+            "faults": faults(topology),
         }
 
     async def _apply(self, caller: Asker, request: Request) -> Request:

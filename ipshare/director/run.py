@@ -19,6 +19,7 @@ from ipshare.agent.server import Server
 from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
+from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.store import SqliteStore
 from ipshare.errors import ConfigError, IpshareError
 
@@ -62,11 +63,14 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted, beside: 
             log.warning(
                 "%s differs from revision %d: `ipshare director apply` takes it", file, director.number
             )
-        await server.start()
-        if beside is not None:
-            await others.enter_async_context(beside(director, desk))
-        notify.notify("READY=1", f"STATUS=term {director.term}, revision {director.number}")
-        await stop.wait()
+        async with evacuating(director, wanted.settings.evacuation) as verbs:
+            desk.add(verbs.verbs, verbs.troubles)
+            await server.start()
+            if beside is not None:
+                await others.enter_async_context(beside(director, desk))
+            notify.notify("READY=1", f"STATUS=term {director.term}, revision {director.number}")
+            await stop.wait()
+            await others.aclose()
     finally:
         notify.notify("STOPPING=1")
         await others.aclose()

@@ -133,10 +133,15 @@ def router(hub: Hub) -> APIRouter:
     @get("/hazards", dict[str, Any], responses=MISSING)
     async def hazards() -> Any:
         """Dangers to sites, where the director looks for them."""
-        found = hub.hazards()
+        found = await hub.hazards()
         if found is None:
             raise Failure(404, "this director looks for no hazards", "docs/hazards.md says how it would")
         return found
+
+    @get("/evacuations", models.Evacuations)
+    async def evacuations() -> Any:
+        """Evacuations that are proposed, run, or are over. `ipshare director approve` answers them."""
+        return {"items": await hub.evacuations()}
 
     @get("/revisions", models.Revisions)
     async def revisions(limit: Limit = 20) -> Any:

@@ -1,6 +1,7 @@
 """hub: what the routes share, and how the director's state is told: status, nodes, sites, operations.
 
-`hazards` reads what another part of the director may or may not have: nothing is shown where it has not.
+Hazards and evacuations are asked of the director's desk, as `ipshare director` does; nothing is shown where
+the file has none.
 """
 
 from __future__ import annotations
@@ -147,14 +148,22 @@ class Hub:
             )  # fmt: skip
         return found
 
-    def hazards(self) -> dict[str, Any] | None:
+    async def hazards(self) -> dict[str, Any] | None:
         """What the director knows of dangers to sites; None: it looks for none."""
-        look = getattr(self.director, "hazards", None)
-        report = getattr(look, "report", None)
-        if not callable(report):
+        found = await self._beside("hazards")
+        return found if found and found.get("mode") is not None else None
+
+    async def evacuations(self) -> list[dict[str, Any]]:
+        """Those that are kept, the newest first."""
+        found = (await self._beside("evacuations") or {}).get("evacuations", [])
+        return sorted(found, key=lambda one: str(one["time"]), reverse=True)
+
+    async def _beside(self, verb: str) -> dict[str, Any] | None:
+        """Of what may stand beside the director."""
+        try:
+            return await self.ask(verb)
+        except IpshareError:
             return None
-        found = report()
-        return found if isinstance(found, dict) else None
 
 
 def prefixes_by_endpoint(topology: Topology) -> dict[str, list[str]]:

@@ -232,6 +232,15 @@ class AuditEntry(BaseModel):
     detail: str
 
 
+class Evacuation(BaseModel):
+    """As `ipshare director evacuations --json` has it."""
+
+    model_config = ConfigDict(extra="allow")
+    id: str
+    state: str
+    time: str
+
+
 class Binding(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -246,5 +255,6 @@ Revisions = listing(RevisionLine, "Revisions")
 Operations = listing(Operation, "Operations")
 Workloads = listing(WorkloadState, "Workloads")
 Sites = listing(SiteState, "Sites")
+Evacuations = listing(Evacuation, "Evacuations")
 Bindings = listing(Binding, "Bindings")
 AuditEntries = listing(AuditEntry, "AuditEntries")

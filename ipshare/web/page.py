@@ -35,7 +35,8 @@ NAV = (
 )
 TONES = {
     "acked": "good", "settled": "good", "alive": "good", "refused": "bad", "silent": "bad", "superseded": "",
-    "working": "warn", "waiting": "warn", "running": "warn",
+    "working": "warn", "waiting": "warn", "running": "warn", "proposed": "warn", "done": "good",
+    "failed": "bad",
 }  # fmt: skip
 WORST = ("refused", "silent", "waiting", "working", "acked")
 MOST_FIELDS = 2000
@@ -83,16 +84,16 @@ class Pages:
         )
         return HTMLResponse(text, code)
 
-    def overview(self) -> dict[str, Any]:
+    async def overview(self) -> dict[str, Any]:
         hub = self.hub
-        nodes = by_need(hub.nodes())
-        danger = endangered(hub.hazards())
+        nodes, hazards = by_need(hub.nodes()), await hub.hazards()
+        danger = endangered(hazards)
         sites = [one | _site_state(one, nodes) for one in hub.sites()]
         return {
             "status": hub.status(), "nodes": nodes, "workloads": hub.workloads(), "sites": sites,
-            "alive": sum(one["state"] == "alive" for one in nodes),
-            "hazards": hub.hazards(), "dangers": danger, "dangers_names": {one["site"] for one in danger},
-            "picture": picture(sites), "bindings": len(hub.director.topology.bindings),
+            "alive": sum(one["state"] == "alive" for one in nodes), "hazards": hazards, "dangers": danger,
+            "dangers_names": {one["site"] for one in danger}, "picture": picture(sites),
+            "bindings": len(hub.director.topology.bindings), "evacuations": (await hub.evacuations())[:5],
         }  # fmt: skip
 
     async def operation(self, number: int) -> dict[str, Any]:
@@ -111,14 +112,14 @@ def by_need(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def endangered(hazards: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Sites in danger, and by what, of what `ipshare hazards check --json` has."""
+    """Sites in danger, and by what."""
     found = []
     for one in (hazards or {}).get("sites", ()):
-        texts = [
-            str(h.get("headline") or h.get("event") or h.get("what") or h) for h in one.get("hazards", ())
-        ]
+        texts = [f"{h['event']}, {h['severity']}: {h['headline'] or h['why']}" for h in one["hazards"]]
+        if one["episode"] and one["episode"]["why"]:
+            texts.append(f"{one['episode']['stage']}: {one['episode']['why']}")
         if texts:
-            found.append({"site": one.get("name", one.get("site", "?")), "texts": texts[:5]})
+            found.append({"site": one["site"], "texts": texts[:6]})
     return found
 
 
@@ -216,11 +217,11 @@ def router(hub: Hub) -> APIRouter:
 
     @routes.get("/")
     async def overview(request: Request) -> Response:
-        return pages.show(request, "overview.html", here="/", **pages.overview())
+        return pages.show(request, "overview.html", here="/", **await pages.overview())
 
     @routes.get("/parts/overview")
     async def overview_part(request: Request) -> Response:
-        return pages.show(request, "part_overview.html", **pages.overview())
+        return pages.show(request, "part_overview.html", **await pages.overview())
 
     @routes.get("/nodes")
     async def nodes(request: Request) -> Response:

@@ -61,7 +61,7 @@ class Watch:
 
     async def _run(self) -> None:
         while True:
-            await self._director.heard()
+            await self._director.judged()
             self.look()
 
     def look(self) -> None:

@@ -91,6 +91,21 @@ CASES = {
         'allowed = ["rome"]',
         "workload[0].allowed[0]: there is no site 'rome'",
     ),
+    "a feed that is nowhere": ('url = "https', 'url = "ftp', "hazards.feed[0].url: not a URL"),
+    "a feed of no kind": ('kind = "usgs"', 'kind = "rss"', "hazards.feed[0].kind: "),
+    "a mode that is none": ('evacuate = "approve"', 'evacuate = "maybe"', "hazards.evacuate: "),
+    "a site that nobody finds": (
+        "latitude = 50.11\nlongitude = 8.68\n",
+        "\n",
+        "site[0]: nobody knows where this site is",
+    ),
+    "nothing at once": ("at_once = 4", "at_once = 0", "evacuation.at_once: "),
+    "less patience than a node's": (
+        'patience = "2m"',
+        'patience = "30s"',
+        "evacuation.patience: a node may take 30 s",
+    ),
+    "a key of evacuation that is none": ("at_once = 4", "at_onec = 4", "evacuation.at_onec: unknown key"),
     "a copy": ('to = "B"', 'to = "B"\ncopy = "ids"', "binding[1].copy: "),
 }
 
@@ -105,14 +120,20 @@ def test_a_mistake_has_its_place(case: str) -> None:
     assert all(int(one.split()[0]) > 0 for one in found), found
 
 
-def test_tables_of_hazards_are_theirs() -> None:
-    more = '[hazards]\nmode = "dry-run"\n'
-    assert config.load_text(GOOD + more, Path("director.toml")).topology.nodes["b1"].endpoint == "B"
+def test_hazards_and_evacuation_are_read() -> None:
+    found = config.load_text(GOOD, Path("director.toml")).settings.evacuation
+    assert (found.at_once, found.patience_s) == (4, 120.0)
+    assert found.hazards is not None and found.hazards.rules.mode == "approve"
+    assert [feed.kind for feed in found.hazards.feeds] == ["usgs"]
+    without = GOOD[: GOOD.index("[hazards]")] + GOOD[GOOD.index("[[site]]") :]
+    found = config.load_text(without, Path("director.toml")).settings.evacuation
+    assert (found.hazards, found.at_once) == (None, 4)
 
 
 def test_all_of_them_at_once() -> None:
     text = GOOD
-    for old, new, _ in (CASES[name] for name in ("an unknown site", "no duration", "a binding to nobody")):
+    names = ["an unknown site", "no duration", "a binding to nobody", "nothing at once", "a feed of no kind"]
+    for old, new, _ in (CASES[name] for name in names):
         text = text.replace(old, new, 1)
     lines = [int(one.split()[0]) for one in mistakes(text)]
     assert lines == sorted(lines)

@@ -1,4 +1,4 @@
-"""The web page as text: whole without JavaScript, nothing of a topology becomes markup; and the map's picture."""
+"""The web page as text: whole without JavaScript, nothing of a topology becomes markup; the map's picture."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 from ipshare.web.hub import place
 from ipshare.web.page import lasting
 from ipshare.web.picture import picture
-from tests.director_world import ALL_A, SEVEN_B
-from tests.web_world import SHOP, WebWorld, serving
+from tests.web_world import WebWorld, serving
 
 PATHS = ("/", "/nodes", "/nodes/a1", "/move", "/history", "/operations/1", "/audit")
 PARTS = ("/parts/overview", "/parts/nodes", "/parts/operations/1")
@@ -71,19 +70,32 @@ def test_every_page_is_whole_without_scripts(tmp_path: Path) -> None:
 
 
 def test_a_site_in_danger_is_shown_where_the_director_looks_for_hazards(tmp_path: Path) -> None:
-    class Hazards:
-        def report(self) -> dict[str, Any]:
-            danger = [{"headline": "Tornado Warning"}]
-            return {"sites": [{"name": "dallas", "hazards": danger}, {"name": "tokyo", "hazards": []}]}
+    danger = {"event": "Tornado Warning", "severity": "Extreme", "headline": "Run", "why": "polygon"}
+    told = {
+        "mode": "approve",
+        "sites": [
+            {"site": "dallas", "episode": None, "hazards": [danger]},
+            {"site": "tokyo", "episode": None, "hazards": []},
+        ],
+    }
+    one = {"id": "dallas-1", "site": "dallas", "node": "", "state": "proposed", "time": "2026", "why": ""}
+
+    async def hazards(_caller: Any, _request: dict[str, Any]) -> dict[str, Any]:
+        return told
+
+    async def evacuations(_caller: Any, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"evacuations": [one | dict.fromkeys(("moved", "moving", "waiting"), 0)]}
 
     async def scenario(world: WebWorld) -> None:
         viewer = world.client("viewer")
         assert "Hazards" not in (await viewer.get("/")).text
-        world.director.hazards = Hazards()  # type: ignore[attr-defined]
+        assert (await viewer.get("/api/v1/hazards")).status_code == 404
+        world.server.hub.desk.add({"hazards": hazards, "evacuations": evacuations}, list)
         page = (await viewer.get("/")).text
-        assert "Tornado Warning" in page and page.count("in danger") >= 1
-        assert page.count('class="halo"') == 1
-        assert (await viewer.get("/api/v1/hazards")).json()["sites"][0]["name"] == "dallas"
+        assert "Tornado Warning, Extreme: Run" in page and page.count('class="halo"') == 1
+        assert "dallas-1" in page and "proposed" in page
+        assert (await viewer.get("/api/v1/hazards")).json()["sites"][0]["site"] == "dallas"
+        assert (await viewer.get("/api/v1/evacuations")).json()["items"][0]["id"] == "dallas-1"
 
     serving(tmp_path, scenario, nodes=False)
 

@@ -1,4 +1,4 @@
-"""schemathesis on the running API: the description is true, and nothing that fits it or not breaks the director.
+"""schemathesis on the running API: the description is true, and nothing, fitting or not, breaks the director.
 
 A process of its own asks over a real socket, with a fixed seed and bounded examples. Streams have no end, so
 they are left to test_web_api. A topology that fits the description may still be wrong in itself (422), of
