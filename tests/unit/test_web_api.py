@@ -162,7 +162,6 @@ def test_all_of_it_is_for_admins(tmp_path: Path) -> None:
             {**tables, "site": [{"name": "x", "deep": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}]},
             {**tables, "network": "web"},
             {**tables, "colour": []},
-            {"node": []},
         ):
             answer = await admin.put("/api/v1/topology", json=broken, headers=match(3))
             assert problem(answer, 422), broken

@@ -56,7 +56,7 @@ def test_every_page_is_whole_without_scripts(tmp_path: Path) -> None:
             ("/move/plan?item=workload+shop", 422, "choose where to"),
             ("/move/plan?item=workload+shop&item=binding+203.0.113.0/24&to=a1", 422, "two steps"),
             ("/move/plan?item=workload+%3Cscript%3E&to=a1", 422, "no workload"),
-            ("/move/plan?item=binding+203.0.113.7/32&to=a1", 422, "shop"),
+            ("/move/plan?item=binding+203.0.113.7/32&to=b1", 422, "shop"),
             ("/nodes/nobody", 404, "there is no node"),
             ("/operations/99", 404, "there is no revision"),
             ("/operations/99999999999999999999", 422, "number"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from ipshare.web.server import WebServer
 from tests.web_world import WebWorld, serving
 
-EXAMPLES = 8
+EXAMPLES = 5
 CONFIG = """
 [checks]
 positive_data_acceptance.expected-statuses = ["2xx", "3xx", 400, 404, 409, 412, 422, 428]

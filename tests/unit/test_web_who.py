@@ -134,8 +134,8 @@ def test_nobody_changes_anything_without_the_right_role(
             assert refused.status_code == 401
             assert refused.headers["www-authenticate"].startswith("Bearer")
             assert refused.headers["content-type"] == "application/problem+json"
-        for token in ("ips_wrong", "", "\N{SNOWMAN}".encode().decode("latin-1")):
-            headers = {"Authorization": f"Bearer {token}"}
+        for token in (b"ips_wrong", b"x", "\N{SNOWMAN}".encode()):
+            headers = {b"Authorization": b"Bearer " + token}
             assert (await nobody.get("/api/v1/status", headers=headers)).status_code == 401
         assert (
             await nobody.get("/api/v1/status", headers={"Authorization": "Basic eDp5"})
