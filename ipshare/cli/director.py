@@ -199,7 +199,8 @@ def _changes(found: dict[str, Any], as_json: bool) -> None:
 def _report(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return output.emit(found)
-    head = f"director {found['director']}, term {found['term']}, revision {found['revision']}"
+    standing = "" if found["leads"] or not found["leader"] else f" stands by, {found['leader']} leads"
+    head = f"director {found['director']}{standing}, term {found['term']}, revision {found['revision']}"
     output.line(head + (f": {found['why']} ({found['who']})" if found["why"] else ""))
     for text in found["troubles"]:
         output.line(text, fg="red")

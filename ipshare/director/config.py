@@ -27,6 +27,7 @@ from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
 from ipshare.director import config_http, workloads
+from ipshare.director.config_store import EtcdSettings, Store, problems, settings_of
 from ipshare.director.evacuation import settings as evacuation
 from ipshare.director.topology import KINDS, Topology
 from ipshare.errors import ConfigError, Problem
@@ -84,6 +85,7 @@ class File(Table):
     """A director's file, as far as it is not that of a site."""
 
     director: Director
+    store: Store = Store()
     http: config_http.Http | SkipJsonSchema[None] = None
     node: list[Node] = []
     workload: list[Workload] = []
@@ -104,6 +106,8 @@ class Settings:
     patience_s: float
     http: config_http.HttpSettings | None = None
     evacuation: evacuation.Settings = evacuation.Settings()
+    etcd: EtcdSettings | None = None
+    """None: the store is SQLite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +153,13 @@ def _wanted(document: Document) -> Wanted:
     director = single(document, "director", Director) if "director" in document.data else None
     if director is None:
         document.problems.append(document.problem((), "table [director] is missing", "write [director]"))
-    http = _http(document)
-    found = _topology(document, ("director", "include", "http", *KINDS, *OTHERS))
+    store, http = single(document, "store", Store), _http(document)
+    document.problems += problems(document, store)
+    found = _topology(document, ("director", "store", "http", "include", *KINDS, *OTHERS))
     beside = evacuation.read(document, director.patience if director and not director._broken else 0.0)
     if document.problems or director is None:
         raise ConfigError(_sorted(document))
-    return Wanted(replace(_settings(document, director, http), evacuation=beside), found)
+    return Wanted(replace(_settings(document, director, store, http), evacuation=beside), found)
 
 
 def _topology(document: Document, known: Sequence[str]) -> Topology:
@@ -190,13 +195,15 @@ def _http(document: Document) -> config_http.Http | None:
 def settings(path: Path) -> Settings:
     """[director] of a file alone, for those who ask a director that runs. Raises ConfigError."""
     document = read(path)
-    director = single(document, "director", Director)
+    director, store = single(document, "director", Director), single(document, "store", Store)
     if document.problems:
         raise ConfigError(document.problems)
-    return _settings(document, director, None)
+    return _settings(document, director, store, None)
 
 
-def _settings(document: Document, director: Director, http: config_http.Http | None) -> Settings:
+def _settings(
+    document: Document, director: Director, store: Store, http: config_http.Http | None
+) -> Settings:
     folder = document.main.parent
     return Settings(
         name=director.name,
@@ -210,6 +217,7 @@ def _settings(document: Document, director: Director, http: config_http.Http | N
         interval_s=director.interval,
         stale_after_s=director.stale_after,
         patience_s=director.patience,
+        etcd=settings_of(store, folder),
         http=config_http.made(http, folder, folder / director.certificate) if http is not None else None,
     )
 

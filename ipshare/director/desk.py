@@ -52,6 +52,8 @@ class Desk:
             raise NoPrivilege("only root may ask the director")
         verb = request["verb"]
         if verb not in self._verbs:
+            if bar := self._director.bar():
+                raise Refused(bar, hint="ask the director that leads, on its machine")
             raise IpshareError(
                 f"the director knows no verb {verb!r}", hint=f"it knows {', '.join(self._verbs)}"
             )
@@ -67,18 +69,28 @@ class Desk:
         revision, outcomes = director.revision, director.outcomes()
         return {
             "director": director.settings.name,
-            "term": director.term,
+            "leader": director.leading.sight.leader if director.leading.is_shared else director.settings.name,
+            "leads": not director.bar(),
+            "store": {"kind": director.leading.kind, "trouble": director.leading.trouble or director.trouble},
+            "term": director.term or director.leading.sight.term,
             "revision": director.number,
             "who": revision.who if revision else None,
             "why": revision.why if revision else None,
             "time": revision.time if revision else None,
             "settled": bool(outcomes) and set(outcomes.values()) <= {"acked"},
-            "troubles": [text for text in (director.superseded, director.trouble) if text]
-            + [text for told in self.troubles for text in told()],
+            "troubles": self._troubles(),
             "faults": faults(director.topology),
             "notes": director.rollout.notes() if director.rollout else [],
             "nodes": [self._node(node, outcomes[name]) for name, node in director.nodes.items()],
         }
+
+    def _troubles(self) -> list[str]:
+        director = self._director
+        found = [director.superseded, director.trouble, director.leading.trouble]
+        if director.term:
+            found.append(director.leading.bar())
+        found += [text for told in self.troubles for text in told()]
+        return list(dict.fromkeys(text for text in found if text))
 
     def _node(self, node: Tended, outcome: str) -> Request:
         director, facts = self._director, self._director.facts(node)

@@ -38,6 +38,7 @@ class DirectorCollector(Collector):
     def _director(self) -> Iterator[Metric]:
         director, said = self._hub.director, self._hub.status()
         yield _gauge("term", "The term: which start of a director this is.", director.term)
+        yield _gauge("leads", "1: it counts, and sends; 0: another director does.", float(said["leads"]))
         yield _gauge("revision", "The revision that counts.", director.number)
         yield _gauge("settled", "1: every node has the revision.", float(said["settled"]))
         age = 0.0

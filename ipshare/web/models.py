@@ -134,6 +134,8 @@ class NodeTables(NodeState):
 
 class Status(BaseModel):
     director: str
+    leader: str | None = Field(description="The director that counts, of several; None: nobody knows.")
+    leads: bool = Field(description="This one counts: it can change something.")
     term: int
     revision: int
     who: str | None

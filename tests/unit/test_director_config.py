@@ -32,6 +32,7 @@ def test_the_example_is_good() -> None:
     assert len(found.topology.bindings) == 2
 
 
+ETCD = '[store]\nkind = "etcd"\nendpoints = ["http://x:1"]\n'
 CASES = {
     "an unknown end point": (
         'endpoint = "B"',
@@ -61,6 +62,33 @@ CASES = {
     ),
     "no duration": ('patience = "30s"', "patience = 30", "director.patience: a duration is a string"),
     "a table that is not ours": ("[[site]]", "[pair]\n[[site]]", "pair: unknown key 'pair'"),
+    "a store without members": (
+        "[[site]]",
+        '[store]\nkind = "etcd"\n[[site]]',
+        "store: a store in etcd needs ",
+    ),
+    "a member that is no URL": (
+        "[[site]]",
+        '[store]\nkind = "etcd"\nendpoints = ["http://x:1", "x:1"]\n[[site]]',
+        "store.endpoints[1]: 'x:1' is no URL",
+    ),
+    "members for SQLite": (
+        "[[site]]",
+        '[store]\nendpoints = ["http://x:1"]\n[[site]]',
+        "store.endpoints: endpoints is for kind",
+    ),
+    "a lease of a part of a second": (
+        "[[site]]",
+        ETCD + 'lease = "2500ms"\n[[site]]',
+        "store.lease: lease 2.5 s: ",
+    ),
+    "a lease that a slow renewal outlasts": (
+        "[[site]]",
+        ETCD + 'lease = "8s"\ntimeout = "2s"\nmargin = "401ms"\n[[site]]',
+        "store.lease: lease 8 s is too short: a leader asks every 1.6 s, its 3 requests may take 2 s each",
+    ),
+    "no margin": ("[[site]]", ETCD + 'margin = "0s"\n[[site]]', "store.lease: timeout and margin"),
+    "a prefix that is none": ("[[site]]", ETCD + 'prefix = "/x/"\n[[site]]', "store.prefix: "),
     "a workload nowhere": (
         'node = "b1"\n',
         "\n",
@@ -128,6 +156,19 @@ def test_hazards_and_evacuation_are_read() -> None:
     without = GOOD[: GOOD.index("[hazards]")] + GOOD[GOOD.index("[[site]]") :]
     found = config.load_text(without, Path("director.toml")).settings.evacuation
     assert (found.hazards, found.at_once) == (None, 4)
+
+
+def test_the_example_of_several_directors_is_good() -> None:
+    found = config.load(DOCS / "examples" / "director" / "two-directors.toml").settings
+    assert found.etcd is not None
+    assert found.etcd.certificate == Path("/etc/ipshare/etcd-d1.pem")
+    assert (found.etcd.renew_s, len(found.etcd.endpoints)) == (2.0, 3)
+    assert config.load_text(GOOD, Path("director.toml")).settings.etcd is None
+
+
+def test_a_lease_that_is_just_long_enough_is_taken() -> None:
+    text = ETCD + 'lease = "8s"\ntimeout = "2s"\nmargin = "400ms"\n'
+    assert config.load_text(text + GOOD, Path("director.toml")).settings.etcd is not None
 
 
 def test_all_of_them_at_once() -> None:
