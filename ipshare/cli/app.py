@@ -42,6 +42,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
             "One source of truth for many nodes: run, status, apply, evacuate, hazards, and more.",
         ),
         "cert": ("cert", "Certificates of nodes, directors, operators: init, issue, rotate, show, revoke."),
+        "token": ("token", "Tokens for the director's HTTP API and web page: add, list, revoke."),
         "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),
     },
     "Looking": {
