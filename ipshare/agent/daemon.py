@@ -32,6 +32,7 @@ from ipshare.agent.done import check_rollback, result
 from ipshare.agent.flows_watch import FlowsWatch
 from ipshare.agent.guard import EngineGuard
 from ipshare.agent.leases import Leases
+from ipshare.agent.migrations import Migrations
 from ipshare.agent.pair_hooks import PairHooks
 from ipshare.agent.pair_routes import PairRoutes
 from ipshare.agent.pair_watch import PairChange, PairWatch
@@ -101,6 +102,9 @@ class Daemon:
         self.bgp = Announcer(reconciler, self._work, self._note, self._changed)
         self.assignment = Assignment(reconciler, file, self._work, self._change, self.bgp.announces)
         self.remote = RemoteServer(self.handle, self._note)
+        self.migrations = Migrations(
+            reconciler, self._work, self._change, lambda: self.assignment.seen.number[0], self._note
+        )
         self.leases = Leases(config.node.state_dir, lambda: self._spawn(self._leases_changed()))
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
@@ -121,6 +125,7 @@ class Daemon:
             "down": self._down,
             **self.bgp.verbs,
             **self.assignment.verbs,
+            **self.migrations.verbs,
         }
 
     async def run(self) -> None:
@@ -135,6 +140,7 @@ class Daemon:
             self._note("start", note)
             await self.server.start()
             await self._follow_remote()
+            await self.migrations.resume()
             for job in (self._drift(), self._trial(), self._watchdog(), self._probing(), self.bgp.run()):
                 self._spawn(job)
             self._ready()
@@ -146,6 +152,7 @@ class Daemon:
             self.leases.close()
             await self.server.stop()
             await self.remote.close()
+            await self.migrations.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -30,6 +30,7 @@ from ipshare.config.schema_pair import Pair as Pair
 from ipshare.config.schema_pair import PairInterface as PairInterface
 from ipshare.config.schema_pair import PairWitness as PairWitness
 from ipshare.config.schema_pair import _without_default
+from ipshare.config.schema_migration import Migration as Migration
 from ipshare.config.schema_remote import Remote as Remote
 from ipshare.config.schema_vpp import Bridge as Bridge
 from ipshare.config.schema_vpp import Interface as Interface
@@ -393,6 +394,7 @@ class File(Table):
     channel: list[Channel] = []
     bgp: Bgp = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     remote: Remote = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
+    migration: list[Migration] = []
 
 
 def json_schema() -> dict[str, Any]:
