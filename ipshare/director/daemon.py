@@ -292,6 +292,16 @@ class Director:
                 return True
         return False
 
+    async def news(self, timeout_s: float) -> None:
+        """Until something is heard of a node, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._heard.wait()
+
+    def link(self, node: str, address: str) -> Link:
+        """A connection of its own, for who asks more than a node's task does. The caller closes it."""
+        return Link(node, address, self._contexts)
+
     # ---- the store ------------------------------------------------------------
 
     def _save_soon(self) -> None:

@@ -38,6 +38,10 @@ class Desk:
             "show": self._show,
         }
 
+    def also(self, verbs: dict[str, Any]) -> None:
+        """Further verbs: coroutine functions of (caller, request)."""
+        self._verbs |= verbs
+
     async def handle(self, caller: Asker, request: Request) -> Request:
         if not caller.is_owner:
             raise NoPrivilege("only root may ask the director")

@@ -17,6 +17,8 @@ from ipshare.agent.server import Server
 from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
+from ipshare.director.migrations import Migrations
+from ipshare.director.migrations_desk import MigrationsDesk
 from ipshare.director.store import SqliteStore
 from ipshare.errors import ConfigError, IpshareError
 
@@ -48,7 +50,9 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise IpshareError(f"cannot make {folder}: {error.strerror}", hint="run as root") from None
-    server = Server(folder / SOCKET, Desk(director, file).handle)
+    desk, migrations = Desk(director, file), Migrations(director)
+    desk.also(MigrationsDesk(migrations).verbs)
+    server = Server(folder / SOCKET, desk.handle)
     try:
         await director.start()
         if director.revision is None:
@@ -57,6 +61,7 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
             log.warning(
                 "%s differs from revision %d: `ipshare director apply` takes it", file, director.number
             )
+        await migrations.start()
         await server.start()
         notify.notify("READY=1", f"STATUS=term {director.term}, revision {director.number}")
         await stop.wait()
@@ -64,6 +69,7 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
         notify.notify("STOPPING=1")
         await server.stop()
         await asyncio.gather(*jobs, return_exceptions=True)
+        await migrations.close()
         await director.close()
 
 
