@@ -22,7 +22,7 @@ from typing import Protocol
 from ipshare.director.topology import Topology
 from ipshare.errors import IpshareError, NoPrivilege, Refused
 
-SCHEMA = 1
+SCHEMA = 2
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE revisions (
@@ -33,6 +33,8 @@ CREATE TABLE outcomes (
     revision INTEGER NOT NULL, node TEXT NOT NULL, time TEXT NOT NULL, outcome TEXT NOT NULL,
     detail TEXT NOT NULL, PRIMARY KEY (revision, node, outcome));
 """
+NOTES = "CREATE TABLE notes (key TEXT PRIMARY KEY, text TEXT NOT NULL);"
+"""What came with version 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,12 @@ class Store(Protocol):
         self, term: int, facts: Mapping[str, Kept], outcomes: Mapping[tuple[int, str, str], str]
     ) -> None:
         """What is known now. ``outcomes``: (revision, node, outcome) -> detail; the first of a kind stays."""
+
+    def put_note(self, term: int, key: str, text: str) -> None:
+        """Keeps a text under a name; an empty one removes it."""
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        """Texts whose names begin so, in the order of names."""
 
     def close(self) -> None:
         """Ends it."""
@@ -172,6 +180,18 @@ class SqliteStore:
             rows = [(rev, node, now_text(), what, detail) for (rev, node, what), detail in outcomes.items()]
             db.executemany("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?)", rows)
 
+    def put_note(self, term: int, key: str, text: str) -> None:
+        with self._change() as db:
+            self._check(term)
+            if text:
+                db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, text))
+            else:
+                db.execute("DELETE FROM notes WHERE key = ?", (key,))
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        query = "SELECT key, text FROM notes WHERE substr(key, 1, ?) = ? ORDER BY key"
+        return dict(self._db.execute(query, (len(prefix), prefix)).fetchall())
+
     # ---- inside ---------------------------------------------------------------
 
     def _keep(self, facts: Mapping[str, Kept]) -> None:
@@ -190,12 +210,15 @@ class SqliteStore:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == SCHEMA:
             return
+        if version == 1:
+            self._db.executescript(f"BEGIN IMMEDIATE; {NOTES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            return
         if version or self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise Refused(
                 f"{self.path} has tables of version {version}, this director knows {SCHEMA}",
                 hint="start the director that made it",
             )
-        self._db.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        self._db.executescript(f"BEGIN IMMEDIATE; {TABLES} {NOTES} PRAGMA user_version = {SCHEMA}; COMMIT;")
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ipshare.director.store import SCHEMA, Kept, Revision, SqliteStore
+from ipshare.director.store import SCHEMA, TABLES, Kept, Revision, SqliteStore
 from ipshare.director.topology import Topology
 from ipshare.errors import IpshareError, Refused
 
@@ -112,4 +112,35 @@ def test_a_process_that_is_killed_leaves_what_it_was_told_is_written(tmp_path: P
     assert done.returncode == -9
     store = SqliteStore(tmp_path)
     assert store.latest() == revision(1)
+    store.close()
+
+
+def test_notes_are_kept_replaced_and_removed(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.begin()
+    for key, text in (("b/2", "x"), ("b/1", "y"), ("b%", "z"), ("a", "w"), ("b/2", "new"), ("b/3", "gone")):
+        store.put_note(1, key, text)
+    store.put_note(1, "b/3", "")
+    store.put_note(1, "b/4", "")
+    assert store.notes("b/") == {"b/1": "y", "b/2": "new"}
+    store.begin()
+    with pytest.raises(Refused, match="term 1 is over"):
+        store.put_note(1, "b/1", "")
+    store.close()
+    store = SqliteStore(tmp_path)
+    assert list(store.notes("")) == ["a", "b%", "b/1", "b/2"]
+    store.close()
+
+
+def test_a_store_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "director.db") as db:
+        db.executescript(f"{TABLES} PRAGMA user_version = 1;")
+        db.execute("INSERT INTO meta VALUES ('term', 6)")
+    for term in (7, 8):
+        store = SqliteStore(tmp_path)
+        assert store.begin() == term
+        store.put_note(term, str(term), "x")
+        store.close()
+    store = SqliteStore(tmp_path)
+    assert store.notes("") == {"7": "x", "8": "x"}
     store.close()
