@@ -15,8 +15,8 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Migrating:
-    """How ``workload`` leaves this node. ``targets``: node -> what the adapter is told of it; empty: any node,
-    by its name. Commands are of adapter "command"; ``domain`` and ``uri`` of "libvirt". ``drbd``: a resource
+    """How ``workload`` leaves this node. ``targets``: node -> what the adapter is told of it; empty: any
+    node, by its name. Commands are of adapter "command"; ``domain`` and ``uri`` of "libvirt". ``drbd``: a resource
     that has to be in sync."""
 
     workload: str

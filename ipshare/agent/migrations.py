@@ -2,8 +2,8 @@
 
     migrate_check    whether it can leave for a node: its [[migration]], the storage, the target, the redirect
     migrate_expect   at the target: the tables learn its addresses
-    migrate_start    the adapter begins; at its "runs at the target" the redirect comes at once, without a word
-                     of the director
+    migrate_start    the adapter begins; at its "runs at the target" the redirect comes at once, without
+                     a word of the director
     migrate_state    what came of it; with wait_s the answer waits for news
     migrate_cancel   the adapter ends it
     migrate_clear    redirect and expectation end

@@ -1,10 +1,10 @@
 """redirects: what this node keeps of migrations: workloads that left it, and such as it expects (SYSTEMS.md
 S1.11).
 
-state_dir/migrations.json holds both; a configuration is what it was plus what follows from them (`effective`),
-at every pass, so a new engine or a new agent has the same again. At the node that is left: from "runs at the
-target" on, packets of its addresses are redirected there. At the target: its tables know the addresses before
-a director's revision says so. Both end with the migration.
+state_dir/migrations.json holds both; a configuration is what it was plus what follows from them
+(`effective`), at every pass, so a new engine or a new agent has the same again. At the node that is left:
+from "runs at the target" on, packets of its addresses are redirected there. At the target: its tables know
+the addresses before a director's revision says so. Both end with the migration.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A workload in a migration. ``node``, ``to``: target node, and its end point; ``networks``: name and prefix
-    of Global Networks that the target may not know yet; ``detail``: why it is still here. Times in seconds since
-    the epoch, 0: not yet."""
+    """A workload in a migration. ``node``, ``to``: target node, and its end point; ``networks``: name and
+    prefix of Global Networks that the target may not know yet; ``detail``: why it is still here. Times in
+    seconds since the epoch, 0: not yet."""
 
     id: str
     workload: str
@@ -73,7 +73,7 @@ class Run:
 
 
 def load(store: Store) -> tuple[Run, ...]:
-    """All of this node. Raises IpshareError where the file cannot be read: what is not known is not guessed."""
+    """All of this node. Raises IpshareError where the file cannot be read: nothing is guessed."""
     try:
         return tuple(decode(Run, record) for record in store.kept(FILE) or [])
     except (ValueError, TypeError, KeyError) as error:

@@ -41,6 +41,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
             "director",
             "One source of truth for many nodes: run, status, diff, apply, history, show.",
         ),
+        "migrate": ("migrate", "Migrate a workload alive to another node; packets follow it."),
         "cert": ("cert", "Certificates of nodes, directors, operators: init, issue, rotate, show, revoke."),
         "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),
     },

@@ -24,13 +24,13 @@ from ipshare.config.schema_flows import Nat as Nat
 from ipshare.config.schema_flows import Sessions as Sessions
 from ipshare.config.schema_groups import Group as Group
 from ipshare.config.schema_groups import GroupMember as GroupMember
+from ipshare.config.schema_migration import Migration as Migration
 from ipshare.config.schema_natlog import Lease as Lease
 from ipshare.config.schema_natlog import NatLog as NatLog
 from ipshare.config.schema_pair import Pair as Pair
 from ipshare.config.schema_pair import PairInterface as PairInterface
 from ipshare.config.schema_pair import PairWitness as PairWitness
 from ipshare.config.schema_pair import _without_default
-from ipshare.config.schema_migration import Migration as Migration
 from ipshare.config.schema_remote import Remote as Remote
 from ipshare.config.schema_vpp import Bridge as Bridge
 from ipshare.config.schema_vpp import Interface as Interface

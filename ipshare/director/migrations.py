@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from typing import Any
 
 from ipshare.director import fit
@@ -111,7 +112,11 @@ class Migrations:
         state = await self._put(one, machine.cancelled(one.state, time.time()))
         if state.step is Step.MIGRATING:
             with contextlib.suppress(IpshareError):  # said again until it is certain where it runs
-                await self._ask(self._link(state.source), "migrate_cancel", self._words(state, state.member))
+                link = self._link(state.source)
+                try:
+                    await self._ask(link, "migrate_cancel", self._words(state, state.member))
+                finally:
+                    link.close()
         return state
 
     async def settled(self, which: str, timeout_s: float) -> Migration:
@@ -163,7 +168,9 @@ class Migrations:
         director = self._director
         await director.work(director.store.put_note, director.term, NOTE + state.id, machine.encoded(state))
         if state.step is not one.state.step:
-            log.warning("migration %s: %s%s", state.id, state.step.value, state.reason and f": {state.reason}")
+            log.warning(
+                "migration %s: %s%s", state.id, state.step.value, state.reason and f": {state.reason}"
+            )
         one.state = state
         self._tell()
         self._carry(one)
@@ -186,8 +193,9 @@ class Migrations:
                 one.kick.clear()
                 try:
                     if await self._once(one, links):
-                        pause_s, one.trouble = AGAIN_S, ""
-                        continue
+                        one.trouble = ""
+                    pause_s = AGAIN_S
+                    continue
                 except IpshareError as error:
                     if one.trouble != error.message:
                         log.error("migration %s, %s: %s", one.state.id, one.state.step.value, error.message)
@@ -204,7 +212,7 @@ class Migrations:
                 link.close()
 
     async def _once(self, one: Carried, links: dict[str, Link]) -> bool:
-        """What is due, once. False: nothing came of it yet. Raises Silent and the like: it is done again."""
+        """What is due, once. False: nothing came of it yet, after a time. Raises Silent and the like: it is done again."""
         m = one.state
 
         def ask(node: str, verb: str, member: str, **more: Any) -> Any:
@@ -248,6 +256,8 @@ class Migrations:
         try:
             for member in m.workloads:
                 await ask(m.target, "migrate_expect", member, networks=self._networks(member))
+                if member not in m.there:  # what an earlier attempt left
+                    await ask(m.source, "migrate_clear", member)
         except Silent:
             if not m.cancelling:
                 raise
@@ -260,7 +270,7 @@ class Migrations:
         said = await ask(m.source, "migrate_state", member)
         if said["phase"] is None and m.cancelling:
             return Event.HERE, {"why": "cancelled"}
-        if said["phase"] is None or (said["phase"] == "here" and said["started_s"] < self._asked_s(m)):
+        if said["phase"] is None:
             try:
                 await ask(m.source, "migrate_start", member)
             except Silent:
@@ -287,10 +297,6 @@ class Migrations:
             "downtime_ms": max(downtime, m.downtime_ms or 0.0) if downtime is not None else m.downtime_ms,
         }
         return Event.THERE, {"moments": moments, "state": state}
-
-    def _asked_s(self, m: Migration) -> float:
-        """When this attempt began: what failed before it does not count again."""
-        return next((moment.at for moment in reversed(m.times) if moment.what == Step.MIGRATING), 0.0)
 
     async def _flip(self, m: Migration, _ask: Any) -> Any:
         director = self._director
@@ -335,8 +341,6 @@ class Migrations:
         return [[row["name"], row["prefix"]] for row in found if row is not None]
 
     def _prefixes(self, member: str) -> list[Any]:
-        from ipaddress import ip_network
-
         row = self._director.topology.by_name["workload"].get(member, {})
         return [ip_network(address) for address in row.get("addresses", ())]
 

@@ -21,7 +21,9 @@ from ipshare.migration.commands import filled, must_agree
 from ipshare.model import Migrating
 
 T = TypeVar("T")
-INSTALL = "install libvirt-python: pip install 'ipshare[libvirt]' (needs libvirt-dev), in the agent's environment"
+INSTALL = (
+    "install libvirt-python: pip install 'ipshare[libvirt]' (needs libvirt-dev), in the agent's environment"
+)
 
 
 class LibvirtAdapter:

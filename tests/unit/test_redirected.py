@@ -1,5 +1,5 @@
-"""An end point that a workload has left sends on what still comes for it (DESIGN.md 9): tables, routes, and what
-the core makes of packets with them."""
+"""An end point that a workload has left sends on what still comes for it (DESIGN.md 9): tables, routes, and
+what the core makes of packets with them."""
 
 from __future__ import annotations
 
