@@ -1,4 +1,4 @@
-"""The nouns of live migration at a node: how a workload is sent elsewhere, where packets follow it to. Pure."""
+"""The nouns of live migration at a node: how a workload leaves, where packets follow it to. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Words = tuple[str, ...]
 @dataclass(frozen=True, slots=True)
 class Migrating:
     """How ``workload`` leaves this node. ``targets``: node -> what the adapter is told of it; empty: any
-    node, by its name. Commands are of adapter "command"; ``domain`` and ``uri`` of "libvirt". ``drbd``: a resource
-    that has to be in sync."""
+    node, by its name. ``domain`` and ``uri`` are of adapter "libvirt", the commands but
+    check and storage of "command". ``drbd``: a resource that has to be in sync."""
 
     workload: str
     adapter: str

@@ -1,10 +1,10 @@
-"""Migrations in one process: the real director, agents' desks and protocol over TLS, engines in memory; a guest
-is a word in a file, and the commands that move it are this module's (`python -m tests.migration_world`)."""
+"""Migrations in one process: the real director, agents' desks and protocol over TLS, engines in memory; a
+guest is a word in a file (tests/guest/word.py)."""
 
 from __future__ import annotations
 
 import sys
-import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from ipshare.agent.server import Asker
 from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.migrations import Migrations
+from ipshare.engine.packet_words import packet
 from tests.director_world import Fleet, SimAgent
+from tests.guest.word import put
 from tests.pki import Pki
 
+WORD = Path(__file__).parent / "guest" / "word.py"
 NAMES = ["a1", "b1", "c1", "d1"]
 BINDINGS = """
 [[binding]]
@@ -52,8 +55,8 @@ answer = "30s"
 
 
 class Guests:
-    """What stands for the guests: for each a file that says `here`, `moving` or `there`, and files that say what
-    is to come of a migration. A migration waits for its gate, so that a test decides when it ends."""
+    """What stands for the guests: for each a file that says `here`, `moving` or `there`, and one that says
+    what is to come of a migration. A migration waits for its gate, so that a test decides when it ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,11 +72,11 @@ class Guests:
         return (self.folder / f"{name}.where").read_text()
 
     def gate(self, name: str, outcome: str) -> None:
-        _put(self.folder / f"{name}.gate", outcome)
+        put(self.folder / f"{name}.gate", outcome)
 
     def tables(self) -> str:
         def command(verb: str) -> str:
-            words = [sys.executable, str(Path(__file__)), verb, str(self.folder), "{workload}", "{target}"]
+            words = [sys.executable, str(WORD), verb, str(self.folder), "{workload}", "{target}"]
             return "[" + ", ".join(f'"{word}"' for word in words) + "]"
 
         verbs = {verb: command(verb) for verb in ("start", "state", "cancel", "storage")}
@@ -93,6 +96,12 @@ class SimHost(SimAgent):
     async def stop(self) -> None:
         await self.desk.close()
         await super().stop()
+
+    def redirects(self, local: str) -> str:
+        """Where a packet to a local address goes that its route leads into the outer device; "": nowhere."""
+        assert self.world.running is not None
+        answer = self.world.running.why(packet(f"tcp 198.51.100.7:1234 > {local}:80 syn"), "outer")
+        return str(ip_address(answer.packets[0][16:20])) if answer.packets else ""
 
     async def handle(self, caller: Asker, request: dict[str, Any]) -> dict[str, Any]:
         if request["verb"] in self.desk.verbs:
@@ -130,33 +139,3 @@ class MigrationFleet(Fleet):
 
     def wanted(self, bindings: str, **more: Any) -> config.Wanted:
         return super().wanted(bindings, **more)
-
-
-def _put(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text)
-    temporary.rename(path)
-
-
-def main(verb: str, folder: str, workload: str, _target: str) -> int:
-    where, gate = Path(folder) / f"{workload}.where", Path(folder) / f"{workload}.gate"
-    if verb == "storage":
-        state = (Path(folder) / "storage").read_text()
-        print(state or "half of it is missing")
-        return 0 if state else 1
-    if verb == "state":
-        print(where.read_text())
-    if verb == "cancel" and where.read_text() == "moving":
-        _put(gate, "here")
-    if verb == "start":
-        _put(where, "moving")
-        while not (outcome := gate.read_text()):
-            time.sleep(0.01)
-        _put(where, outcome)
-        print("downtime 12.5 ms")
-        return 0 if outcome == "there" else 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The tables `[[migration]]`: how a workload of this node is migrated alive to another one (SYSTEMS.md S1.11).
+"""The tables `[[migration]]`: how a workload leaves this node for another one, alive (SYSTEMS.md S1.11).
 
 As in schema: one model per table, judged alone; what its keys have to do with each other is in
 ipshare.config.check_migration. Commands are lists of words: no shell sees them.
@@ -16,8 +16,8 @@ Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 
 
 class Migration(Table):
-    """A workload that a director may migrate from here to another node, while it runs. In commands {workload},
-    {node} (the target) and {target} (what `targets` says of it) are filled in."""
+    """A workload that a director may migrate from here to another node, while it runs. In commands
+    {workload}, {node} (the target) and {target} (what `targets` says of it) are filled in."""
 
     workload: Name = Field(description="Its name at the director.")
     adapter: Literal["command", "libvirt"] = Field(

@@ -59,9 +59,9 @@ def why_not(topology: Topology, members: Sequence[str], node: str) -> str:
             return f"{one['name']} may not run at site {site}"
     labels = {label for one in moving for label in one.get("apart", ())}
     for other in workloads.values():
-        if other["name"] not in members and _site(topology, other) == site and site is not None:
-            if common := labels & set(other.get("apart", ())):
-                return f"{other['name']} at site {site} is kept apart by {min(common)!r}"
+        beside = other["name"] not in members and site is not None and _site(topology, other) == site
+        if beside and (common := labels & set(other.get("apart", ()))):
+            return f"{other['name']} at site {site} is kept apart by {min(common)!r}"
     return ""
 
 

@@ -1,9 +1,9 @@
 """migrations: a director carries out ipshare.migration.machine: asks the two nodes what is due, writes down
 what came of it, and goes on, a task for each migration.
 
-Each state is in the store (a note, "migration/ID") before the next thing is done, so whoever directs next begins
-with what was due; every request may come twice. A node that is silent is asked again, for as long as it takes: what
-nobody knows is neither undone nor flipped. The flip is Director.change like any other, with who and why.
+Each state is in the store (a note, "migration/ID") before the next thing is done, so whoever directs next
+begins with what was due; every request may come twice. A node that is silent is asked again, for as long as
+it takes: what nobody knows is neither undone nor flipped. The flip is Director.change like any other, with who and why.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Carried:
 
 
 class Migrations:
-    """Of ``director``. ``busy``: functions of others that say why a workload may not be touched now; "": it may."""
+    """Of ``director``. ``busy``: functions of others that say why a workload may not move now, or ""."""
 
     def __init__(self, director: Director) -> None:
         self._director = director
@@ -212,7 +212,7 @@ class Migrations:
                 link.close()
 
     async def _once(self, one: Carried, links: dict[str, Link]) -> bool:
-        """What is due, once. False: nothing came of it yet, after a time. Raises Silent and the like: it is done again."""
+        """What is due, once. False: nothing came of it yet, after a time. Raises what went wrong."""
         m = one.state
 
         def ask(node: str, verb: str, member: str, **more: Any) -> Any:

@@ -1,7 +1,7 @@
 """migrations_desk: what a director answers about migrations on its control socket.
 
 migrate          a workload to a node or site: begins
-migrations       all, or one: its steps with their times, what is in its way; wait_s waits until nothing is due
+migrations       all, or one: steps with their times, what is in its way; wait_s: until nothing is due
 migrate_cancel   by id or workload, while it does not run at the target
 """
 

@@ -1,4 +1,4 @@
-"""migration: a workload goes from one node to another while it runs, and packets follow it (SYSTEMS.md S1.11).
+"""migration: a workload goes to another node while it runs, and packets follow it (SYSTEMS.md S1.11).
 
 machine: the steps of one migration, pure; adapters (command, libvirt) behind one protocol; drbd: whether the
 storage is in sync. The agent (ipshare.agent.migrations) has the adapters, the director

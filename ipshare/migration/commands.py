@@ -1,4 +1,4 @@
-"""commands: programs of the operator, run without a shell, with a time limit and little of their output kept."""
+"""commands: programs of the operator, run without a shell, with a time limit, little output kept."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """libvirt: a domain that libvirt migrates ([[migration]] with adapter = "libvirt"); the one door to libvirt.
 
-The connection here is `uri`, the one at the target is what `targets` says. The migration is peer to peer: the two
-libvirt daemons do it between them, and an agent that dies interrupts nothing. Its end is the return of the
-call, and then the domain runs at the target. Calls of libvirt block, so each is in a thread, with a time limit; one that
-does not return in time is left to itself. Where the domain runs is asked of both ends: running at the target
-counts before all else. libvirt is imported with the first call: extra `libvirt` (libvirt-python).
+The connection here is `uri`, the one at the target is what `targets` says. The migration is peer to peer: the
+two libvirt daemons do it between them, and an agent that dies interrupts nothing. Its end is the return of
+the call, and then the domain runs at the target. Calls of libvirt block, so each is in a thread, with a time
+limit; one that does not return in time is left to itself. Where the domain runs is asked of both ends.
+libvirt is imported with the first call: extra `libvirt` (libvirt-python).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LibvirtAdapter:
     # ---- blocking, in a thread ------------------------------------------------------
 
     def _fits(self, target: Target) -> None:
-        """Both ends answer, the domain runs here and not there, and the target's processor has what it uses."""
+        """Both ends answer, the domain runs here and not there, and the target has memory for it."""
         name = self._wanted.domain
         with self._at(self._wanted.uri) as here, self._at(target.said) as there:
             domain = self._active(here, name)
@@ -67,7 +67,7 @@ class LibvirtAdapter:
             memory_kib, free = domain.info()[1], self._free(there)
             if free is not None and free < memory_kib * 1024:
                 raise Refused(
-                    f"{target.node} has {free >> 20} MiB of memory free, domain {name} has {memory_kib >> 10}",
+                    f"{target.node} has {free >> 20} MiB of memory free, {name} needs {memory_kib >> 10}",
                     hint="make room there, or migrate it elsewhere",
                 )
 
