@@ -1,6 +1,6 @@
 """A QEMU guest is migrated alive between two end points, with real agents, engines and director, while clients
-at both distribution points talk to it: refused, failed half way, cancelled by nobody, and done; its director is
-killed meanwhile, and one distribution point is late, so that the redirect has to carry its packets."""
+at both distribution points talk to it: refused, failed half way, and done; its director is killed meanwhile,
+and one distribution point is late, so that the redirect has to carry its packets."""
 
 from __future__ import annotations
 
@@ -181,14 +181,14 @@ def _bare(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def world(folder: Path) -> Iterator[tuple[World, Guest, Path]]:
+def world(folder: Path) -> Iterator[tuple[World, Guest, tuple[Path, Path]]]:
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(LabSpec(families=(4,))))
         here = World(lab, folder)
         stack.callback(lambda: [here.kill(name) for name in here.processes])
         for node in ("A", "B"):
             guest_vm.plug(lab, node, ADDRESS)
-        image = guest_vm.initrd(folder)
+        image = guest_vm.unpacked(folder), guest_vm.initrd(folder)
         guest = Guest(lab, "A", ADDRESS, image)
         with ThreadPoolExecutor(len(NODES)) as pool:
             list(pool.map(here.start, NODES))
