@@ -29,7 +29,7 @@ STEP_S = 30.0
 @file_option
 @json_option
 @click.pass_context
-def migrate(
+def migrate_(
     ctx: click.Context, workload: str | None, to: str | None, why: str, watch: bool, wait_s: float,
     listed: bool, cancel: bool, file: Path, as_json: bool,
 ) -> None:  # fmt: skip
