@@ -123,6 +123,7 @@ class Guest:
             "-netdev", f"tap,id=n,ifname={DEVICE},script=no,downscript=no",
             "-device", f"virtio-net-pci,netdev=n,mac={MAC},romfile=",
             "-qmp", f"unix:{self.socket},server=on,wait=off",
+            "-qmp", f"unix:{self.socket}-ask,server=on,wait=off",
             *(["-incoming", f"tcp:0:{incoming}"] if incoming else []),
         ]  # fmt: skip
         self.process = lab.popen(node, words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

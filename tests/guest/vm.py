@@ -1,7 +1,8 @@
 """vm: the commands of [[migration]] for a guest of QEMU, by QMP: start, state, cancel (docs/migration.md).
 
 It is what an operator's program would be, and needs nothing of ipshare. start ends when the source says that the
-migration is completed: then the target runs. SOCKET is the QMP socket of the guest's QEMU at this node.
+migration is completed: then the target runs. SOCKET is a QMP socket of the guest's QEMU at this node, SOCKET-ask
+another one: each has one conversation, and that of start lasts.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def state(qmp: Qmp) -> str:
 
 
 def main(verb: str, path: str, target: str) -> int:
-    qmp = Qmp(path)
+    qmp = Qmp(path if verb == "start" else f"{path}-ask")
     if verb == "start":
         return start(qmp, target)
     if verb == "cancel":
