@@ -39,7 +39,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "bgp": ("bgp", "Announcements by BGP: status, drain."),
         "director": (
             "director",
-            "One source of truth for many nodes: run, status, diff, apply, history, show.",
+            "One source of truth for many nodes: run, status, apply, evacuate, hazards, and more.",
         ),
         "migrate": ("migrate", "Migrate a workload alive to another node; packets follow it."),
         "cert": ("cert", "Certificates of nodes, directors, operators: init, issue, rotate, show, revoke."),

@@ -78,8 +78,8 @@ class Migrations:
     async def begin(self, workload: str, to: str, who: str, why: str) -> Migration:
         """Raises Refused: why it cannot be. What the nodes have against it shows afterwards."""
         topology = self._director.topology
-        if self._director.superseded:
-            raise Refused(self._director.superseded, hint="ask that one")
+        if bar := self._director.bar():
+            raise Refused(bar, hint="ask the director that leads")
         members = fit.together(topology, workload)
         for one in self._all.values():
             if one.state.is_over or not set(one.state.workloads) & set(members):
@@ -128,9 +128,10 @@ class Migrations:
                     await self._news.wait()
         return one.state
 
-    def moving(self) -> set[str]:
-        """Workloads that are in a migration which is not over: nobody else moves them now."""
-        return {name for one in self._all.values() if not one.state.is_over for name in one.state.workloads}
+    def holds(self, workload: str) -> str:
+        """Why nobody else may move it now; "": nothing is against it."""
+        found = (one.state for one in self._all.values() if not one.state.is_over)
+        return next((f"migration {m.id} moves it" for m in found if workload in m.workloads), "")
 
     def all(self) -> list[tuple[Migration, str]]:
         """With what is in the way of each, the newest first."""
@@ -320,11 +321,12 @@ class Migrations:
         ]
         if not late:
             return Event.DID, {}
-        if director.superseded:
-            raise IpshareError(director.superseded)
-        await director.news(AGAIN_MAX_S)
-        if late and m.id in self._all:
-            self._all[m.id].trouble = f"waits for {', '.join(late)}"
+        if bar := director.bar():
+            raise IpshareError(bar)
+        self._all[m.id].trouble = f"waits for {', '.join(late)}"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN_MAX_S):
+                await director.judged()
         return None, {}
 
     async def _clear(self, m: Migration, ask: Any) -> Any:
@@ -363,8 +365,8 @@ class Migrations:
 
     async def _ask(self, link: Link, verb: str, words: dict[str, Any]) -> dict[str, Any]:
         """Raises Silent, or what the node answered."""
-        if self._director.superseded:
-            raise Silent(self._director.superseded)
+        if bar := self._director.bar():
+            raise Silent(bar)
         try:
             return await link.ask(verb, ASK_S + words.get("wait_s", 0.0), **words)
         except Silent as error:

@@ -7,10 +7,14 @@ migrate_cancel   by id or workload, while it does not run at the target
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
 from ipshare.agent.server import Asker
+from ipshare.director.daemon import Director
+from ipshare.director.evacuation.runner import Evacuations
 from ipshare.director.migrations import Migrations
 from ipshare.errors import IpshareError
 from ipshare.migration.machine import Migration
@@ -29,6 +33,14 @@ class MigrationsDesk:
             "migrations": self._list,
             "migrate_cancel": self._cancel,
         }
+
+    def troubles(self) -> list[str]:
+        """For status: what is in the way of those that are not over."""
+        return [
+            f"migration {state.id}, {state.step.value}: {trouble}"
+            for state, trouble in self._migrations.all()
+            if trouble and not state.is_over
+        ]
 
     async def _migrate(self, caller: Asker, request: Request) -> Request:
         who = request.get("who", "") or str(caller)
@@ -50,6 +62,19 @@ class MigrationsDesk:
 
     async def _cancel(self, _caller: Asker, request: Request) -> Request:
         return report(await self._migrations.cancel(str(request.get("which"))))
+
+
+@asynccontextmanager
+async def migrating(director: Director, evacuations: Evacuations) -> AsyncIterator[MigrationsDesk]:
+    """Migrations beside a director that has begun, until it ends: those under way go on with the next start."""
+    migrations = Migrations(director)
+    migrations.busy.append(evacuations.moves)
+    evacuations.held = migrations.holds
+    await migrations.start()
+    try:
+        yield MigrationsDesk(migrations)
+    finally:
+        await migrations.close()
 
 
 def report(m: Migration, trouble: str = "") -> Request:

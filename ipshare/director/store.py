@@ -117,7 +117,7 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "director.db"
-        self._lock = _lock(folder)
+        self._lock = lock(folder)
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             os.chmod(self.path, 0o600)  # noqa: PTH101
@@ -244,7 +244,8 @@ def _pair(text: str) -> tuple[int, int]:
     return revision, step
 
 
-def _lock(folder: Path) -> int:
+def lock(folder: Path) -> int:
+    """One director's process on this folder, while the descriptor is open. Raises Refused, NoPrivilege."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
