@@ -39,7 +39,7 @@ def why_not() -> str:
 
 @functools.cache
 def accelerator() -> str:
-    """KVM where the processor does the work; there are machines whose KVM is software, and slower than QEMU's."""
+    """KVM where the processor does the work; there is KVM in software, slower than emulation."""
     flags = set(Path("/proc/cpuinfo").read_text().split())
     usable = os.access("/dev/kvm", os.R_OK | os.W_OK) and flags & {"vmx", "svm"}
     return "kvm" if usable else "tcg"

@@ -3,7 +3,7 @@ what came of it, and goes on, a task for each migration.
 
 Each state is in the store (a note, "migration/ID") before the next thing is done, so whoever directs next
 begins with what was due; every request may come twice. A node that is silent is asked again, for as long as
-it takes: what nobody knows is neither undone nor flipped. The flip is Director.change like any other, with who and why.
+it takes: what nobody knows is neither undone nor flipped. The flip is Director.change like any other.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class MigrationsDesk:
 
 @asynccontextmanager
 async def migrating(director: Director, evacuations: Evacuations) -> AsyncIterator[MigrationsDesk]:
-    """Migrations beside a director that has begun, until it ends: those under way go on with the next start."""
+    """Migrations beside a director that has begun: those under way go on with its next start."""
     migrations = Migrations(director)
     migrations.busy.append(evacuations.moves)
     evacuations.held = migrations.holds

@@ -1,8 +1,8 @@
 """vm: the commands of [[migration]] for a guest of QEMU, by QMP: start, state, cancel (docs/migration.md).
 
-It is what an operator's program would be, and needs nothing of ipshare. start ends when the source says that the
-migration is completed: then the target runs. SOCKET is a QMP socket of the guest's QEMU at this node, SOCKET-ask
-another one: each has one conversation, and that of start lasts.
+It is what an operator's program would be, and needs nothing of ipshare. start ends when the source says that
+the migration is completed: then the target runs. SOCKET is a QMP socket of the guest's QEMU at this node,
+SOCKET-ask another one: each has one conversation, and that of start lasts.
 """
 
 from __future__ import annotations

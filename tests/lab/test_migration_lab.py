@@ -1,6 +1,6 @@
 """A QEMU guest is migrated alive between two end points, with real agents, engines and director, while
-clients at both distribution points talk to it: refused, failed half way, and done; its director is killed meanwhile,
-and one distribution point is late, so that the redirect has to carry its packets."""
+clients at both distribution points talk to it: refused, failed half way, and done; its director is killed
+meanwhile, and one distribution point is late, so that the redirect has to carry its packets."""
 
 from __future__ import annotations
 
