@@ -26,6 +26,7 @@ from ipshare.director.desk import Desk
 from ipshare.director.etcd import Etcd, Unheard
 from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.leading import Alone, Elected, Leading
+from ipshare.director.migrations_desk import migrating
 from ipshare.director.seat import Seat
 from ipshare.director.store import Overtaken, SqliteStore, Store, lock
 from ipshare.director.store_etcd import EtcdStore
@@ -113,8 +114,12 @@ async def _reign(
             log.warning(
                 "%s differs from revision %d: `ipshare director apply` takes it", file, director.number
             )
-        async with evacuating(director, wanted.settings.evacuation) as verbs:
+        async with (
+            evacuating(director, wanted.settings.evacuation) as verbs,
+            migrating(director, verbs.evacuations) as migrations,
+        ):
             desk.add(verbs.verbs, verbs.troubles)
+            desk.add(migrations.verbs, migrations.troubles)
             if not leading.is_shared:
                 await server.start()
                 await _others(others, beside, director, desk)
