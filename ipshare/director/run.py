@@ -27,7 +27,7 @@ from ipshare.director.etcd import Etcd, Unheard
 from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.leading import Alone, Elected, Leading
 from ipshare.director.seat import Seat
-from ipshare.director.store import SqliteStore, Store, lock
+from ipshare.director.store import Overtaken, SqliteStore, Store, lock
 from ipshare.director.store_etcd import EtcdStore
 from ipshare.errors import ConfigError, IpshareError
 
@@ -66,11 +66,13 @@ async def _run(wanted: config.Wanted, file: Path, store: Store, leading: Leading
         director = Director(wanted.settings, store, least_term, leading)
         try:
             await _reign(director, file, wanted, stop)
-        except Unheard as error:  # in the middle of its beginning
+        except (Unheard, Overtaken) as error:  # in the middle of its beginning
+            if not leading.is_shared:
+                raise
             log.error("%s", error.message)
         finally:
             await leading.resign()
-        least_term = 0
+        least_term = 0 if director.term else least_term
 
 
 async def _reign(director: Director, file: Path, wanted: config.Wanted, stop: asyncio.Event) -> None:
