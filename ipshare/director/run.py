@@ -25,6 +25,7 @@ from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
 from ipshare.director.etcd import Etcd, Unheard
 from ipshare.director.evacuation.begin import evacuating
+from ipshare.director.evacuation.verbs import VERBS
 from ipshare.director.leading import Alone, Elected, Leading
 from ipshare.director.seat import Seat
 from ipshare.director.store import Overtaken, SqliteStore, Store, lock
@@ -88,6 +89,7 @@ async def _reign(director: Director, file: Path, wanted: config.Wanted, stop: as
     except OSError as error:
         raise IpshareError(f"cannot make {folder}: {error.strerror}", hint="run as root") from None
     desk = Desk(director, file)
+    desk.coming = VERBS
     server = Server(folder / SOCKET, desk.handle)
     stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     ended = [stopped]
