@@ -190,6 +190,7 @@ class Desk:
             or not (expect is None or type(expect) is int)
         ):
             raise IpshareError("who and why are text, expect is the number of a revision")
+        self._director.refuse_if_barred()  # before a store is asked that may not answer
         changed = await self._director.change(await self._wanted(request), who, why, expect)
         return {"changed": changed, "revision": self._director.number}
 

@@ -26,8 +26,9 @@ from ipshare.director.desk import Desk
 from ipshare.director.etcd import Etcd, Unheard
 from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.leading import Alone, Elected, Leading
+from ipshare.director.migrations_desk import migrating
 from ipshare.director.seat import Seat
-from ipshare.director.store import SqliteStore, Store, lock
+from ipshare.director.store import Overtaken, SqliteStore, Store, lock
 from ipshare.director.store_etcd import EtcdStore
 from ipshare.errors import ConfigError, IpshareError
 
@@ -70,11 +71,13 @@ async def _run(
         director = Director(wanted.settings, store, least_term, leading)
         try:
             await _reign(director, file, wanted, stop, beside)
-        except Unheard as error:  # in the middle of its beginning
+        except (Unheard, Overtaken) as error:  # in the middle of its beginning
+            if not leading.is_shared:
+                raise
             log.error("%s", error.message)
         finally:
             await leading.resign()
-        least_term = 0
+        least_term = 0 if director.term else least_term
 
 
 async def _reign(
@@ -111,8 +114,12 @@ async def _reign(
             log.warning(
                 "%s differs from revision %d: `ipshare director apply` takes it", file, director.number
             )
-        async with evacuating(director, wanted.settings.evacuation) as verbs:
+        async with (
+            evacuating(director, wanted.settings.evacuation) as verbs,
+            migrating(director, verbs.evacuations) as migrations,
+        ):
             desk.add(verbs.verbs, verbs.troubles)
+            desk.add(migrations.verbs, migrations.troubles)
             if not leading.is_shared:
                 await server.start()
                 await _others(others, beside, director, desk)
