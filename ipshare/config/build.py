@@ -15,6 +15,7 @@ from ipshare.config.build_channel import channels
 from ipshare.config.build_clusters import clusters
 from ipshare.config.build_flows import mirror, nats, sessions, tracking
 from ipshare.config.build_groups import groups
+from ipshare.config.build_migration import migrations
 from ipshare.config.build_natlog import leases, nat_log
 from ipshare.config.build_pair import pair
 from ipshare.config.build_remote import remote
@@ -59,6 +60,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         bgp=bgp(site, site.bgp) if site.bgp is not None else None,
         clusters=() if is_observer(site) else clusters(site),
         remote=remote(site, site.remote) if site.remote is not None else None,
+        migrations=migrations(site),
     )
 
 

@@ -179,7 +179,7 @@ class Desk:
         found = list(changes(self._director.topology, topology))
         return {
             "changes": found,
-            "order": _order(rollout) if found else [],
+            "order": order(rollout) if found else [],
             "notes": rollout.notes() if found else [],
             "faults": faults(topology),
         }
@@ -208,7 +208,7 @@ class Desk:
         return (await asyncio.to_thread(config.load, file)).topology
 
 
-def _order(rollout: Rollout) -> list[str]:
+def order(rollout: Rollout) -> list[str]:
     """What is done, in order, for people."""
     nodes = rollout.new.nodes
     two = sorted(name for name in nodes if nodes[name].endpoint and not rollout.is_one_step(name))
