@@ -121,11 +121,7 @@ class Chapter:
         """Nothing corrupted, misdelivered or lost, replies direct, and every new connection served."""
         whole = all(t.good == t.tried for phase in (self.before, self.after) for t in phase.tallies.values())
         stray = sum(
-            m.stream_corrupted
-            + m.stream_misdelivered
-            + m.broken_new
-            + m.old_server_after
-            + m.broken
+            m.stream_corrupted + m.stream_misdelivered + m.broken_new + m.old_server_after + m.broken
             for m in self.moves
         )
         direct = self.replies.through_distribution_points == 0 and self.replies.from_end_points > 0
