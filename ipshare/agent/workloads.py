@@ -5,8 +5,8 @@
     fence   from a director: run the fence command against another node
 
 Leases and commands go to the keeper (ipshare.agent.keeper), which the agent starts, and starts again. A
-Global IP whose workload may not run here is not delivered (ipshare.engine.halted). Nothing of this needs a director
-that answers: what a lease allows ends by itself.
+Global IP whose workload may not run here is not delivered (ipshare.engine.halted). Nothing of this needs a
+director that answers: what a lease allows ends by itself.
 """
 
 from __future__ import annotations
@@ -121,10 +121,10 @@ class Workloads:
     async def _fence(self, caller: Asker, request: Request) -> Request:
         self._check(caller, request)
         config, name, node = self._node.config, request.get("name"), request.get("node")
-        timeout_s = request.get("timeout_s")
+        timeout_s = request.get("within_s")
         good = isinstance(timeout_s, int | float) and 0 < timeout_s <= MOST_FENCE_S
         if config is None or not isinstance(name, str) or not isinstance(node, str) or not good:
-            raise IpshareError(f"name and node are text, timeout_s is a number up to {MOST_FENCE_S:g}")
+            raise IpshareError(f"name and node are text, within_s is a number up to {MOST_FENCE_S:g}")
         if node == config.node.name:
             raise Refused("a node does not fence itself")
         assert isinstance(timeout_s, int | float), "checked"

@@ -25,7 +25,7 @@ from ipshare.config.schema_hazards import SiteTable as Site
 from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
-from ipshare.director import workloads
+from ipshare.director import schema_health, workloads
 from ipshare.director.topology import KINDS, Topology
 from ipshare.errors import ConfigError, Problem
 
@@ -84,6 +84,8 @@ class File(Table):
     director: Director
     node: list[Node] = []
     workload: list[Workload] = []
+    health: schema_health.Health | None = None
+    failover: schema_health.Failover | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Settings:
     interval_s: float
     stale_after_s: float
     patience_s: float
+    watch: schema_health.Watch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ def _wanted(document: Document) -> Wanted:
         document.problems.append(document.problem((), "table [director] is missing", "write [director]"))
     sites = list(array(document, incomplete, "site", Site))
     nodes = list(array(document, incomplete, "node", Node))
-    known = ("director", "include", *KINDS, *OTHERS)
+    known = ("director", "health", "failover", "include", *KINDS, *OTHERS)
     for key in document.data:
         if key not in known:
             message = f"unknown key {key!r}"
@@ -145,12 +148,14 @@ def _wanted(document: Document) -> Wanted:
         document.problems += _together(document, {"site": sites, "node": nodes, "workload": placed})
         _placed(document, sites, nodes, placed)
     document.problems += _shared(document, nodes)
+    is_sound = director is not None and not director._broken
+    watch = schema_health.watch(document, director.interval) if director and is_sound else None
     if document.problems or director is None:
         order = {str(file): number for number, file in enumerate(document.files)}
         found = dict.fromkeys(document.problems)
         raise ConfigError(sorted(found, key=lambda p: (order.get(p.file, len(order)), p.line, p.column)))
     tables = {kind: document.data[kind] for kind in KINDS if document.data.get(kind)}
-    return Wanted(_settings(document, director), Topology(tables))
+    return Wanted(_settings(document, director, watch), Topology(tables))
 
 
 def settings(path: Path) -> Settings:
@@ -162,7 +167,7 @@ def settings(path: Path) -> Settings:
     return _settings(document, director)
 
 
-def _settings(document: Document, director: Director) -> Settings:
+def _settings(document: Document, director: Director, watch: schema_health.Watch | None = None) -> Settings:
     folder = document.main.parent
     return Settings(
         name=director.name,
@@ -176,6 +181,7 @@ def _settings(document: Document, director: Director) -> Settings:
         interval_s=director.interval,
         stale_after_s=director.stale_after,
         patience_s=director.patience,
+        watch=watch,
     )
 
 

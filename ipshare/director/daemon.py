@@ -71,6 +71,8 @@ class Director:
         self.wanted: dict[str, tuple[int, str]] = {}
         self.superseded = ""
         self.trouble = ""
+        self.alarms: dict[str, str] = {}
+        """What others of this process have to say in `status`: topic -> text."""
 
     async def start(self) -> None:
         """A new term begins; what the store has is rolled out. Raises IpshareError."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from ipshare.errors import IpshareError, NoPrivilege, Refused
 MOST = 1000
 WAIT_S = 3600.0
 Request = dict[str, Any]
+Verb = Callable[[Asker, Request], Awaitable[Request]]
 
 
 class Desk:
-    """Of ``director``; ``file``: its own, which is read where a request names none."""
+    """Of ``director``; ``file``: its own, which is read where a request names none. ``more``: verbs of
+    others."""
 
-    def __init__(self, director: Director, file: Path) -> None:
+    def __init__(self, director: Director, file: Path, more: Mapping[str, Verb] | None = None) -> None:
         self._director, self._file = director, file
         self._verbs = {
             "status": self._status,
@@ -36,6 +39,7 @@ class Desk:
             "apply": self._apply,
             "history": self._history,
             "show": self._show,
+            **(more or {}),
         }
 
     async def handle(self, caller: Asker, request: Request) -> Request:
@@ -64,7 +68,9 @@ class Desk:
             "why": revision.why if revision else None,
             "time": revision.time if revision else None,
             "settled": bool(outcomes) and set(outcomes.values()) <= {"acked"},
-            "troubles": [text for text in (director.superseded, director.trouble) if text],
+            "troubles": [
+                text for text in (director.superseded, director.trouble, *director.alarms.values()) if text
+            ],
             "notes": director.rollout.notes() if director.rollout else [],
             "nodes": [self._node(node, outcomes[name]) for name, node in director.nodes.items()],
         }

@@ -18,6 +18,8 @@ from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
 from ipshare.director.store import SqliteStore
+from ipshare.director.warden import Warden
+from ipshare.director.warden_desk import verbs
 from ipshare.errors import ConfigError, IpshareError
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,9 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise IpshareError(f"cannot make {folder}: {error.strerror}", hint="run as root") from None
-    server = Server(folder / SOCKET, Desk(director, file).handle)
+    warden = Warden(director, wanted.settings.watch) if wanted.settings.watch is not None else None
+    desk = Desk(director, file, verbs(warden) if warden is not None else None)
+    server = Server(folder / SOCKET, desk.handle)
     try:
         await director.start()
         if director.revision is None:
@@ -57,6 +61,8 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
             log.warning(
                 "%s differs from revision %d: `ipshare director apply` takes it", file, director.number
             )
+        if warden is not None:
+            await warden.start()
         await server.start()
         notify.notify("READY=1", f"STATUS=term {director.term}, revision {director.number}")
         await stop.wait()
@@ -64,6 +70,8 @@ async def _serve(director: Director, file: Path, wanted: config.Wanted) -> None:
         notify.notify("STOPPING=1")
         await server.stop()
         await asyncio.gather(*jobs, return_exceptions=True)
+        if warden is not None:
+            await warden.close()
         await director.close()
 
 

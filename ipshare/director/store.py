@@ -33,6 +33,7 @@ CREATE TABLE outcomes (
     revision INTEGER NOT NULL, node TEXT NOT NULL, time TEXT NOT NULL, outcome TEXT NOT NULL,
     detail TEXT NOT NULL, PRIMARY KEY (revision, node, outcome));
 """
+NOTES = "CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, text TEXT NOT NULL);"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,13 @@ class Store(Protocol):
         self, term: int, facts: Mapping[str, Kept], outcomes: Mapping[tuple[int, str, str], str]
     ) -> None:
         """What is known now. ``outcomes``: (revision, node, outcome) -> detail; the first of a kind stays."""
+
+    def put(self, term: int, notes: Mapping[str, str]) -> None:
+        """Keeps texts by key beside the revisions, all of them or none; "" removes one. Raises Refused where
+        ``term`` is over, also for no notes at all: who got no Refused was the newest when it was asked."""
+
+    def notes(self) -> dict[str, str]:
+        """All texts that were put."""
 
     def close(self) -> None:
         """Ends it."""
@@ -172,6 +180,17 @@ class SqliteStore:
             rows = [(rev, node, now_text(), what, detail) for (rev, node, what), detail in outcomes.items()]
             db.executemany("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?)", rows)
 
+    def put(self, term: int, notes: Mapping[str, str]) -> None:
+        with self._change() as db:
+            self._check(term)
+            db.executemany("DELETE FROM notes WHERE key = ?", [(key,) for key in notes])
+            db.executemany(
+                "INSERT INTO notes VALUES (?, ?)", [(k, text) for k, text in notes.items() if text]
+            )
+
+    def notes(self) -> dict[str, str]:
+        return dict(self._db.execute("SELECT key, text FROM notes").fetchall())
+
     # ---- inside ---------------------------------------------------------------
 
     def _keep(self, facts: Mapping[str, Kept]) -> None:
@@ -189,13 +208,14 @@ class SqliteStore:
     def _prepare(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == SCHEMA:
+            self._db.execute(NOTES)  # stores from before have none
             return
         if version or self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise Refused(
                 f"{self.path} has tables of version {version}, this director knows {SCHEMA}",
                 hint="start the director that made it",
             )
-        self._db.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        self._db.executescript(f"BEGIN IMMEDIATE; {TABLES} {NOTES} PRAGMA user_version = {SCHEMA}; COMMIT;")
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
