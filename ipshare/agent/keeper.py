@@ -291,6 +291,8 @@ async def serve(runtime_dir: Path, state_dir: Path, node: str) -> None:
     """Until it has no workloads, or SIGTERM; that leaves them as they are, for the next keeper."""
     lock = os.open(runtime_dir / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two would run two commands of one workload at once
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
     keeper = Keeper(runtime_dir, state_dir, node, SystemClock())
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, keeper.ended.set)

@@ -166,8 +166,7 @@ def _probes(document: Document, health: Health) -> Iterator[Finding]:
             yield path, "what does this probe look after?", "write endpoint or workload, one of them"
             continue
         kind = "endpoint" if probe.endpoint else "workload"
-        name = probe.endpoint or probe.workload
-        if name not in names[kind]:
+        if (name := probe.endpoint or probe.workload) not in names[kind]:
             yield (*path, kind), f"there is no {kind} {name!r}", f"name one of [[{kind}]]"
         if probe.kind != "icmp" and probe.port is None:
             yield path, f"a probe by {probe.kind} needs a port", "write port"

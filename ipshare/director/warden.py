@@ -45,7 +45,7 @@ def boottime_s() -> float:
 
 @dataclass
 class Attended:
-    """A node, as its task has it. ``stamp``: its boot and its clock's reading; ``heard_s``: when that came."""
+    """A node, as its task has it. ``stamp``: its boot, its clock's reading; ``heard_s``: when that came."""
 
     name: str
     address: str

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 LOOKS = 3
 """A lease outlasts so many looks that fail in a row."""
 SLACK = 20
-"""A node begins to stop this part of the lease earlier than it has to: timers are late where there is load."""
+"""A node begins to stop this part of the lease earlier than it has to: timers may be late."""
 
 
 def wait_s(lease_s: float, stop_s: float, drift: float) -> float:
@@ -51,7 +51,7 @@ def troubles(
     if after_s < probe_interval_s + probe_timeout_s:
         yield (
             "after",
-            f"{after_s:g} s is less than one probe takes ({probe_interval_s + probe_timeout_s:g} s): one lost "
+            f"{after_s:g} s is less than one probe takes ({probe_interval_s + probe_timeout_s:g} s): a lost "
             "answer would be a failure",
             f"at least {probe_interval_s + probe_timeout_s:g} s",
         )

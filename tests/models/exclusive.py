@@ -1,14 +1,14 @@
 """The exclusive protocol as a model whose every state is visited: a director, two nodes, their clocks, and a
 network that delays, repeats and loses. The decisions are those of ipshare.exclusive; the world is here.
 
-Time is a tick of true time; each machine's clock runs slow, true or fast, within the drift that ``wait_s`` was
-made for. Only differences of times matter, so that there are few enough states to visit them all.
+Time is a tick of true time; each machine's clock runs slow, true or fast, within the drift that ``wait_s``
+was made for. Only differences of times matter, so that there are few enough states to visit them all.
 
 What can happen, in any order: a tick; the director hears of the node that has it, sends a lease (if the store
-says that this director still counts) or an order to stop; what it sent arrives, twice, or never; a keeper does
-what is due, or is killed and started again, or its machine starts anew; the workload ends by itself; another
-director goes on from the store beside the old one; the workload is wanted elsewhere. `Broken` where it runs
-at both nodes. ``Rules`` leaves out one thing that the protocol does: then it has to break.
+says that this director still counts) or an order to stop; what it sent arrives, twice, or never; a keeper
+does what is due, or is killed and started again, or its machine starts anew; the workload ends by itself;
+another director goes on from the store beside the old one; the workload is wanted elsewhere. `Broken` where
+it runs at both nodes. ``Rules`` leaves out one thing that the protocol does: then it has to break.
 """
 
 from __future__ import annotations
