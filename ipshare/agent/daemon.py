@@ -52,8 +52,7 @@ from ipshare.model import Config
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-DRIFT_S = 10.0
-"""Time between two looks at whether engine and routes are still what they should be."""
+DRIFT_S = 10.0  # between two looks at whether engine and routes are still what they should be
 TRIAL_POLL_S = 5.0
 """CLOCK_BOOTTIME runs on in suspend and the event loop's clock does not: look again at least this often."""
 PROBE_AGAIN_S = 2.0
@@ -102,6 +101,7 @@ class Daemon:
         self.bgp = Announcer(reconciler, self._work, self._note, self._changed)
         self.assignment = Assignment(reconciler, file, self._work, self._change, self.bgp.announces)
         self.workloads = Workloads(reconciler, self.assignment, self._change, self._note, self.prober.report)
+        self.bgp.unheard_s = self.workloads.heard.unheard_s
         self.remote = RemoteServer(self.handle, self._note)
         self.leases = Leases(config.node.state_dir, lambda: self._spawn(self._leases_changed()))
         self.notes: dict[str, str] = {}  # topic -> what is wrong now

@@ -135,7 +135,7 @@ class Keeper:
         if kept is None or not kept.spec["fence"]:
             raise Refused(f"this node cannot fence {request['name']}", hint="see fence in [[workload]]")
         ran = await hooks.run(
-            kept.spec["fence"], request["timeout_s"], workload=kept.name, node=request["node"]
+            kept.spec["fence"], request["within_s"], workload=kept.name, node=request["node"]
         )
         if not ran.is_good:
             raise IpshareError(f"the fence command ended with {ran.status}: {ran.said}")

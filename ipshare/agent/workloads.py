@@ -23,6 +23,7 @@ from typing import Any
 
 from ipshare.agent.assignment import Assignment
 from ipshare.agent.client import AgentClient
+from ipshare.agent.heard import Heard
 from ipshare.agent.keeper import SOCKET
 from ipshare.agent.reconcile import Done, Reconciler
 from ipshare.agent.server import Asker
@@ -51,6 +52,7 @@ class Workloads:
     ) -> None:
         self._node, self._assignment, self._change, self._note = node, assignment, change, note
         self._paths = paths
+        self.heard = Heard(node)
         self._watcher = Watcher()
         self._asking = asyncio.Lock()
         self._rows: list[Request] = []
@@ -108,6 +110,8 @@ class Workloads:
             "probes": self._watcher.report(),
             "paths": self._paths(),
             "workloads": self._rows,
+            "announces": self._assignment.report()["announces"],
+            "withdraw_after_s": self.heard.withdraw_after_s,
         }
 
     async def _watch(self, caller: Asker, request: Request) -> Request:
@@ -115,6 +119,7 @@ class Workloads:
         self._watcher.follow(parsed(request.get("probes", [])))
         holds, stops = request.get("holds", []), request.get("stops", [])
         _check_orders(holds, stops)
+        self.heard.take(request.get("heard"))
         await self.look(holds=holds, stops=stops)
         return await self._seen(caller, request)
 
@@ -128,7 +133,7 @@ class Workloads:
         if node == config.node.name:
             raise Refused("a node does not fence itself")
         assert isinstance(timeout_s, int | float), "checked"
-        words: Request = {"name": name, "node": node, "timeout_s": timeout_s}
+        words: Request = {"name": name, "node": node, "within_s": timeout_s}
         return await self._keeper(config, "fence", timeout_s + ANSWER_S, **words)
 
     def _check(self, caller: Asker, request: Request) -> None:

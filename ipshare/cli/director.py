@@ -287,3 +287,24 @@ def failover_approve(unit: str, file: Path, as_json: bool) -> None:
     if as_json:
         return output.emit(found)
     return output.line(f"{found['unit']}: from {found['source']} to {found['target']}")
+
+
+@failover.command("fenced")
+@click.argument("workload", metavar="WORKLOAD")
+@click.option("--yes", is_flag=True, help="It is certain: the old node does not run it, and will not.")
+@file_option
+@json_option
+def failover_fenced(workload: str, yes: bool, file: Path, as_json: bool) -> None:
+    """Say that the node which has to give WORKLOAD up does not run it any more: it was switched off.
+
+    The workload is started elsewhere at once. If that is not true, it runs twice.
+    """
+    if not yes:
+        raise output.UsageProblem(
+            "it would run twice if the old node has it still", "if it is certain: --yes"
+        )
+    with _director(file) as director:
+        found = director.call("failover_fenced", workload=workload)
+    if as_json:
+        return output.emit(found)
+    return output.line(f"{found['workload']}: {found['node']} does not run it any more")

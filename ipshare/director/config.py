@@ -22,6 +22,7 @@ from ipshare.config.read import Document, read, read_text
 from ipshare.config.report import judged
 from ipshare.config.schema_hazards import Positive
 from ipshare.config.schema_hazards import SiteTable as Site
+from ipshare.config.schema_pair import _without_default
 from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
@@ -84,8 +85,8 @@ class File(Table):
     director: Director
     node: list[Node] = []
     workload: list[Workload] = []
-    health: schema_health.Health | None = None
-    failover: schema_health.Failover | None = None
+    health: schema_health.Health = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
+    failover: schema_health.Failover = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)

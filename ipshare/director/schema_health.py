@@ -165,8 +165,9 @@ def _probes(document: Document, health: Health) -> Iterator[Finding]:
         if (probe.endpoint is None) == (probe.workload is None):
             yield path, "what does this probe look after?", "write endpoint or workload, one of them"
             continue
-        kind = "endpoint" if probe.endpoint else "workload"
-        if (name := probe.endpoint or probe.workload) not in names[kind]:
-            yield (*path, kind), f"there is no {kind} {name!r}", f"name one of [[{kind}]]"
+        place = "endpoint" if probe.endpoint is not None else "workload"
+        named = probe.endpoint or probe.workload
+        if named not in names[place]:
+            yield (*path, place), f"there is no {place} {named!r}", f"name one of [[{place}]]"
         if probe.kind != "icmp" and probe.port is None:
             yield path, f"a probe by {probe.kind} needs a port", "write port"

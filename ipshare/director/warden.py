@@ -26,7 +26,9 @@ from ipshare.director.failover import Case, Facts
 from ipshare.director.health import Observation, Track, track, verdicts
 from ipshare.director.link import Link
 from ipshare.director.moves import moved
+from ipshare.director.rollout import FINAL
 from ipshare.director.schema_health import Failover, Watch
+from ipshare.director.staying import Point, gone_s, may_withdraw
 from ipshare.director.store import now_text
 from ipshare.errors import IpshareError, Refused
 from ipshare.exclusive import grants
@@ -34,6 +36,8 @@ from ipshare.exclusive.grants import Grant, Seen
 
 log = logging.getLogger(__name__)
 FENCE_AGAIN_S = 10.0
+DRIFT = 0.01
+"""Where there is no [failover] to say it."""
 BEGAN = "failovers"
 """Key of the times at which automatic failovers began lately, in the store."""
 Request = dict[str, Any]
@@ -55,6 +59,8 @@ class Attended:
     stamp: tuple[str, int] | None = None
     said: Request | None = None
     trouble: str = "not heard yet"
+    stays: bool = False  # as in ipshare.director.staying.Point
+    withdraws: bool = False  # it answered that it may, and was told nothing else
 
     def row(self, workload: str) -> Request | None:
         rows = self.said["workloads"] if self.said is not None else ()
@@ -86,6 +92,7 @@ class Warden:
     async def start(self) -> None:
         """Goes on where the store says that somebody was."""
         self._start_s = boottime_s()
+        self.director.withdrew = self.withdrew
         for key, text in (await self.director.work(self.director.store.notes)).items():
             kind, _, name = key.partition("/")
             if kind == "grant":
@@ -144,10 +151,39 @@ class Warden:
             for name, grant in self.grants.items()
             if grant.leaving and grant.node == node.name
         ]
-        words = {"term": self.director.term, "probes": probes, "holds": holds, "stops": stops}
+        words: Request = {"term": self.director.term, "probes": probes, "holds": holds, "stops": stops}
+        if stamp is not None:
+            words["heard"] = self._heard(node, stamp)
         said = await node.link.ask("watch", self.director.settings.stale_after_s, **words)
+        if stamp is not None:
+            node.withdraws = bool(words["heard"]["may_withdraw"])
+            node.stays = not node.withdraws
         node.heard_s, node.said, node.trouble = boottime_s(), said, ""
         node.stamp = (said["clock"]["boot"], said["clock"]["ns"])
+
+    def _heard(self, node: Attended, stamp: tuple[str, int]) -> Request:
+        """Since when it hears this director, by its own clock, and whether it may withdraw without it."""
+        points = {one.name: self._point(one) for one in self.nodes.values()}
+        told = {"boot": stamp[0], "since_ns": stamp[1], "may_withdraw": may_withdraw(node.name, points)}
+        node.stays = node.stays and not told["may_withdraw"]  # before it leaves
+        node.withdraws = node.withdraws and told["may_withdraw"]
+        tended, rollout = self.director.nodes.get(node.name), self.director.rollout
+        newest = (rollout.revision, FINAL) if rollout is not None else None
+        return told | {"current": tended is not None and tended.kept.has == newest}
+
+    def _point(self, node: Attended) -> Point:
+        row = self.director.topology.nodes.get(node.name)
+        heard = self.is_heard(node.name, boottime_s()) and row is not None and row.distribution is not None
+        return Point(heard and node.said is not None and node.said["announces"] is True, node.stays)
+
+    def withdrew(self, name: str) -> bool:
+        """Whether a node that is not heard has withdrawn by itself by now."""
+        node = self.nodes.get(name)
+        after_s = node.said["withdraw_after_s"] if node is not None and node.said is not None else None
+        if node is None or after_s is None or not node.withdraws:
+            return False
+        drift = self.watch.failover.drift if self.watch.failover is not None else DRIFT
+        return boottime_s() - node.heard_s >= gone_s(after_s, drift)
 
     def _holds(self, node: str, stamp: tuple[str, int] | None, heard_s: float) -> Iterator[Request]:
         """Leases that count from ``stamp``, which came at ``heard_s``."""
@@ -369,7 +405,9 @@ class Warden:
                 said.append(f"failover of {unit}: {case.phase}: {case.why}: {case.note}")
         for name, grant in self.grants.items():
             row = self.nodes[grant.node].row(name) if grant.node in self.nodes else None
-            if row is not None and row["why"] and row["state"] in ("stuck", "stopped"):
+            if grant.stuck:
+                said.append(f"workload {name} at {grant.node} could not be stopped: fence it")
+            elif row is not None and row["why"] and row["state"] in ("stuck", "stopped"):
                 said.append(f"workload {name} at {grant.node}: {row['why']}")
         self.director.alarms["warden"] = "; ".join(said)
 
@@ -425,15 +463,24 @@ class Warden:
                     )
                 finally:
                     link.close()
+            log.warning("workload %s: %s is fenced", name, grant.node)
+            await self.fenced(name, grant.epoch)
         except IpshareError as error:
             log.error("workload %s: %s is not fenced: %s", name, grant.node, error.message)
-            return
-        log.warning("workload %s: %s is fenced", name, grant.node)
+
+    async def fenced(self, name: str, epoch: int | None = None) -> Grant:
+        """Nobody runs that epoch, says a fence command, or an operator: then None is the one that is left.
+        Raises Refused: nobody is waited for."""
         async with self._changing:
-            now = self.grants.get(name)
-            if now is not None and (now.node, now.epoch) == (grant.node, grant.epoch):
-                self.grants[name] = replace(now, fenced=grant.epoch)
+            grant = self.grants.get(name, Grant(leaving=False))
+            if not grant.leaving or not grant.epoch or epoch not in (None, grant.epoch):
+                raise Refused(f"nobody has to give up {name!r}", hint="ipshare director failover show")
+            grant = replace(grant, fenced=grant.epoch)
+            notes = {f"grant/{name}": json.dumps(asdict(grant))}
+            await self.director.work(self.director.store.put, self.director.term, notes)
+            self.grants[name] = grant
         self._news.set()
+        return grant
 
     async def approve(self, unit: str) -> Case:
         """What is proposed is done. Raises Refused."""

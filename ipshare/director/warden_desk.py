@@ -3,6 +3,7 @@
 health             what is looked after: up, down or unknown, in whose words
 failover           exclusive workloads with who has them, and failovers that are proposed, or under way
 failover_approve   {"unit": ...}: a proposal is done
+failover_fenced    {"workload": ...}: the operator's word that the node which has to give it up does not run it
 """
 
 from __future__ import annotations
@@ -31,7 +32,19 @@ def verbs(warden: Warden) -> Mapping[str, Verb]:
             raise IpshareError("unit is the name of a workload or of a group")
         return (await warden.approve(unit)).to_json()
 
-    return {"health": health, "failover": failover, "failover_approve": approve}
+    async def fenced(_caller: Asker, request: Request) -> Request:
+        name = request.get("workload")
+        if not isinstance(name, str):
+            raise IpshareError("workload is a name")
+        grant = await warden.fenced(name)
+        return {"workload": name, "node": grant.node, "epoch": grant.epoch}
+
+    return {
+        "health": health,
+        "failover": failover,
+        "failover_approve": approve,
+        "failover_fenced": fenced,
+    }
 
 
 def health_of(warden: Warden) -> Request:

@@ -7,7 +7,7 @@
     -> the next epoch, at the node that is wanted then
 
 Each step is on the director's disk before anything follows from it. What a node says while it is heard counts
-more than time: one that says it runs, or cannot stop, is not expired. A record that is not there is one of an
+more than time: one that says it runs is not expired, nor is one that said last that it cannot stop. A record that is not there is one of an
 unknown holder: it expires like any other.
 """
 
@@ -20,13 +20,16 @@ UNKNOWN = "?"
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """``node``: who has epoch ``epoch``, "": nobody. ``how`` the one before was freed."""
+    """``node``: who has epoch ``epoch``, "": nobody. ``how`` the one before was freed.
+    ``fenced``: epoch that a fence command, or an operator, says nobody runs. ``stuck``: the last that was
+    heard of it is that it cannot be stopped."""
 
     epoch: int = 0
     node: str = UNKNOWN
     leaving: bool = True
     how: str = ""
     fenced: int = 0
+    stuck: bool = False
 
     @property
     def is_held(self) -> bool:
@@ -54,7 +57,7 @@ def step(grant: Grant, wanted: str, seen: Seen | None, quiet_s: float, wait_s: f
             return replace(grant, leaving=True)
         how = grant.how
     elif not (how := freed(grant, seen, quiet_s, wait_s)):
-        return grant
+        return grant if seen is None else replace(grant, stuck=seen.word == "stuck")
     if not wanted:
         return replace(grant, node="", leaving=False, how=how)
     return Grant(max(grant.epoch, highest) + 1, wanted, leaving=False, how=how)
@@ -66,6 +69,6 @@ def freed(grant: Grant, seen: Seen | None, quiet_s: float, wait_s: float) -> str
         return "fenced"
     if seen is not None and seen.released >= grant.epoch > 0:
         return "stopped"
-    if quiet_s >= wait_s and (seen is None or seen.word == "stopped"):
+    if quiet_s >= wait_s and (seen.word == "stopped" if seen is not None else not grant.stuck):
         return "expired"
     return ""

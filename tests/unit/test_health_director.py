@@ -70,7 +70,7 @@ port = {port}
 [failover]
 mode = "{mode}"
 after = "1100ms"
-lease = "6s"
+lease = "8s"
 stop_time = "2s"
 """
 
@@ -101,7 +101,7 @@ class World:
 
     async def direct(self, mode: str) -> None:
         text = TOPOLOGY.format(a=host(1), b=host(2), port=self.port, mode=mode)
-        await self.fleet.direct(text, stale="1s")
+        await self.fleet.direct(text, stale="3s")
 
     def events(self) -> list[tuple[str, str, float]]:
         path = self.folder / "events"
@@ -109,13 +109,15 @@ class World:
         return [(verb, node, float(at)) for verb, node, at in lines]
 
     def order(self) -> list[str]:
-        """Who had it, one after the other; fails where one began before the other one had ended."""
+        """Who had it, one after the other; fails where one began before the other one had ended. One that
+        lost its lease to a slow machine and got it again is there once."""
         found = self.events()
         for index, (verb, node, at) in enumerate(found):
             assert verb == ("start" if index % 2 == 0 else "stop"), found
             assert verb == "start" or found[index - 1][1] == node, found
             assert index == 0 or at >= found[index - 1][2], found
-        return [node for verb, node, _ in found if verb == "start"]
+        began = [node for verb, node, _ in found if verb == "start"]
+        return [node for index, node in enumerate(began) if [node] != began[index - 1 : index]]
 
     def runs(self, node: str) -> bool:
         return (self.folder / f"runs-{node}").exists()
@@ -243,7 +245,7 @@ def test_directors_agents_and_keepers_come_and_go_and_nothing_is_started_twice(t
         await agent.start()
         os.kill(world.keeper("a1"), signal.SIGKILL)
         await until(lambda: world.is_at("a1"))
-        assert world.order()[-1] == "a1"
+        assert world.order() == ["a1"]
         # a failover that another director finishes: the first one is gone as soon as it is under way
         world.doors["a1"].close()
         await until(lambda: [case["phase"] for case in world.told()["cases"]] == ["moving"])
@@ -251,8 +253,7 @@ def test_directors_agents_and_keepers_come_and_go_and_nothing_is_started_twice(t
         assert not world.runs("b1")
         await world.direct("automatic")
         await until(lambda: world.is_at("b1"))
-        assert set(world.order()[:-1]) == {"a1"}
-        assert world.order()[-1] == "b1"
+        assert world.order() == ["a1", "b1"]
         # nobody directs any more: leases end, and what ran is stopped
         await world.fleet.end()
         await until(lambda: not world.runs("b1"))
@@ -264,7 +265,7 @@ def test_directors_agents_and_keepers_come_and_go_and_nothing_is_started_twice(t
     run(tmp_path, scenario)
 
 
-def test_a_node_that_cannot_stop_is_fenced_or_waited_for(tmp_path: Path) -> None:
+def test_a_node_that_could_not_stop_is_fenced_not_waited_for(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await world.direct("automatic")
         await until(lambda: world.is_at("a1"))
@@ -272,15 +273,18 @@ def test_a_node_that_cannot_stop_is_fenced_or_waited_for(tmp_path: Path) -> None
         world.doors["a1"].close()
         await until(lambda: world.workload()["state"] == "stuck")
         await until(lambda: "it does not want to" in world.workload()["why"])
-        assert not world.runs("b1")
-        await world.fleet.agents["a1"].stop()  # not heard any more: now it can be fenced
+        await until(lambda: _warden(world).grants["shop"].stuck)
+        await world.fleet.agents["a1"].stop()  # not heard any more: now it is fenced, by b1
         fenced = tmp_path / "fenced"
-        await until(lambda: fenced.exists() or world.runs("b1"))
-        (tmp_path / "runs-a1").unlink()  # what the fence command does, and who else is there
+        await until(fenced.exists)
+        assert "a1 by b1" in fenced.read_text()
+        assert not world.runs("b1"), "the command failed, and no time is enough"
+        (tmp_path / "stuck").unlink()
+        await until(lambda: not world.runs("a1"))
         (tmp_path / "may-fence").touch()
         await until(lambda: world.is_at("b1"))
-        assert world.workload()["freed"] in ("fenced", "expired")
-        assert "a1 by b1" in fenced.read_text()
+        assert world.workload()["freed"] == "fenced"
+        assert world.order() == ["a1", "b1"]
 
     run(tmp_path, scenario, fence=True)
 
