@@ -164,7 +164,11 @@ class Warden:
     def _heard(self, node: Attended, stamp: tuple[str, int]) -> Request:
         """Since when it hears this director, by its own clock, and whether it may withdraw without it."""
         points = {one.name: self._point(one) for one in self.nodes.values()}
-        told = {"boot": stamp[0], "since_ns": stamp[1], "may_withdraw": may_withdraw(node.name, points)}
+        told: Request = {
+            "boot": stamp[0],
+            "since_ns": stamp[1],
+            "may_withdraw": may_withdraw(node.name, points),
+        }
         node.stays = node.stays and not told["may_withdraw"]  # before it leaves
         node.withdraws = node.withdraws and told["may_withdraw"]
         tended, rollout = self.director.nodes.get(node.name), self.director.rollout

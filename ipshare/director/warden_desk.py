@@ -3,7 +3,7 @@
 health             what is looked after: up, down or unknown, in whose words
 failover           exclusive workloads with who has them, and failovers that are proposed, or under way
 failover_approve   {"unit": ...}: a proposal is done
-failover_fenced    {"workload": ...}: the operator's word that the node which has to give it up does not run it
+failover_fenced    {"workload": ...}: the operator's word that who has to give it up does not run it
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
     -> the next epoch, at the node that is wanted then
 
 Each step is on the director's disk before anything follows from it. What a node says while it is heard counts
-more than time: one that says it runs is not expired, nor is one that said last that it cannot stop. A record that is not there is one of an
-unknown holder: it expires like any other.
+more than time: one that says it runs is not expired, nor is one that said last that it cannot stop. A record
+that is not there is one of an unknown holder: it expires like any other.
 """
 
 from __future__ import annotations
