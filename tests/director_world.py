@@ -97,9 +97,7 @@ class SimAgent:
         site = self.world.directory / "site.toml"
         await self.work(lambda: self.node.start(configuration.load(site)))
         self.assignment = Assignment(self.node, site, self.work, self._change, lambda: self.announces)
-        self.workloads = Workloads(
-            self.node, self.assignment, self._change, self.notes.__setitem__, lambda: []
-        )
+        self.workloads = Workloads(self.node, self.assignment, self._change, self.notes.__setitem__, list)
         self.looks = asyncio.create_task(self.workloads.run())
         self.remote = RemoteServer(self.handle, self.notes.__setitem__)
         assert self.node.config is not None

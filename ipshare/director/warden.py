@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ipshare.agent import hooks
 from ipshare.certs.contexts import Contexts
 from ipshare.director import elsewhere, failover, probing
 from ipshare.director.daemon import Director
 from ipshare.director.failover import Case, Facts
+from ipshare.director.fencing import Fences
 from ipshare.director.health import Observation, Track, track, verdicts
 from ipshare.director.link import Link
 from ipshare.director.moves import moved
@@ -35,7 +35,6 @@ from ipshare.exclusive import grants
 from ipshare.exclusive.grants import Grant, Seen
 
 log = logging.getLogger(__name__)
-FENCE_AGAIN_S = 10.0
 DRIFT = 0.01
 """Where there is no [failover] to say it."""
 BEGAN = "failovers"
@@ -82,8 +81,7 @@ class Warden:
             str, float
         ] = {}  # workload -> when the newest reading came that a lease counts from
         self._arranged_s: dict[str, tuple[object, float]] = {}  # unit -> its arrangement, since when it is so
-        self._fences: dict[str, asyncio.Task[None]] = {}
-        self._fenced_s: dict[str, float] = {}
+        self._fences = Fences(self.fenced)
         self._news = asyncio.Event()
         self._changing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -104,7 +102,8 @@ class Warden:
         self._task = asyncio.create_task(self._judging(), name="warden")
 
     async def close(self) -> None:
-        tasks = [self._task, *self._fences.values(), *(node.task for node in self.nodes.values())]
+        await self._fences.close()
+        tasks = [self._task, *(node.task for node in self.nodes.values())]
         for task in tasks:
             if task is not None:
                 task.cancel()
@@ -432,45 +431,18 @@ class Warden:
                     self.cases[unit] = replace(case, note=error.message.partition("\n")[0])
 
     def _fence(self, name: str, case: Case, settings: Failover, now_s: float) -> None:
-        """Of a node that is not heard: begins in a task of its own, where somebody can."""
+        """Of a node that is not heard, and has not given it up."""
         grant, target = self.grants.get(name), self.nodes.get(case.target)
-        row = target.row(name) if target is not None else None
-        can = bool(settings.fence) or (row is not None and row["can_fence"])
-        if grant is None or not grant.leaving or grant.node != case.source or not can:
+        if grant is None or not grant.leaving or grant.node != case.source or target is None:
             return
-        if self.is_heard(grant.node, now_s) or name in self._fences:
+        if grant.fenced >= grant.epoch or self.is_heard(grant.node, now_s):
             return
-        if grant.fenced >= grant.epoch or now_s - self._fenced_s.get(name, 0.0) < FENCE_AGAIN_S:
-            return
-        self._fenced_s[name] = now_s
-        self._fences[name] = asyncio.create_task(self._fencing(name, grant, case, settings))
-        self._fences[name].add_done_callback(lambda _task: self._fences.pop(name, None))
-
-    async def _fencing(self, name: str, grant: Grant, case: Case, settings: Failover) -> None:
-        try:
-            if settings.fence:
-                words = {"workload": name, "node": grant.node}
-                ran = await hooks.run(settings.fence, settings.fence_time, **words)
-                if not ran.is_good:
-                    raise Refused(f"the fence command ended with {ran.status}: {ran.said}")
-            else:
-                link = Link(case.target, self.nodes[case.target].address, self._contexts)
-                try:
-                    words = {"name": name, "node": grant.node}
-                    timeout_s = settings.fence_time
-                    await link.ask(
-                        "fence",
-                        timeout_s + self._stale_s,
-                        term=self.director.term,
-                        within_s=timeout_s,
-                        **words,
-                    )
-                finally:
-                    link.close()
-            log.warning("workload %s: %s is fenced", name, grant.node)
-            await self.fenced(name, grant.epoch)
-        except IpshareError as error:
-            log.error("workload %s: %s is not fenced: %s", name, grant.node, error.message)
+        row = target.row(name)
+        if settings.fence:
+            self._fences.run_here(name, grant, settings, now_s)
+        elif row is not None and row["can_fence"]:
+            link, term = Link(target.name, target.address, self._contexts), self.director.term
+            self._fences.run_there(name, grant, settings, now_s, link, term)
 
     async def fenced(self, name: str, epoch: int | None = None) -> Grant:
         """Nobody runs that epoch, says a fence command, or an operator: then None is the one that is left.

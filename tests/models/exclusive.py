@@ -106,9 +106,15 @@ def begin(troubles: Troubles) -> World:
 Step = tuple[str, World]
 
 
-def explore(rates: tuple[int, int, int], troubles: Troubles, rules: Rules = Rules()) -> list[World]:
-    """All worlds that can be reached. ``rates``: of the director, of a, of b."""
-    first = begin(troubles)
+def replaced() -> World:
+    """As `begin`, when another director has just taken over, and the workload is wanted at b."""
+    world = begin(Troubles())
+    old = Director(False, world.kept, 0, (0, 0, 0))
+    return world._replace(directors=(old, Director(grant=world.kept)), wanted="b")
+
+
+def explore(rates: tuple[int, int, int], first: World, rules: Rules = Rules()) -> list[World]:
+    """All worlds that can be reached from the first one. ``rates``: of the director, of a, of b."""
     came: dict[World, tuple[World | None, str]] = {first: (None, "")}
     edge = deque([first])
     while edge:
