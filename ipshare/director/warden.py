@@ -23,7 +23,7 @@ from ipshare.director import elsewhere, failover, probing
 from ipshare.director.daemon import Director
 from ipshare.director.failover import Case, Facts
 from ipshare.director.fencing import Fences
-from ipshare.director.health import Observation, Track, track, verdicts
+from ipshare.director.health import Observation, Track, suspects, track, verdicts
 from ipshare.director.link import Link
 from ipshare.director.moves import moved
 from ipshare.director.rollout import FINAL
@@ -76,6 +76,7 @@ class Warden:
         self.tracks: dict[str, Track] = {}
         self.grants: dict[str, Grant] = {}
         self.cases: dict[str, Case] = {}
+        self._suspected: frozenset[str] = frozenset()
         self._began: list[float] = []  # wall clock
         self._counted_s: dict[
             str, float
@@ -236,6 +237,7 @@ class Warden:
     async def _judge(self) -> None:
         now_s = boottime_s()
         self._look(now_s)
+        self._alarm()
         if self.watch.failover is None or self.director.superseded or not self.director.number:
             return
         notes: dict[str, str] = {}
@@ -251,7 +253,6 @@ class Warden:
             if case != self.cases.get(unit):
                 log.warning("failover of %s: %s: %s %s", unit, case.phase, case.why, case.note)
         self.cases, self.grants = cases, held
-        self._alarm()
 
     def _look(self, now_s: float) -> None:
         """What is down, and since when."""
@@ -264,6 +265,7 @@ class Warden:
             for row in node.said["probes"]
             if row["name"] in places
         ]
+        self._suspected = suspects(observations, now_s, health.stale)
         targets = probing.targets(topology, health)
         found = verdicts(targets, observations, now_s, stale_s=health.stale, quorum=health.quorum)
         self.tracks = {
@@ -402,7 +404,7 @@ class Warden:
 
     def _alarm(self) -> None:
         """What the director's status says of it."""
-        said = []
+        said = [f"{name} sees nothing up anywhere, and is not counted" for name in sorted(self._suspected)]
         for unit, case in self.cases.items():
             if case.phase != "moving" or case.note:
                 said.append(f"failover of {unit}: {case.phase}: {case.why}: {case.note}")

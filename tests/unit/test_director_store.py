@@ -52,6 +52,36 @@ def test_a_term_that_is_over_writes_nothing(tmp_path: Path) -> None:
     store.close()
 
 
+def test_notes_are_put_together_by_the_newest_term_alone(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.begin()
+    store.put(1, {"a": "one", "b": "two"})
+    store.put(1, {"a": "three", "b": "", "c": ""})
+    store.put(1, {})
+    store.close()
+    store = SqliteStore(tmp_path)
+    assert store.notes() == {"a": "three"}
+    store.begin()
+    for notes in ({}, {"a": "late"}):
+        with pytest.raises(Refused, match="term 1 is over"):
+            store.put(1, notes)
+    assert store.notes() == {"a": "three"}
+    store.close()
+
+
+def test_a_store_from_before_there_were_notes_gets_them(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.begin()
+    store.close()
+    with sqlite3.connect(tmp_path / "director.db") as db:
+        db.execute("DROP TABLE notes")
+    db.close()
+    store = SqliteStore(tmp_path)
+    store.put(1, {"a": "one"})
+    assert store.notes() == {"a": "one"}
+    store.close()
+
+
 def test_revisions_have_no_gap_and_are_never_replaced(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     store.begin()

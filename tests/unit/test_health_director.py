@@ -4,6 +4,7 @@ when something is down, cut off, or replaced. Engines are in memory, workloads a
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -12,9 +13,15 @@ from typing import Any
 
 import pytest
 
+from ipshare.agent.server import Server
+from ipshare.cli import main
+from ipshare.director.desk import Desk
+from ipshare.director.run import SOCKET
+from ipshare.director.warden import boottime_s
 from ipshare.director.warden_desk import failover_of, health_of, verbs
 from ipshare.errors import Refused
 from tests.director_world import Fleet
+from tests.director_world import text as director_text
 from tests.pki import Pki
 from tests.remote_world import host
 from tests.unit.test_director import Root
@@ -54,6 +61,7 @@ to = "A"
 [[workload]]
 name = "shop"
 node = "a1"
+kind = "{kind}"
 addresses = ["203.0.113.7/32"]
 [health]
 interval = "100ms"
@@ -99,8 +107,8 @@ class World:
         self.doors[node] = await asyncio.start_server(lambda _r, w: w.close(), where, self.port)
         self.port = self.doors[node].sockets[0].getsockname()[1]
 
-    async def direct(self, mode: str) -> None:
-        text = TOPOLOGY.format(a=host(1), b=host(2), port=self.port, mode=mode)
+    async def direct(self, mode: str, kind: str = "exclusive") -> None:
+        text = TOPOLOGY.format(a=host(1), b=host(2), port=self.port, mode=mode, kind=kind)
         await self.fleet.direct(text, stale="3s")
 
     def events(self) -> list[tuple[str, str, float]]:
@@ -201,6 +209,53 @@ def test_what_is_down_is_proposed_approved_stopped_and_started_elsewhere(tmp_pat
         assert agents["c1"].sends("203.0.113.9") == "10.1.0.9", "what is no workload's stays"
         states = {row["name"]: row["state"] for row in health_of(warden)["targets"]}
         assert states == {"end point A": "down", "end point B": "up"}
+
+    run(tmp_path, scenario)
+
+
+def test_a_shared_workload_is_moved_and_nothing_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what operators see of it, by the command line."""
+
+    async def scenario(world: World) -> None:
+        await world.direct("automatic", "shared")
+        director, warden = world.fleet.director, _warden(world)
+        assert director is not None
+        file = tmp_path / "director.toml"
+        file.write_text(director_text(tmp_path, world.fleet.pki, NAMES, ""))
+        folder = director.settings.runtime_dir
+        folder.mkdir(exist_ok=True)
+        server = Server(folder / SOCKET, Desk(director, file, verbs(warden)).handle)
+        await server.start()
+
+        async def ask(*words: str) -> str:
+            code = await asyncio.to_thread(main, ["director", *words, "-c", str(file)])
+            out = capsys.readouterr()
+            return f"{code} {out.out}{out.err}"
+
+        await until(lambda: [row["state"] for row in health_of(warden)["targets"]] == ["up", "up"])
+        world.doors["a1"].close()
+        await until(lambda: director.topology.by_name["workload"]["shop"]["node"] == "b1")
+        assert await director.settled(director.number, 60), director.outcomes()
+        assert world.fleet.agents["c1"].sends("203.0.113.7") == "10.2.0.7"
+        assert world.events() == []
+        assert "end point A  down" in await ask("health")
+        assert json.loads((await ask("health", "--json"))[2:])["targets"][0]["state"] == "down"
+        assert "mode automatic" in await ask("failover", "show")
+        assert json.loads((await ask("failover", "show", "--json"))[2:])["workloads"] == []
+        assert "nothing is proposed for 'shop'" in await ask("failover", "approve", "shop")
+        assert "if it is certain: --yes" in await ask("failover", "fenced", "shop")
+        assert "nobody has to give up 'shop'" in await ask("failover", "fenced", "shop", "--yes")
+        world.doors["b1"].close()
+        await until(lambda: "c1 sees nothing up anywhere" in director.alarms["warden"])
+        await world.fleet.agents["a1"].stop()  # up, and cannot be asked
+        await until(lambda: not warden.is_heard("a1", boottime_s()))
+        await world.open("a1")
+        await until(lambda: "alarm" in director.alarms["warden"])
+        assert "alarm: shop b1 -> nowhere" in await ask("failover", "show")
+        assert "no other" in await ask("status")
+        await server.stop()
 
     run(tmp_path, scenario)
 
