@@ -9,8 +9,8 @@ APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
-# JOBS=2: unit tests beside the lab's, which mostly wait (tests/conftest.py: never two of the lab at once); as root only, for
-# without it the lab starts pytest again in a user namespace.
+# JOBS=3: unit tests beside two lanes of the lab's, which mostly wait (tests/conftest.py); as root only, for without it the lab
+# starts pytest again in a user namespace.
 test: setup-test lint $(if $(VPP),plugin)
 	$(PY) -m pytest tests $(if $(JOBS),-n $(JOBS) --dist loadscope) $(PYTEST)
 

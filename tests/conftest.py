@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from ipshare.errors import NotRunning
 from tests import examples
 
 HERE = Path(__file__).parent
+CLOCKS = ("pair", "witness", "mirror")
+"""In names of lab modules in which nodes watch each other's clocks: one lane for all of them."""
+PRECEDENCE = {"clocks": 0, "namespaces": 5, "sanitized": 10}
 ABSENT: dict[str, str] = {}
 
 
@@ -27,16 +31,33 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run side by side (make test JOBS=2): a module is one worker's, its fixtures are made
-    once, and all that want network namespaces are one worker's too, one after the other."""
+    """Where tests run side by side (make test JOBS=3): a module is one worker's, its fixtures are made once,
+    and those that want network namespaces are in lanes, each one worker's, one after the other."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            module = nodeid.split("::", 1)[0]
-            return module if Path(module).is_relative_to("tests/unit") else "in namespaces"
+            module = Path(nodeid.split("::", 1)[0])
+            return str(module) if module.is_relative_to("tests/unit") else lane_of(module)
 
     return ByPlace(config, log)
+
+
+def lane_of(module: Path) -> str:
+    """Of a module that wants network namespaces."""
+    if "sanitized" in module.name:
+        return "sanitized"
+    return "clocks" if any(word in module.name for word in CLOCKS) else "namespaces"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _precedence(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Side by side, what has clocks goes before what has not: unit tests wait for labs, not labs for them."""
+    if "PYTEST_XDIST_WORKER" in os.environ and os.geteuid() == 0:
+        module = request.path.relative_to(HERE)
+        is_unit = module.parts[0] == "unit"
+        os.setpriority(os.PRIO_PROCESS, 0, 15 if is_unit else PRECEDENCE[lane_of(module)])
+    yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -70,7 +70,7 @@ def text(
         said += (
             f'[[node]]\nname = "{node}"\naddress = "{host(number)}:{PORT}"\nsite = "here"\n{role} = "{of}"\n'
         )
-        said += f'[[distribution]]\nname = "{of}"\n' if role == "distribution" else ""
+        said += f'[[distribution]]\nname = "{of}"\n' if role == "distribution" else "capacity = 10\n"
     return said + bindings
 
 

@@ -39,7 +39,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "bgp": ("bgp", "Announcements by BGP: status, drain."),
         "director": (
             "director",
-            "One source of truth for many nodes: run, status, diff, apply, history, show.",
+            "One source of truth for many nodes: run, status, apply, evacuate, hazards, and more.",
         ),
         "cert": ("cert", "Certificates of nodes, directors, operators: init, issue, rotate, show, revoke."),
         "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),

@@ -1,4 +1,7 @@
-"""director: one source of truth for many nodes: run, status, diff, apply, history, show."""
+"""director: one source of truth for many nodes: run, status, diff, apply, history, show.
+
+Verbs about evacuations and hazards are in director_evacuations.
+"""
 
 from __future__ import annotations
 
@@ -187,7 +190,7 @@ def _changes(found: dict[str, Any], as_json: bool) -> None:
     output.marked(found["changes"])
     for number, text in enumerate(found["order"], 1):
         output.line(f"{number}. {text}")
-    for text in found["notes"]:
+    for text in (*found["notes"], *found["faults"]):
         output.line(f"! {text}", fg="magenta")
     return None
 
@@ -195,11 +198,12 @@ def _changes(found: dict[str, Any], as_json: bool) -> None:
 def _report(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return output.emit(found)
-    head = f"director {found['director']}, term {found['term']}, revision {found['revision']}"
+    standing = "" if found["leads"] or not found["leader"] else f" stands by, {found['leader']} leads"
+    head = f"director {found['director']}{standing}, term {found['term']}, revision {found['revision']}"
     output.line(head + (f": {found['why']} ({found['who']})" if found["why"] else ""))
     for text in found["troubles"]:
         output.line(text, fg="red")
-    for text in found["notes"] if not found["settled"] else ():
+    for text in (*(found["notes"] if not found["settled"] else ()), *found["faults"]):
         output.line(f"! {text}", fg="magenta")
     rows = [
         (node["name"], _role(node), node["state"], node["outcome"], str(node["revision"]), node["why"])
@@ -308,3 +312,6 @@ def failover_fenced(workload: str, yes: bool, file: Path, as_json: bool) -> None
     if as_json:
         return output.emit(found)
     return output.line(f"{found['workload']}: {found['node']} does not run it any more")
+
+
+from ipshare.cli import director_evacuations  # noqa: E402, F401  it adds its verbs to the group

@@ -56,7 +56,7 @@ def nodes_options(verb: Any) -> Any:
     )(verb)  # fmt: skip
     verb = click.option(
         "--nodes", "file", type=FILE, envvar="IPSHARE_NODES",
-        help="A TOML file with [[node]] name and socket. Default: $IPSHARE_NODES.",
+        help="A TOML file with [[node]] name and socket, or address. Default: $IPSHARE_NODES.",
     )(verb)  # fmt: skip
     return journal_option(verb)
 
@@ -223,20 +223,20 @@ def _prefix(address: str) -> Any:
 
 
 def _nodes(named: tuple[str, ...], file: Path | None, *, needed: bool = True) -> dict[str, Any]:
-    from ipshare.remap.nodes import nodes_at, read_nodes
+    from ipshare.remap.nodes import AgentNode, read_nodes
 
-    sockets = read_nodes(file) if file is not None else {}
+    nodes = read_nodes(file) if file is not None else {}
     for text in named:
         name, equals, socket = text.partition("=")
         if not (name and equals and socket):
             raise output.UsageProblem(f"--node {text!r} is not NAME=SOCKET", "as in a1=/run/ipshare/a1")
-        sockets[name] = Path(socket)
-    if needed and not sockets:
+        nodes[name] = AgentNode(Path(socket))
+    if needed and not nodes:
         raise output.UsageProblem(
             "no node was named",
             "name both end points' nodes and every distribution point: --node NAME=SOCKET or --nodes FILE",
         )
-    return nodes_at(sockets)
+    return nodes
 
 
 def _watch(ctx: click.Context, work: Callable[[OnChange], Progress], as_json: bool) -> None:

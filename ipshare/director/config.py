@@ -1,7 +1,7 @@
 """config: director.toml -> Settings and Topology, with every mistake at once, file and line.
 
 [director] and [[node]] are judged by the models here, [[site]] and [[workload]] by those of hazards and
-placement ([hazards] may stand in the same file and is not looked at); [[network]], [[endpoint]],
+placement, [hazards] and [evacuation] by ipshare.director.evacuation; [[network]], [[endpoint]],
 [[distribution]], [[policy]] and [[binding]] are those of a site file, judged by the same checks
 (ipshare.config), as each kind of node will see them. Includes work as in a site file.
 """
@@ -9,7 +9,7 @@ placement ([hazards] may stand in the same file and is not looked at); [[network
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,19 @@ from ipshare.config import some
 from ipshare.config.assigned import KINDS as SHARED
 from ipshare.config.read import Document, read, read_text
 from ipshare.config.report import judged
-from ipshare.config.schema_hazards import Positive
+from ipshare.config.schema_hazards import Hazards, Positive
 from ipshare.config.schema_hazards import SiteTable as Site
-from ipshare.config.schema_pair import _without_default
 from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
 from ipshare.director import schema_health, workloads
+from ipshare.director.config_store import EtcdSettings, Store, problems, settings_of
+from ipshare.director.evacuation import settings as evacuation
 from ipshare.director.topology import KINDS, Topology
 from ipshare.errors import ConfigError, Problem
 
-OTHERS = ("hazards",)
-"""Tables of `ipshare hazards`, which reads the same file."""
+OTHERS = ("hazards", "evacuation")
+"""Tables that are judged by ipshare.director.evacuation.settings."""
 
 
 class Director(Table):
@@ -83,10 +84,13 @@ class File(Table):
     """A director's file, as far as it is not that of a site."""
 
     director: Director
+    store: Store = Store()
     node: list[Node] = []
     workload: list[Workload] = []
-    health: schema_health.Health = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
-    failover: schema_health.Failover = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
+    health: schema_health.Health
+    failover: schema_health.Failover
+    hazards: Hazards
+    evacuation: evacuation.Evacuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,9 @@ class Settings:
     stale_after_s: float
     patience_s: float
     watch: schema_health.Watch | None = None
+    evacuation: evacuation.Settings = evacuation.Settings()
+    etcd: EtcdSettings | None = None
+    """None: the store is SQLite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +146,9 @@ def _wanted(document: Document) -> Wanted:
         document.problems.append(document.problem((), "table [director] is missing", "write [director]"))
     sites = list(array(document, incomplete, "site", Site))
     nodes = list(array(document, incomplete, "node", Node))
-    known = ("director", "health", "failover", "include", *KINDS, *OTHERS)
+    store = single(document, "store", Store)
+    document.problems += problems(document, store)
+    known = ("director", "store", "health", "failover", "include", *KINDS, *OTHERS)
     for key in document.data:
         if key not in known:
             message = f"unknown key {key!r}"
@@ -151,24 +160,26 @@ def _wanted(document: Document) -> Wanted:
     document.problems += _shared(document, nodes)
     is_sound = director is not None and not director._broken
     watch = schema_health.watch(document, director.interval) if director and is_sound else None
+    beside = evacuation.read(document, director.patience if director and not director._broken else 0.0)
     if document.problems or director is None:
         order = {str(file): number for number, file in enumerate(document.files)}
         found = dict.fromkeys(document.problems)
         raise ConfigError(sorted(found, key=lambda p: (order.get(p.file, len(order)), p.line, p.column)))
     tables = {kind: document.data[kind] for kind in KINDS if document.data.get(kind)}
-    return Wanted(_settings(document, director, watch), Topology(tables))
+    made = replace(_settings(document, director, store), evacuation=beside, watch=watch)
+    return Wanted(made, Topology(tables))
 
 
 def settings(path: Path) -> Settings:
     """[director] of a file alone, for those who ask a director that runs. Raises ConfigError."""
     document = read(path)
-    director = single(document, "director", Director)
+    director, store = single(document, "director", Director), single(document, "store", Store)
     if document.problems:
         raise ConfigError(document.problems)
-    return _settings(document, director)
+    return _settings(document, director, store)
 
 
-def _settings(document: Document, director: Director, watch: schema_health.Watch | None = None) -> Settings:
+def _settings(document: Document, director: Director, store: Store) -> Settings:
     folder = document.main.parent
     return Settings(
         name=director.name,
@@ -182,7 +193,7 @@ def _settings(document: Document, director: Director, watch: schema_health.Watch
         interval_s=director.interval,
         stale_after_s=director.stale_after,
         patience_s=director.patience,
-        watch=watch,
+        etcd=settings_of(store, folder),
     )
 
 

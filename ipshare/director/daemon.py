@@ -22,8 +22,10 @@ from ipshare.agent.assignment import digest_of
 from ipshare.certs.contexts import Contexts
 from ipshare.director import render
 from ipshare.director.config import Settings, problems_at
+from ipshare.director.leading import Alone, Leading
 from ipshare.director.link import Link, Silent
 from ipshare.director.rollout import FINAL, Facts, Rollout, bases_of, outcome
+from ipshare.director.seat import Sight
 from ipshare.director.store import Kept, Revision, Store, now_text
 from ipshare.director.topology import NodeRow, Topology
 from ipshare.errors import ConfigError, IpshareError, Problem, Refused
@@ -52,16 +54,21 @@ class Tended:
 
 
 class Director:
-    """``store``: where it remembers. Everything but the store's work is in the event loop."""
+    """``store``: where it remembers; ``leading``: whether it counts now. Everything but the store's work is
+    in the event loop."""
 
-    def __init__(self, settings: Settings, store: Store, least_term: int = 0) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, least_term: int = 0, leading: Leading | None = None
+    ) -> None:
         self.settings, self.store, self._least = settings, store, least_term
+        self.leading: Leading = leading or Alone()
         self._contexts = Contexts(settings.files, server=False)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._changing = asyncio.Lock()
         self._unsaved: set[str] = set()
         self._outcomes: dict[tuple[int, str, str], str] = {}
         self._saving: asyncio.Task[None] | None = None
+        self._unsure: asyncio.Task[None] | None = None  # whether a revision was written
         self._judging = False
         self._heard = asyncio.Event()  # set at the next judgement
         self.term = 0
@@ -73,25 +80,31 @@ class Director:
         self.trouble = ""
         self.withdrew: Callable[[str], bool] = lambda _node: False
         """Whether a node that is silent announces nothing any more: ipshare.director.warden knows."""
-        self.alarms: dict[str, str] = {}
-        """What others of this process have to say in `status`: topic -> text."""
 
     async def start(self) -> None:
         """A new term begins; what the store has is rolled out. Raises IpshareError."""
         self._contexts.current()
         self.term = await self.work(self.store.begin, self._least)
+        self.leading.begun(self.term)
         latest = await self.work(self.store.latest)
         if latest is not None:
             kept = await self.work(self.store.facts)
             await self._adopt(latest, kept)
         log.info("director %s: term %d, revision %d", self.settings.name, self.term, self.number)
 
+    async def follow(self, sight: Sight) -> None:
+        """As a standby: what the store has is shown, and nobody is tended. Raises IpshareError."""
+        if sight.revision != self.number and (latest := await self.work(self.store.latest)) is not None:
+            self.rollout = await self._planned(latest.number, latest.topology, {}, latest.bases)
+            self.revision = latest
+
     async def close(self) -> None:
         for node in self.nodes.values():
             await self._leave(node)
-        if self._saving is not None:
-            self._saving.cancel()
-            await asyncio.gather(self._saving, return_exceptions=True)
+        for task in (self._saving, self._unsure):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self._save_now()
         self._worker.shutdown()
 
@@ -103,6 +116,10 @@ class Director:
     @property
     def topology(self) -> Topology:
         return self.revision.topology if self.revision is not None else Topology()
+
+    def bar(self) -> str:
+        """Why it may not change or send anything now; "": it may."""
+        return self.superseded or self.leading.bar() or ("" if self.term else "it has not begun a term yet")
 
     async def work(self, job: Callable[..., T], *arguments: Any) -> T:
         """In the one thread that has the store."""
@@ -120,8 +137,15 @@ class Director:
         """``topology`` is what is wanted from now on; False: it was so before. ``expect``: the revision that
         the caller has seen; Refused where it is another one."""
         async with self._changing:
-            if self.superseded:
-                raise Refused(self.superseded, hint="apply there")
+            if barred := self.bar():
+                raise Refused(
+                    barred, hint="ask the director that leads: ipshare director apply, on its machine"
+                )
+            if self._unsure is not None and not self._unsure.done():
+                raise Refused(
+                    f"the store has not said yet whether it has a revision {self.number + 1}",
+                    hint="ipshare director status, then again",
+                )
             if expect is not None and expect != self.number:
                 raise Refused(
                     f"the revision is {self.number}, not {expect}", hint="look at what came, then again"
@@ -131,14 +155,36 @@ class Director:
             rollout = await self.planned(topology)
             number = self.number + 1
             made = Revision(number, self.term, who, why, now_text(), topology, rollout.numbers)
-            kept = {}
-            for name, row in topology.nodes.items():
-                had = self.nodes[name].kept if name in self.nodes else Kept()
-                kept[name] = replace(had, may=had.may | {number}) if row.distribution else had
-            await self.work(self.store.add, made, kept)
+            kept = self._kept_with(number, topology)
+            try:
+                await self.work(self.store.add, made, kept)
+            except IpshareError as error:
+                self.trouble = error.message
+                self._unsure = asyncio.create_task(self._find_out())
+                raise
             log.warning("revision %d by %s: %s", number, who, why or "no reason given")
             await self._adopt(made, kept, rollout)
             return True
+
+    def _kept_with(self, number: int, topology: Topology) -> dict[str, Kept]:
+        """What is known of nodes from when revision ``number`` counts."""
+        kept = {}
+        for name, row in topology.nodes.items():
+            had = self.nodes[name].kept if name in self.nodes else Kept()
+            kept[name] = replace(had, may=had.may | {number}) if row.distribution else had
+        return kept
+
+    async def _find_out(self) -> None:
+        """Whether a revision that was to be written is there: then it counts."""
+        while True:
+            await asyncio.sleep(self.settings.interval_s)
+            with contextlib.suppress(IpshareError):
+                latest = await self.work(self.store.latest)
+                self.trouble = ""
+                if latest is not None and latest.number > self.number and latest.term == self.term:
+                    log.warning("revision %d was written", latest.number)
+                    await self._adopt(latest, self._kept_with(latest.number, latest.topology))
+                return
 
     async def _planned(
         self, number: int, topology: Topology, kept: Mapping[str, Kept], bases: tuple[int, ...] | None = None
@@ -203,7 +249,8 @@ class Director:
         number, text = self.rollout.revision, self.rollout.text(node.row.name, step)
         words = {"number": [self.term, number, step], "digest": digest_of(text), "text": text}
         try:
-            self._learn(node, await node.link.ask("assign", self.settings.patience_s, **words))
+            answer = await node.link.ask("assign", self.settings.patience_s, self.bar, **words)
+            self._learn(node, answer)
             node.refused = ""
         except Silent:
             raise
@@ -220,7 +267,7 @@ class Director:
 
     def _due(self, node: Tended) -> int | None:
         """The step that it is to be sent now; None: nothing is."""
-        if self.superseded or self.rollout is None:
+        if self.rollout is None or self.bar():
             return None
         step, _ = self.wanted.get(node.row.name, (-1, ""))
         target = (self.rollout.revision, step)
@@ -297,6 +344,10 @@ class Director:
                 return True
         return False
 
+    async def judged(self) -> None:
+        """Until what is known of nodes was judged again."""
+        await self._heard.wait()
+
     # ---- the store ------------------------------------------------------------
 
     def _save_soon(self) -> None:
@@ -305,20 +356,29 @@ class Director:
 
     async def _save(self) -> None:
         await asyncio.sleep(SAVE_S)
-        await self._save_now()
+        while self._unsaved or self._outcomes:  # more may come while it is written
+            if not await self._save_now():
+                await asyncio.sleep(self.settings.interval_s)
 
-    async def _save_now(self) -> None:
+    async def _save_now(self) -> bool:
+        """False: it has to be tried again."""
         facts = {name: self.nodes[name].kept for name in self._unsaved if name in self.nodes}
         outcomes, self._outcomes = self._outcomes, {}
         self._unsaved = set()
         if not facts and not outcomes:
-            return
+            return True
         try:
             await self.work(self.store.keep, self.term, facts, outcomes)
             self.trouble = ""
         except IpshareError as error:  # what is remembered is then more than what is: the safe side
+            if self.trouble != error.message:
+                log.error("%s", error.message)
             self.trouble = error.message
-            log.error("%s", error.message)
+            if not isinstance(error, Refused):  # else the term is over: nobody's business any more
+                self._unsaved |= set(facts)
+                self._outcomes = outcomes | self._outcomes
+                return False
+        return True
 
 
 def _judged(rollout: Rollout) -> Rollout:

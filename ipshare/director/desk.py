@@ -16,6 +16,7 @@ from typing import Any
 from ipshare.agent.server import Asker
 from ipshare.director import config
 from ipshare.director.daemon import Director, Tended
+from ipshare.director.evacuation.places import faults
 from ipshare.director.rollout import FINAL, MAKE, Rollout
 from ipshare.director.topology import Topology, changes
 from ipshare.errors import IpshareError, NoPrivilege, Refused
@@ -27,26 +28,32 @@ Verb = Callable[[Asker, Request], Awaitable[Request]]
 
 
 class Desk:
-    """Of ``director``; ``file``: its own, which is read where a request names none. ``more``: verbs of
-    others."""
+    """Of ``director``; ``file``: its own, which is read where a request names none."""
 
-    def __init__(self, director: Director, file: Path, more: Mapping[str, Verb] | None = None) -> None:
+    def __init__(self, director: Director, file: Path) -> None:
         self._director, self._file = director, file
-        self._verbs = {
+        self.troubles: list[Callable[[], list[str]]] = []  # of what stands beside the director
+        self._verbs: dict[str, Verb] = {
             "status": self._status,
             "wait": self._wait,
             "diff": self._diff,
             "apply": self._apply,
             "history": self._history,
             "show": self._show,
-            **(more or {}),
         }
+
+    def add(self, verbs: Mapping[str, Verb], troubles: Callable[[], list[str]]) -> None:
+        """What something beside the director answers, and what it has to say in status."""
+        self._verbs |= verbs
+        self.troubles.append(troubles)
 
     async def handle(self, caller: Asker, request: Request) -> Request:
         if not caller.is_owner:
             raise NoPrivilege("only root may ask the director")
         verb = request["verb"]
         if verb not in self._verbs:
+            if bar := self._director.bar():
+                raise Refused(bar, hint="ask the director that leads, on its machine")
             raise IpshareError(
                 f"the director knows no verb {verb!r}", hint=f"it knows {', '.join(self._verbs)}"
             )
@@ -62,18 +69,28 @@ class Desk:
         revision, outcomes = director.revision, director.outcomes()
         return {
             "director": director.settings.name,
-            "term": director.term,
+            "leader": director.leading.sight.leader if director.leading.is_shared else director.settings.name,
+            "leads": not director.bar(),
+            "store": {"kind": director.leading.kind, "trouble": director.leading.trouble or director.trouble},
+            "term": director.term or director.leading.sight.term,
             "revision": director.number,
             "who": revision.who if revision else None,
             "why": revision.why if revision else None,
             "time": revision.time if revision else None,
             "settled": bool(outcomes) and set(outcomes.values()) <= {"acked"},
-            "troubles": [
-                text for text in (director.superseded, director.trouble, *director.alarms.values()) if text
-            ],
+            "troubles": self._troubles(),
+            "faults": faults(director.topology),
             "notes": director.rollout.notes() if director.rollout else [],
             "nodes": [self._node(node, outcomes[name]) for name, node in director.nodes.items()],
         }
+
+    def _troubles(self) -> list[str]:
+        director = self._director
+        found = [director.superseded, director.trouble, director.leading.trouble]
+        if director.term:
+            found.append(director.leading.bar())
+        found += [text for told in self.troubles for text in told()]
+        return list(dict.fromkeys(text for text in found if text))
 
     def _node(self, node: Tended, outcome: str) -> Request:
         director, facts = self._director, self._director.facts(node)
@@ -161,6 +178,7 @@ class Desk:
             "changes": found,
             "order": _order(rollout) if found else [],
             "notes": rollout.notes() if found else [],
+            "faults": faults(topology),
         }
 
     async def _apply(self, caller: Asker, request: Request) -> Request:

@@ -44,7 +44,12 @@ class Fences:
         """That of the node at the other end of ``link``, which is closed then."""
 
         async def run() -> None:
-            words = {"name": name, "node": grant.node, "within_s": settings.fence_time, "term": term}
+            words: dict[str, Any] = {
+                "name": name,
+                "node": grant.node,
+                "within_s": settings.fence_time,
+                "term": term,
+            }
             try:
                 await link.ask("fence", settings.fence_time + ANSWER_S, **words)
             finally:

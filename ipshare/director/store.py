@@ -22,7 +22,7 @@ from typing import Protocol
 from ipshare.director.topology import Topology
 from ipshare.errors import IpshareError, NoPrivilege, Refused
 
-SCHEMA = 1
+SCHEMA = 2
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE revisions (
@@ -33,7 +33,8 @@ CREATE TABLE outcomes (
     revision INTEGER NOT NULL, node TEXT NOT NULL, time TEXT NOT NULL, outcome TEXT NOT NULL,
     detail TEXT NOT NULL, PRIMARY KEY (revision, node, outcome));
 """
-NOTES = "CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, text TEXT NOT NULL);"
+NOTES = "CREATE TABLE notes (key TEXT PRIMARY KEY, text TEXT NOT NULL);"
+"""What came with version 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +96,14 @@ class Store(Protocol):
     def keep(
         self, term: int, facts: Mapping[str, Kept], outcomes: Mapping[tuple[int, str, str], str]
     ) -> None:
-        """What is known now. ``outcomes``: (revision, node, outcome) -> detail; the first of a kind stays."""
+        """What is known now. ``outcomes``: (revision, node, outcome) -> detail; the first of a kind stays. With
+        nothing to keep it still raises Refused where ``term`` is over (ipshare.director.warden asks so)."""
 
-    def put(self, term: int, notes: Mapping[str, str]) -> None:
-        """Keeps texts by key beside the revisions, all of them or none; "" removes one. Raises Refused where
-        ``term`` is over, also for no notes at all: who got no Refused was the newest when it was asked."""
+    def put_note(self, term: int, key: str, text: str) -> None:
+        """Keeps a text under a name; an empty one removes it."""
 
-    def notes(self) -> dict[str, str]:
-        """All texts that were put."""
+    def notes(self, prefix: str) -> dict[str, str]:
+        """Texts whose names begin so, in the order of names."""
 
     def close(self) -> None:
         """Ends it."""
@@ -117,7 +118,7 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "director.db"
-        self._lock = _lock(folder)
+        self._lock = lock(folder)
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             os.chmod(self.path, 0o600)  # noqa: PTH101
@@ -180,16 +181,17 @@ class SqliteStore:
             rows = [(rev, node, now_text(), what, detail) for (rev, node, what), detail in outcomes.items()]
             db.executemany("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?)", rows)
 
-    def put(self, term: int, notes: Mapping[str, str]) -> None:
+    def put_note(self, term: int, key: str, text: str) -> None:
         with self._change() as db:
             self._check(term)
-            db.executemany("DELETE FROM notes WHERE key = ?", [(key,) for key in notes])
-            db.executemany(
-                "INSERT INTO notes VALUES (?, ?)", [(k, text) for k, text in notes.items() if text]
-            )
+            if text:
+                db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, text))
+            else:
+                db.execute("DELETE FROM notes WHERE key = ?", (key,))
 
-    def notes(self) -> dict[str, str]:
-        return dict(self._db.execute("SELECT key, text FROM notes").fetchall())
+    def notes(self, prefix: str) -> dict[str, str]:
+        query = "SELECT key, text FROM notes WHERE substr(key, 1, ?) = ? ORDER BY key"
+        return dict(self._db.execute(query, (len(prefix), prefix)).fetchall())
 
     # ---- inside ---------------------------------------------------------------
 
@@ -208,7 +210,9 @@ class SqliteStore:
     def _prepare(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == SCHEMA:
-            self._db.execute(NOTES)  # stores from before have none
+            return
+        if version == 1:
+            self._db.executescript(f"BEGIN IMMEDIATE; {NOTES} PRAGMA user_version = {SCHEMA}; COMMIT;")
             return
         if version or self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise Refused(
@@ -241,7 +245,8 @@ def _pair(text: str) -> tuple[int, int]:
     return revision, step
 
 
-def _lock(folder: Path) -> int:
+def lock(folder: Path) -> int:
+    """One director's process on this folder, while the descriptor is open. Raises Refused, NoPrivilege."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

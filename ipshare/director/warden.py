@@ -37,6 +37,8 @@ from ipshare.exclusive.grants import Grant, Seen
 log = logging.getLogger(__name__)
 DRIFT = 0.01
 """Where there is no [failover] to say it."""
+NOTES = "warden/"
+"""How the names of what is in the store begin."""
 BEGAN = "failovers"
 """Key of the times at which automatic failovers began lately, in the store."""
 Request = dict[str, Any]
@@ -92,8 +94,8 @@ class Warden:
         """Goes on where the store says that somebody was."""
         self._start_s = boottime_s()
         self.director.withdrew = self.withdrew
-        for key, text in (await self.director.work(self.director.store.notes)).items():
-            kind, _, name = key.partition("/")
+        for key, text in (await self.director.work(self.director.store.notes, NOTES)).items():
+            kind, _, name = key.removeprefix(NOTES).partition("/")
             if kind == "grant":
                 self.grants[name] = Grant(**json.loads(text))
             elif kind == "case":
@@ -130,7 +132,7 @@ class Warden:
 
     async def _attend(self, node: Attended) -> None:
         while True:
-            if not self.director.superseded:
+            if not self.director.bar():
                 try:
                     await self._ask(node)
                 except IpshareError as error:
@@ -143,7 +145,7 @@ class Warden:
     async def _ask(self, node: Attended) -> None:
         stamp, heard_s = node.stamp, node.heard_s
         if any(grant.is_held and grant.node == node.name for grant in self.grants.values()):
-            await self.director.work(self.director.store.put, self.director.term, {})  # raises: not any more
+            await self.director.work(self.director.store.keep, self.director.term, {}, {})  # or Refused
         probes = probing.probes(self.director.topology, self.watch.health, node.name)
         holds = list(self._holds(node.name, stamp, heard_s))
         stops = [
@@ -237,14 +239,12 @@ class Warden:
     async def _judge(self) -> None:
         now_s = boottime_s()
         self._look(now_s)
-        self._alarm()
-        if self.watch.failover is None or self.director.superseded or not self.director.number:
+        if self.watch.failover is None or self.director.bar() or not self.director.number:
             return
         notes: dict[str, str] = {}
         cases = self._cases(now_s, self.watch.failover, notes)
         held = self._granted(now_s, cases, notes)
-        if notes:
-            await self.director.work(self.director.store.put, self.director.term, notes)
+        await self._note(notes)
         for name, grant in held.items():
             if grant.epoch != self.grants.get(name, Grant()).epoch:
                 self._counted_s.pop(name, None)
@@ -402,7 +402,7 @@ class Warden:
                 notes[f"grant/{name}"] = json.dumps(asdict(after)) if name in found else ""
         return found
 
-    def _alarm(self) -> None:
+    def troubles(self) -> list[str]:
         """What the director's status says of it."""
         said = [f"{name} sees nothing up anywhere, and is not counted" for name in sorted(self._suspected)]
         for unit, case in self.cases.items():
@@ -414,7 +414,12 @@ class Warden:
                 said.append(f"workload {name} at {grant.node} could not be stopped: fence it")
             elif row is not None and row["why"] and row["state"] in ("stuck", "stopped"):
                 said.append(f"workload {name} at {grant.node}: {row['why']}")
-        self.director.alarms["warden"] = "; ".join(said)
+        return said
+
+    async def _note(self, notes: dict[str, str]) -> None:
+        """What others have to go on with; each by itself is as good as all together."""
+        for key, text in notes.items():
+            await self.director.work(self.director.store.put_note, self.director.term, NOTES + key, text)
 
     # ---- acting -----------------------------------------------------------------
 
@@ -455,7 +460,7 @@ class Warden:
                 raise Refused(f"nobody has to give up {name!r}", hint="ipshare director failover show")
             grant = replace(grant, fenced=grant.epoch)
             notes = {f"grant/{name}": json.dumps(asdict(grant))}
-            await self.director.work(self.director.store.put, self.director.term, notes)
+            await self._note(notes)
             self.grants[name] = grant
         self._news.set()
         return grant
@@ -469,7 +474,7 @@ class Warden:
                 raise Refused(f"nothing is proposed for {unit!r}", hint=f"proposed: {known or 'nothing'}")
             case = failover.approved(case)
             notes = {f"case/{unit}": json.dumps(case.to_json())}
-            await self.director.work(self.director.store.put, self.director.term, notes)
+            await self._note(notes)
             self.cases[unit] = case
         self._news.set()
         return case

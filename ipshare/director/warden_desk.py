@@ -8,13 +8,31 @@ failover_fenced    {"workload": ...}: the operator's word that who has to give i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ipshare.agent.server import Asker
-from ipshare.director.desk import Verb
+from ipshare.director.daemon import Director
+from ipshare.director.desk import Desk, Verb
+from ipshare.director.schema_health import Watch
 from ipshare.director.warden import Request, Warden, boottime_s
 from ipshare.errors import IpshareError
+
+
+@asynccontextmanager
+async def looking_after(director: Director, watch: Watch | None, desk: Desk) -> AsyncIterator[None]:
+    """Beside a director that has begun, until it ends; None: its file has neither [health] nor [failover]."""
+    if watch is None:
+        yield
+        return
+    warden = Warden(director, watch)
+    await warden.start()
+    desk.add(verbs(warden), warden.troubles)
+    try:
+        yield
+    finally:
+        await warden.close()
 
 
 def verbs(warden: Warden) -> Mapping[str, Verb]:

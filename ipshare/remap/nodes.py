@@ -1,22 +1,38 @@
-"""nodes: whom a remap talks to. ``RemapNode`` is all that it asks of a node; today's is its agent's socket.
+"""nodes: whom a remap talks to. ``RemapNode`` is all that it asks of a node; an agent answers, by its control
+socket or over TLS.
 
-Verbs and their arguments are those of ipshare.agent.remap_desk. A file of nodes:
+Verbs and their arguments are those of ipshare.agent.remap_desk. A file of nodes; paths are relative to it:
+
+    [tls]                                # needed where a node has an address
+    ca = "ca.pem"
+    certificate = "director-ops.pem"     # of a director: others may only look
+    revoked = "revoked.pem"              # may be missing
 
     [[node]]
     name = "a1"                          # [node].name there
-    socket = "/run/ipshare/a1/agent.sock"
+    address = "10.0.0.11:7443"           # [remote].listen there
+
+    [[node]]
+    name = "c1"
+    socket = "/run/ipshare/c1/agent.sock"
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from ipshare.agent.client import AgentClient
-from ipshare.errors import ConfigError, IpshareError, Problem
+from pydantic import Field
 
+from ipshare.agent.client import AgentClient, RemoteClient
+from ipshare.certs.contexts import Contexts, Files
+from ipshare.config import some
+from ipshare.config.read import Document
+from ipshare.config.some import Finding
+from ipshare.config.values import Name, PathEnd, Table
+
+HINT = 'write [[node]] with name = "..." and socket = "..." or address = "..."'
 ANSWER_S = 15.0
 """An agent that is at other work answers when that is done."""
 
@@ -41,38 +57,63 @@ class AgentNode:
             return agent.call(verb, **arguments)
 
 
-def nodes_at(sockets: Mapping[str, Path]) -> dict[str, RemapNode]:
-    """By name -> control socket, or the runtime_dir that it is in."""
-    return {name: AgentNode(Path(socket)) for name, socket in sockets.items()}
+class RemoteNode:
+    """Node ``name`` by its agent's door to the network ([remote] there). ``contexts``: certificates of a
+    director."""
+
+    def __init__(self, name: str, address: str, contexts: Contexts, *, answer_s: float = ANSWER_S) -> None:
+        self._name, self._address, self._contexts, self._answer_s = name, address, contexts, answer_s
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        with RemoteClient(self._name, self._address, self._contexts, timeout_s=self._answer_s) as agent:
+            return agent.call(verb, **arguments)
 
 
-def read_nodes(file: Path) -> dict[str, Path]:
-    """Names and sockets of a file of nodes. Raises ConfigError with every mistake, IpshareError."""
-    try:
-        data = tomllib.loads(file.read_text())
-    except OSError as error:
-        raise IpshareError(f"cannot read {file}: {error.strerror}", hint="see docs/remap.md") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([_problem(file, "", f"not TOML: {error}")]) from None
-    rows = data.get("node", [])
-    found: dict[str, Path] = {}
-    problems = [_problem(file, key, f"unknown key {key!r}") for key in data if key != "node"]
-    if not isinstance(rows, list) or not rows:
-        raise ConfigError([*problems, _problem(file, "node", "there is no [[node]]")])
-    for number, row in enumerate(rows):
-        key = f"node[{number}]"
-        if not isinstance(row, dict) or set(row) != {"name", "socket"}:
-            problems.append(_problem(file, key, "a node has name and socket, and nothing else"))
-        elif not all(isinstance(value, str) and value for value in row.values()):
-            problems.append(_problem(file, key, "name and socket are strings"))
-        elif row["name"] in found:
-            problems.append(_problem(file, key, f"the name {row['name']!r} is taken"))
-        else:
-            found[row["name"]] = file.parent / row["socket"]
-    if problems:
-        raise ConfigError(problems)
-    return found
+class _Tls(Table):
+    ca: str = Field(min_length=1)
+    certificate: str = Field(min_length=1)
+    revoked: str | None = Field(default=None, min_length=1)
 
 
-def _problem(file: Path, key: str, message: str) -> Problem:
-    return Problem(str(file), 0, 0, key, message, 'write [[node]] with name = "..." and socket = "..."')
+class _Node(Table):
+    name: Name
+    socket: str | None = Field(default=None, min_length=1)
+    address: PathEnd | None = None
+
+
+def read_nodes(file: Path) -> dict[str, RemapNode]:
+    """The nodes of a file of nodes. Raises ConfigError with every mistake, IpshareError for certificates."""
+    document = some.document_of(file)
+    tls, rows = some.one(document, "tls", _Tls), some.every(document, "node", _Node)
+    some.note(document, some.twice(rows, "nodes"))
+    some.note(document, _findings(document, rows))
+    some.done(document)
+    contexts = None
+    if tls is not None:
+        revoked = file.parent / tls.revoked if tls.revoked is not None else None
+        contexts = Contexts(Files(file.parent / tls.ca, file.parent / tls.certificate, revoked), server=False)
+        contexts.current()
+    return {row.name: _node(file, row, contexts) for row in rows}
+
+
+def _findings(document: Document, rows: list[_Node]) -> Iterator[Finding]:
+    for key in document.data:
+        if key not in ("tls", "node", "include"):
+            yield (key,), f"unknown key {key!r}", "known here: tls, node"
+    if "node" not in document.data:
+        yield (), "there is no [[node]]", HINT
+    for row in rows:
+        if row._broken:
+            continue
+        if (row.socket is None) == (row.address is None):
+            yield row._path, f"where is {row.name}?", "write socket or address, one of them"
+        elif row.address is not None and "tls" not in document.data:
+            hint = "write [tls] with ca and certificate, those of a director"
+            yield (*row._path, "address"), "an address needs [tls]", hint
+
+
+def _node(file: Path, row: _Node, contexts: Contexts | None) -> RemapNode:
+    if row.address is None or contexts is None:
+        return AgentNode(file.parent / str(row.socket))
+    host, port = row.address
+    return RemoteNode(row.name, f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}", contexts)

@@ -59,7 +59,10 @@ stop = ["{hook}", "stop", "{server}", "{netns}", "{folder}"]
 status = ["{hook}", "status", "{server}", "{netns}", "{folder}"]
 stop_time = "3s"
 """
+ROOM = 'capacity = 1\nsite = "here"\n'
 WARDEN = """
+[[site]]
+name = "here"
 [health]
 interval = "400ms"
 stale = "4s"
@@ -101,8 +104,10 @@ class Shop(World):
 
     def write(self, target: str) -> None:
         super().write(target)
-        with self.file.open("a") as file:
-            file.write(WARDEN.format(address=ADDRESS, port=PORT))
+        text = self.file.read_text()
+        for name in "AB":
+            text = text.replace(f'\nendpoint = "{name}"\n', f'\nendpoint = "{name}"\n{ROOM}')
+        self.file.write_text(text + WARDEN.format(address=ADDRESS, port=PORT))
 
     def workload(self) -> dict[str, Any]:
         found: list[dict[str, Any]] = self.ask("failover", "show")["workloads"]

@@ -97,19 +97,25 @@ def test_any_step_taken_again_is_the_same_step() -> None:
 
 
 def topology(*workloads: dict[str, Any], **nodes: dict[str, Any]) -> Topology:
-    rows = [{"name": name, "address": "x", "endpoint": name.upper(), **row} for name, row in nodes.items()]
+    rows = [
+        {"name": name, "address": "x", "endpoint": name.upper(), "site": "s", "capacity": 9.0} | row
+        for name, row in nodes.items()
+    ]
     return Topology({"node": rows, "workload": workloads, "site": [{"name": "s"}, {"name": "t"}]})
 
 
 def test_where_a_unit_can_go() -> None:
     one, two = {"name": "w", "node": "a", "size": 3.0}, {"name": "x", "node": "b", "size": 2.0}
-    here = topology(one, two, a={"site": "s"}, b={"site": "s", "capacity": 4.0}, c={"site": "t"})
+    here = topology(one, two, a={"capacity": 1.0}, b={"capacity": 4.0}, c={"site": "t"})
     assert units(here) == {"w": ("w",), "x": ("x",)}
     plan = targets(here, "a", ["w"], {"b", "c"})
     assert [(move.workloads, move.target) for move in plan.moves] == [(("w",), "c")]
     plan = targets(here, "a", ["w"], {"b"})
     assert not plan.moves
     assert "no room" in plan.stays[0].why
+    three = {"name": "y", "node": "a", "size": 3.0}
+    plan = targets(topology(one, three, a={}, b={"capacity": 4.0}), "a", ["w"], {"b"})
+    assert [(move.workloads, move.target) for move in plan.moves] == [(("w",), "b")], "y stays"
     grouped = topology(
         {**one, "group": "g"}, {**two, "node": "a", "group": "g"}, a={}, b={"capacity": 4.0}, c={}
     )

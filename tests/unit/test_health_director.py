@@ -192,7 +192,7 @@ def test_what_is_down_is_proposed_approved_stopped_and_started_elsewhere(tmp_pat
         director, warden = world.fleet.director, world.fleet.warden
         assert director is not None
         assert warden is not None
-        await until(lambda: "waits for approval" in director.alarms["warden"])
+        await until(lambda: "waits for approval" in "; ".join(warden.troubles()))
         assert world.order() == ["a1"], "nothing is done before it is approved"
         approve = verbs(warden)["failover_approve"]
         with pytest.raises(Refused, match="nothing is proposed for 'x'"):
@@ -226,7 +226,9 @@ def test_a_shared_workload_is_moved_and_nothing_is_started(
         file.write_text(director_text(tmp_path, world.fleet.pki, NAMES, ""))
         folder = director.settings.runtime_dir
         folder.mkdir(exist_ok=True)
-        server = Server(folder / SOCKET, Desk(director, file, verbs(warden)).handle)
+        desk = Desk(director, file)
+        desk.add(verbs(warden), warden.troubles)
+        server = Server(folder / SOCKET, desk.handle)
         await server.start()
 
         async def ask(*words: str) -> str:
@@ -248,11 +250,11 @@ def test_a_shared_workload_is_moved_and_nothing_is_started(
         assert "if it is certain: --yes" in await ask("failover", "fenced", "shop")
         assert "nobody has to give up 'shop'" in await ask("failover", "fenced", "shop", "--yes")
         world.doors["b1"].close()
-        await until(lambda: "c1 sees nothing up anywhere" in director.alarms["warden"])
+        await until(lambda: "c1 sees nothing up anywhere" in "; ".join(warden.troubles()))
         await world.fleet.agents["a1"].stop()  # up, and cannot be asked
         await until(lambda: not warden.is_heard("a1", boottime_s()))
         await world.open("a1")
-        await until(lambda: "alarm" in director.alarms["warden"])
+        await until(lambda: "alarm" in "; ".join(warden.troubles()))
         assert "alarm: shop b1 -> nowhere" in await ask("failover", "show")
         assert "no other" in await ask("status")
         await server.stop()

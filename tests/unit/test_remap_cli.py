@@ -165,10 +165,16 @@ def test_without_nodes_it_says_how_to_name_them(
     ("content", "text"),
     [
         ("x = 1\n", "unknown key 'x'"),
-        ("[[node]]\nname = 'a1'\n", "a node has name and socket"),
-        ("[[node]]\nname = 1\nsocket = 's'\n", "are strings"),
-        ("[[node]]\nname = 'a'\nsocket = 's'\n[[node]]\nname = 'a'\nsocket = 't'\n", "is taken"),
+        ("[[node]]\nname = 'a1'\n", "where is a1?"),
+        ("[[node]]\nname = 1\nsocket = 's'\n", "not a name: 1"),
+        (
+            "[[node]]\nname = 'a'\nsocket = 's'\n[[node]]\nname = 'a'\nsocket = 't'\n",
+            "two nodes have the name 'a'",
+        ),
         ("[[node\n", "not TOML"),
+        ("[[node]]\nname = 'a'\naddress = '10.0.0.1:7443'\n", "an address needs [tls]"),
+        ("[[node]]\nname = 'a'\naddress = '10.0.0.1'\n", "10.0.0.1"),
+        ("[[node]]\nname = 'a'\nsocket = 's'\naddress = '10.0.0.1:1'\n", "where is a?"),
         ("", "there is no [[node]]"),
     ],
 )
