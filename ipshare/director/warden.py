@@ -84,6 +84,7 @@ class Warden:
             str, float
         ] = {}  # workload -> when the newest reading came that a lease counts from
         self._arranged_s: dict[str, tuple[object, float]] = {}  # unit -> its arrangement, since when it is so
+        self._ran: dict[str, int] = {}  # workload -> epoch in which it was said to run
         self._fences = Fences(self.fenced)
         self._news = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -302,14 +303,15 @@ class Warden:
         topology = self.director.topology
         rows = topology.by_name["workload"]
         at = rows[workloads[0]]["node"]
-        arrangement = (at, tuple(self.grants.get(name) for name in workloads))
+        arrangement = (at, tuple((self.grants.get(name), self._has_run(name)) for name in workloads))
         if self._arranged_s.get(unit, (None, 0.0))[0] != arrangement:
             self._arranged_s[unit] = (arrangement, now_s)
         down = max(self._down(unit, workloads, at, now_s), default=None)
         able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
         plan = elsewhere.targets(topology, at, workloads, able - {at})
         moves = [move for move in plan.moves if set(move.workloads) == set(workloads)]
-        nowhere = next((stay.why for stay in plan.stays), "no other node can take it")
+        others = "no other node is alive, up, and has what it needs"
+        nowhere = next((stay.why for stay in plan.stays), others) if able - {at} else others
         target = case.target if case is not None else ""
         return Facts(
             workloads,
@@ -372,6 +374,14 @@ class Warden:
         return (
             grant.is_held and (grant.node, grant.epoch) == (node, row["epoch"]) and row["state"] == "running"
         )
+
+    def _has_run(self, workload: str) -> bool:
+        """Whether it was said to run on its present grant: from then on it counts how long it is down."""
+        grant = self.grants.get(workload)
+        row = self.nodes[grant.node].row(workload) if grant is not None and grant.node in self.nodes else None
+        if grant is not None and row is not None and (row["epoch"], row["state"]) == (grant.epoch, "running"):
+            self._ran[workload] = grant.epoch
+        return grant is not None and self._ran.get(workload) == grant.epoch
 
     def _granted(self, now_s: float, cases: dict[str, Case], notes: dict[str, str]) -> dict[str, Grant]:
         """The next record of each exclusive workload."""

@@ -256,7 +256,7 @@ def test_a_shared_workload_is_moved_and_nothing_is_started(
         await world.open("a1")
         await until(lambda: "alarm" in "; ".join(warden.troubles()))
         assert "alarm: shop b1 -> nowhere" in await ask("failover", "show")
-        assert "no other" in await ask("status")
+        assert "no other node is alive" in await ask("status")
         await server.stop()
 
     run(tmp_path, scenario)
