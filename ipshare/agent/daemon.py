@@ -30,8 +30,9 @@ from ipshare.agent.client import socket_path
 from ipshare.agent.confirm import remaining_s
 from ipshare.agent.done import check_rollback, result
 from ipshare.agent.flows_watch import FlowsWatch
-from ipshare.agent.guard import EngineGuard
+from ipshare.agent.guard import SOCKET_GONE, EngineGuard
 from ipshare.agent.leases import Leases
+from ipshare.agent.migrations import Migrations
 from ipshare.agent.pair_hooks import PairHooks
 from ipshare.agent.pair_routes import PairRoutes
 from ipshare.agent.pair_watch import PairChange, PairWatch
@@ -66,10 +67,6 @@ PATH_KEPT_ROUNDS = 3
 """A measured path MTU is forgotten when so many rounds of probes did not renew it."""
 ABOUT_FILE = ("start", "apply", "reload", "rollback", "assign")
 """Verbs whose success ends what was wrong with the others."""
-SOCKET_GONE = (
-    "the engine's socket was removed or replaced: it forwards, and only this agent reaches it; "
-    "kill {pid} mends that, with a moment without traffic"
-)
 STUCK_S = 60.0
 """Work that takes longer than this keeps the watchdog's sign of life back."""
 
@@ -103,6 +100,7 @@ class Daemon:
         self.workloads = Workloads(reconciler, self.assignment, self._change, self._note, self.prober.report)
         self.bgp.unheard_s = self.workloads.heard.unheard_s
         self.remote = RemoteServer(self.handle, self._note)
+        self.migrations = Migrations(reconciler, self._work, self._change, self.assignment.term, self._note)
         self.leases = Leases(config.node.state_dir, lambda: self._spawn(self._leases_changed()))
         self.notes: dict[str, str] = {}  # topic -> what is wrong now
         self.generation = 0
@@ -124,6 +122,7 @@ class Daemon:
             **self.bgp.verbs,
             **self.assignment.verbs,
             **self.workloads.verbs,
+            **self.migrations.verbs,
         }
 
     async def run(self) -> None:
@@ -138,6 +137,7 @@ class Daemon:
             self._note("start", note)
             await self.server.start()
             await self._follow_remote()
+            await self.migrations.resume()
             jobs = (self._drift(), self._trial(), self._probing(), notify.watchdog(self._is_well))
             for job in (*jobs, self.bgp.run(), self.workloads.run()):
                 self._spawn(job)
@@ -151,6 +151,7 @@ class Daemon:
             await self.server.stop()
             await self.remote.close()
             await self.workloads.close()
+            await self.migrations.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from ipshare.agent import drains, remaps
+from ipshare.agent import drains, redirects, remaps
 from ipshare.agent.clusters import Clusters
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
@@ -238,7 +238,7 @@ class Reconciler:
         info = self.engine_info()
         if info is None:
             return ["the engine is gone"]
-        found = list(self.routes.missing(self.config))
+        found = list(self.routes.missing(redirects.effective(self.store, self.config)))
         if (info.boot_id, info.generation) != self._left:
             found.append(f"the engine has generation {info.generation}, which is not ours")
         state = self.pair_state()
@@ -384,7 +384,7 @@ class Reconciler:
             plan = diff(engine.read(), self.data_path.tables(engine, self._effective(config, draining)))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
-            lines = tuple(self.routes.apply(config))
+            lines = tuple(self.routes.apply(redirects.effective(self.store, config)))
         except (Exception, KeyboardInterrupt):
             if started:
                 self.data_path.stop(config, engine)
@@ -402,7 +402,7 @@ class Reconciler:
         config = with_halted(with_drains(config, draining), self.halted)
         if config.leases:
             config = with_leases(config, addresses_in(config.node.state_dir))
-        return remaps.effective(self.store, config)
+        return redirects.effective(self.store, remaps.effective(self.store, config))
 
     def _align_remaps(self, engine: Engine) -> bool:
         """A half that the engine refuses keeps no packet of the others: it is said, and tried again."""

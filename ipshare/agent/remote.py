@@ -34,8 +34,11 @@ IDLE_S = 60.0
 LOOKS = frozenset(
     {"assigned", "status", "seen", "bgp", "remap_look", "remap_list", "remap_state", "remap_flows"}
 )
+MIGRATES = frozenset(f"migrate_{step}" for step in ("check", "expect", "start", "state", "cancel", "clear"))
 VERBS: dict[str, frozenset[str]] = {
-    Role.DIRECTOR: LOOKS | {"assign", "watch", "fence", "drain", "remap_set", "remap_bind", "remap_clear"},
+    Role.DIRECTOR: LOOKS
+    | MIGRATES
+    | {"assign", "watch", "fence", "drain", "remap_set", "remap_bind", "remap_clear"},
     Role.OPERATOR: LOOKS,
 }
 """What each role may say."""

@@ -15,6 +15,7 @@ from ipshare.config.build_channel import channels
 from ipshare.config.build_clusters import clusters
 from ipshare.config.build_flows import mirror, nats, sessions, tracking
 from ipshare.config.build_groups import groups
+from ipshare.config.build_migration import migrations
 from ipshare.config.build_natlog import leases, nat_log
 from ipshare.config.build_pair import pair
 from ipshare.config.build_remote import remote
@@ -61,6 +62,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         clusters=() if is_observer(site) else clusters(site),
         remote=remote(site, site.remote) if site.remote is not None else None,
         workloads=workloads(site),
+        migrations=migrations(site),
     )
 
 

@@ -25,6 +25,7 @@ from ipshare.config.schema_flows import Nat as Nat
 from ipshare.config.schema_flows import Sessions as Sessions
 from ipshare.config.schema_groups import Group as Group
 from ipshare.config.schema_groups import GroupMember as GroupMember
+from ipshare.config.schema_migration import Migration as Migration
 from ipshare.config.schema_natlog import Lease as Lease
 from ipshare.config.schema_natlog import NatLog as NatLog
 from ipshare.config.schema_pair import Pair as Pair
@@ -396,6 +397,7 @@ class File(Table):
     bgp: Bgp = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     remote: Remote = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     workload: list[SiteWorkload] = []
+    migration: list[Migration] = []
 
 
 def json_schema() -> dict[str, Any]:

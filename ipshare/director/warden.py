@@ -349,7 +349,8 @@ class Warden:
 
     def _is_able(self, node: str, workloads: tuple[str, ...], now_s: float) -> bool:
         """It is heard, not down, and has what the workloads need."""
-        if not self.is_heard(node, now_s) or self._is_down(node):
+        row = self.director.topology.nodes[node]
+        if row.endpoint is None or not self.is_heard(node, now_s) or self._is_down(node):
             return False
         needed = [name for name in workloads if self._is_exclusive(name)]
         return all(self.nodes[node].row(name) is not None for name in needed)
