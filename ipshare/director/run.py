@@ -64,8 +64,9 @@ def _opened(settings: config.Settings, stack: ExitStack) -> tuple[Store, Leading
 
 
 async def _run(
-    wanted: config.Wanted, file: Path, store: Store, leading: Leading, least_term: int, beside: Beside | None
-) -> None:
+    wanted: config.Wanted, file: Path, store: Store, leading: Leading, least_term: int,
+    beside: Beside | None = None,
+) -> None:  # fmt: skip
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -83,8 +84,9 @@ async def _run(
 
 
 async def _reign(
-    director: Director, file: Path, wanted: config.Wanted, stop: asyncio.Event, beside: Beside | None
-) -> None:
+    director: Director, file: Path, wanted: config.Wanted, stop: asyncio.Event,
+    beside: Beside | None = None,
+) -> None:  # fmt: skip
     """Stands by until it leads, and leads until another one does, or ``stop``."""
     loop, leading = asyncio.get_running_loop(), director.leading
     loop.add_signal_handler(
