@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reporter = terminalreporter
     if "vpp" in ABSENT:
         reporter.write_line(f"VPP tests: not run, {ABSENT['vpp']}", yellow=True, bold=True)
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        text = "browser tests: not run, no Chromium installed (chromium, chromium-driver)"
+        reporter.write_line(text, yellow=True, bold=True)
     if why := guest_vm.why_not():
         reporter.write_line(f"LIVE MIGRATION OF A GUEST: NOT RUN, {why}", red=True, bold=True)
     if os.environ.get("IPSHARE_LAB_USERNS"):

@@ -37,11 +37,13 @@ def address(workload: str) -> str:
 
 
 class EvacuationFleet(Fleet):
-    """``capacity`` of each node; ``head``: more of the file, as [hazards]."""
+    """``capacity`` of each node; ``kind`` of workloads; ``head``: more of the file, as [hazards]."""
 
-    def __init__(self, directory: Path, pki: Pki, head: str = "", capacity: float = 10) -> None:
+    def __init__(
+        self, directory: Path, pki: Pki, head: str = "", capacity: float = 10, kind: str = "shared"
+    ) -> None:
         super().__init__(directory, pki, NAMES)
-        self.head, self.capacity = head, capacity
+        self.head, self.capacity, self.kind = head, capacity, kind
 
     def text(self, **more: Any) -> str:
         said = director_world.text(self.directory, self.pki, [], "", **more)
@@ -59,7 +61,7 @@ class EvacuationFleet(Fleet):
                 said += f'distribution = "{name.upper()}"\n[[distribution]]\nname = "{name.upper()}"\n'
         for name in WORKLOADS:
             said += f'[[binding]]\nglobal = "{address(name)}/32"\nto = "H"\n[[workload]]\nname = "{name}"\n'
-            said += f'node = "h1"\nkind = "shared"\naddresses = ["{address(name)}/32"]\n'
+            said += f'node = "h1"\nkind = "{self.kind}"\naddresses = ["{address(name)}/32"]\n'
             said += f'group = "{GROUPS[name]}"\n' if name in GROUPS else ""
         return said
 

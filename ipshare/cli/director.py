@@ -49,9 +49,10 @@ def director_() -> None:
 def run(file: Path, least_term: int, verbose: bool, as_json: bool) -> None:
     """Run the director, until SIGTERM. Nodes go on without it. SIGHUP takes the file again."""
     from ipshare.director.run import run_director
+    from ipshare.web.beside import beside
 
     log_to_stderr(verbose, as_json)
-    run_director(file.absolute(), least_term=least_term)
+    run_director(file.absolute(), least_term=least_term, beside=beside)
 
 
 @director_.command("status")

@@ -187,6 +187,9 @@ def _show_plan(found: dict[str, Any]) -> None:
         output.line(f"{name} takes nothing: {why}", fg="yellow")
     for name in found["avoided"]:
         output.line(f"{name} is avoided", fg="yellow")
+    if found["exclusive"]:
+        names = ", ".join(found["exclusive"])
+        output.line(f"{names}: exclusive; addresses move, nothing is stopped or started", fg="yellow")
     if not found["moves"] and not found["stays"]:
         output.line("nothing runs there")
     if found["alarm"]:

@@ -8,12 +8,13 @@ placement, [hazards] and [evacuation] by ipshare.director.evacuation; [[network]
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from ipshare.certs.contexts import Files
 from ipshare.config import some
@@ -25,7 +26,7 @@ from ipshare.config.schema_hazards import SiteTable as Site
 from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
-from ipshare.director import workloads
+from ipshare.director import config_http, workloads
 from ipshare.director.config_store import EtcdSettings, Store, problems, settings_of
 from ipshare.director.evacuation import settings as evacuation
 from ipshare.director.topology import KINDS, Topology
@@ -85,6 +86,7 @@ class File(Table):
 
     director: Director
     store: Store = Store()
+    http: config_http.Http | SkipJsonSchema[None] = None
     node: list[Node] = []
     workload: list[Workload] = []
     hazards: Hazards
@@ -102,6 +104,7 @@ class Settings:
     interval_s: float
     stale_after_s: float
     patience_s: float
+    http: config_http.HttpSettings | None = None
     evacuation: evacuation.Settings = evacuation.Settings()
     etcd: EtcdSettings | None = None
     """None: the store is SQLite."""
@@ -125,6 +128,16 @@ def load_text(text: str, name: Path) -> Wanted:
     return _wanted(read_text(text, name))
 
 
+def topology(tables: Mapping[str, Any], name: str) -> Topology:
+    """The same for the tables of a topology alone, as JSON has them; `name` stands in messages."""
+    document = Document(Path(name))
+    document.data = dict(tables)
+    found = _topology(document, KINDS)
+    if document.problems:
+        raise ConfigError(_sorted(document))
+    return found
+
+
 def problems_at(topology: Topology, node: str, tables: dict[str, Any]) -> tuple[Problem, ...]:
     """What a node of that topology would have against ``tables``, as far as that can be seen from here."""
     document = Document(Path(f"what {node} gets"))
@@ -137,15 +150,23 @@ def problems_at(topology: Topology, node: str, tables: dict[str, Any]) -> tuple[
 def _wanted(document: Document) -> Wanted:
     if document.problems and not document.data:
         raise ConfigError(document.problems)
-    incomplete: set[str] = set()
     director = single(document, "director", Director) if "director" in document.data else None
     if director is None:
         document.problems.append(document.problem((), "table [director] is missing", "write [director]"))
+    store, http = single(document, "store", Store), _http(document)
+    document.problems += problems(document, store)
+    found = _topology(document, ("director", "store", "http", "include", *KINDS, *OTHERS))
+    beside = evacuation.read(document, director.patience if director and not director._broken else 0.0)
+    if document.problems or director is None:
+        raise ConfigError(_sorted(document))
+    return Wanted(replace(_settings(document, director, store, http), evacuation=beside), found)
+
+
+def _topology(document: Document, known: Sequence[str]) -> Topology:
+    """What the document says of the installation; mistakes are in its problems."""
+    incomplete: set[str] = set()
     sites = list(array(document, incomplete, "site", Site))
     nodes = list(array(document, incomplete, "node", Node))
-    store = single(document, "store", Store)
-    document.problems += problems(document, store)
-    known = ("director", "store", "include", *KINDS, *OTHERS)
     for key in document.data:
         if key not in known:
             message = f"unknown key {key!r}"
@@ -155,13 +176,20 @@ def _wanted(document: Document) -> Wanted:
         document.problems += _together(document, {"site": sites, "node": nodes, "workload": placed})
         _placed(document, sites, nodes, placed)
     document.problems += _shared(document, nodes)
-    beside = evacuation.read(document, director.patience if director and not director._broken else 0.0)
-    if document.problems or director is None:
-        order = {str(file): number for number, file in enumerate(document.files)}
-        found = dict.fromkeys(document.problems)
-        raise ConfigError(sorted(found, key=lambda p: (order.get(p.file, len(order)), p.line, p.column)))
-    tables = {kind: document.data[kind] for kind in KINDS if document.data.get(kind)}
-    return Wanted(replace(_settings(document, director, store), evacuation=beside), Topology(tables))
+    return Topology({kind: document.data[kind] for kind in KINDS if document.data.get(kind)})
+
+
+def _sorted(document: Document) -> list[Problem]:
+    order = {str(file): number for number, file in enumerate(document.files)}
+    found = dict.fromkeys(document.problems)
+    return sorted(found, key=lambda p: (order.get(p.file, len(order)), p.line, p.column))
+
+
+def _http(document: Document) -> config_http.Http | None:
+    table = some.one(document, "http", config_http.Http)
+    if table is not None:
+        some.note(document, config_http.findings(table))
+    return table
 
 
 def settings(path: Path) -> Settings:
@@ -170,10 +198,12 @@ def settings(path: Path) -> Settings:
     director, store = single(document, "director", Director), single(document, "store", Store)
     if document.problems:
         raise ConfigError(document.problems)
-    return _settings(document, director, store)
+    return _settings(document, director, store, None)
 
 
-def _settings(document: Document, director: Director, store: Store) -> Settings:
+def _settings(
+    document: Document, director: Director, store: Store, http: config_http.Http | None
+) -> Settings:
     folder = document.main.parent
     return Settings(
         name=director.name,
@@ -188,6 +218,7 @@ def _settings(document: Document, director: Director, store: Store) -> Settings:
         stale_after_s=director.stale_after,
         patience_s=director.patience,
         etcd=settings_of(store, folder),
+        http=config_http.made(http, folder, folder / director.certificate) if http is not None else None,
     )
 
 

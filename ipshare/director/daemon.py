@@ -26,12 +26,14 @@ from ipshare.director.leading import Alone, Leading
 from ipshare.director.link import Link, Silent
 from ipshare.director.rollout import FINAL, Facts, Rollout, bases_of, outcome
 from ipshare.director.seat import Sight
-from ipshare.director.store import Kept, Revision, Store, now_text
+from ipshare.director.store import Kept, Overtaken, Revision, Store, now_text
 from ipshare.director.topology import NodeRow, Topology
 from ipshare.errors import ConfigError, IpshareError, Problem, Refused
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+JUDGE_S = 0.002
+"""What is learnt within so long is judged at once: each judgement is about all nodes."""
 SAVE_S = 0.2
 """What was learnt is written so long after, together. What may be out is written before it is sent."""
 
@@ -49,6 +51,7 @@ class Tended:
     refused_at: tuple[tuple[int, int], float] = ((0, 0), 0.0)  # which it was, and when
     trouble: str = ""
     told: dict[str, Any] = field(default_factory=dict)  # its last answer
+    judged: Facts | None = None  # what was judged of it last
     kick: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -119,6 +122,10 @@ class Director:
         """Why it may not change or send anything now; "": it may."""
         return self.superseded or self.leading.bar() or ("" if self.term else "it has not begun a term yet")
 
+    def refuse_if_barred(self) -> None:
+        if why := self.bar():
+            raise Refused(why, hint="ask the director that leads: ipshare director apply, on its machine")
+
     async def work(self, job: Callable[..., T], *arguments: Any) -> T:
         """In the one thread that has the store."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, job, *arguments)
@@ -135,10 +142,7 @@ class Director:
         """``topology`` is what is wanted from now on; False: it was so before. ``expect``: the revision that
         the caller has seen; Refused where it is another one."""
         async with self._changing:
-            if barred := self.bar():
-                raise Refused(
-                    barred, hint="ask the director that leads: ipshare director apply, on its machine"
-                )
+            self.refuse_if_barred()
             if self._unsure is not None and not self._unsure.done():
                 raise Refused(
                     f"the store has not said yet whether it has a revision {self.number + 1}",
@@ -230,7 +234,10 @@ class Director:
                 node.trouble = error.message
             except Exception:
                 log.exception("node %s: a round failed; it is tried again", node.row.name)
-            self._judge()
+            if self.facts(node) != node.judged:
+                self._judge()
+            else:
+                self._tell()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.interval_s):
                     await node.kick.wait()
@@ -265,8 +272,10 @@ class Director:
 
     def _due(self, node: Tended) -> int | None:
         """The step that it is to be sent now; None: nothing is."""
-        if self.rollout is None or self.bar():
-            return None
+        return self._next(node) if self.rollout is not None and not self.bar() else None
+
+    def _next(self, node: Tended) -> int | None:
+        assert self.rollout is not None, "nodes come from a revision"
         step, _ = self.wanted.get(node.row.name, (-1, ""))
         target = (self.rollout.revision, step)
         if step < 0 or node.kept.has >= target:
@@ -310,7 +319,7 @@ class Director:
         """Soon, once for all that was learnt until then."""
         if not self._judging:
             self._judging = True
-            asyncio.get_running_loop().call_soon(self._judge_now)
+            asyncio.get_running_loop().call_later(JUDGE_S, self._judge_now)
 
     def _judge_now(self) -> None:
         """Who shall have what now; who has something to be sent is kicked."""
@@ -319,9 +328,15 @@ class Director:
             return
         facts = {name: self.facts(node) for name, node in self.nodes.items()}
         self.wanted = self.rollout.wanted(facts)
-        for node in self.nodes.values():
-            if self._due(node) is not None:
+        barred = bool(self.bar())
+        for name, node in self.nodes.items():
+            node.judged = facts[name]
+            if not barred and self._next(node) is not None:
                 node.kick.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Who waits for news looks again."""
         self._heard.set()
         self._heard = asyncio.Event()
 
@@ -375,7 +390,7 @@ class Director:
             if self.trouble != error.message:
                 log.error("%s", error.message)
             self.trouble = error.message
-            if not isinstance(error, Refused):  # else the term is over: nobody's business any more
+            if not isinstance(error, Overtaken):  # else it is another's business
                 self._unsaved |= set(facts)
                 self._outcomes = outcomes | self._outcomes
                 return False
@@ -400,7 +415,7 @@ def _judged(rollout: Rollout) -> Rollout:
             unsafe |= {other for other, row in rollout.new.nodes.items() if row.endpoint == node.endpoint}
     if problems:
         raise ConfigError(problems)
-    judged = replace(rollout, unsafe=frozenset(unsafe))
+    judged = replace(rollout, unsafe=frozenset(unsafe)) if unsafe else rollout
     assert judged.texts is not None, "rendered here, beside the event loop"
     assert judged.gains is not None, "and found"
     return judged

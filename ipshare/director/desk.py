@@ -176,7 +176,7 @@ class Desk:
         found = list(changes(self._director.topology, topology))
         return {
             "changes": found,
-            "order": _order(rollout) if found else [],
+            "order": order(rollout) if found else [],
             "notes": rollout.notes() if found else [],
             "faults": faults(topology),
         }
@@ -190,6 +190,7 @@ class Desk:
             or not (expect is None or type(expect) is int)
         ):
             raise IpshareError("who and why are text, expect is the number of a revision")
+        self._director.refuse_if_barred()  # before a store is asked that may not answer
         changed = await self._director.change(await self._wanted(request), who, why, expect)
         return {"changed": changed, "revision": self._director.number}
 
@@ -204,7 +205,7 @@ class Desk:
         return (await asyncio.to_thread(config.load, file)).topology
 
 
-def _order(rollout: Rollout) -> list[str]:
+def order(rollout: Rollout) -> list[str]:
     """What is done, in order, for people."""
     nodes = rollout.new.nodes
     two = sorted(name for name in nodes if nodes[name].endpoint and not rollout.is_one_step(name))

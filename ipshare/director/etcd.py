@@ -108,7 +108,7 @@ class Etcd:
         try:
             reply = self._client.post(f"{endpoint}/v3/{path}", content=json.dumps(body).encode())
             answer = json.loads(reply.content)
-        except (httpx2.HTTPError, ValueError, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as error:
             if isinstance(error, ValueError) and reply.status_code == 404:
                 raise IpshareError(
                     f"{endpoint} knows no /v3/{path}",

@@ -75,9 +75,14 @@ class Rollout:
     def text(self, node: str, step: int) -> str:
         return self.texts[node][step]
 
+    @cached_property
+    def one_step(self) -> frozenset[str]:
+        """Nodes that get the revision at once."""
+        same = {name for name, (make, final) in self.texts.items() if make == final}
+        return frozenset(same | self.unsafe)
+
     def is_one_step(self, node: str) -> bool:
-        make, final = self.texts[node]
-        return make == final or node in self.unsafe
+        return node in self.one_step
 
     def notes(self) -> list[str]:
         """What cannot be done without a moment in which packets are lost."""

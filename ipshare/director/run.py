@@ -13,8 +13,8 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Coroutine
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,22 @@ from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.leading import Alone, Elected, Leading
 from ipshare.director.migrations_desk import migrating
 from ipshare.director.seat import Seat
-from ipshare.director.store import SqliteStore, Store, lock
+from ipshare.director.store import Overtaken, SqliteStore, Store, lock
 from ipshare.director.store_etcd import EtcdStore
 from ipshare.errors import ConfigError, IpshareError
 
 log = logging.getLogger(__name__)
 SOCKET = "director.sock"
+Beside = Callable[[Director, Desk], AbstractAsyncContextManager[object]]
+"""What else is in the process, from the director's start to its end."""
 
 
-def run_director(file: Path, *, least_term: int = 0) -> None:
+def run_director(file: Path, *, least_term: int = 0, beside: Beside | None = None) -> None:
     """Raises ConfigError for a file with mistakes, Refused where the store is in use."""
     wanted = config.load(file)
     with ExitStack() as stack:
         store, leading = _opened(wanted.settings, stack)
-        asyncio.run(_run(wanted, file, store, leading, least_term))
+        asyncio.run(_run(wanted, file, store, leading, least_term, beside))
 
 
 def _opened(settings: config.Settings, stack: ExitStack) -> tuple[Store, Leading]:
@@ -59,22 +61,28 @@ def _opened(settings: config.Settings, stack: ExitStack) -> tuple[Store, Leading
     return store, leading
 
 
-async def _run(wanted: config.Wanted, file: Path, store: Store, leading: Leading, least_term: int) -> None:
+async def _run(
+    wanted: config.Wanted, file: Path, store: Store, leading: Leading, least_term: int, beside: Beside | None
+) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     while not stop.is_set():
         director = Director(wanted.settings, store, least_term, leading)
         try:
-            await _reign(director, file, wanted, stop)
-        except Unheard as error:  # in the middle of its beginning
+            await _reign(director, file, wanted, stop, beside)
+        except (Unheard, Overtaken) as error:  # in the middle of its beginning
+            if not leading.is_shared:
+                raise
             log.error("%s", error.message)
         finally:
             await leading.resign()
-        least_term = 0
+        least_term = 0 if director.term else least_term
 
 
-async def _reign(director: Director, file: Path, wanted: config.Wanted, stop: asyncio.Event) -> None:
+async def _reign(
+    director: Director, file: Path, wanted: config.Wanted, stop: asyncio.Event, beside: Beside | None
+) -> None:
     """Stands by until it leads, and leads until another one does, or ``stop``."""
     loop, leading = asyncio.get_running_loop(), director.leading
     loop.add_signal_handler(
@@ -86,13 +94,14 @@ async def _reign(director: Director, file: Path, wanted: config.Wanted, stop: as
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise IpshareError(f"cannot make {folder}: {error.strerror}", hint="run as root") from None
-    desk = Desk(director, file)
+    desk, others = Desk(director, file), AsyncExitStack()
     server = Server(folder / SOCKET, desk.handle)
     stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     ended = [stopped]
     try:
         if leading.is_shared:
             await server.start()
+            await _others(others, beside, director, desk)
             notify.notify("READY=1", "STATUS=stands by")
         if not await _first(leading.gain(director.follow), stopped):
             return
@@ -113,18 +122,27 @@ async def _reign(director: Director, file: Path, wanted: config.Wanted, stop: as
             desk.add(migrations.verbs, migrations.troubles)
             if not leading.is_shared:
                 await server.start()
+                await _others(others, beside, director, desk)
             notify.notify("READY=1", f"STATUS=term {director.term}, revision {director.number}")
             await asyncio.wait((lost, stopped), return_when=asyncio.FIRST_COMPLETED)
+            await others.aclose()
         if lost.done():
             lost.result()
     finally:
         if stop.is_set():
             notify.notify("STOPPING=1")
+        await others.aclose()
         await server.stop()
         for job in ended:
             job.cancel()
         await asyncio.gather(*jobs, *ended, return_exceptions=True)
         await director.close()
+
+
+async def _others(others: AsyncExitStack, beside: Beside | None, director: Director, desk: Desk) -> None:
+    """What else is in the process begins."""
+    if beside is not None:
+        await others.enter_async_context(beside(director, desk))
 
 
 async def _first(job: Coroutine[Any, Any, None], stopped: asyncio.Future[Any]) -> bool:

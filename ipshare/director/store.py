@@ -68,9 +68,13 @@ class Outcome:
     detail: str
 
 
+class Overtaken(Refused):
+    """Another director leads, or began a term."""
+
+
 class Store(Protocol):
-    """Where a director keeps what must outlive it. Methods raise IpshareError; those that write raise Refused
-    where ``term`` is not the newest any more."""
+    """Where a director keeps what must outlive it. Methods raise IpshareError; those that write raise
+    Overtaken where ``term`` is not the newest any more."""
 
     def begin(self, least: int = 0) -> int:
         """A new term, at least ``least``."""
@@ -200,7 +204,7 @@ class SqliteStore:
 
     def _check(self, term: int) -> None:
         if term != self._term():
-            raise Refused(f"term {term} is over: a director of term {self._term()} has begun")
+            raise Overtaken(f"term {term} is over: a director of term {self._term()} has begun")
 
     def _term(self) -> int:
         row = self._db.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ipshare.director.etcd import Entry, Etcd, Op, Unheard, absent, after, equal, present, put, remove, same
-from ipshare.director.store import Kept, Outcome, Revision, now_text
+from ipshare.director.store import Kept, Outcome, Overtaken, Revision, now_text
 from ipshare.director.topology import Topology
 from ipshare.errors import IpshareError, Refused
 
@@ -52,7 +52,7 @@ class EtcdStore:
             held, leader, version = self._etcd.look(self._term, self._leader, schema)
             _check_schema(version)
             if leader.value != self._mark:
-                raise Refused(f"{who(leader.value)} leads", hint="one director leads at a time")
+                raise Overtaken(f"{who(leader.value)} leads", hint="one director leads at a time")
             term = max(number_in(held) + 1, least)
             claims = [same(self._term, held), equal(self._leader, self._mark), same(schema, version)]
             ops = [put(self._term, str(term).encode()), put(schema, str(SCHEMA).encode())]
@@ -180,7 +180,7 @@ class EtcdStore:
         [held] = self._etcd.look(self._term)
         if held.value != str(term).encode():
             later = held.value.decode() or "0"
-            raise Refused(f"term {term} is over: a director of term {later} has begun")
+            raise Overtaken(f"term {term} is over: a director of term {later} has begun")
 
     def _whole(self, found: Entry) -> Revision:
         row = commit_in(found)

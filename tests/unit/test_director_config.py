@@ -9,6 +9,7 @@ import pytest
 from ipshare.config.reference import markdown
 from ipshare.director import config
 from ipshare.errors import ConfigError
+from ipshare.hazards import settings as hazards
 
 DOCS = Path(__file__).parents[2] / "docs"
 GOOD = (DOCS / "examples" / "director" / "director.toml").read_text()
@@ -153,6 +154,7 @@ def test_hazards_and_evacuation_are_read() -> None:
     assert (found.at_once, found.patience_s) == (4, 120.0)
     assert found.hazards is not None and found.hazards.rules.mode == "approve"
     assert [feed.kind for feed in found.hazards.feeds] == ["usgs"]
+    assert found.hazards == hazards.load(DOCS / "examples/director/director.toml"), "as `ipshare hazards`"
     without = GOOD[: GOOD.index("[hazards]")] + GOOD[GOOD.index("[[site]]") :]
     found = config.load_text(without, Path("director.toml")).settings.evacuation
     assert (found.hazards, found.at_once) == (None, 4)

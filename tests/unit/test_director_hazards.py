@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 
+from ipshare.director.evacuation.runner import Evacuations
+from ipshare.director.evacuation.watch import HazardWatch
 from ipshare.errors import Refused
+from ipshare.hazards.feeds import Answer
+from ipshare.hazards.poller import Poller
+from tests import hazard_feeds as made
 from tests.evacuation_world import WORKLOADS, Asked, EvacuationFleet, hazards, play, quakes
 from tests.hazard_feeds import Server, nws, serving
 from tests.unit.test_agent_daemon import until
@@ -130,6 +135,24 @@ def test_automatic_leaves_to_people_what_has_not_room_for_all(tmp_path: Path, se
     play(tmp_path, scenario, head=head, capacity=2.5)
 
 
+def test_automatic_leaves_to_people_what_has_to_be_started(tmp_path: Path, server: Server) -> None:
+    server.documents["/usgs"] = quakes("houston")
+
+    async def scenario(fleet: EvacuationFleet) -> None:
+        async with fleet.evacuating() as here:
+            await here.settled()
+            id_ = await stage(here, "houston", "ordered")
+            await until(lambda: bool(here.verbs.watch.stuck))  # type: ignore[union-attr]
+            assert any(
+                "w6: exclusive, and nothing" in text for text in (await here.ask("status"))["troubles"]
+            )
+            assert (await here.ask("evacuate", site="houston"))["exclusive"] == WORKLOADS
+            await here.ask("approve", id=id_, who="ann", why="moved them by hand")
+            assert (await here.seen(id_))["state"] == "done"
+
+    play(tmp_path, scenario, head=hazards(server.url, 'evacuate = "automatic"'), kind="exclusive")
+
+
 def test_feeds_that_hang_babble_and_flood_are_seen_and_move_nothing(tmp_path: Path, server: Server) -> None:
     server.stalls.add("/usgs")
     server.documents["/nws"] = b'{"features": [' * 9
@@ -156,3 +179,54 @@ def test_feeds_that_hang_babble_and_flood_are_seen_and_move_nothing(tmp_path: Pa
             assert not here.evacuations.known and here.director.number == 1
 
     play(tmp_path, scenario, head=hazards(server.url, timeout="2s"))
+
+
+def test_silence_moves_nothing_and_ends_nothing(tmp_path: Path) -> None:
+    class Feeds:
+        """Answers as the test says, at the time that it says."""
+
+        now, body, error = made.NOW, b"", ""
+
+        async def get(self, url: str, kind: str, etag: str = "", modified: str = "") -> Answer:
+            body = made.nws(now=self.now) if kind == "nws" else self.body
+            return Answer(error=self.error) if self.error else Answer(body)
+
+        def clock(self) -> float:
+            return self.now
+
+    async def scenario(fleet: EvacuationFleet) -> None:
+        director = await fleet.direct("", patience="10s", stale="10s")
+        feeds, settings = Feeds(), fleet.wanted(patience="10s").settings.evacuation
+        assert settings.hazards is not None
+        evacuations = Evacuations(director, settings, wall=feeds.clock)
+        await evacuations.start()
+        poller = Poller(settings.hazards.feeds, feeds, feeds.clock, feeds.clock)
+        watch = HazardWatch(evacuations, settings.hazards, poller, feeds.clock)
+
+        async def after(seconds: float) -> list[str]:
+            feeds.now += seconds
+            await watch.tick()
+            return watch.troubles()
+
+        feeds.body = made.usgs(made.quake_feature(where=[-95.37, 29.76, 10.0]))
+        await after(0)
+        (id_,) = evacuations.known
+        assert evacuations.one(id_).state == "proposed"
+        feeds.error = "ConnectError"
+        silent = await after(1200)
+        assert "feed quakes: stale, 1200 s old: ConnectError" in silent
+        assert watch.state.episodes["houston"].stage == "approval", "what it said last goes on counting"
+        await after(7 * 3600)
+        await after(48 * 3600)
+        assert watch.state.episodes["houston"].stage == "hold", "nobody says that it is over"
+        with pytest.raises(Refused, match="there is nothing to approve: the hazard is over"):
+            await watch.approve(evacuations.one(id_), "ann", "")
+        feeds.error, feeds.body = "", made.usgs(now=feeds.now)
+        assert await after(3600) == []
+        assert evacuations.one(id_).state == "over" and director.number == 1
+        feeds.body = made.usgs(made.quake_feature(now=feeds.now, where=[-95.37, 29.76, 10.0]))
+        await after(3600)
+        assert [one.state for one in evacuations.known.values()] == ["over", "proposed"], "another episode"
+        await evacuations.close()
+
+    play(tmp_path, scenario, head=hazards("http://127.0.0.1:9", 'evacuate = "approve"'))

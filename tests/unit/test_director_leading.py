@@ -4,6 +4,9 @@ that answers late or not at all."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,16 +14,20 @@ from typing import Any
 
 import pytest
 
+from ipshare.agent.client import AgentClient
 from ipshare.director import leading
 from ipshare.director.config_store import EtcdSettings
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
 from ipshare.director.etcd import Unheard
 from ipshare.director.leading import Alone, Elected
+from ipshare.director.run import _run
 from ipshare.director.seat import Sight
-from ipshare.director.store import SqliteStore
+from ipshare.director.store import Overtaken, SqliteStore
 from ipshare.errors import IpshareError, Refused
+from tests import director_world
 from tests.director_world import ALL_A, SEVEN_B, Fleet
+from tests.pki import Pki
 from tests.unit.test_agent_daemon import until
 from tests.unit.test_director import node, run, settle
 
@@ -330,3 +337,44 @@ def test_a_standby_shows_what_the_store_has_and_tends_nobody(tmp_path: Path) -> 
             await fleet.director.change(fleet.wanted(ALL_A + SEVEN_B).topology, "me", "")
 
     run(tmp_path, scenario, NAMES)
+
+
+def test_a_reign_that_fails_in_its_beginning_is_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else took the seat right after it was won; then etcd was silent."""
+    pki, fails = Pki(tmp_path), [Overtaken("d2 at there leads"), Unheard("etcd does not answer")]
+    found = director_world.wanted(tmp_path, pki, NAMES, ALL_A)
+    store = SqliteStore(found.settings.state_dir)
+    begin = store.begin
+
+    def begun(least: int = 0) -> int:
+        if fails:
+            raise fails.pop(0)
+        return begin(least)
+
+    store.begin = begun  # type: ignore[method-assign]
+
+    async def scenario(seat: HandSeat, elected: Elected) -> None:
+        seat.answers = {"look": Sight, "hold": seat.held}
+        process = asyncio.create_task(_run(found, tmp_path / "director.toml", store, elected, 5))
+
+        def status() -> dict[str, Any]:
+            with (
+                contextlib.suppress(IpshareError),
+                AgentClient(tmp_path, path=tmp_path / "run/director.sock") as it,
+            ):
+                return it.call("status")
+            return {}
+
+        async with asyncio.timeout(60):
+            while not (await asyncio.to_thread(status)).get("leads"):
+                assert not process.done(), process.result()
+        assert (await asyncio.to_thread(status))["term"] == 5, "the operator's word is not lost"
+        os.kill(os.getpid(), signal.SIGTERM)
+        await process
+        assert not fails
+        assert seat.asked.count(("resign", 0)) == 3
+
+    seated(monkeypatch, scenario)
+    store.close()

@@ -48,7 +48,11 @@ class Directors:
             self.processes[name] = await asyncio.create_subprocess_exec(
                 *words, env=where, stdout=log, stderr=log
             )
-        await self.until(lambda: self.status(name))
+
+        async def claim() -> bool:
+            return bool((await self.status(name)).get("leader"))
+
+        await self.until(claim)
 
     def ask(self, name: str, verb: str, **words: Any) -> Awaitable[dict[str, Any]]:
         def blocking() -> dict[str, Any]:

@@ -161,6 +161,8 @@ def test_a_change_by_somebody_else_is_seen_and_planned_around(tmp_path: Path) ->
         director_of: list[Any] = []
 
         class Late:
+            starts = False
+
             async def move(self, group: Group, seen: Seen) -> Moved:
                 moved: Moved = await director_of[0].move(group, seen)
                 return moved
@@ -181,6 +183,8 @@ def test_a_change_by_somebody_else_is_seen_and_planned_around(tmp_path: Path) ->
 def test_the_next_director_goes_on(tmp_path: Path) -> None:
     class Dies:
         """The director ends while this is asked."""
+
+        starts = False
 
         def __init__(self) -> None:
             self.asked = asyncio.Event()
@@ -252,6 +256,62 @@ def test_proposals_are_answered_once(tmp_path: Path) -> None:
             assert (await here.seen(id_))["state"] == "done"
 
     play(tmp_path, scenario)
+
+
+def test_what_cannot_be_kept_is_not_begun(tmp_path: Path) -> None:
+    async def scenario(fleet: EvacuationFleet) -> None:
+        async with fleet.evacuating() as here:
+            await here.settled()
+            assert fleet.store is not None
+            put, full = fleet.store.put_note, [True]
+
+            def put_note(term: int, key: str, text: str) -> None:
+                if full:
+                    raise IpshareError("cannot write: the disk is full")
+                put(term, key, text)
+
+            fleet.store.put_note = put_note  # type: ignore[method-assign]
+            with pytest.raises(IpshareError, match="disk is full"):
+                await here.ask("evacuate", site="houston", propose=True)
+            assert here.evacuations.known == {}
+            full.clear()
+            id_ = (await here.ask("evacuate", site="houston", propose=True))["evacuation"]
+            full.append(True)
+            with pytest.raises(IpshareError, match="disk is full"):
+                await here.ask("approve", id=id_)
+            assert here.evacuations.known[id_].state == "proposed" and here.director.number == 1
+            full.clear()
+            await here.ask("approve", id=id_)
+            await until(lambda: here.director.number > 1)
+            full.append(True)
+            await until(lambda: "disk is full" in here.evacuations.trouble)
+            full.clear()
+            assert (await here.seen(id_))["state"] == "done"
+            assert here.director.number == 6 and here.evacuations.trouble == ""
+
+    play(tmp_path, scenario, head=TWO)
+
+
+def test_a_store_that_takes_no_revision_is_tried_again(tmp_path: Path) -> None:
+    async def scenario(fleet: EvacuationFleet) -> None:
+        async with fleet.evacuating() as here:
+            await here.settled()
+            assert fleet.store is not None
+            add, refused = fleet.store.add, []
+
+            def flaky(revision: Any, facts: Any) -> None:
+                if len(refused) < 3:
+                    refused.append(revision.number)
+                    raise IpshareError("the store does not answer")
+                add(revision, facts)
+
+            fleet.store.add = flaky  # type: ignore[method-assign]
+            id_ = (await here.ask("evacuate", site="houston", run=True))["evacuation"]
+            one = await here.seen(id_)
+            assert one["state"] == "done" and here.director.number == 6 and len(refused) == 3
+            assert any("again, the store does not answer" in event["text"] for event in one["events"])
+
+    play(tmp_path, scenario, head=TWO)
 
 
 def test_what_cannot_be_asked(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ipshare.director.daemon import Director
 from ipshare.director.evacuation.progress import progress
 from ipshare.director.moves import moved
 from ipshare.director.rollout import MAKE
-from ipshare.errors import IpshareError
+from ipshare.errors import ConfigError, IpshareError, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,11 @@ class Seen:
 
 
 class Mover(Protocol):
-    """Moves a group as a whole. Raises nothing but what ends the director's leadership (Refused)."""
+    """Moves a group as a whole. Raises nothing but what ends the director's leadership (Refused).
+
+    ``starts``: whether it stops and starts workloads at nodes, so that it can move `exclusive` ones."""
+
+    starts: bool
 
     async def move(self, group: Group, seen: Seen) -> Moved:
         """Returns when it has arrived, or is back. May be called for what is under way already."""
@@ -59,6 +63,8 @@ class Mover(Protocol):
 
 class TopologyMover:
     """Changes the topology, and waits for the nodes."""
+
+    starts = False
 
     def __init__(
         self, director: Director, patience_s: float, clock: Callable[[], float] = time.monotonic
@@ -78,14 +84,17 @@ class TopologyMover:
                 return Moved("again", f"revision {number} came meanwhile")
             try:
                 wanted = moved(self._director.topology, dict.fromkeys(group.workloads, group.target))
+            except Refused as error:
+                return Moved("failed", error.message)
+            try:
                 await self._director.change(wanted, group.who, group.why, number)
-            except IpshareError as error:
-                if self._director.superseded:
+            except ConfigError as error:
+                return Moved("failed", error.problems[0].message)
+            except IpshareError as error:  # the store's, which may have taken it, or somebody was faster
+                if self._director.bar():
                     raise
-                if self._director.number != number:
-                    return Moved("again", f"revision {self._director.number} came meanwhile")
-                problems = getattr(error, "problems", ())
-                return Moved("failed", problems[0].message if problems else error.message)
+                came = f"revision {self._director.number} came meanwhile"
+                return Moved("again", came if self._director.number != number else error.message)
             seen.revision = revision = self._director.number
         return await self._see_through(group, seen, revision, before)
 
@@ -121,18 +130,22 @@ class TopologyMover:
 
     async def _back(self, group: Group, seen: Seen, why: str, revision: int) -> Moved:
         """Where it was, whatever else was changed meanwhile."""
-        director = self._director
+        director, until = self._director, self._clock() + self._patience_s
         while {self._node(name) for name in group.workloads} == {group.target}:
             number = director.number
             try:
                 back = moved(director.topology, dict.fromkeys(group.workloads, group.source))
+            except Refused as error:
+                return Moved("failed", f"{why}; and not taken back: {error.message}", revision)
+            try:
                 await director.change(back, group.who, f"back to {group.source}: {why}", number)
                 seen.revision = director.number if seen.revision == number else seen.revision
             except IpshareError as error:
-                if director.superseded:
+                if director.bar():
                     raise
-                if director.number == number:
+                if director.number == number and (isinstance(error, ConfigError) or self._clock() > until):
                     return Moved("failed", f"{why}; and not taken back: {error.message}", revision)
+                await asyncio.sleep(director.settings.interval_s)
         await self._settled(group)
         return Moved("failed", why, revision)
 

@@ -118,6 +118,12 @@ class Evacuations:
                 refused.append(f"! {move.unit} will not go: {error.message}")
         return [*changes(before, after), *refused]
 
+    def exclusive(self, plan: Plan) -> list[str]:
+        """Workloads that would have to be stopped and started, which the mover does not."""
+        going = {name for move in plan.moves for name in move.workloads}
+        rows = self.director.topology.rows("workload") if not self.mover.starts else ()
+        return [row["name"] for row in rows if row["name"] in going and row.get("kind") != "shared"]
+
     def moves(self, workload: str) -> str:
         """Why nobody else may move it now; "": nothing is against it."""
         for one in self.known.values():
@@ -214,9 +220,14 @@ class Evacuations:
 
     async def ended(self, id_: str) -> Evacuation:
         """When nothing of it is under way any more."""
-        if id_ in self._tasks:
-            await asyncio.wait([self._tasks[id_]])
-        return self.one(id_)
+        while True:
+            task = self._tasks.get(id_)
+            if task is not None and not task.done():
+                await asyncio.wait([task])
+            elif self.one(id_).state == "running":  # it is being written down, and begins then
+                await self.director.judged()
+            else:
+                return self.one(id_)
 
     # ---- inside ---------------------------------------------------------------
 
@@ -230,9 +241,10 @@ class Evacuations:
     async def _run(self, id_: str) -> None:
         while True:
             try:
-                if not await self._round(id_):
-                    return
+                goes_on = await self._round(id_)
                 self.trouble = ""
+                if not goes_on and (id_ not in self.known or self.known[id_].state != "running"):
+                    return  # somebody may have continued it meanwhile
             except Exception as error:
                 text = error.message if isinstance(error, IpshareError) else repr(error)
                 self.trouble = f"evacuation {id_}: {text}"
@@ -273,6 +285,8 @@ class Evacuations:
             one = one.noted(self._now(), text + (f", {result.why}" if result.why else ""))
             log.warning("evacuation %s: %s", id_, one.events[-1].text)
         await self._put(record.stepped(one, [*new, *record.failed_together(new)]))
+        if any(result.outcome == "again" for result in results):
+            await asyncio.sleep(self.director.settings.interval_s)  # what was in the way may be still
         return True
 
     async def _move(self, one: Evacuation, step: Step, seen: Seen) -> Moved:
@@ -283,15 +297,24 @@ class Evacuations:
             who = one.answered_by or one.who
             return await self.mover.move(Group(step.workloads, step.source, step.target, who, why), seen)
         except Exception as error:
-            if self.director.superseded:
+            if self.director.bar():
                 raise
             log.exception("%s", why)
             return Moved("failed", getattr(error, "message", repr(error)))
 
     async def _put(self, one: Evacuation) -> None:
+        """What cannot be kept is not so."""
+        before, store = self.known.get(one.id), self.director.store
         self.known[one.id] = one
-        store = self.director.store
-        await self.director.work(store.put_note, self.director.term, PREFIX + one.id, record.to_text(one))
+        try:
+            await self.director.work(store.put_note, self.director.term, PREFIX + one.id, record.to_text(one))
+        except IpshareError:
+            if self.known[one.id] is one:
+                if before is None:
+                    del self.known[one.id]
+                else:
+                    self.known[one.id] = before
+            raise
 
     async def _prune(self) -> bool:
         over = [one.id for one in self.known.values() if one.state not in record.OPEN]

@@ -67,6 +67,7 @@ class Verbs:
             "unfit": evacuations.unfit(),
             "at_once": evacuations.settings.at_once,
             "changes": evacuations.differences(plan),
+            "exclusive": evacuations.exclusive(plan),
             "evacuation": None,
         }
         if request.get("propose") or request.get("run"):

@@ -176,6 +176,8 @@ class HazardWatch:
         if plan.stays:
             text = f"{len(plan.stays)} of {len(plan.stays) + len(plan.moves)} cannot go"
             return f"{text}: {plan.stays[0].unit}: {plan.stays[0].why}"
+        if exclusive := self.evacuations.exclusive(plan):
+            return f"{', '.join(exclusive)}: exclusive, and nothing here stops and starts workloads"
         before = self.director.topology
         try:
             after = moved(before, {name: move.target for move in plan.moves for name in move.workloads})
