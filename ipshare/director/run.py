@@ -25,6 +25,7 @@ from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
 from ipshare.director.etcd import Etcd, Unheard
 from ipshare.director.evacuation.begin import evacuating
+from ipshare.director.evacuation.verbs import VERBS
 from ipshare.director.leading import Alone, Elected, Leading
 from ipshare.director.migrations_desk import migrating
 from ipshare.director.seat import Seat
@@ -95,6 +96,7 @@ async def _reign(
     except OSError as error:
         raise IpshareError(f"cannot make {folder}: {error.strerror}", hint="run as root") from None
     desk, others = Desk(director, file), AsyncExitStack()
+    desk.coming = VERBS
     server = Server(folder / SOCKET, desk.handle)
     stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     ended = [stopped]
