@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from ipshare.engine.vpp.find import find
 from ipshare.errors import NotRunning
-from tests import examples
+from tests import examples, guest_vm
 
 HERE = Path(__file__).parent
 CLOCKS = ("pair", "witness", "mirror")
@@ -74,5 +75,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reporter = terminalreporter
     if "vpp" in ABSENT:
         reporter.write_line(f"VPP tests: not run, {ABSENT['vpp']}", yellow=True, bold=True)
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        text = "browser tests: not run, no Chromium installed (chromium, chromium-driver)"
+        reporter.write_line(text, yellow=True, bold=True)
+    if why := guest_vm.why_not():
+        reporter.write_line(f"LIVE MIGRATION OF A GUEST: NOT RUN, {why}", red=True, bold=True)
     if os.environ.get("IPSHARE_LAB_USERNS"):
         reporter.write_line("lab tests: run in a user namespace (no root here)", yellow=True, bold=True)

@@ -6,14 +6,29 @@ is dropped). Nothing here may stop a change: what cannot be written is logged an
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger("ipshare.audit")
 MAX_BYTES = 1 << 20
+
+
+def append(path: Path, entry: dict[str, Any], *, sync: bool = False) -> None:
+    """A line more, by one write. ``sync``: it is on the disk when this returns. Raises OSError."""
+    line = json.dumps(entry).encode() + b"\n"
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        if os.write(fd, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class Audit:
@@ -38,11 +53,6 @@ class Audit:
         try:
             if self.path.exists() and self.path.stat().st_size > MAX_BYTES:
                 self.path.replace(self.path.with_suffix(".log.1"))
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            fd = os.open(self.path, flags, 0o600)
-            try:
-                os.write(fd, json.dumps(entry).encode() + b"\n")
-            finally:
-                os.close(fd)
+            append(self.path, entry)
         except OSError as error:
             log.warning("cannot write %s: %s", self.path, error.strerror)

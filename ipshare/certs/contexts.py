@@ -31,10 +31,11 @@ class Files:
 
 
 class Contexts:
-    """``server``: of those that are connected to, else of those that connect."""
+    """``server``: of those that are connected to, else of those that connect. ``optional``: who connects may
+    show no certificate."""
 
-    def __init__(self, files: Files, *, server: bool) -> None:
-        self.files, self.server = files, server
+    def __init__(self, files: Files, *, server: bool, optional: bool = False) -> None:
+        self.files, self.server, self.optional = files, server, optional
         self.trouble = ""
         self._stamp: _Stamp = ()
         self._context: ssl.SSLContext | None = None
@@ -44,13 +45,19 @@ class Contexts:
         stamp = tuple(_stamp(path) for path in self.files.all)
         if self._context is None or stamp != self._stamp:
             try:
-                self._context, self.trouble = _context(self.files, server=self.server), ""
+                self._context, self.trouble = self._made(), ""
             except IpshareError as error:
                 self.trouble = error.message
                 if self._context is None:
                     raise
             self._stamp = stamp
         return self._context
+
+    def _made(self) -> ssl.SSLContext:
+        context = _context(self.files, server=self.server)
+        if self.optional:
+            context.verify_mode = ssl.CERT_OPTIONAL
+        return context
 
 
 def _context(files: Files, *, server: bool) -> ssl.SSLContext:

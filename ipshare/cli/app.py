@@ -39,9 +39,11 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "bgp": ("bgp", "Announcements by BGP: status, drain."),
         "director": (
             "director",
-            "One source of truth for many nodes: run, status, diff, apply, history, show.",
+            "One source of truth for many nodes: run, status, apply, evacuate, hazards, and more.",
         ),
+        "migrate": ("migrate", "Migrate a workload alive to another node; packets follow it."),
         "cert": ("cert", "Certificates of nodes, directors, operators: init, issue, rotate, show, revoke."),
+        "token": ("token", "Tokens for the director's HTTP API and web page: add, list, revoke."),
         "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),
     },
     "Looking": {

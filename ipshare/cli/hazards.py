@@ -163,13 +163,13 @@ async def _open(file: Path) -> tuple[Settings, Poller, Any]:
 
 
 def _sites(found: Look, state: State) -> list[dict[str, Any]]:
+    from ipshare.hazards.tell import hazards_of
+
     rows = []
     for site in found.sites:
-        hazards = [asdict(f) | {"starts": _time(f.starts), "until": _time(f.until)} for f in found.of(site)]
-        for hazard in hazards:
-            del hazard["site"]
         episode = state.episodes.get(site)
-        rows.append({"site": site, "evacuation": episode.stage if episode else None, "hazards": hazards})
+        stage = episode.stage if episode else None
+        rows.append({"site": site, "evacuation": stage, "hazards": hazards_of(found, site)})
     return rows
 
 
@@ -189,6 +189,6 @@ def _show_sites(found: Look, state: State) -> None:
 
 
 def _time(seconds: float) -> str:
-    """As people and programs read it; a time beyond the calendar is its last moment."""
-    last = datetime.max.replace(tzinfo=UTC).timestamp() - 1
-    return datetime.fromtimestamp(min(max(seconds, 0.0), last), UTC).isoformat(timespec="seconds")
+    from ipshare.hazards.tell import moment
+
+    return moment(seconds)

@@ -1,36 +1,39 @@
 """config: director.toml -> Settings and Topology, with every mistake at once, file and line.
 
 [director] and [[node]] are judged by the models here, [[site]] and [[workload]] by those of hazards and
-placement ([hazards] may stand in the same file and is not looked at); [[network]], [[endpoint]],
+placement, [hazards] and [evacuation] by ipshare.director.evacuation; [[network]], [[endpoint]],
 [[distribution]], [[policy]] and [[binding]] are those of a site file, judged by the same checks
 (ipshare.config), as each kind of node will see them. Includes work as in a site file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from ipshare.certs.contexts import Files
 from ipshare.config import some
 from ipshare.config.assigned import KINDS as SHARED
 from ipshare.config.read import Document, read, read_text
 from ipshare.config.report import judged
-from ipshare.config.schema_hazards import Positive
+from ipshare.config.schema_hazards import Hazards, Positive
 from ipshare.config.schema_hazards import SiteTable as Site
 from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
-from ipshare.director import workloads
+from ipshare.director import config_http, schema_health, workloads
+from ipshare.director.config_store import EtcdSettings, Store, problems, settings_of
+from ipshare.director.evacuation import settings as evacuation
 from ipshare.director.topology import KINDS, Topology
 from ipshare.errors import ConfigError, Problem
 
-OTHERS = ("hazards",)
-"""Tables of `ipshare hazards`, which reads the same file."""
+OTHERS = ("hazards", "evacuation")
+"""Tables that are judged by ipshare.director.evacuation.settings."""
 
 
 class Director(Table):
@@ -82,8 +85,14 @@ class File(Table):
     """A director's file, as far as it is not that of a site."""
 
     director: Director
+    store: Store = Store()
+    http: config_http.Http | SkipJsonSchema[None] = None
     node: list[Node] = []
     workload: list[Workload] = []
+    health: schema_health.Health
+    failover: schema_health.Failover
+    hazards: Hazards
+    evacuation: evacuation.Evacuation
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,11 @@ class Settings:
     interval_s: float
     stale_after_s: float
     patience_s: float
+    watch: schema_health.Watch | None = None
+    http: config_http.HttpSettings | None = None
+    evacuation: evacuation.Settings = evacuation.Settings()
+    etcd: EtcdSettings | None = None
+    """None: the store is SQLite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +131,16 @@ def load_text(text: str, name: Path) -> Wanted:
     return _wanted(read_text(text, name))
 
 
+def topology(tables: Mapping[str, Any], name: str) -> Topology:
+    """The same for the tables of a topology alone, as JSON has them; `name` stands in messages."""
+    document = Document(Path(name))
+    document.data = dict(tables)
+    found = _topology(document, KINDS)
+    if document.problems:
+        raise ConfigError(_sorted(document))
+    return found
+
+
 def problems_at(topology: Topology, node: str, tables: dict[str, Any]) -> tuple[Problem, ...]:
     """What a node of that topology would have against ``tables``, as far as that can be seen from here."""
     document = Document(Path(f"what {node} gets"))
@@ -129,13 +153,27 @@ def problems_at(topology: Topology, node: str, tables: dict[str, Any]) -> tuple[
 def _wanted(document: Document) -> Wanted:
     if document.problems and not document.data:
         raise ConfigError(document.problems)
-    incomplete: set[str] = set()
     director = single(document, "director", Director) if "director" in document.data else None
     if director is None:
         document.problems.append(document.problem((), "table [director] is missing", "write [director]"))
+    store, http = single(document, "store", Store), _http(document)
+    document.problems += problems(document, store)
+    found = _topology(
+        document, ("director", "store", "http", "health", "failover", "include", *KINDS, *OTHERS)
+    )
+    sound = director if director is not None and not director._broken else None
+    watch = schema_health.watch(document, sound.interval) if sound is not None else None
+    beside = evacuation.read(document, sound.patience if sound is not None else 0.0)
+    if document.problems or director is None:
+        raise ConfigError(_sorted(document))
+    return Wanted(replace(_settings(document, director, store, http), evacuation=beside, watch=watch), found)
+
+
+def _topology(document: Document, known: Sequence[str]) -> Topology:
+    """What the document says of the installation; mistakes are in its problems."""
+    incomplete: set[str] = set()
     sites = list(array(document, incomplete, "site", Site))
     nodes = list(array(document, incomplete, "node", Node))
-    known = ("director", "include", *KINDS, *OTHERS)
     for key in document.data:
         if key not in known:
             message = f"unknown key {key!r}"
@@ -145,24 +183,34 @@ def _wanted(document: Document) -> Wanted:
         document.problems += _together(document, {"site": sites, "node": nodes, "workload": placed})
         _placed(document, sites, nodes, placed)
     document.problems += _shared(document, nodes)
-    if document.problems or director is None:
-        order = {str(file): number for number, file in enumerate(document.files)}
-        found = dict.fromkeys(document.problems)
-        raise ConfigError(sorted(found, key=lambda p: (order.get(p.file, len(order)), p.line, p.column)))
-    tables = {kind: document.data[kind] for kind in KINDS if document.data.get(kind)}
-    return Wanted(_settings(document, director), Topology(tables))
+    return Topology({kind: document.data[kind] for kind in KINDS if document.data.get(kind)})
+
+
+def _sorted(document: Document) -> list[Problem]:
+    order = {str(file): number for number, file in enumerate(document.files)}
+    found = dict.fromkeys(document.problems)
+    return sorted(found, key=lambda p: (order.get(p.file, len(order)), p.line, p.column))
+
+
+def _http(document: Document) -> config_http.Http | None:
+    table = some.one(document, "http", config_http.Http)
+    if table is not None:
+        some.note(document, config_http.findings(table))
+    return table
 
 
 def settings(path: Path) -> Settings:
     """[director] of a file alone, for those who ask a director that runs. Raises ConfigError."""
     document = read(path)
-    director = single(document, "director", Director)
+    director, store = single(document, "director", Director), single(document, "store", Store)
     if document.problems:
         raise ConfigError(document.problems)
-    return _settings(document, director)
+    return _settings(document, director, store, None)
 
 
-def _settings(document: Document, director: Director) -> Settings:
+def _settings(
+    document: Document, director: Director, store: Store, http: config_http.Http | None
+) -> Settings:
     folder = document.main.parent
     return Settings(
         name=director.name,
@@ -176,6 +224,8 @@ def _settings(document: Document, director: Director) -> Settings:
         interval_s=director.interval,
         stale_after_s=director.stale_after,
         patience_s=director.patience,
+        etcd=settings_of(store, folder),
+        http=config_http.made(http, folder, folder / director.certificate) if http is not None else None,
     )
 
 

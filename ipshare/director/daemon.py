@@ -22,14 +22,18 @@ from ipshare.agent.assignment import digest_of
 from ipshare.certs.contexts import Contexts
 from ipshare.director import render
 from ipshare.director.config import Settings, problems_at
+from ipshare.director.leading import Alone, Leading
 from ipshare.director.link import Link, Silent
 from ipshare.director.rollout import FINAL, Facts, Rollout, bases_of, outcome
-from ipshare.director.store import Kept, Revision, Store, now_text
+from ipshare.director.seat import Sight
+from ipshare.director.store import Kept, Overtaken, Revision, Store, now_text
 from ipshare.director.topology import NodeRow, Topology
 from ipshare.errors import ConfigError, IpshareError, Problem, Refused
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+JUDGE_S = 0.002
+"""What is learnt within so long is judged at once: each judgement is about all nodes."""
 SAVE_S = 0.2
 """What was learnt is written so long after, together. What may be out is written before it is sent."""
 
@@ -47,21 +51,27 @@ class Tended:
     refused_at: tuple[tuple[int, int], float] = ((0, 0), 0.0)  # which it was, and when
     trouble: str = ""
     told: dict[str, Any] = field(default_factory=dict)  # its last answer
+    judged: Facts | None = None  # what was judged of it last
     kick: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
 
 class Director:
-    """``store``: where it remembers. Everything but the store's work is in the event loop."""
+    """``store``: where it remembers; ``leading``: whether it counts now. Everything but the store's work is
+    in the event loop."""
 
-    def __init__(self, settings: Settings, store: Store, least_term: int = 0) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, least_term: int = 0, leading: Leading | None = None
+    ) -> None:
         self.settings, self.store, self._least = settings, store, least_term
+        self.leading: Leading = leading or Alone()
         self._contexts = Contexts(settings.files, server=False)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._changing = asyncio.Lock()
         self._unsaved: set[str] = set()
         self._outcomes: dict[tuple[int, str, str], str] = {}
         self._saving: asyncio.Task[None] | None = None
+        self._unsure: asyncio.Task[None] | None = None  # whether a revision was written
         self._judging = False
         self._heard = asyncio.Event()  # set at the next judgement
         self.term = 0
@@ -71,23 +81,33 @@ class Director:
         self.wanted: dict[str, tuple[int, str]] = {}
         self.superseded = ""
         self.trouble = ""
+        self.withdrew: Callable[[str], bool] = lambda _node: False
+        """Whether a node that is silent announces nothing any more: ipshare.director.warden knows."""
 
     async def start(self) -> None:
         """A new term begins; what the store has is rolled out. Raises IpshareError."""
         self._contexts.current()
         self.term = await self.work(self.store.begin, self._least)
+        self.leading.begun(self.term)
         latest = await self.work(self.store.latest)
         if latest is not None:
             kept = await self.work(self.store.facts)
             await self._adopt(latest, kept)
         log.info("director %s: term %d, revision %d", self.settings.name, self.term, self.number)
 
+    async def follow(self, sight: Sight) -> None:
+        """As a standby: what the store has is shown, and nobody is tended. Raises IpshareError."""
+        if sight.revision != self.number and (latest := await self.work(self.store.latest)) is not None:
+            self.rollout = await self._planned(latest.number, latest.topology, {}, latest.bases)
+            self.revision = latest
+
     async def close(self) -> None:
         for node in self.nodes.values():
             await self._leave(node)
-        if self._saving is not None:
-            self._saving.cancel()
-            await asyncio.gather(self._saving, return_exceptions=True)
+        for task in (self._saving, self._unsure):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self._save_now()
         self._worker.shutdown()
 
@@ -99,6 +119,14 @@ class Director:
     @property
     def topology(self) -> Topology:
         return self.revision.topology if self.revision is not None else Topology()
+
+    def bar(self) -> str:
+        """Why it may not change or send anything now; "": it may."""
+        return self.superseded or self.leading.bar() or ("" if self.term else "it has not begun a term yet")
+
+    def refuse_if_barred(self) -> None:
+        if why := self.bar():
+            raise Refused(why, hint="ask the director that leads: ipshare director apply, on its machine")
 
     async def work(self, job: Callable[..., T], *arguments: Any) -> T:
         """In the one thread that has the store."""
@@ -116,8 +144,12 @@ class Director:
         """``topology`` is what is wanted from now on; False: it was so before. ``expect``: the revision that
         the caller has seen; Refused where it is another one."""
         async with self._changing:
-            if self.superseded:
-                raise Refused(self.superseded, hint="apply there")
+            self.refuse_if_barred()
+            if self._unsure is not None and not self._unsure.done():
+                raise Refused(
+                    f"the store has not said yet whether it has a revision {self.number + 1}",
+                    hint="ipshare director status, then again",
+                )
             if expect is not None and expect != self.number:
                 raise Refused(
                     f"the revision is {self.number}, not {expect}", hint="look at what came, then again"
@@ -127,14 +159,36 @@ class Director:
             rollout = await self.planned(topology)
             number = self.number + 1
             made = Revision(number, self.term, who, why, now_text(), topology, rollout.numbers)
-            kept = {}
-            for name, row in topology.nodes.items():
-                had = self.nodes[name].kept if name in self.nodes else Kept()
-                kept[name] = replace(had, may=had.may | {number}) if row.distribution else had
-            await self.work(self.store.add, made, kept)
+            kept = self._kept_with(number, topology)
+            try:
+                await self.work(self.store.add, made, kept)
+            except IpshareError as error:
+                self.trouble = error.message
+                self._unsure = asyncio.create_task(self._find_out())
+                raise
             log.warning("revision %d by %s: %s", number, who, why or "no reason given")
             await self._adopt(made, kept, rollout)
             return True
+
+    def _kept_with(self, number: int, topology: Topology) -> dict[str, Kept]:
+        """What is known of nodes from when revision ``number`` counts."""
+        kept = {}
+        for name, row in topology.nodes.items():
+            had = self.nodes[name].kept if name in self.nodes else Kept()
+            kept[name] = replace(had, may=had.may | {number}) if row.distribution else had
+        return kept
+
+    async def _find_out(self) -> None:
+        """Whether a revision that was to be written is there: then it counts."""
+        while True:
+            await asyncio.sleep(self.settings.interval_s)
+            with contextlib.suppress(IpshareError):
+                latest = await self.work(self.store.latest)
+                self.trouble = ""
+                if latest is not None and latest.number > self.number and latest.term == self.term:
+                    log.warning("revision %d was written", latest.number)
+                    await self._adopt(latest, self._kept_with(latest.number, latest.topology))
+                return
 
     async def _planned(
         self, number: int, topology: Topology, kept: Mapping[str, Kept], bases: tuple[int, ...] | None = None
@@ -182,7 +236,10 @@ class Director:
                 node.trouble = error.message
             except Exception:
                 log.exception("node %s: a round failed; it is tried again", node.row.name)
-            self._judge()
+            if self.facts(node) != node.judged:
+                self._judge()
+            else:
+                self._tell()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.interval_s):
                     await node.kick.wait()
@@ -199,7 +256,8 @@ class Director:
         number, text = self.rollout.revision, self.rollout.text(node.row.name, step)
         words = {"number": [self.term, number, step], "digest": digest_of(text), "text": text}
         try:
-            self._learn(node, await node.link.ask("assign", self.settings.patience_s, **words))
+            answer = await node.link.ask("assign", self.settings.patience_s, self.bar, **words)
+            self._learn(node, answer)
             node.refused = ""
         except Silent:
             raise
@@ -216,8 +274,10 @@ class Director:
 
     def _due(self, node: Tended) -> int | None:
         """The step that it is to be sent now; None: nothing is."""
-        if self.superseded or self.rollout is None:
-            return None
+        return self._next(node) if self.rollout is not None and not self.bar() else None
+
+    def _next(self, node: Tended) -> int | None:
+        assert self.rollout is not None, "nodes come from a revision"
         step, _ = self.wanted.get(node.row.name, (-1, ""))
         target = (self.rollout.revision, step)
         if step < 0 or node.kept.has >= target:
@@ -255,13 +315,14 @@ class Director:
 
     def facts(self, node: Tended) -> Facts:
         heard = node.heard_s is not None and time.monotonic() - node.heard_s < self.settings.stale_after_s
-        return Facts(node.kept.has, node.kept.may, heard, node.refused, node.announces if heard else None)
+        announces, withdrew = node.announces if heard else None, self.withdrew(node.row.name)
+        return Facts(node.kept.has, node.kept.may, heard, node.refused, announces, withdrew)
 
     def _judge(self) -> None:
         """Soon, once for all that was learnt until then."""
         if not self._judging:
             self._judging = True
-            asyncio.get_running_loop().call_soon(self._judge_now)
+            asyncio.get_running_loop().call_later(JUDGE_S, self._judge_now)
 
     def _judge_now(self) -> None:
         """Who shall have what now; who has something to be sent is kicked."""
@@ -270,9 +331,15 @@ class Director:
             return
         facts = {name: self.facts(node) for name, node in self.nodes.items()}
         self.wanted = self.rollout.wanted(facts)
-        for node in self.nodes.values():
-            if self._due(node) is not None:
+        barred = bool(self.bar())
+        for name, node in self.nodes.items():
+            node.judged = facts[name]
+            if not barred and self._next(node) is not None:
                 node.kick.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Who waits for news looks again."""
         self._heard.set()
         self._heard = asyncio.Event()
 
@@ -292,6 +359,14 @@ class Director:
                 return True
         return False
 
+    async def judged(self) -> None:
+        """Until what is known of nodes was judged again."""
+        await self._heard.wait()
+
+    def link(self, node: str, address: str) -> Link:
+        """A connection of its own, for who asks more than a node's task does. The caller closes it."""
+        return Link(node, address, self._contexts)
+
     # ---- the store ------------------------------------------------------------
 
     def _save_soon(self) -> None:
@@ -300,20 +375,29 @@ class Director:
 
     async def _save(self) -> None:
         await asyncio.sleep(SAVE_S)
-        await self._save_now()
+        while self._unsaved or self._outcomes:  # more may come while it is written
+            if not await self._save_now():
+                await asyncio.sleep(self.settings.interval_s)
 
-    async def _save_now(self) -> None:
+    async def _save_now(self) -> bool:
+        """False: it has to be tried again."""
         facts = {name: self.nodes[name].kept for name in self._unsaved if name in self.nodes}
         outcomes, self._outcomes = self._outcomes, {}
         self._unsaved = set()
         if not facts and not outcomes:
-            return
+            return True
         try:
             await self.work(self.store.keep, self.term, facts, outcomes)
             self.trouble = ""
         except IpshareError as error:  # what is remembered is then more than what is: the safe side
+            if self.trouble != error.message:
+                log.error("%s", error.message)
             self.trouble = error.message
-            log.error("%s", error.message)
+            if not isinstance(error, Overtaken):  # else it is another's business
+                self._unsaved |= set(facts)
+                self._outcomes = outcomes | self._outcomes
+                return False
+        return True
 
 
 def _judged(rollout: Rollout) -> Rollout:
@@ -334,7 +418,7 @@ def _judged(rollout: Rollout) -> Rollout:
             unsafe |= {other for other, row in rollout.new.nodes.items() if row.endpoint == node.endpoint}
     if problems:
         raise ConfigError(problems)
-    judged = replace(rollout, unsafe=frozenset(unsafe))
+    judged = replace(rollout, unsafe=frozenset(unsafe)) if unsafe else rollout
     assert judged.texts is not None, "rendered here, beside the event loop"
     assert judged.gains is not None, "and found"
     return judged

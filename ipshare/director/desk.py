@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ipshare.agent.server import Asker
 from ipshare.director import config
 from ipshare.director.daemon import Director, Tended
+from ipshare.director.evacuation.places import faults
 from ipshare.director.rollout import FINAL, MAKE, Rollout
 from ipshare.director.topology import Topology, changes
 from ipshare.errors import IpshareError, NoPrivilege, Refused
@@ -22,6 +24,7 @@ from ipshare.errors import IpshareError, NoPrivilege, Refused
 MOST = 1000
 WAIT_S = 3600.0
 Request = dict[str, Any]
+Verb = Callable[[Asker, Request], Awaitable[Request]]
 
 
 class Desk:
@@ -29,7 +32,9 @@ class Desk:
 
     def __init__(self, director: Director, file: Path) -> None:
         self._director, self._file = director, file
-        self._verbs = {
+        self.troubles: list[Callable[[], list[str]]] = []  # of what stands beside the director
+        self.coming: frozenset[str] = frozenset()  # verbs that will be added
+        self._verbs: dict[str, Verb] = {
             "status": self._status,
             "wait": self._wait,
             "diff": self._diff,
@@ -38,11 +43,20 @@ class Desk:
             "show": self._show,
         }
 
+    def add(self, verbs: Mapping[str, Verb], troubles: Callable[[], list[str]]) -> None:
+        """What something beside the director answers, and what it has to say in status."""
+        self._verbs |= verbs
+        self.troubles.append(troubles)
+
     async def handle(self, caller: Asker, request: Request) -> Request:
         if not caller.is_owner:
             raise NoPrivilege("only root may ask the director")
         verb = request["verb"]
         if verb not in self._verbs:
+            if bar := self._director.bar():
+                raise Refused(bar, hint="ask the director that leads, on its machine")
+            if verb in self.coming:
+                raise Refused("the director has only begun", hint="ask again in a moment")
             raise IpshareError(
                 f"the director knows no verb {verb!r}", hint=f"it knows {', '.join(self._verbs)}"
             )
@@ -58,16 +72,28 @@ class Desk:
         revision, outcomes = director.revision, director.outcomes()
         return {
             "director": director.settings.name,
-            "term": director.term,
+            "leader": director.leading.sight.leader if director.leading.is_shared else director.settings.name,
+            "leads": not director.bar(),
+            "store": {"kind": director.leading.kind, "trouble": director.leading.trouble or director.trouble},
+            "term": director.term or director.leading.sight.term,
             "revision": director.number,
             "who": revision.who if revision else None,
             "why": revision.why if revision else None,
             "time": revision.time if revision else None,
             "settled": bool(outcomes) and set(outcomes.values()) <= {"acked"},
-            "troubles": [text for text in (director.superseded, director.trouble) if text],
+            "troubles": self._troubles(),
+            "faults": faults(director.topology),
             "notes": director.rollout.notes() if director.rollout else [],
             "nodes": [self._node(node, outcomes[name]) for name, node in director.nodes.items()],
         }
+
+    def _troubles(self) -> list[str]:
+        director = self._director
+        found = [director.superseded, director.trouble, director.leading.trouble]
+        if director.term:
+            found.append(director.leading.bar())
+        found += [text for told in self.troubles for text in told()]
+        return list(dict.fromkeys(text for text in found if text))
 
     def _node(self, node: Tended, outcome: str) -> Request:
         director, facts = self._director, self._director.facts(node)
@@ -153,8 +179,9 @@ class Desk:
         found = list(changes(self._director.topology, topology))
         return {
             "changes": found,
-            "order": _order(rollout) if found else [],
+            "order": order(rollout) if found else [],
             "notes": rollout.notes() if found else [],
+            "faults": faults(topology),
         }
 
     async def _apply(self, caller: Asker, request: Request) -> Request:
@@ -166,6 +193,7 @@ class Desk:
             or not (expect is None or type(expect) is int)
         ):
             raise IpshareError("who and why are text, expect is the number of a revision")
+        self._director.refuse_if_barred()  # before a store is asked that may not answer
         changed = await self._director.change(await self._wanted(request), who, why, expect)
         return {"changed": changed, "revision": self._director.number}
 
@@ -180,7 +208,7 @@ class Desk:
         return (await asyncio.to_thread(config.load, file)).topology
 
 
-def _order(rollout: Rollout) -> list[str]:
+def order(rollout: Rollout) -> list[str]:
     """What is done, in order, for people."""
     nodes = rollout.new.nodes
     two = sorted(name for name in nodes if nodes[name].endpoint and not rollout.is_one_step(name))

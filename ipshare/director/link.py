@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from ipshare.agent.client import error_of
@@ -32,11 +33,16 @@ class Link:
         self.name, self.address, self._contexts = name, address, contexts
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, verb: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
-        """The result. Raises Silent, or what the agent answered."""
+    async def ask(
+        self, verb: str, timeout_s: float, bar: Callable[[], str] | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """The result. Raises Silent, or what the agent answered. ``bar`` is asked right before it is sent:
+        why it may not be."""
         try:
             async with asyncio.timeout(timeout_s):
                 reader, writer = self._streams or await self._meet()
+                if bar is not None and (why := bar()):
+                    raise Silent(f"nothing was sent: {why}")
                 writer.write(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
                 await writer.drain()
                 line = await reader.readline()

@@ -22,7 +22,7 @@ from typing import Protocol
 from ipshare.director.topology import Topology
 from ipshare.errors import IpshareError, NoPrivilege, Refused
 
-SCHEMA = 1
+SCHEMA = 2
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE revisions (
@@ -33,6 +33,8 @@ CREATE TABLE outcomes (
     revision INTEGER NOT NULL, node TEXT NOT NULL, time TEXT NOT NULL, outcome TEXT NOT NULL,
     detail TEXT NOT NULL, PRIMARY KEY (revision, node, outcome));
 """
+NOTES = "CREATE TABLE notes (key TEXT PRIMARY KEY, text TEXT NOT NULL);"
+"""What came with version 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,13 @@ class Outcome:
     detail: str
 
 
+class Overtaken(Refused):
+    """Another director leads, or began a term."""
+
+
 class Store(Protocol):
-    """Where a director keeps what must outlive it. Methods raise IpshareError; those that write raise Refused
-    where ``term`` is not the newest any more."""
+    """Where a director keeps what must outlive it. Methods raise IpshareError; those that write raise
+    Overtaken where ``term`` is not the newest any more."""
 
     def begin(self, least: int = 0) -> int:
         """A new term, at least ``least``."""
@@ -94,7 +100,14 @@ class Store(Protocol):
     def keep(
         self, term: int, facts: Mapping[str, Kept], outcomes: Mapping[tuple[int, str, str], str]
     ) -> None:
-        """What is known now. ``outcomes``: (revision, node, outcome) -> detail; the first of a kind stays."""
+        """What is known now. ``outcomes``: (revision, node, outcome) -> detail; the first of a kind stays.
+        With nothing to keep it still raises Refused where ``term`` is over (who gives leases asks so)."""
+
+    def put_note(self, term: int, key: str, text: str) -> None:
+        """Keeps a text under a name; an empty one removes it."""
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        """Texts whose names begin so, in the order of names."""
 
     def close(self) -> None:
         """Ends it."""
@@ -109,7 +122,7 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "director.db"
-        self._lock = _lock(folder)
+        self._lock = lock(folder)
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             os.chmod(self.path, 0o600)  # noqa: PTH101
@@ -172,6 +185,18 @@ class SqliteStore:
             rows = [(rev, node, now_text(), what, detail) for (rev, node, what), detail in outcomes.items()]
             db.executemany("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?)", rows)
 
+    def put_note(self, term: int, key: str, text: str) -> None:
+        with self._change() as db:
+            self._check(term)
+            if text:
+                db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, text))
+            else:
+                db.execute("DELETE FROM notes WHERE key = ?", (key,))
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        query = "SELECT key, text FROM notes WHERE substr(key, 1, ?) = ? ORDER BY key"
+        return dict(self._db.execute(query, (len(prefix), prefix)).fetchall())
+
     # ---- inside ---------------------------------------------------------------
 
     def _keep(self, facts: Mapping[str, Kept]) -> None:
@@ -180,7 +205,7 @@ class SqliteStore:
 
     def _check(self, term: int) -> None:
         if term != self._term():
-            raise Refused(f"term {term} is over: a director of term {self._term()} has begun")
+            raise Overtaken(f"term {term} is over: a director of term {self._term()} has begun")
 
     def _term(self) -> int:
         row = self._db.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
@@ -190,12 +215,15 @@ class SqliteStore:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == SCHEMA:
             return
+        if version == 1:
+            self._db.executescript(f"BEGIN IMMEDIATE; {NOTES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+            return
         if version or self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise Refused(
                 f"{self.path} has tables of version {version}, this director knows {SCHEMA}",
                 hint="start the director that made it",
             )
-        self._db.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        self._db.executescript(f"BEGIN IMMEDIATE; {TABLES} {NOTES} PRAGMA user_version = {SCHEMA}; COMMIT;")
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -221,7 +249,8 @@ def _pair(text: str) -> tuple[int, int]:
     return revision, step
 
 
-def _lock(folder: Path) -> int:
+def lock(folder: Path) -> int:
+    """One director's process on this folder, while the descriptor is open. Raises Refused, NoPrivilege."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -15,14 +15,14 @@ state that was kept last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from ipshare.hazards.model import SEVERITIES, Finding, Look
 
 Mode = Literal["dry-run", "approve", "automatic"]
-Stage = Literal["would", "approval", "limit", "alarm", "ordered", "hold"]
+Stage = Literal["would", "approval", "limit", "alarm", "ordered", "hold", "empty"]
 TEXT: dict[Stage, str] = {
     "would": "would be evacuated (dry run)",
     "approval": "waits for approval",
@@ -30,6 +30,7 @@ TEXT: dict[Stage, str] = {
     "alarm": "nowhere is safe: nothing is moved",
     "ordered": "evacuation ordered",
     "hold": "the hazard is over, and the site not yet safe: nothing is moved",
+    "empty": "in danger, and nothing runs there",
 }
 
 
@@ -82,7 +83,8 @@ class Event:
     episode: str
 
 
-def decide(look: Look, rules: Rules, state: State) -> tuple[State, list[Event]]:
+def decide(look: Look, rules: Rules, state: State, empty: Collection[str] = ()) -> tuple[State, list[Event]]:
+    """``empty``: sites where nothing runs. They are in danger as others are, and take nobody's turn."""
     now = look.at
     episodes: dict[str, Episode] = {}
     events: list[Event] = []
@@ -100,6 +102,8 @@ def decide(look: Look, rules: Rules, state: State) -> tuple[State, list[Event]]:
     for site, episode in sorted(episodes.items(), key=_worst_first):
         if episode.last < now and episode.stage != "ordered":
             stage, by = _HELD
+        elif site in empty and episode.stage != "ordered":
+            stage, by = "empty", ""
         else:
             stage, by = _stage(episode, rules, nowhere, len(ordered))
         if stage == "ordered" and episode.stage != "ordered":
@@ -157,7 +161,7 @@ def approve(state: State, episode: str, by: str) -> tuple[State, str]:
         if known.id == episode:
             if known.stage in ("ordered", "limit"):
                 return state, f"{site}: {TEXT[known.stage]} already"
-            if known.stage in ("would", "hold"):
+            if known.stage in ("would", "hold", "empty"):
                 return state, f"{site}: there is nothing to approve: {TEXT[known.stage]}"
             return replace(state, episodes={**state.episodes, site: replace(known, by=by)}), ""
     return state, f"there is no episode {episode!r}: it is over, or another one has begun"

@@ -47,6 +47,8 @@ class Answer:
     modified: str = ""
     error: str = ""
     retry_after_s: float = 0.0
+    parsed: Parsed | str | None = None
+    """What ``parse`` said of the body, where somebody asked it already."""
 
 
 @dataclass(slots=True)
@@ -82,21 +84,29 @@ def take(known: Known, answer: Answer, at: float, now: float) -> None:
         pause = min(known.feed.interval_s * 2 ** min(known.failures, 16), LONGEST_BACKOFF_S)
         wish = min(answer.retry_after_s, LONGEST_WISH_S)
         known.due_at = at + max(pause, known.feed.interval_s, wish)
-        known.refused[f"document: {error}"] += answer.body is not None
+        if answer.body is not None or error == "too long":
+            known.refused[f"document: {error}"] += 1
         return
     known.unchanged += answer.body is None
     known.error, known.failures = "", 0
     known.good_at, known.due_at = at, at + known.feed.interval_s
 
 
-def _read(known: Known, answer: Answer, now: float) -> str:
-    assert answer.body is not None, "the caller looked"
+def parse(kind: str, body: bytes) -> Parsed | str:
+    """The document, or why it is none. It may take a second of a processor: not for an event loop."""
     try:
-        parsed = PARSERS[known.feed.kind](answer.body)
+        return PARSERS[kind](body)
     except Unsound as error:
         return str(error)
     except Exception as error:  # a feed must never end the watch
         return f"unexpected {type(error).__name__}"
+
+
+def _read(known: Known, answer: Answer, now: float) -> str:
+    assert answer.body is not None, "the caller looked"
+    parsed = answer.parsed if answer.parsed is not None else parse(known.feed.kind, answer.body)
+    if isinstance(parsed, str):
+        return parsed
     known.parsed, known.etag, known.modified = parsed, answer.etag, answer.modified
     known.refused.update(parsed.refused)
     known.voids.update(dict.fromkeys(replaced(parsed.alerts, now), now))

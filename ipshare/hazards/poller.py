@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ipshare.hazards import feeds
@@ -45,6 +46,9 @@ class Poller:
     async def _ask(self, known: Known) -> None:
         feed = known.feed
         answer = await self._fetcher.get(feed.url, feed.kind, known.etag, known.modified)
+        if answer.body is not None:
+            parsed = await asyncio.to_thread(feeds.parse, feed.kind, answer.body)
+            answer = replace(answer, parsed=parsed)
         feeds.take(known, answer, self._monotonic(), self._wall())
 
     def next_s(self) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from ipshare.config import some
@@ -50,6 +51,21 @@ def settings(document: Document) -> Settings:
     some.done(document)
     assert table is not None, "that was a mistake"
     return Settings(tuple(places), _feeds(table), _policy(table), _rules(table), table.contact, table.timeout)
+
+
+def places(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Place], list[str]]:
+    """Rows of `[[site]]` that were judged before -> places, and what nobody knows about others."""
+    found: list[Place] = []
+    unknown = []
+    for row in rows:
+        site = SiteTable.model_validate(dict(row))
+        one: list[Place] = []
+        mistakes = list(_site(site, one))
+        if mistakes:
+            unknown.append(f"site {site.name}: {mistakes[0][1]}")
+        else:
+            found += one
+    return found, unknown
 
 
 def _site(site: SiteTable, places: list[Place]) -> Iterator[Finding]:

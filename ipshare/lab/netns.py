@@ -100,7 +100,7 @@ def _make_directory() -> None:
     be removed then."""
     try:
         NETNS_DIR.mkdir(exist_ok=True)
-        if not NETNS_DIR.is_mount() and not any(NETNS_DIR.iterdir()):
+        if not _is_mounted() and not any(NETNS_DIR.iterdir()):
             path = str(NETNS_DIR).encode()
             _call("mount", path, path, b"none", _MS_BIND | _MS_REC, None)
             _call("mount", b"", path, b"none", _MS_SHARED | _MS_REC, None)
@@ -108,6 +108,13 @@ def _make_directory() -> None:
         raise LabError(
             f"cannot make {NETNS_DIR}: {error.strerror}", hint="run as root, or in a user namespace"
         ) from None
+
+
+def _is_mounted() -> bool:
+    """Path.is_mount does not see a mount of a directory on itself. One more for each lab would double all of
+    them, as they are shared: after some days there is no room for a name."""
+    with open("/proc/self/mountinfo") as file:
+        return any(line.split(" ")[4] == str(NETNS_DIR.resolve()) for line in file)
 
 
 def process_ids(name: str) -> list[int]:

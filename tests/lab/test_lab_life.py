@@ -12,7 +12,7 @@ import pytest
 
 from ipshare.config import load
 from ipshare.errors import IpshareError
-from ipshare.lab import Impairment, Lab, LabSpec, state
+from ipshare.lab import Impairment, Lab, LabSpec, netns, state
 from ipshare.lab.internet import global_ip, host_of, internet, site_prefix
 from ipshare.lab.netns import NETNS_DIR, inside, process_ids
 
@@ -253,3 +253,21 @@ def test_a_name_can_be_removed_though_ip_netns_added_its_first_one_later() -> No
     words = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", IP_NETNS_LATER]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_directory_of_names_is_one_mount_however_many_labs_there_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(netns, "NETNS_DIR", tmp_path / "names")
+    try:
+        for _ in range(3):
+            netns.create("x")
+            netns.delete("x")
+        assert [line.split()[4] for line in mountinfo() if str(tmp_path) in line] == [str(tmp_path / "names")]
+    finally:
+        while any(str(tmp_path) in line for line in mountinfo()):
+            subprocess.run(["umount", tmp_path / "names"], check=True)
+
+
+def mountinfo() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()

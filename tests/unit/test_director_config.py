@@ -9,6 +9,7 @@ import pytest
 from ipshare.config.reference import markdown
 from ipshare.director import config
 from ipshare.errors import ConfigError
+from ipshare.hazards import settings as hazards
 
 DOCS = Path(__file__).parents[2] / "docs"
 GOOD = (DOCS / "examples" / "director" / "director.toml").read_text()
@@ -32,6 +33,7 @@ def test_the_example_is_good() -> None:
     assert len(found.topology.bindings) == 2
 
 
+ETCD = '[store]\nkind = "etcd"\nendpoints = ["http://x:1"]\n'
 CASES = {
     "an unknown end point": (
         'endpoint = "B"',
@@ -61,6 +63,33 @@ CASES = {
     ),
     "no duration": ('patience = "30s"', "patience = 30", "director.patience: a duration is a string"),
     "a table that is not ours": ("[[site]]", "[pair]\n[[site]]", "pair: unknown key 'pair'"),
+    "a store without members": (
+        "[[site]]",
+        '[store]\nkind = "etcd"\n[[site]]',
+        "store: a store in etcd needs ",
+    ),
+    "a member that is no URL": (
+        "[[site]]",
+        '[store]\nkind = "etcd"\nendpoints = ["http://x:1", "x:1"]\n[[site]]',
+        "store.endpoints[1]: 'x:1' is no URL",
+    ),
+    "members for SQLite": (
+        "[[site]]",
+        '[store]\nendpoints = ["http://x:1"]\n[[site]]',
+        "store.endpoints: endpoints is for kind",
+    ),
+    "a lease of a part of a second": (
+        "[[site]]",
+        ETCD + 'lease = "2500ms"\n[[site]]',
+        "store.lease: lease 2.5 s: ",
+    ),
+    "a lease that a slow renewal outlasts": (
+        "[[site]]",
+        ETCD + 'lease = "8s"\ntimeout = "2s"\nmargin = "401ms"\n[[site]]',
+        "store.lease: lease 8 s is too short: a leader asks every 1.6 s, its 3 requests may take 2 s each",
+    ),
+    "no margin": ("[[site]]", ETCD + 'margin = "0s"\n[[site]]', "store.lease: timeout and margin"),
+    "a prefix that is none": ("[[site]]", ETCD + 'prefix = "/x/"\n[[site]]', "store.prefix: "),
     "a workload nowhere": (
         'node = "b1"\n',
         "\n",
@@ -91,6 +120,21 @@ CASES = {
         'allowed = ["rome"]',
         "workload[0].allowed[0]: there is no site 'rome'",
     ),
+    "a feed that is nowhere": ('url = "https', 'url = "ftp', "hazards.feed[0].url: not a URL"),
+    "a feed of no kind": ('kind = "usgs"', 'kind = "rss"', "hazards.feed[0].kind: "),
+    "a mode that is none": ('evacuate = "approve"', 'evacuate = "maybe"', "hazards.evacuate: "),
+    "a site that nobody finds": (
+        "latitude = 50.11\nlongitude = 8.68\n",
+        "\n",
+        "site[0]: nobody knows where this site is",
+    ),
+    "nothing at once": ("at_once = 4", "at_once = 0", "evacuation.at_once: "),
+    "less patience than a node's": (
+        'patience = "2m"',
+        'patience = "30s"',
+        "evacuation.patience: a node may take 30 s",
+    ),
+    "a key of evacuation that is none": ("at_once = 4", "at_onec = 4", "evacuation.at_onec: unknown key"),
     "a copy": ('to = "B"', 'to = "B"\ncopy = "ids"', "binding[1].copy: "),
 }
 
@@ -105,14 +149,34 @@ def test_a_mistake_has_its_place(case: str) -> None:
     assert all(int(one.split()[0]) > 0 for one in found), found
 
 
-def test_tables_of_hazards_are_theirs() -> None:
-    more = '[hazards]\nmode = "dry-run"\n'
-    assert config.load_text(GOOD + more, Path("director.toml")).topology.nodes["b1"].endpoint == "B"
+def test_hazards_and_evacuation_are_read() -> None:
+    found = config.load_text(GOOD, Path("director.toml")).settings.evacuation
+    assert (found.at_once, found.patience_s) == (4, 120.0)
+    assert found.hazards is not None and found.hazards.rules.mode == "approve"
+    assert [feed.kind for feed in found.hazards.feeds] == ["usgs"]
+    assert found.hazards == hazards.load(DOCS / "examples/director/director.toml"), "as `ipshare hazards`"
+    without = GOOD[: GOOD.index("[hazards]")] + GOOD[GOOD.index("[[site]]") :]
+    found = config.load_text(without, Path("director.toml")).settings.evacuation
+    assert (found.hazards, found.at_once) == (None, 4)
+
+
+def test_the_example_of_several_directors_is_good() -> None:
+    found = config.load(DOCS / "examples" / "director" / "two-directors.toml").settings
+    assert found.etcd is not None
+    assert found.etcd.certificate == Path("/etc/ipshare/etcd-d1.pem")
+    assert (found.etcd.renew_s, len(found.etcd.endpoints)) == (2.0, 3)
+    assert config.load_text(GOOD, Path("director.toml")).settings.etcd is None
+
+
+def test_a_lease_that_is_just_long_enough_is_taken() -> None:
+    text = ETCD + 'lease = "8s"\ntimeout = "2s"\nmargin = "400ms"\n'
+    assert config.load_text(text + GOOD, Path("director.toml")).settings.etcd is not None
 
 
 def test_all_of_them_at_once() -> None:
     text = GOOD
-    for old, new, _ in (CASES[name] for name in ("an unknown site", "no duration", "a binding to nobody")):
+    names = ["an unknown site", "no duration", "a binding to nobody", "nothing at once", "a feed of no kind"]
+    for old, new, _ in (CASES[name] for name in names):
         text = text.replace(old, new, 1)
     lines = [int(one.split()[0]) for one in mistakes(text)]
     assert lines == sorted(lines)

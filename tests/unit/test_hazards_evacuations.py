@@ -136,6 +136,16 @@ def test_an_evacuation_is_ordered_once_in_an_episode() -> None:
     assert events == [("a", "ordered")]
 
 
+def test_a_site_where_nothing_runs_takes_nobodys_turn() -> None:
+    look = picture(0, a="Extreme", b="Extreme")
+    state, events = decide(look, AUTO, State(), {"a"})
+    assert [(event.site, event.stage) for event in events] == [("a", "empty"), ("b", "ordered")]
+    assert unsafe(state) == {"a", "b"}
+    assert "nothing to approve" in approve(state, "a@0", "ann")[1]
+    state, events = decide(picture(60, a="Extreme", b="Extreme"), AUTO, state, {"b"})
+    assert stages(state) == {"a": "limit", "b": "ordered"}
+
+
 moments = st.lists(
     st.tuples(
         st.integers(1, 4000),
