@@ -56,16 +56,19 @@ lint: setup-test
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
 
-# A bootable image (docs/appliance.md): build/appliance. APPLIANCE="--update-key KEY.pub": more options.
+# A bootable image (docs/appliance.md): build/appliance. APPLIANCE="--update-key KEY.pub": more options. Updates are signed with
+# build/appliance-work/update.key, made here, unless another key is named.
+UPDATE_KEY := build/appliance-work/update.key
 APT_APPLIANCE := mmdebstrap squashfs-tools mtools fdisk e2fsprogs qemu-utils grub-common grub-pc-bin grub-efi-amd64-bin
 appliance: setup-test
 	@sh appliance/packages.sh $(APT_APPLIANCE)
-	$(PY) -m ipshare appliance build $(APPLIANCE)
+	@mkdir -p build/appliance-work && test -f $(UPDATE_KEY) || $(PY) -m ipshare appliance key $(UPDATE_KEY)
+	$(PY) -m ipshare appliance build --update-key $(UPDATE_KEY).pub $(APPLIANCE)
 
-# Boots images in QEMU: two nodes, an update, one that is broken, power cuts. KVM where there is, else very slow.
+# Boots an image in QEMU: its seed, an update, one that is broken, power cuts. IPSHARE_EMULATE=1 where KVM does not work: very slow.
 test-appliance: setup-test
-	@sh appliance/packages.sh $(APT_APPLIANCE) qemu-system-x86
-	$(PY) -m pytest tests/appliance --timeout=3600 $(PYTEST)
+	@sh appliance/packages.sh $(APT_APPLIANCE) qemu-system-x86 openssh-client
+	IPSHARE_APPLIANCE=build/appliance IPSHARE_APPLIANCE_KEY=$(UPDATE_KEY) $(PY) -m pytest tests/appliance --timeout=7200 $(PYTEST)
 
 bench: setup-test
 	$(PY) -m ipshare bench $(BENCH)

@@ -169,20 +169,24 @@ def _size(target: Path) -> int:
 
 
 def install(
-    path: Path, key: Ed25519PublicKey, environment: Path, slot: str, target: Path, say: Callable[[str], None]
+    file: IO[bytes],
+    key: Ed25519PublicKey,
+    environment: Path,
+    slot: str,
+    target: Path,
+    say: Callable[[str], None],
 ) -> Manifest:
-    """Writes a bundle to the slot that does not run and puts it on trial at the next start. `slot` and
-    `target`: that one."""
-    with path.open("rb") as file:
-        manifest = verified(file, key)
-        boot = slots.look(environment)
-        if boot.good == slot:
-            raise Refused(
-                f"slot {slot} is the good one, and another one runs", hint="start the machine again first"
-            )
-        if boot.trial:
-            slots.store(environment, slots.Boot(boot.good))  # what is half written is never tried
-        say(f"{manifest.version} goes to slot {slot}")
-        write(file, manifest, target, say)
+    """Writes a bundle, read once from its beginning, to the slot that does not run, for a trial at the
+    next start. `slot` and `target`: that one."""
+    manifest = verified(file, key)
+    boot = slots.look(environment)
+    if boot.good == slot:
+        raise Refused(
+            f"slot {slot} is the good one, and another one runs", hint="start the machine again first"
+        )
+    if boot.trial:
+        slots.store(environment, slots.Boot(boot.good))  # what is half written is never tried
+    say(f"{manifest.version} goes to slot {slot}")
+    write(file, manifest, target, say)
     slots.store(environment, slots.Boot(boot.good).on_trial(slot))
     return manifest

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -226,11 +226,11 @@ def seed_(
 
 
 @appliance_.command("install")
-@click.argument("file", type=FILE)
+@click.argument("file", type=click.File("rb"))
 @click.option("--reboot", is_flag=True, help="Start it at once.")
 @json_option
-def install_(file: Path, reboot: bool, as_json: bool) -> None:
-    """At the box: write the update FILE to the slot that does not run, and try it at the next start."""
+def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
+    """At the box: write the update FILE (-: what comes in) to the slot that does not run, for a trial."""
     from ipshare.appliance import bundle, overlay, slots
 
     slot = slots.other(slots.running())

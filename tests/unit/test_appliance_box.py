@@ -168,7 +168,8 @@ def box(tmp_path: Path) -> Path:
 
 def put(box: Path, update: str = "update", slot: str = "b") -> bundle.Manifest:
     key = bundle.public_key((box / "key.pub").read_bytes())
-    return bundle.install(box / update, key, box / "env", slot, box / "b", lambda text: None)
+    with (box / update).open("rb") as file:
+        return bundle.install(file, key, box / "env", slot, box / "b", lambda text: None)
 
 
 def test_an_update_is_written_and_put_on_trial(box: Path) -> None:
