@@ -34,7 +34,7 @@ RemainAfterExit=yes
 ExecStart=-/usr/bin/ipshare appliance firstboot
 StandardOutput=journal+console
 StandardError=journal+console
-TimeoutStartSec=60
+TimeoutStartSec=300
 """
 
 HEALTH = """# A slot on trial becomes the good one here, or the machine starts again. Says on the console what

@@ -1,6 +1,7 @@
 """An image in QEMU: it boots, takes its seed, its agent is ready; an update is kept, a broken one is rolled
-back, the power goes while one is written. IPSHARE_APPLIANCE: the directory of the build; IPSHARE_APPLIANCE_KEY:
-the key of its updates.
+back, the power goes while one is written.
+
+IPSHARE_APPLIANCE is the directory of the build, IPSHARE_APPLIANCE_KEY the key of its updates.
 """
 
 from __future__ import annotations
