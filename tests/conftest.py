@@ -12,7 +12,7 @@ import pytest
 
 from ipshare.engine.vpp.find import find
 from ipshare.errors import NotRunning
-from tests import examples
+from tests import examples, guest_vm
 
 HERE = Path(__file__).parent
 CLOCKS = ("pair", "witness", "mirror")
@@ -78,5 +78,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         text = "browser tests: not run, no Chromium installed (chromium, chromium-driver)"
         reporter.write_line(text, yellow=True, bold=True)
+    if why := guest_vm.why_not():
+        reporter.write_line(f"LIVE MIGRATION OF A GUEST: NOT RUN, {why}", red=True, bold=True)
     if os.environ.get("IPSHARE_LAB_USERNS"):
         reporter.write_line("lab tests: run in a user namespace (no root here)", yellow=True, bold=True)

@@ -70,6 +70,10 @@ class Assignment:
     def is_there(self) -> bool:
         return self.has.number != NONE
 
+    def term(self) -> int:
+        """The highest that was heard of."""
+        return self.seen.number[0]
+
     def report(self) -> dict[str, Any]:
         """Without a look at the engine, so that it is answered while the node is at other work."""
         config = self._node.config

@@ -14,6 +14,11 @@ RUSH = 3
 RUSH_S = 60.0
 MAX_BACKOFF_S = 10.0
 
+SOCKET_GONE = (
+    "the engine's socket was removed or replaced: it forwards, and only this agent reaches it; "
+    "kill {pid} mends that, with a moment without traffic"
+)
+
 
 class EngineGuard:
     """Calls ``on_end`` in the event loop when the watched process has ended. ``restarts``: ends seen so

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 
+from ipshare.engine.redirected import legs
 from ipshare.model import (
     Address,
     BindingKind,
@@ -61,12 +62,14 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
     """What the kernel must be told for ``config`` on a machine with ``facts``."""
     endpoint, distribution = config.self_endpoint, config.self_distribution
     prefixes = tuple(network.prefix for network in config.networks)
+    left = tuple(leg.here for leg in legs(config))
     own = [place for place in (endpoint, distribution) if place is not None]
     nats = () if config.is_observer else config.nats
     tunnels = [address for place in own for address in (place.tunnel4, place.tunnel6) if address is not None]
     return NodeNet(
-        networks=tuple(GlobalNetwork(p, _mtu(config, p.version)) for p in prefixes) if distribution else (),
-        local_networks=(*endpoint.local, *_channel_prefixes(config, endpoint.local)) if endpoint else (),
+        networks=tuple(GlobalNetwork(p, _mtu(config, p.version)) for p in prefixes if distribution)
+        + tuple(GlobalNetwork(prefix) for prefix in left),
+        local_networks=tuple(prefix for prefix in _inwards(config, endpoint) if prefix not in left),
         tunnels=tuple(dict.fromkeys([*tunnels, *_channel_addresses(config)])),
         held=() if distribution else tuple(_held(config)),
         replies=tuple(dict.fromkeys(_replies(config, facts, prefixes))),
@@ -89,6 +92,12 @@ def netspec(config: Config, facts: Facts) -> NodeNet:
         group_table=config.engine.group_table,
         rule_priority=config.engine.rule_priority,
     )
+
+
+def _inwards(config: Config, endpoint: Endpoint | None) -> tuple[Prefix, ...]:
+    if endpoint is None:
+        return ()
+    return (*endpoint.local, *_channel_prefixes(config, endpoint.local))
 
 
 def _channel_addresses(config: Config) -> list[Address]:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from ipshare.agent import drains, remaps
+from ipshare.agent import drains, redirects, remaps
 from ipshare.agent.clusters import Clusters
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
@@ -31,6 +31,7 @@ from ipshare.engine.desired import desired
 from ipshare.engine.drained import Drain, with_drains
 from ipshare.engine.failures import EngineSilent
 from ipshare.engine.flows import Flowing, FlowsState
+from ipshare.engine.halted import with_halted
 from ipshare.engine.leased import with_leases
 from ipshare.engine.pairing import Order, Pairing, PairState
 from ipshare.engine.plan import Plan, diff
@@ -39,7 +40,7 @@ from ipshare.engine.protocol import Engine, EngineInfo
 from ipshare.engine.session_filter import SessionFilter
 from ipshare.engine.tables import Tables
 from ipshare.errors import IpshareError, NotRunning, Problem, Refused
-from ipshare.model import Config
+from ipshare.model import Config, Prefix
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +157,8 @@ class Reconciler:
     """What is known of clusters' servers."""
     remap_trouble: str = ""
     """Why the engine is not half of a remap that it should be half of."""
+    halted: frozenset[Prefix] = frozenset()
+    """Global IPs that are not delivered here (ipshare.agent.workloads)."""
     _learned: frozenset[tuple[str, int]] = frozenset()
     _left: tuple[str, int] = ("", 0)
     _drains: tuple[Drain, ...] = ()
@@ -235,7 +238,7 @@ class Reconciler:
         info = self.engine_info()
         if info is None:
             return ["the engine is gone"]
-        found = list(self.routes.missing(self.config))
+        found = list(self.routes.missing(redirects.effective(self.store, self.config)))
         if (info.boot_id, info.generation) != self._left:
             found.append(f"the engine has generation {info.generation}, which is not ours")
         state = self.pair_state()
@@ -381,7 +384,7 @@ class Reconciler:
             plan = diff(engine.read(), self.data_path.tables(engine, self._effective(config, draining)))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
-            lines = tuple(self.routes.apply(config))
+            lines = tuple(self.routes.apply(redirects.effective(self.store, config)))
         except (Exception, KeyboardInterrupt):
             if started:
                 self.data_path.stop(config, engine)
@@ -396,10 +399,10 @@ class Reconciler:
 
     def _effective(self, config: Config, draining: Sequence[Drain]) -> Config:
         """With what its workloads have by DHCP, what remaps moved, and what policies had before."""
-        config = with_drains(config, draining)
+        config = with_halted(with_drains(config, draining), self.halted)
         if config.leases:
             config = with_leases(config, addresses_in(config.node.state_dir))
-        return remaps.effective(self.store, config)
+        return redirects.effective(self.store, remaps.effective(self.store, config))
 
     def _align_remaps(self, engine: Engine) -> bool:
         """A half that the engine refuses keeps no packet of the others: it is said, and tried again."""

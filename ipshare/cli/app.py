@@ -41,6 +41,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
             "director",
             "One source of truth for many nodes: run, status, apply, evacuate, hazards, and more.",
         ),
+        "migrate": ("migrate", "Migrate a workload alive to another node; packets follow it."),
         "cert": ("cert", "Certificates of nodes, directors, operators: init, issue, rotate, show, revoke."),
         "token": ("token", "Tokens for the director's HTTP API and web page: add, list, revoke."),
         "pair": ("pair", "A redundant pair: status, switchover, force, maintenance, key."),

@@ -15,11 +15,13 @@ from ipshare.config.build_channel import channels
 from ipshare.config.build_clusters import clusters
 from ipshare.config.build_flows import mirror, nats, sessions, tracking
 from ipshare.config.build_groups import groups
+from ipshare.config.build_migration import migrations
 from ipshare.config.build_natlog import leases, nat_log
 from ipshare.config.build_pair import pair
 from ipshare.config.build_remote import remote
 from ipshare.config.build_vpp import vpp
 from ipshare.config.check_observers import is_observer
+from ipshare.config.check_workload import workloads
 from ipshare.config.resolve import is_encapsulated, local_prefix, named, network_of, own_name
 from ipshare.config.site import Site
 from ipshare.model import BindingKind, BindingSet, contains, offset_in
@@ -59,6 +61,8 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         bgp=bgp(site, site.bgp) if site.bgp is not None else None,
         clusters=() if is_observer(site) else clusters(site),
         remote=remote(site, site.remote) if site.remote is not None else None,
+        workloads=workloads(site),
+        migrations=migrations(site),
     )
 
 

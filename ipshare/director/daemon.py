@@ -79,6 +79,8 @@ class Director:
         self.wanted: dict[str, tuple[int, str]] = {}
         self.superseded = ""
         self.trouble = ""
+        self.withdrew: Callable[[str], bool] = lambda _node: False
+        """Whether a node that is silent announces nothing any more: ipshare.director.warden knows."""
 
     async def start(self) -> None:
         """A new term begins; what the store has is rolled out. Raises IpshareError."""
@@ -311,7 +313,8 @@ class Director:
 
     def facts(self, node: Tended) -> Facts:
         heard = node.heard_s is not None and time.monotonic() - node.heard_s < self.settings.stale_after_s
-        return Facts(node.kept.has, node.kept.may, heard, node.refused, node.announces if heard else None)
+        announces, withdrew = node.announces if heard else None, self.withdrew(node.row.name)
+        return Facts(node.kept.has, node.kept.may, heard, node.refused, announces, withdrew)
 
     def _judge(self) -> None:
         """Soon, once for all that was learnt until then."""
@@ -357,6 +360,10 @@ class Director:
     async def judged(self) -> None:
         """Until what is known of nodes was judged again."""
         await self._heard.wait()
+
+    def link(self, node: str, address: str) -> Link:
+        """A connection of its own, for who asks more than a node's task does. The caller closes it."""
+        return Link(node, address, self._contexts)
 
     # ---- the store ------------------------------------------------------------
 

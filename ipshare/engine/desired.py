@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ipshare.core import lib
+from ipshare.engine.redirected import Leg, legs
 from ipshare.engine.tables import (
     BINDING,
     ENDPOINT,
@@ -86,16 +87,22 @@ def desired(config: Config) -> Tables:
             records.add_distribution(distribution)
     records.add_ways()
     policies = _Policies(config, records)
-    bindings = np.concatenate([_bindings(config, records, policies), _bulk(config.bulk, records, policies)])
+    redirects = list(legs(config))
+    parts = [
+        _bindings(config, records, policies),
+        _bulk(config.bulk, records, policies),
+        _redirects(redirects, records),
+    ]
+    bindings = np.concatenate(parts)
     reply_policy = _reply_policy(config, records, policies)
     return Tables(
-        networks=_networks(config),
+        networks=_networks(config, redirects),
         endpoints=_rows(ENDPOINT, records.rows),
         policies=_rows(POLICY, policies.rows),
         members=_rows(MEMBER, policies.members),
         peers=sort_peers(_peers(config)),
         bindings=sort_bindings(bindings),
-        roles=_roles(config),
+        roles=_roles(config) | (lib.IPS_ROLE_OUTER if redirects else 0),
         reply_policy=reply_policy,
         icmp_source4=_optional(config.node.icmp_source4),
         icmp_source6=_optional(config.node.icmp_source6),
@@ -136,18 +143,20 @@ def _rows(layout: np.dtype[Any], rows: Iterable[Records]) -> Records:
     return np.concatenate([np.zeros(0, layout), *rows])
 
 
-def _networks(config: Config) -> Records:
+def _networks(config: Config, redirects: Sequence[Leg]) -> Records:
+    wanted = [(network.prefix, network.unmatched) for network in config.networks]
+    wanted += [(leg.here, Unmatched.DROP) for leg in redirects]
     return _rows(
         NETWORK,
         (
             _row(
                 NETWORK,
-                prefix=packed(network.prefix.network_address),
-                family=network.prefix.version,
-                prefix_len=network.prefix.prefixlen,
-                unmatched=UNMATCHED[network.unmatched],
+                prefix=packed(prefix.network_address),
+                family=prefix.version,
+                prefix_len=prefix.prefixlen,
+                unmatched=UNMATCHED[unmatched],
             )
-            for network in config.networks
+            for prefix, unmatched in wanted
         ),
     )
 
@@ -413,6 +422,25 @@ def _bindings(config: Config, endpoints: _Endpoints, policies: _Policies) -> Rec
                 flags=(lib.IPS_BINDING_COPY if binding.copy else 0) | TRACKING[binding.tracking],
                 target=target,
                 **{"global": packed(binding.prefix.network_address)},
+            )
+        )
+    return _rows(BINDING, rows)
+
+
+def _redirects(redirects: Sequence[Leg], endpoints: _Endpoints) -> Records:
+    rows = []
+    for leg in redirects:
+        family = leg.here.version
+        target, offset = endpoints.at(leg.to, leg.there, family)
+        rows.append(
+            _row(
+                BINDING,
+                local=packed_offset(offset, family),
+                family=family,
+                prefix_len=leg.here.prefixlen,
+                kind=int(BindingKind.ENDPOINT),
+                target=target,
+                **{"global": packed(leg.here.network_address)},
             )
         )
     return _rows(BINDING, rows)

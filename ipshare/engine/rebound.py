@@ -95,6 +95,12 @@ def unfit(config: Config, prefix: Prefix, to: str) -> str:
     return ""
 
 
+def local_at(config: Config, prefix: Prefix, to: str) -> Prefix | None:
+    """Where ``prefix`` is, or would be, in the local networks of end point ``to``; None: nowhere."""
+    endpoint = _endpoint(config, to)
+    return _local(config, prefix, endpoint) if endpoint is not None else None
+
+
 def _endpoint(config: Config, name: str) -> Endpoint | None:
     return next((one for one in config.endpoints if one.name == name), None)
 

@@ -58,6 +58,7 @@ class Evacuations:
         self.mover = mover or TopologyMover(director, settings.patience_s)
         self.known: dict[str, Evacuation] = {}
         self.unsafe: Callable[[], Collection[str]] = frozenset  # sites in danger: nothing goes there
+        self.held: Callable[[str], str] = lambda _workload: ""  # why somebody else moves it now
         self.trouble = ""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._began = 0.0
@@ -122,6 +123,14 @@ class Evacuations:
         going = {name for move in plan.moves for name in move.workloads}
         rows = self.director.topology.rows("workload") if not self.mover.starts else ()
         return [row["name"] for row in rows if row["name"] in going and row.get("kind") != "shared"]
+
+    def moves(self, workload: str) -> str:
+        """Why nobody else may move it now; "": nothing is against it."""
+        for one in self.known.values():
+            steps = one.of("waiting", "moving") if one.state in ("running", "stopped") else one.of("moving")
+            if any(workload in step.workloads for step in steps):
+                return f"evacuation {one.id} moves it"
+        return ""
 
     async def acquainted(self) -> None:
         """Until every node was heard, or has had the time: before that nobody knows who is there."""
@@ -282,6 +291,8 @@ class Evacuations:
 
     async def _move(self, one: Evacuation, step: Step, seen: Seen) -> Moved:
         why = f"evacuation {one.id}: {step.unit} from {step.source} to {step.target}"
+        if held := next((text for name in step.workloads if (text := self.held(name))), ""):
+            return Moved("failed", held)
         try:
             who = one.answered_by or one.who
             return await self.mover.move(Group(step.workloads, step.source, step.target, who, why), seen)
