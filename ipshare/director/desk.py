@@ -33,6 +33,7 @@ class Desk:
     def __init__(self, director: Director, file: Path) -> None:
         self._director, self._file = director, file
         self.troubles: list[Callable[[], list[str]]] = []  # of what stands beside the director
+        self.coming: frozenset[str] = frozenset()  # verbs that will be added
         self._verbs: dict[str, Verb] = {
             "status": self._status,
             "wait": self._wait,
@@ -54,6 +55,8 @@ class Desk:
         if verb not in self._verbs:
             if bar := self._director.bar():
                 raise Refused(bar, hint="ask the director that leads, on its machine")
+            if verb in self.coming:
+                raise Refused("the director has only begun", hint="ask again in a moment")
             raise IpshareError(
                 f"the director knows no verb {verb!r}", hint=f"it knows {', '.join(self._verbs)}"
             )

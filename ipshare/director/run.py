@@ -25,6 +25,7 @@ from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
 from ipshare.director.etcd import Etcd, Unheard
 from ipshare.director.evacuation.begin import evacuating
+from ipshare.director.evacuation.verbs import VERBS
 from ipshare.director.leading import Alone, Elected, Leading
 from ipshare.director.migrations_desk import migrating
 from ipshare.director.seat import Seat
@@ -63,8 +64,9 @@ def _opened(settings: config.Settings, stack: ExitStack) -> tuple[Store, Leading
 
 
 async def _run(
-    wanted: config.Wanted, file: Path, store: Store, leading: Leading, least_term: int, beside: Beside | None
-) -> None:
+    wanted: config.Wanted, file: Path, store: Store, leading: Leading, least_term: int,
+    beside: Beside | None = None,
+) -> None:  # fmt: skip
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -82,8 +84,9 @@ async def _run(
 
 
 async def _reign(
-    director: Director, file: Path, wanted: config.Wanted, stop: asyncio.Event, beside: Beside | None
-) -> None:
+    director: Director, file: Path, wanted: config.Wanted, stop: asyncio.Event,
+    beside: Beside | None = None,
+) -> None:  # fmt: skip
     """Stands by until it leads, and leads until another one does, or ``stop``."""
     loop, leading = asyncio.get_running_loop(), director.leading
     loop.add_signal_handler(
@@ -96,6 +99,7 @@ async def _reign(
     except OSError as error:
         raise IpshareError(f"cannot make {folder}: {error.strerror}", hint="run as root") from None
     desk, others = Desk(director, file), AsyncExitStack()
+    desk.coming = VERBS
     server = Server(folder / SOCKET, desk.handle)
     stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     ended = [stopped]

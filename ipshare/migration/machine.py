@@ -105,7 +105,10 @@ def advanced(m: Migration, event: Event, now: float, *, why: str = "", revision:
         return _to(m, Step.EXPECTING, now)
     if m.step is Step.EXPECTING:
         if event is Event.REFUSED or m.cancelling:
-            return _to(replace(m, reason=why), Step.UNDOING, now, why)
+            reason = why or "cancelled"
+            if m.there:  # a group that is split stays so
+                return _to(replace(m, reason=reason, cancelling=False), Step.SPLIT, now, reason)
+            return _to(replace(m, reason=reason), Step.UNDOING, now, reason)
         return _to(m, Step.MIGRATING, now)
     if m.step is Step.MIGRATING:
         return _migrated(m, event, now, why)

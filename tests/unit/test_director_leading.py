@@ -357,7 +357,7 @@ def test_a_reign_that_fails_in_its_beginning_is_followed_by_another(
 
     async def scenario(seat: HandSeat, elected: Elected) -> None:
         seat.answers = {"look": Sight, "hold": seat.held}
-        process = asyncio.create_task(_run(found, tmp_path / "director.toml", store, elected, 5))
+        process = asyncio.create_task(_run(found, tmp_path / "director.toml", store, elected, 5, None))
 
         def status() -> dict[str, Any]:
             with (

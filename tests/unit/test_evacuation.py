@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from ipshare.director.desk import Desk
 from ipshare.director.evacuation.mover import Group, Moved, Seen, TopologyMover
+from ipshare.director.evacuation.verbs import VERBS
 from ipshare.director.moves import moved
 from ipshare.errors import IpshareError, Refused
-from tests.evacuation_world import WORKLOADS, EvacuationFleet, play
+from tests.evacuation_world import WORKLOADS, EvacuationFleet, Root, play
 from tests.unit.test_agent_daemon import until
 
 TWO = "[evacuation]\nat_once = 2\n"
@@ -333,6 +335,11 @@ def test_what_cannot_be_asked(tmp_path: Path) -> None:
             with pytest.raises(Refused, match="no evacuation 'x@1'"):
                 await here.ask("approve", id="x@1")
             assert (await here.ask("hazards"))["mode"] is None
+            assert set(here.verbs.verbs) == VERBS
+            desk = Desk(here.director, Path("x"))
+            desk.coming = VERBS
+            with pytest.raises(Refused, match="has only begun"):
+                await desk.handle(Root(), {"verb": "evacuations"})
             assert here.director.number == 1
 
     play(tmp_path, scenario)

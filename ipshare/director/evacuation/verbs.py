@@ -23,6 +23,8 @@ Request = dict[str, Any]
 Verb = Callable[[Asker, Request], Awaitable[Request]]
 WAIT_S = 3600.0
 MOST_TEXT = 1000
+VERBS = frozenset(("evacuate", "evacuations", "approve", "refuse", "stop", "continue", "abort", "hazards"))
+"""Their names, for who has to know them before they are there."""
 
 
 class Verbs:
