@@ -143,6 +143,11 @@ def router(hub: Hub) -> APIRouter:
         """Evacuations that are proposed, run, or are over. `ipshare director approve` answers them."""
         return {"items": await hub.evacuations()}
 
+    @get("/migrations", models.Migrations)
+    async def migrations() -> Any:
+        """Live migrations, under way or over. `ipshare migrate` begins them."""
+        return {"items": await hub.migrations()}
+
     @get("/revisions", models.Revisions)
     async def revisions(limit: Limit = 20) -> Any:
         """Revisions: when, who, why."""
