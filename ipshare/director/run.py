@@ -31,6 +31,7 @@ from ipshare.director.migrations_desk import migrating
 from ipshare.director.seat import Seat
 from ipshare.director.store import Overtaken, SqliteStore, Store, lock
 from ipshare.director.store_etcd import EtcdStore
+from ipshare.director.warden_desk import looking_after
 from ipshare.errors import ConfigError, IpshareError
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ async def _reign(
             )
         async with (
             evacuating(director, wanted.settings.evacuation) as verbs,
+            looking_after(director, wanted.settings.watch, desk),
             migrating(director, verbs.evacuations) as migrations,
         ):
             desk.add(verbs.verbs, verbs.troubles)

@@ -9,11 +9,14 @@ case "$(dpkg --print-architecture)" in
   amd64) meta=linux-image-cloud-amd64 ;;
   *) echo "no kernel for the migration lab: it has a guest for amd64 alone" >&2; exit 0 ;;
 esac
-package=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+package=$(apt-cache depends "$meta" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
 [ -n "$package" ] || { echo "no kernel for the migration lab: $meta is not known to apt" >&2; exit 0; }
 mkdir -p "$into/deb"
 chmod 0755 "$into" "$into/deb"
 echo "fetching a kernel for the migration lab: $package"
-(cd "$into/deb" && apt-get -qq -o APT::Sandbox::User=root download "$package")
+if ! (cd "$into/deb" && apt-get -qq -o APT::Sandbox::User=root download "$package"); then
+  echo "no kernel for the migration lab: apt does not fetch $package" >&2
+  exit 0
+fi
 dpkg-deb -x "$into"/deb/"$package"_*.deb "$into"
 rm -r "$into/deb"

@@ -265,7 +265,7 @@ def _wait_under_way(folder: Path) -> None:
     words = [sys.executable, str(VM), "state", str(folder / "A.qmp"), ""]
     ends = time.monotonic() + LONG_S
     while time.monotonic() < ends:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LONG_S, check=False)
         if done.stdout.strip() == "moving":
             return
     raise AssertionError("it does not begin")
