@@ -159,6 +159,11 @@ class Hub:
         found = (await self._beside("evacuations") or {}).get("evacuations", [])
         return sorted(found, key=lambda one: str(one["time"]), reverse=True)
 
+    async def health(self) -> dict[str, Any] | None:
+        """What is up and down, and who has which exclusive workload; None: nothing is looked after."""
+        found = await self._beside("health")
+        return found | {"failover": await self._beside("failover")} if found is not None else None
+
     async def migrations(self) -> list[dict[str, Any]]:
         """Live migrations that are kept, the newest first."""
         found: list[dict[str, Any]] = (await self._beside("migrations") or {}).get("migrations", [])

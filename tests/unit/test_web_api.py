@@ -365,6 +365,13 @@ def test_who_stands_by_says_who_leads_and_a_migration_is_not_crossed(
         world.server.hub.desk.add({"migrations": migrations}, list)
         refused = problem(await operator.post("/api/v1/changes", json=MOVE, headers=match(1)), 409)
         assert refused["type"] == "urn:ipshare:problem:migrating"
+        problem(await operator.get("/api/v1/health"), 404)
+
+        async def health(_caller: Any, _request: dict[str, Any]) -> dict[str, Any]:
+            return {"units": []}
+
+        world.server.hub.desk.add({"health": health}, list)
+        assert (await operator.get("/api/v1/health")).json() == {"units": [], "failover": None}
         assert (await operator.get("/api/v1/migrations")).json()["items"][0]["step"] == "migrating"
         assert "Live migrations" in (await operator.get("/")).text
         other = await operator.put("/api/v1/bindings/203.0.113.9/32", json={"to": "B"}, headers=match(1))
