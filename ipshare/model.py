@@ -52,6 +52,7 @@ from ipshare.model_place import Place as Place
 from ipshare.model_remap import Channel as Channel
 from ipshare.model_remap import Move as Move
 from ipshare.model_remote import Remote as Remote
+from ipshare.model_workload import Workload as Workload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -456,6 +457,7 @@ class Config:
     bgp: Bgp | None = None  # set where this node announces its Global Networks
     clusters: tuple[Cluster, ...] = ()
     remote: Remote | None = None  # set where others may talk to the agent over the network
+    workloads: tuple[Workload, ...] = ()  # what it runs on leases of a director
     migrations: tuple[Migrating, ...] = ()  # workloads that can be migrated from here
     redirects: tuple[Redirect, ...] = ()  # set by the agent alone, after a workload has left
 

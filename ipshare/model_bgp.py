@@ -43,3 +43,4 @@ class Bgp:
     max_stale_s: float  # longest time without knowing that the engine's tables are those of the node
     drain_s: float  # from the beginning of a drain to the withdrawal
     neighbors: tuple[BgpNeighbor, ...]
+    withdraw_after_s: float | None = None  # without its director for so long; None: never

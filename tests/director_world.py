@@ -14,12 +14,15 @@ from typing import Any
 
 from ipshare import config as configuration
 from ipshare.agent.assignment import Assignment
+from ipshare.agent.confirm import SystemClock
 from ipshare.agent.reconcile import Done
 from ipshare.agent.remote import RemoteServer
 from ipshare.agent.server import Asker
+from ipshare.agent.workloads import Workloads
 from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.store import SqliteStore
+from ipshare.director.warden import Warden
 from ipshare.engine.packet_words import packet
 from tests.pki import Pki
 from tests.remote_world import PORT, RemoteWorld, host
@@ -67,7 +70,7 @@ def text(
         said += (
             f'[[node]]\nname = "{node}"\naddress = "{host(number)}:{PORT}"\nsite = "here"\n{role} = "{of}"\n'
         )
-        said += f'[[distribution]]\nname = "{of}"\n' if role == "distribution" else ""
+        said += f'[[distribution]]\nname = "{of}"\n' if role == "distribution" else "capacity = 10\n"
     return said + bindings
 
 
@@ -90,22 +93,29 @@ class SimAgent:
     async def start(self) -> None:
         self.worker = ThreadPoolExecutor(1)
         self.node = self.world.agent()
+        self.node.clock = SystemClock()  # keepers are processes, and have that one
         site = self.world.directory / "site.toml"
         await self.work(lambda: self.node.start(configuration.load(site)))
         self.assignment = Assignment(self.node, site, self.work, self._change, lambda: self.announces)
+        self.workloads = Workloads(self.node, self.assignment, self._change, self.notes.__setitem__, list)
+        self.looks = asyncio.create_task(self.workloads.run())
         self.remote = RemoteServer(self.handle, self.notes.__setitem__)
         assert self.node.config is not None
         await self.remote.follow(self.node.config.remote)
 
     async def stop(self) -> None:
-        """As when its process is killed: the engine goes on."""
+        """As when its process is killed: the engine goes on, and so does who keeps workloads to leases."""
         await self.remote.close()
+        self.looks.cancel()
+        await asyncio.gather(self.looks, return_exceptions=True)
+        await self.workloads.close()
         self.worker.shutdown()
 
     async def handle(self, caller: Asker, request: dict[str, Any]) -> dict[str, Any]:
         if request["verb"] == "assign":
             await self.gate.wait()
-        answer = await self.assignment.verbs[request["verb"]](caller, request)
+        verbs = self.assignment.verbs | self.workloads.verbs
+        answer = await verbs[request["verb"]](caller, request)
         if request["verb"] == "assign":
             self.taken.append(tuple(request["number"]))
         return answer
@@ -136,6 +146,7 @@ class Fleet:
         self.agents = {name: SimAgent(directory, pki, name, n) for n, name in enumerate(names, 1)}
         self.director: Director | None = None
         self.store: SqliteStore | None = None
+        self.warden: Warden | None = None
 
     async def start(self, *but: str) -> None:
         for name, agent in self.agents.items():
@@ -153,9 +164,15 @@ class Fleet:
         await self.director.start()
         if self.director.revision is None:
             await self.director.change(found.topology, "test", "first")
+        if found.settings.watch is not None:
+            self.warden = Warden(self.director, found.settings.watch)
+            await self.warden.start()
         return self.director
 
     async def end(self) -> None:
+        if self.warden is not None:
+            await self.warden.close()
+        self.warden = None
         if self.director is not None and self.store is not None:
             await self.director.close()
             self.store.close()

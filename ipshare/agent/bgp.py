@@ -57,6 +57,8 @@ class Announcer:
         self._changed = asyncio.Event()
         self._busy = asyncio.Lock()
         self._trouble, self._not_before, self._holds = "", 0.0, 0
+        self.unheard_s: Callable[[], float | None] = lambda: None
+        """Since when its director is not heard, where that matters (ipshare.agent.workloads)."""
         self.verbs = {"bgp": self._bgp, "drain": self._drain}
 
     async def run(self) -> None:
@@ -93,7 +95,14 @@ class Announcer:
             if holds != self.speaker.holds:  # an engine was started meanwhile: these facts are of the old one
                 return 0.0
             before, bgp = self.state, config.bgp
-            self.state = decide(before, facts, now, max_stale_s=bgp.max_stale_s, drain_s=bgp.drain_s)
+            self.state = decide(
+                before,
+                facts,
+                now,
+                max_stale_s=bgp.max_stale_s,
+                drain_s=bgp.drain_s,
+                withdraw_after_s=bgp.withdraw_after_s,
+            )
             if self.state.word != before.word:
                 log.warning("announcements: %s -> %s: %s", before.word, self.state.word, self.state.why)
             await self._tell(config, holds)
@@ -157,7 +166,8 @@ class Announcer:
         if is_complete:
             self._seen_s = now
         has_tables = info is not None and info.generation > 0 and info.boot_id == self._node.left[0]
-        return Facts(info is not None, has_tables, now - self._seen_s, _drained_s(self._node))
+        drained_s = _drained_s(self._node)
+        return Facts(info is not None, has_tables, now - self._seen_s, drained_s, self.unheard_s())
 
     async def _tell(self, config: Config, holds: int) -> None:
         assert self.state is not None and config.bgp is not None, "looked at before"

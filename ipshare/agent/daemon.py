@@ -42,6 +42,7 @@ from ipshare.agent.remap_desk import RemapDesk
 from ipshare.agent.remote import RemoteServer
 from ipshare.agent.rounds import going_on as _going_on
 from ipshare.agent.server import Asker, Server
+from ipshare.agent.workloads import Workloads
 from ipshare.engine.pair_text import report as pair_report
 from ipshare.engine.pair_text import troubles
 from ipshare.engine.pairing import ORDERS
@@ -52,8 +53,7 @@ from ipshare.model import Config
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-DRIFT_S = 10.0
-"""Time between two looks at whether engine and routes are still what they should be."""
+DRIFT_S = 10.0  # between two looks at whether engine and routes are still what they should be
 TRIAL_POLL_S = 5.0
 """CLOCK_BOOTTIME runs on in suspend and the event loop's clock does not: look again at least this often."""
 PROBE_AGAIN_S = 2.0
@@ -91,12 +91,14 @@ class Daemon:
         self.prober = Prober()
         self.guard = EngineGuard(self._engine_ended)
         self.pair = PairWatch(config.node.runtime_dir / "pair.json", self._pair_changed)
-        self.hooks = PairHooks(self._hook_ended)
+        self.hooks = PairHooks(lambda trouble: self._note("hook", trouble))
         self.routes = PairRoutes(lambda trouble: self._note("pair routes", trouble))
         self.flows = FlowsWatch(reconciler, self._work, self._note)
         self.remaps = RemapDesk(reconciler)
         self.bgp = Announcer(reconciler, self._work, self._note, self._changed)
         self.assignment = Assignment(reconciler, file, self._work, self._change, self.bgp.announces)
+        self.workloads = Workloads(reconciler, self.assignment, self._change, self._note, self.prober.report)
+        self.bgp.unheard_s = self.workloads.heard.unheard_s
         self.remote = RemoteServer(self.handle, self._note)
         self.migrations = Migrations(reconciler, self._work, self._change, self.assignment.term, self._note)
         self.leases = Leases(config.node.state_dir, lambda: self._spawn(self._leases_changed()))
@@ -119,6 +121,7 @@ class Daemon:
             "down": self._down,
             **self.bgp.verbs,
             **self.assignment.verbs,
+            **self.workloads.verbs,
             **self.migrations.verbs,
         }
 
@@ -135,7 +138,8 @@ class Daemon:
             await self.server.start()
             await self._follow_remote()
             await self.migrations.resume()
-            for job in (self._drift(), self._trial(), self._watchdog(), self._probing(), self.bgp.run()):
+            jobs = (self._drift(), self._trial(), self._probing(), notify.watchdog(self._is_well))
+            for job in (*jobs, self.bgp.run(), self.workloads.run()):
                 self._spawn(job)
             self._ready()
             self.ready.set()
@@ -146,6 +150,7 @@ class Daemon:
             self.leases.close()
             await self.server.stop()
             await self.remote.close()
+            await self.workloads.close()
             await self.migrations.close()
             for task in self._tasks:
                 task.cancel()
@@ -202,6 +207,7 @@ class Daemon:
             "bgp": await self.bgp.status(),
             "assigned": self.assignment.report(),
             "remote": self.remote.report(),
+            "workloads": self.workloads.report(),
             **await self.flows.status(config),
         }
 
@@ -275,6 +281,7 @@ class Daemon:
             raise NoPrivilege("only root may take the node down")
         config = self.node.config or self.wanted
         self.guard.close()
+        await self.workloads.end()
         self.leases.give_back()
         self.leases.close()
         down = await self._change("down", "everything", str(caller), lambda: self.node.down(config))
@@ -354,9 +361,6 @@ class Daemon:
         self._follow_leases()
         self._spawn(self._look_at_pair())
 
-    def _hook_ended(self, trouble: str) -> None:
-        self._note("hook", trouble)
-
     async def _look_at_pair(self) -> None:
         """What is wrong with the pair, as a note; and a watch that ended begins again."""
         state = await self._work(self.node.pair_state)
@@ -409,12 +413,8 @@ class Daemon:
                     await self._change("rollback", "not confirmed in time", "confirm timer", self.node.expire)
             await asyncio.sleep(min(left or TRIAL_POLL_S, TRIAL_POLL_S) + 0.001)
 
-    async def _watchdog(self) -> None:
-        interval = notify.watchdog_interval_s()
-        while interval is not None:
-            if self._busy_since is None or time.monotonic() - self._busy_since < STUCK_S:
-                notify.notify("WATCHDOG=1")
-            await asyncio.sleep(interval)
+    def _is_well(self) -> bool:
+        return self._busy_since is None or time.monotonic() - self._busy_since < STUCK_S
 
     async def _probing(self) -> None:
         """A round every interval; sooner, but ever more slowly, while a node is silent (starting)."""

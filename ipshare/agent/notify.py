@@ -6,10 +6,12 @@ manager that went away is no reason to stop forwarding.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 import time
+from collections.abc import Callable
 
 
 def notify(*lines: str) -> None:
@@ -33,3 +35,12 @@ def watchdog_interval_s() -> float | None:
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     return int(microseconds) / 2e6 if microseconds.isdigit() and int(microseconds) else None
+
+
+async def watchdog(is_well: Callable[[], bool]) -> None:
+    """Signs of life for as long as that is so."""
+    interval = watchdog_interval_s()
+    while interval is not None:
+        if is_well():
+            notify("WATCHDOG=1")
+        await asyncio.sleep(interval)

@@ -31,6 +31,7 @@ from ipshare.engine.desired import desired
 from ipshare.engine.drained import Drain, with_drains
 from ipshare.engine.failures import EngineSilent
 from ipshare.engine.flows import Flowing, FlowsState
+from ipshare.engine.halted import with_halted
 from ipshare.engine.leased import with_leases
 from ipshare.engine.pairing import Order, Pairing, PairState
 from ipshare.engine.plan import Plan, diff
@@ -39,7 +40,7 @@ from ipshare.engine.protocol import Engine, EngineInfo
 from ipshare.engine.session_filter import SessionFilter
 from ipshare.engine.tables import Tables
 from ipshare.errors import IpshareError, NotRunning, Problem, Refused
-from ipshare.model import Config
+from ipshare.model import Config, Prefix
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +157,8 @@ class Reconciler:
     """What is known of clusters' servers."""
     remap_trouble: str = ""
     """Why the engine is not half of a remap that it should be half of."""
+    halted: frozenset[Prefix] = frozenset()
+    """Global IPs that are not delivered here (ipshare.agent.workloads)."""
     _learned: frozenset[tuple[str, int]] = frozenset()
     _left: tuple[str, int] = ("", 0)
     _drains: tuple[Drain, ...] = ()
@@ -396,7 +399,7 @@ class Reconciler:
 
     def _effective(self, config: Config, draining: Sequence[Drain]) -> Config:
         """With what its workloads have by DHCP, what remaps moved, and what policies had before."""
-        config = with_drains(config, draining)
+        config = with_halted(with_drains(config, draining), self.halted)
         if config.leases:
             config = with_leases(config, addresses_in(config.node.state_dir))
         return redirects.effective(self.store, remaps.effective(self.store, config))

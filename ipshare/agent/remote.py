@@ -31,10 +31,14 @@ MAX_LINE = 16 << 20
 MAX_CLIENTS = 64
 HANDSHAKE_S = 5.0
 IDLE_S = 60.0
-LOOKS = frozenset({"assigned", "status", "bgp", "remap_look", "remap_list", "remap_state", "remap_flows"})
+LOOKS = frozenset(
+    {"assigned", "status", "seen", "bgp", "remap_look", "remap_list", "remap_state", "remap_flows"}
+)
 MIGRATES = frozenset(f"migrate_{step}" for step in ("check", "expect", "start", "state", "cancel", "clear"))
 VERBS: dict[str, frozenset[str]] = {
-    Role.DIRECTOR: LOOKS | MIGRATES | {"assign", "drain", "remap_set", "remap_bind", "remap_clear"},
+    Role.DIRECTOR: LOOKS
+    | MIGRATES
+    | {"assign", "watch", "fence", "drain", "remap_set", "remap_bind", "remap_clear"},
     Role.OPERATOR: LOOKS,
 }
 """What each role may say."""

@@ -41,7 +41,7 @@ def spawn(
         log.open("ab") as out,
     ):
         ready.bind(f"{scratch}/ready")
-        environment = os.environ | {"NOTIFY_SOCKET": f"{scratch}/ready", "PYTHONPATH": _search_path()}
+        environment = os.environ | {"NOTIFY_SOCKET": f"{scratch}/ready", "PYTHONPATH": search_path()}
         start = out.tell()
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True
@@ -76,7 +76,7 @@ def _wait_ready(ready: socket.socket, pidfd: int, timeout_s: float) -> bool:
     return False
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """The package as this process sees it, for the child."""
     here = str(Path(__file__).parents[2])
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])

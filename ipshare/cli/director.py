@@ -221,4 +221,98 @@ def _role(node: dict[str, Any]) -> str:
     )
 
 
+@director_.command("health")
+@file_option
+@json_option
+def health(file: Path, as_json: bool) -> None:
+    """Show what is up, down or unknown, in the words of who looks after it."""
+    with _director(file) as director:
+        found = director.call("health")
+    if as_json:
+        return output.emit(found)
+    rows = [
+        (
+            one["name"],
+            one["state"] + (", suppressed" if one["suppressed"] else ""),
+            f"{one['for_s']:g} s",
+            one["why"],
+        )
+        for one in found["targets"]
+    ]
+    output.table(("what", "state", "for", "seen by"), rows)
+    for node in found["nodes"]:
+        if node["state"] != "alive":
+            output.line(f"node {node['name']} sees nothing: {node['why'] or 'not heard lately'}", fg="red")
+    return None
+
+
+@director_.group("failover")
+def failover() -> None:
+    """Exclusive workloads, and what takes the place of what is down (docs/health.md)."""
+
+
+@failover.command("show")
+@file_option
+@json_option
+def failover_show(file: Path, as_json: bool) -> None:
+    """Show who has which workload, and failovers that are proposed or under way."""
+    with _director(file) as director:
+        found = director.call("failover")
+    if as_json:
+        return output.emit(found)
+    output.line(f"mode {found['mode'] or 'none: there is no [failover]'}")
+    rows = [
+        (
+            one["name"],
+            one["node"] or "nobody",
+            str(one["epoch"]),
+            one["state"] + (", leaving" if one["leaving"] else ""),
+            one["freed"],
+            one["why"],
+        )
+        for one in found["workloads"]
+    ]
+    output.table(("workload", "node", "epoch", "state", "freed", "why"), rows)
+    for case in found["cases"]:
+        where = f"{case['source']} -> {case['target'] or 'nowhere'}"
+        output.line(f"{case['phase']}: {case['unit']} {where}: {case['why']}", fg="magenta")
+        if case["note"]:
+            output.line(f"    {case['note']}")
+    return None
+
+
+@failover.command("approve")
+@click.argument("unit", metavar="NAME")
+@file_option
+@json_option
+def failover_approve(unit: str, file: Path, as_json: bool) -> None:
+    """Carry out the failover that is proposed for NAME, a workload or a group."""
+    with _director(file) as director:
+        found = director.call("failover_approve", unit=unit)
+    if as_json:
+        return output.emit(found)
+    return output.line(f"{found['unit']}: from {found['source']} to {found['target']}")
+
+
+@failover.command("fenced")
+@click.argument("workload", metavar="WORKLOAD")
+@click.option("--yes", is_flag=True, help="It is certain: the old node does not run it, and will not.")
+@file_option
+@json_option
+def failover_fenced(workload: str, yes: bool, file: Path, as_json: bool) -> None:
+    """Say that the node which has to give WORKLOAD up does not run it any more: it was switched off.
+
+    The workload is started elsewhere at once. If that is not true, it runs twice.
+    """
+    if not yes:
+        raise output.UsageProblem(
+            "it would run twice if the old node has it still", "if it is certain: --yes"
+        )
+    with _director(file) as director:
+        found = director.call("failover_fenced", workload=workload)
+    if as_json:
+        return output.emit(found)
+    return output.line(f"{found['workload']}: {found['node']} does not run it any more")
+
+
 from ipshare.cli import director_evacuations  # noqa: E402, F401  it adds its verbs to the group

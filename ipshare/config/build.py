@@ -21,6 +21,7 @@ from ipshare.config.build_pair import pair
 from ipshare.config.build_remote import remote
 from ipshare.config.build_vpp import vpp
 from ipshare.config.check_observers import is_observer
+from ipshare.config.check_workload import workloads
 from ipshare.config.resolve import is_encapsulated, local_prefix, named, network_of, own_name
 from ipshare.config.site import Site
 from ipshare.model import BindingKind, BindingSet, contains, offset_in
@@ -60,6 +61,7 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
         bgp=bgp(site, site.bgp) if site.bgp is not None else None,
         clusters=() if is_observer(site) else clusters(site),
         remote=remote(site, site.remote) if site.remote is not None else None,
+        workloads=workloads(site),
         migrations=migrations(site),
     )
 

@@ -25,6 +25,7 @@ def bgp(site: Site, wanted: schema.Bgp) -> model.Bgp:
         bfd_multiplier=wanted.bfd_multiplier,
         max_stale_s=wanted.max_stale,
         drain_s=wanted.drain_time,
+        withdraw_after_s=wanted.withdraw_after,
         neighbors=tuple(_neighbor(site, wanted, index) for index in range(len(wanted.neighbor))),
     )
 

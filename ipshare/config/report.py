@@ -24,6 +24,7 @@ from ipshare.config import (
     check_places,
     check_subnets,
     check_vpp,
+    check_workload,
     checks,
 )
 from ipshare.config.assigned import include
@@ -33,7 +34,8 @@ from ipshare.config.site import Site, sort_out
 from ipshare.errors import ConfigError, Problem
 from ipshare.model import BindingSet, Config
 
-_FLOWS = (check_flows, check_nat, check_natlog, check_channel, check_clusters, check_bgp, check_migration)
+_BESIDE = (check_bgp, check_workload, check_migration)
+_FLOWS = (check_flows, check_nat, check_natlog, check_channel, check_clusters, *_BESIDE)
 _PARTS = (checks, check_places, check_bindings, check_vpp, check_subnets, check_pair, check_groups, *_FLOWS)
 ALL_CHECKS: dict[str, list[checks.Check]] = {
     kind: [check for part in _PARTS for check in part.CHECKS.get(kind, [])]

@@ -4,7 +4,8 @@ A model describes one table alone; what ties tables together is in ipshare.confi
 here are the reference: they are exported as a JSON Schema for editors and checked against docs/.
 The tables of the VPP engine are in schema_vpp, that of a pair in schema_pair, those of tracked connections in
 schema_flows, NAT logs and leases in schema_natlog, channels in schema_channel, clusters in
-schema_clusters, BGP in schema_bgp, whom the agent listens to in schema_remote, types of values in values.
+schema_clusters, BGP in schema_bgp, whom the agent listens to in schema_remote,
+workloads in schema_workload, types of values in values.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from ipshare.config.schema_vpp import Interface as Interface
 from ipshare.config.schema_vpp import Neighbor as Neighbor
 from ipshare.config.schema_vpp import Route as Route
 from ipshare.config.schema_vpp import Vpp as Vpp
+from ipshare.config.schema_workload import SiteWorkload as SiteWorkload
 from ipshare.config.values import (
     Address,
     Collector,
@@ -394,6 +396,7 @@ class File(Table):
     channel: list[Channel] = []
     bgp: Bgp = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
     remote: Remote = Field(default=None, json_schema_extra=_without_default)  # type: ignore[assignment]
+    workload: list[SiteWorkload] = []
     migration: list[Migration] = []
 
 

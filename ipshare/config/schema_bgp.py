@@ -104,6 +104,11 @@ class Bgp(Table):
         description="When it was not known for so long that the engine has this node's tables, the "
         "announcements are withdrawn.",
     )
+    withdraw_after: Duration | None = Field(
+        default=None,
+        description="A distribution point that did not hear its director for so long withdraws, unless it is "
+        "the one that the director told to stay. Default: it goes on announcing.",
+    )
     drain_time: Duration = Field(
         default=60.0,
         json_schema_extra={"default": "60s"},

@@ -40,6 +40,7 @@ _ARRAYS: dict[str, type[schema.Table]] = {
     "group": schema.Group,
     "channel": schema.Channel,
     "cluster": schema.Cluster,
+    "workload": schema.SiteWorkload,
     "migration": schema.Migration,
 }
 _TABLES: dict[str, type[schema.Table]] = {
@@ -90,6 +91,7 @@ class Site:
     group: list[schema.Group] = field(default_factory=list)
     channel: list[schema.Channel] = field(default_factory=list)
     cluster: list[schema.Cluster] = field(default_factory=list)
+    workload: list[schema.SiteWorkload] = field(default_factory=list)
     migration: list[schema.Migration] = field(default_factory=list)
     incomplete: set[str] = field(default_factory=set)
 

@@ -26,7 +26,7 @@ from ipshare.config.schema_hazards import SiteTable as Site
 from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
-from ipshare.director import config_http, workloads
+from ipshare.director import config_http, schema_health, workloads
 from ipshare.director.config_store import EtcdSettings, Store, problems, settings_of
 from ipshare.director.evacuation import settings as evacuation
 from ipshare.director.topology import KINDS, Topology
@@ -89,6 +89,8 @@ class File(Table):
     http: config_http.Http | SkipJsonSchema[None] = None
     node: list[Node] = []
     workload: list[Workload] = []
+    health: schema_health.Health
+    failover: schema_health.Failover
     hazards: Hazards
     evacuation: evacuation.Evacuation
 
@@ -104,6 +106,7 @@ class Settings:
     interval_s: float
     stale_after_s: float
     patience_s: float
+    watch: schema_health.Watch | None = None
     http: config_http.HttpSettings | None = None
     evacuation: evacuation.Settings = evacuation.Settings()
     etcd: EtcdSettings | None = None
@@ -155,11 +158,15 @@ def _wanted(document: Document) -> Wanted:
         document.problems.append(document.problem((), "table [director] is missing", "write [director]"))
     store, http = single(document, "store", Store), _http(document)
     document.problems += problems(document, store)
-    found = _topology(document, ("director", "store", "http", "include", *KINDS, *OTHERS))
-    beside = evacuation.read(document, director.patience if director and not director._broken else 0.0)
+    found = _topology(
+        document, ("director", "store", "http", "health", "failover", "include", *KINDS, *OTHERS)
+    )
+    sound = director if director is not None and not director._broken else None
+    watch = schema_health.watch(document, sound.interval) if sound is not None else None
+    beside = evacuation.read(document, sound.patience if sound is not None else 0.0)
     if document.problems or director is None:
         raise ConfigError(_sorted(document))
-    return Wanted(replace(_settings(document, director, store, http), evacuation=beside), found)
+    return Wanted(replace(_settings(document, director, store, http), evacuation=beside, watch=watch), found)
 
 
 def _topology(document: Document, known: Sequence[str]) -> Topology:

@@ -81,6 +81,8 @@ class Director:
         self.wanted: dict[str, tuple[int, str]] = {}
         self.superseded = ""
         self.trouble = ""
+        self.withdrew: Callable[[str], bool] = lambda _node: False
+        """Whether a node that is silent announces nothing any more: ipshare.director.warden knows."""
 
     async def start(self) -> None:
         """A new term begins; what the store has is rolled out. Raises IpshareError."""
@@ -313,7 +315,8 @@ class Director:
 
     def facts(self, node: Tended) -> Facts:
         heard = node.heard_s is not None and time.monotonic() - node.heard_s < self.settings.stale_after_s
-        return Facts(node.kept.has, node.kept.may, heard, node.refused, node.announces if heard else None)
+        announces, withdrew = node.announces if heard else None, self.withdrew(node.row.name)
+        return Facts(node.kept.has, node.kept.may, heard, node.refused, announces, withdrew)
 
     def _judge(self) -> None:
         """Soon, once for all that was learnt until then."""

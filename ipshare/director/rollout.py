@@ -6,7 +6,8 @@
     3. end points get `final`, when every distribution point has it, or is known to be withdrawn
 
 A node that is both gets `make`, then `final` after all that are distribution points alone. A silent
-distribution point keeps step 3 back for as long as it is silent: nobody knows that it sends nothing.
+distribution point keeps step 3 back for as long as it is silent, unless it has withdrawn by itself by then:
+nobody knows that it sends nothing.
 Nothing here is remembered but the revisions that distribution points may still have (``Facts.may``): the same
 facts give the same answers after a restart, or at another director.
 """
@@ -27,18 +28,20 @@ MAKE, FINAL = 0, 1
 class Facts:
     """What is known of a node. ``has``: (revision, step) in force there; ``may``: revisions by which it may
     send packets, if it is a distribution point; ``refused``: why it does not take what it was sent last;
-    ``announces``: as it says itself."""
+    ``announces``: as it says itself; ``withdrew``: it withdraws without a director, and had time to
+    (ipshare.director.staying)."""
 
     has: tuple[int, int] = (0, FINAL)
     may: frozenset[int] = frozenset()
     alive: bool = False
     refused: str = ""
     announces: bool | None = None
+    withdrew: bool = False
 
     @property
     def is_withdrawn(self) -> bool:
-        """It sends nothing, and says so now."""
-        return self.alive and self.announces is False
+        """It sends nothing: it says so now, or it is silent, and so long that it has withdrawn by itself."""
+        return self.announces is False if self.alive else self.withdrew
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from ipshare.director.migrations_desk import migrating
 from ipshare.director.seat import Seat
 from ipshare.director.store import Overtaken, SqliteStore, Store, lock
 from ipshare.director.store_etcd import EtcdStore
+from ipshare.director.warden_desk import looking_after
 from ipshare.errors import ConfigError, IpshareError
 
 log = logging.getLogger(__name__)
@@ -63,8 +64,9 @@ def _opened(settings: config.Settings, stack: ExitStack) -> tuple[Store, Leading
 
 
 async def _run(
-    wanted: config.Wanted, file: Path, store: Store, leading: Leading, least_term: int, beside: Beside | None
-) -> None:
+    wanted: config.Wanted, file: Path, store: Store, leading: Leading, least_term: int,
+    beside: Beside | None = None,
+) -> None:  # fmt: skip
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -82,8 +84,9 @@ async def _run(
 
 
 async def _reign(
-    director: Director, file: Path, wanted: config.Wanted, stop: asyncio.Event, beside: Beside | None
-) -> None:
+    director: Director, file: Path, wanted: config.Wanted, stop: asyncio.Event,
+    beside: Beside | None = None,
+) -> None:  # fmt: skip
     """Stands by until it leads, and leads until another one does, or ``stop``."""
     loop, leading = asyncio.get_running_loop(), director.leading
     loop.add_signal_handler(
@@ -118,6 +121,7 @@ async def _reign(
             )
         async with (
             evacuating(director, wanted.settings.evacuation) as verbs,
+            looking_after(director, wanted.settings.watch, desk),
             migrating(director, verbs.evacuations) as migrations,
         ):
             desk.add(verbs.verbs, verbs.troubles)

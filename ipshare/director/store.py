@@ -100,7 +100,8 @@ class Store(Protocol):
     def keep(
         self, term: int, facts: Mapping[str, Kept], outcomes: Mapping[tuple[int, str, str], str]
     ) -> None:
-        """What is known now. ``outcomes``: (revision, node, outcome) -> detail; the first of a kind stays."""
+        """What is known now. ``outcomes``: (revision, node, outcome) -> detail; the first of a kind stays.
+        With nothing to keep it still raises Refused where ``term`` is over (who gives leases asks so)."""
 
     def put_note(self, term: int, key: str, text: str) -> None:
         """Keeps a text under a name; an empty one removes it."""

@@ -90,6 +90,9 @@ def test_a_term_that_is_over_writes_nothing(opened: Open) -> None:
         store.add(revision(1, term=1), {})
     with pytest.raises(Refused, match="term 1 is over"):
         store.keep(1, {"c1": Kept()}, {})
+    with pytest.raises(Refused, match="term 1 is over"):
+        store.keep(1, {}, {})  # a director that gives leases asks so whether it still counts
+    store.keep(9, {}, {})
     assert (store.latest(), store.facts()) == (None, {})
     assert store.begin(least=3) == 10
     store.close()

@@ -1,0 +1,50 @@
+"""Checks of `[[workload]]` in a site file, and its tables as values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ipshare import model
+from ipshare.config import schema
+from ipshare.config.checks import Check, Finding, unique_name
+from ipshare.config.site import Site
+
+LONGEST_STOP_S = 3600.0
+
+
+def has_director(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]:
+    if site.remote is None:
+        text = "nobody gives leases: without [remote] no director reaches this node, and it is never started"
+        yield Finding(workload._path, text, "write [remote] (docs/director.md)")
+
+
+def programs(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]:
+    for key in ("start", "stop", "status", "fence"):
+        words = [] if key in workload._broken else getattr(workload, key)
+        if words and not words[0].startswith("/"):
+            text = f"{words[0]!r} is not an absolute path"
+            yield Finding((*workload._path, key, 0), text, "begin it with /")
+
+
+def stop_time(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]:
+    if not 0 < workload.stop_time <= LONGEST_STOP_S:
+        text = f"a stop_time of {workload.stop_time:g} s is out of range"
+        yield Finding((*workload._path, "stop_time"), text, "above 0, up to 1h")
+
+
+CHECKS: dict[str, list[Check]] = {"workload": [unique_name, has_director, programs, stop_time]}
+
+
+def workloads(site: Site) -> tuple[model.Workload, ...]:
+    return tuple(
+        model.Workload(
+            name=one.name,
+            start=tuple(one.start),
+            stop=tuple(one.stop),
+            status=tuple(one.status),
+            fence=tuple(one.fence),
+            stop_s=one.stop_time,
+            place=site.document.place(one._path),
+        )
+        for one in site.workload
+    )

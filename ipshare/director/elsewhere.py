@@ -1,0 +1,44 @@
+"""elsewhere: where the workloads of a node that failed can go: placement, as evacuations ask it. Pure.
+
+Only nodes that are alive, and have what the workload needs, take something. What stays on the node that is
+left needs no room elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from ipshare.director.evacuation.places import layout
+from ipshare.director.topology import Topology
+from ipshare.placement.plan import Plan, fail
+
+
+def units(topology: Topology) -> dict[str, tuple[str, ...]]:
+    """What moves together: name of the group, or of a workload without one -> workloads. A group that has the
+    name of a workload is told apart from it."""
+    found: dict[tuple[bool, str], list[str]] = {}
+    for row in topology.rows("workload"):
+        group = row.get("group")
+        found.setdefault((group is not None, group or row["name"]), []).append(row["name"])
+    alone = {name for is_group, name in found if not is_group}
+    return {
+        f"group {name}" if is_group and name in alone else name: tuple(members)
+        for (is_group, name), members in found.items()
+    }
+
+
+def targets(
+    topology: Topology,
+    leave: str,
+    moving: Collection[str],
+    able: Collection[str],
+    avoid: Collection[str] = (),
+) -> Plan:
+    """Where the workloads in ``moving``, which are on node ``leave``, can go. ``able``: nodes that can take
+    something; ``avoid``: sites that must not."""
+    here = layout(
+        topology, [name for name, node in topology.nodes.items() if node.endpoint and name not in able]
+    )
+    placed = tuple(one for one in here.workloads if one.node != leave or one.name in moving)
+    return fail(replace(here, workloads=placed), leave, avoid)

@@ -1,0 +1,491 @@
+"""warden: the director's look after health and exclusive workloads: asks nodes, judges, keeps, acts.
+
+A task for each node sends it what to probe, its leases and what it has to stop, and hears what it sees. One
+task judges: ipshare.director.health says what is down, ipshare.director.failover what follows,
+ipshare.exclusive.grants who has a workload. What changed is in the store before anything comes of it. A lease
+leaves only after the store said, later than the reading it counts from, that this director still counts. A
+failover ends in Director.change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ipshare.certs.contexts import Contexts
+from ipshare.director import elsewhere, failover, probing
+from ipshare.director.daemon import Director
+from ipshare.director.failover import Case, Facts
+from ipshare.director.fencing import Fences
+from ipshare.director.health import Observation, Track, suspects, track, verdicts
+from ipshare.director.link import Link
+from ipshare.director.moves import moved
+from ipshare.director.rollout import FINAL
+from ipshare.director.schema_health import Failover, Watch
+from ipshare.director.staying import Point, gone_s, may_withdraw
+from ipshare.director.store import now_text
+from ipshare.errors import IpshareError, Refused
+from ipshare.exclusive import grants
+from ipshare.exclusive.grants import Grant, Seen
+
+log = logging.getLogger(__name__)
+DRIFT = 0.01
+"""Where there is no [failover] to say it."""
+NOTES = "warden/"
+"""How the names of what is in the store begin."""
+BEGAN = "failovers"
+"""Key of the times at which automatic failovers began lately, in the store."""
+Request = dict[str, Any]
+
+
+def boottime_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass
+class Attended:
+    """A node, as its task has it. ``stamp``: its boot, its clock's reading; ``heard_s``: when that came."""
+
+    name: str
+    address: str
+    link: Link
+    task: asyncio.Task[None] | None = None
+    heard_s: float = 0.0
+    stamp: tuple[str, int] | None = None
+    said: Request | None = None
+    trouble: str = "not heard yet"
+    stays: bool = False  # as in ipshare.director.staying.Point
+    withdraws: bool = False  # it answered that it may, and was told nothing else
+
+    def row(self, workload: str) -> Request | None:
+        rows = self.said["workloads"] if self.said is not None else ()
+        return next((row for row in rows if row["name"] == workload), None)
+
+
+class Warden:
+    """Of ``director``, by ``watch``."""
+
+    def __init__(self, director: Director, watch: Watch) -> None:
+        self.director, self.watch = director, watch
+        self._contexts = Contexts(director.settings.files, server=False)
+        self.nodes: dict[str, Attended] = {}
+        self.tracks: dict[str, Track] = {}
+        self.grants: dict[str, Grant] = {}
+        self.cases: dict[str, Case] = {}
+        self._suspected: frozenset[str] = frozenset()
+        self._began: list[float] = []  # wall clock
+        self._counted_s: dict[
+            str, float
+        ] = {}  # workload -> when the newest reading came that a lease counts from
+        self._arranged_s: dict[str, tuple[object, float]] = {}  # unit -> its arrangement, since when it is so
+        self._ran: dict[str, int] = {}  # workload -> epoch in which it was said to run
+        self._fences = Fences(self.fenced)
+        self._news = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._start_s = 0.0
+
+    async def start(self) -> None:
+        """Goes on where the store says that somebody was."""
+        self._start_s = boottime_s()
+        self.director.withdrew = self.withdrew
+        for key, text in (await self.director.work(self.director.store.notes, NOTES)).items():
+            kind, _, name = key.removeprefix(NOTES).partition("/")
+            if kind == "grant":
+                self.grants[name] = Grant(**json.loads(text))
+            elif kind == "case":
+                self.cases[name] = Case.of_json(json.loads(text))
+            elif kind == BEGAN:
+                self._began = json.loads(text)
+        self._task = asyncio.create_task(self._judging(), name="warden")
+
+    async def close(self) -> None:
+        await self._fences.close()
+        tasks = [self._task, *(node.task for node in self.nodes.values())]
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+        for node in self.nodes.values():
+            node.link.close()
+
+    # ---- nodes ------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """A task for each node of the topology."""
+        rows = self.director.topology.nodes
+        for name in [n for n, one in self.nodes.items() if n not in rows or rows[n].address != one.address]:
+            gone = self.nodes.pop(name)
+            assert gone.task is not None, "each node has one"
+            gone.task.cancel()
+            gone.link.close()
+        for name, row in rows.items():
+            if name not in self.nodes:
+                node = Attended(name, row.address, Link(name, row.address, self._contexts))
+                self.nodes[name] = node
+                node.task = asyncio.create_task(self._attend(node), name=f"attend {name}")
+
+    async def _attend(self, node: Attended) -> None:
+        while True:
+            if not self.director.bar():
+                try:
+                    await self._ask(node)
+                except IpshareError as error:
+                    node.trouble = error.message
+                except Exception:
+                    log.exception("node %s: a look failed; it is tried again", node.name)
+                self._news.set()
+            await asyncio.sleep(self.director.settings.interval_s)
+
+    async def _ask(self, node: Attended) -> None:
+        stamp, heard_s = node.stamp, node.heard_s
+        if any(grant.is_held and grant.node == node.name for grant in self.grants.values()):
+            await self.director.work(self.director.store.keep, self.director.term, {}, {})  # or Refused
+        probes = probing.probes(self.director.topology, self.watch.health, node.name)
+        holds = list(self._holds(node.name, stamp, heard_s))
+        stops = [
+            {"name": name, "epoch": grant.epoch}
+            for name, grant in self.grants.items()
+            if grant.leaving and grant.node == node.name
+        ]
+        words: Request = {"term": self.director.term, "probes": probes, "holds": holds, "stops": stops}
+        if stamp is not None:
+            words["heard"] = self._heard(node, stamp)
+        said = await node.link.ask("watch", self.director.settings.stale_after_s, **words)
+        if stamp is not None:
+            node.withdraws = bool(words["heard"]["may_withdraw"])
+            node.stays = not node.withdraws
+        node.heard_s, node.said, node.trouble = boottime_s(), said, ""
+        node.stamp = (said["clock"]["boot"], said["clock"]["ns"])
+
+    def _heard(self, node: Attended, stamp: tuple[str, int]) -> Request:
+        """Since when it hears this director, by its own clock, and whether it may withdraw without it."""
+        points = {one.name: self._point(one) for one in self.nodes.values()}
+        told: Request = {
+            "boot": stamp[0],
+            "since_ns": stamp[1],
+            "may_withdraw": may_withdraw(node.name, points),
+        }
+        node.stays = node.stays and not told["may_withdraw"]  # before it leaves
+        node.withdraws = node.withdraws and told["may_withdraw"]
+        tended, rollout = self.director.nodes.get(node.name), self.director.rollout
+        newest = (rollout.revision, FINAL) if rollout is not None else None
+        return told | {"current": tended is not None and tended.kept.has == newest}
+
+    def _point(self, node: Attended) -> Point:
+        row = self.director.topology.nodes.get(node.name)
+        heard = self.is_heard(node.name, boottime_s()) and row is not None and row.distribution is not None
+        return Point(heard and node.said is not None and node.said["announces"] is True, node.stays)
+
+    def withdrew(self, name: str) -> bool:
+        """Whether a node that is not heard has withdrawn by itself by now."""
+        node = self.nodes.get(name)
+        after_s = node.said["withdraw_after_s"] if node is not None and node.said is not None else None
+        if node is None or after_s is None or not node.withdraws:
+            return False
+        drift = self.watch.failover.drift if self.watch.failover is not None else DRIFT
+        return boottime_s() - node.heard_s >= gone_s(after_s, drift)
+
+    def _holds(self, node: str, stamp: tuple[str, int] | None, heard_s: float) -> Iterator[Request]:
+        """Leases that count from ``stamp``, which came at ``heard_s``."""
+        if stamp is None or self.watch.failover is None:
+            return
+        rows = self.director.topology.by_name["workload"]
+        for name, grant in self.grants.items():
+            if grant.is_held and grant.node == node and name in rows:
+                self._counted_s[name] = max(self._counted_s.get(name, 0.0), heard_s)
+                yield {
+                    "name": name,
+                    "epoch": grant.epoch,
+                    "boot": stamp[0],
+                    "since_ns": stamp[1],
+                    "lease_s": self.watch.failover.lease,
+                    "stop_s": self.watch.failover.stop_time,
+                    "addresses": list(rows[name].get("addresses", ())),
+                }
+
+    def is_heard(self, node: str, now_s: float) -> bool:
+        one = self.nodes.get(node)
+        return one is not None and one.said is not None and now_s - one.heard_s < self._stale_s
+
+    @property
+    def _stale_s(self) -> float:
+        return self.director.settings.stale_after_s
+
+    # ---- judging ----------------------------------------------------------------
+
+    async def _judging(self) -> None:
+        while True:
+            self._news.clear()
+            try:
+                self._follow()
+                async with self._changing:
+                    await self._judge()
+                if self.watch.failover is not None:
+                    await self._act(boottime_s(), self.watch.failover)
+            except IpshareError as error:
+                log.error("warden: %s", error.message)
+            except Exception:
+                log.exception("warden: a judgement failed; it is tried again")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.director.settings.interval_s):
+                    await self._news.wait()
+
+    async def _judge(self) -> None:
+        now_s = boottime_s()
+        self._look(now_s)
+        if self.watch.failover is None or self.director.bar() or not self.director.number:
+            return
+        notes: dict[str, str] = {}
+        cases = self._cases(now_s, self.watch.failover, notes)
+        held = self._granted(now_s, cases, notes)
+        await self._note(notes)
+        for name, grant in held.items():
+            if grant.epoch != self.grants.get(name, Grant()).epoch:
+                self._counted_s.pop(name, None)
+                log.warning("workload %s: epoch %d at %s (%s)", name, grant.epoch, grant.node, grant.how)
+        for unit, case in cases.items():
+            if case != self.cases.get(unit):
+                log.warning("failover of %s: %s: %s %s", unit, case.phase, case.why, case.note)
+        self.cases, self.grants = cases, held
+
+    def _look(self, now_s: float) -> None:
+        """What is down, and since when."""
+        topology, health = self.director.topology, self.watch.health
+        places = probing.places(topology)
+        observations = [
+            Observation(node.name, row["name"], row["up"], node.heard_s - row["age_s"], places[row["name"]])
+            for node in self.nodes.values()
+            if node.said is not None
+            for row in node.said["probes"]
+            if row["name"] in places
+        ]
+        self._suspected = suspects(observations, now_s, health.stale)
+        targets = probing.targets(topology, health)
+        found = verdicts(targets, observations, now_s, stale_s=health.stale, quorum=health.quorum)
+        self.tracks = {
+            name: track(
+                self.tracks.get(name, Track(since_s=now_s, at_s=now_s)), verdict, now_s,
+                flaps=health.flaps, half_life_s=health.half_life,
+            )
+            for name, verdict in found.items()
+        }  # fmt: skip
+
+    def _cases(self, now_s: float, settings: Failover, notes: dict[str, str]) -> dict[str, Case]:
+        """The next state of each; what changed goes into ``notes``."""
+        wall, began = time.time(), list(self._began)
+        began = [at for at in began if 0 <= wall - at < settings.period]
+        found = {}
+        for unit, workloads in elsewhere.units(self.director.topology).items():
+            case = self.cases.get(unit)
+            facts = self._facts(unit, workloads, case, now_s)
+            rules = failover.Rules(settings.mode, settings.after, len(began) < settings.limit)
+            after = failover.step(case, unit, facts, rules, now_text())
+            if after is not None:
+                found[unit] = after
+                is_new = after.phase == "moving" and (case is None or case.phase != "moving")
+                began += [wall] if is_new and settings.mode == "automatic" else []
+        for unit in set(found) | set(self.cases):
+            if found.get(unit) != self.cases.get(unit):
+                notes[f"case/{unit}"] = json.dumps(found[unit].to_json()) if unit in found else ""
+        if len(began) > len(self._began):
+            notes[BEGAN] = json.dumps(began)
+        self._began = began
+        return found
+
+    def _facts(self, unit: str, workloads: tuple[str, ...], case: Case | None, now_s: float) -> Facts:
+        topology = self.director.topology
+        rows = topology.by_name["workload"]
+        at = rows[workloads[0]]["node"]
+        arrangement = (at, tuple((self.grants.get(name), self._has_run(name)) for name in workloads))
+        if self._arranged_s.get(unit, (None, 0.0))[0] != arrangement:
+            self._arranged_s[unit] = (arrangement, now_s)
+        down = max(self._down(unit, workloads, at, now_s), default=None)
+        able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
+        plan = elsewhere.targets(topology, at, workloads, able - {at})
+        moves = [move for move in plan.moves if set(move.workloads) == set(workloads)]
+        others = "no other node is alive, up, and has what it needs"
+        nowhere = next((stay.why for stay in plan.stays), others) if able - {at} else others
+        target = case.target if case is not None else ""
+        return Facts(
+            workloads,
+            at,
+            down[0] if down else None,
+            down[1] if down else "",
+            bool(down and down[2]),
+            moves[0].target if moves else "",
+            "" if moves else nowhere,
+            not target or target in able or self._may_come_back(target, now_s),
+            bool(target) and all(self._runs(name, target, now_s) for name in workloads),
+        )
+
+    def _down(
+        self, unit: str, workloads: tuple[str, ...], at: str, now_s: float
+    ) -> Iterator[tuple[float, str, bool]]:
+        """(for how long in this arrangement, why, suppressed) of what is down of a unit."""
+        names = [probing.endpoint_key(self.director.topology.nodes[at].endpoint or "")]
+        for workload in workloads:
+            row = self.nodes[at].row(workload) if at in self.nodes and self.is_heard(at, now_s) else None
+            grant = self.grants.get(workload)
+            is_being_moved = self._is_exclusive(workload) and (grant is None or not grant.is_held)
+            if not is_being_moved and not (row is not None and row["state"] == "starting"):
+                names.append(probing.workload_key(workload))
+        for name in names:
+            one = self.tracks.get(name)
+            if one is not None and one.verdict.word == "down":
+                since_s = max(one.since_s, self._arranged_s[unit][1])
+                yield now_s - since_s, f"{name} is down ({one.verdict.why})", one.is_suppressed
+
+    def _is_down(self, node: str) -> bool:
+        row = self.director.topology.nodes.get(node)
+        one = self.tracks.get(probing.endpoint_key(row.endpoint or "")) if row is not None else None
+        return row is None or (one is not None and one.verdict.word == "down")
+
+    def _is_able(self, node: str, workloads: tuple[str, ...], now_s: float) -> bool:
+        """It is heard, not down, and has what the workloads need."""
+        row = self.director.topology.nodes[node]
+        if row.endpoint is None or not self.is_heard(node, now_s) or self._is_down(node):
+            return False
+        needed = [name for name in workloads if self._is_exclusive(name)]
+        return all(self.nodes[node].row(name) is not None for name in needed)
+
+    def _may_come_back(self, node: str, now_s: float) -> bool:
+        """Not heard, but not for long, and nobody says that it is down."""
+        one, failover = self.nodes.get(node), self.watch.failover
+        if one is None or failover is None or self.is_heard(node, now_s) or self._is_down(node):
+            return False
+        return now_s - max(one.heard_s, self._start_s) < self._stale_s + failover.after
+
+    def _is_exclusive(self, workload: str) -> bool:
+        row = self.director.topology.by_name["workload"].get(workload)
+        return row is not None and row.get("kind", "exclusive") == "exclusive"
+
+    def _runs(self, workload: str, node: str, now_s: float) -> bool:
+        if not self._is_exclusive(workload):
+            return True
+        grant, row = self.grants.get(workload), self.nodes[node].row(workload) if node in self.nodes else None
+        if grant is None or row is None or not self.is_heard(node, now_s):
+            return False
+        return (
+            grant.is_held and (grant.node, grant.epoch) == (node, row["epoch"]) and row["state"] == "running"
+        )
+
+    def _has_run(self, workload: str) -> bool:
+        """Whether it was said to run on its present grant: from then on it counts how long it is down."""
+        grant = self.grants.get(workload)
+        row = self.nodes[grant.node].row(workload) if grant is not None and grant.node in self.nodes else None
+        if grant is not None and row is not None and (row["epoch"], row["state"]) == (grant.epoch, "running"):
+            self._ran[workload] = grant.epoch
+        return grant is not None and self._ran.get(workload) == grant.epoch
+
+    def _granted(self, now_s: float, cases: dict[str, Case], notes: dict[str, str]) -> dict[str, Grant]:
+        """The next record of each exclusive workload."""
+        wanted = {
+            row["name"]: row["node"]
+            for row in self.director.topology.rows("workload")
+            if self._is_exclusive(row["name"])
+        }
+        wanted |= {
+            name: case.target
+            for case in cases.values()
+            if case.phase == "moving"
+            for name in case.workloads
+            if name in wanted
+        }
+        found = {}
+        for name in set(wanted) | set(self.grants):
+            before = self.grants.get(name, Grant())
+            rows = {one.name: one.row(name) for one in self.nodes.values()}
+            highest = max((row["epoch"] for row in rows.values() if row), default=0)
+            row = rows.get(before.node) if self.is_heard(before.node, now_s) else None
+            seen = Seen(row["epoch"], row["released"], row["state"]) if row else None
+            quiet_s = now_s - max(self._counted_s.get(name, 0.0), self._start_s)
+            after = grants.step(before, wanted.get(name, ""), seen, quiet_s, self.watch.wait_s, highest)
+            if name in wanted or after.node:
+                found[name] = after
+            if found.get(name) != self.grants.get(name):
+                notes[f"grant/{name}"] = json.dumps(asdict(after)) if name in found else ""
+        return found
+
+    def troubles(self) -> list[str]:
+        """What the director's status says of it."""
+        said = [f"{name} sees nothing up anywhere, and is not counted" for name in sorted(self._suspected)]
+        for unit, case in self.cases.items():
+            if case.phase != "moving" or case.note:
+                said.append(f"failover of {unit}: {case.phase}: {case.why}: {case.note}")
+        for name, grant in self.grants.items():
+            row = self.nodes[grant.node].row(name) if grant.node in self.nodes else None
+            if grant.stuck:
+                said.append(f"workload {name} at {grant.node} could not be stopped: fence it")
+            elif row is not None and row["why"] and row["state"] in ("stuck", "stopped"):
+                said.append(f"workload {name} at {grant.node}: {row['why']}")
+        return said
+
+    async def _note(self, notes: dict[str, str]) -> None:
+        """What others have to go on with; each by itself is as good as all together."""
+        for key, text in notes.items():
+            await self.director.work(self.director.store.put_note, self.director.term, NOTES + key, text)
+
+    # ---- acting -----------------------------------------------------------------
+
+    async def _act(self, now_s: float, settings: Failover) -> None:
+        for unit, case in list(self.cases.items()):
+            if case.phase != "moving":
+                continue
+            for name in case.workloads:
+                self._fence(name, case, settings, now_s)
+            if failover.is_done(case, self._facts(unit, case.workloads, case, now_s)):
+                how = [f"{name} {self.grants[name].how}" for name in case.workloads if name in self.grants]
+                try:
+                    topology = moved(self.director.topology, dict.fromkeys(case.workloads, case.target))
+                    await self.director.change(topology, "failover", failover.reason(case, how))
+                except IpshareError as error:
+                    self.cases[unit] = replace(case, note=error.message.partition("\n")[0])
+
+    def _fence(self, name: str, case: Case, settings: Failover, now_s: float) -> None:
+        """Of a node that is not heard, and has not given it up."""
+        grant, target = self.grants.get(name), self.nodes.get(case.target)
+        if grant is None or not grant.leaving or grant.node != case.source or target is None:
+            return
+        if grant.fenced >= grant.epoch or self.is_heard(grant.node, now_s):
+            return
+        row = target.row(name)
+        if settings.fence:
+            self._fences.run_here(name, grant, settings, now_s)
+        elif row is not None and row["can_fence"]:
+            link, term = Link(target.name, target.address, self._contexts), self.director.term
+            self._fences.run_there(name, grant, settings, now_s, link, term)
+
+    async def fenced(self, name: str, epoch: int | None = None) -> Grant:
+        """Nobody runs that epoch, says a fence command, or an operator: then None is the one that is left.
+        Raises Refused: nobody is waited for."""
+        async with self._changing:
+            grant = self.grants.get(name, Grant(leaving=False))
+            if not grant.leaving or not grant.epoch or epoch not in (None, grant.epoch):
+                raise Refused(f"nobody has to give up {name!r}", hint="ipshare director failover show")
+            grant = replace(grant, fenced=grant.epoch)
+            notes = {f"grant/{name}": json.dumps(asdict(grant))}
+            await self._note(notes)
+            self.grants[name] = grant
+        self._news.set()
+        return grant
+
+    async def approve(self, unit: str) -> Case:
+        """What is proposed is done. Raises Refused."""
+        async with self._changing:
+            case = self.cases.get(unit)
+            if case is None or case.phase != "proposed":
+                known = ", ".join(name for name, one in self.cases.items() if one.phase == "proposed")
+                raise Refused(f"nothing is proposed for {unit!r}", hint=f"proposed: {known or 'nothing'}")
+            case = failover.approved(case)
+            notes = {f"case/{unit}": json.dumps(case.to_json())}
+            await self._note(notes)
+            self.cases[unit] = case
+        self._news.set()
+        return case
