@@ -219,6 +219,8 @@ def _root(order: Order, base: Path, staged: Path, tree: Path) -> str:
     ]
     command += ["-noappend", "-no-progress", "-mkfs-time", str(order.epoch), "-b", "256K", "-quiet"]
     log = order.work / "mksquashfs.log"
+    # Of a stream, mksquashfs makes a root that everybody may write, which sshd refuses.
+    command += ["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0", "-root-time", str(order.epoch)]
     with base.open("rb") as source, log.open("wb") as said:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=tools.surroundings()
