@@ -33,7 +33,10 @@ GROUP = (
     '[[binding]]\nglobal = "203.0.113.25/32"\nto = "A"\n'
 )
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium installed")
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium installed"),
+    pytest.mark.timeout(900),
+]
 
 
 class Browser:
@@ -213,7 +216,7 @@ def test_a_move_in_the_browser(tmp_path: Path, browser: Browser) -> None:
         assert world.director.revision.who == "operator-1"
         assert world.director.revision.why == "the works in Dallas"
 
-    serving(tmp_path, scenario, plain=True, bindings=ALL_A + SEVEN_B + SHOP + GROUP, most_s=280)
+    serving(tmp_path, scenario, plain=True, bindings=ALL_A + SEVEN_B + SHOP + GROUP, most_s=600)
 
 
 def test_it_reads_well_everywhere(tmp_path: Path, browser: Browser) -> None:
@@ -221,4 +224,4 @@ def test_it_reads_well_everywhere(tmp_path: Path, browser: Browser) -> None:
         await world.settle()
         await asyncio.to_thread(everywhere, browser, world)
 
-    serving(tmp_path, scenario, plain=True, bindings=ALL_A + SEVEN_B + SHOP + GROUP, most_s=280)
+    serving(tmp_path, scenario, plain=True, bindings=ALL_A + SEVEN_B + SHOP + GROUP, most_s=600)
