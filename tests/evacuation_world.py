@@ -18,7 +18,7 @@ from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
 from ipshare.director.evacuation.begin import evacuating
-from ipshare.director.evacuation.mover import Mover
+from ipshare.director.evacuation.mover import Mover, Runs
 from ipshare.director.evacuation.verbs import Verbs
 from tests import director_world, hazard_feeds
 from tests.director_world import Fleet
@@ -75,13 +75,15 @@ class EvacuationFleet(Fleet):
         return {by_net[target] for target in targets}
 
     @contextlib.asynccontextmanager
-    async def evacuating(self, mover: Mover | None = None, **more: Any) -> AsyncIterator[Asked]:
+    async def evacuating(
+        self, mover: Mover | None = None, runs: Runs | None = None, **more: Any
+    ) -> AsyncIterator[Asked]:
         """A director's process, from start to end."""
         more = {"patience": "10s", "stale": "10s"} | more
         director = await self.direct("", **more)
         settings = self.wanted(**more).settings.evacuation
         try:
-            async with evacuating(director, settings, mover) as verbs:
+            async with evacuating(director, settings, runs, mover) as verbs:
                 yield Asked(director, verbs)
         finally:
             await self.end()

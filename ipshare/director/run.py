@@ -120,8 +120,8 @@ async def _reign(
                 "%s differs from revision %d: `ipshare director apply` takes it", file, director.number
             )
         async with (
-            evacuating(director, wanted.settings.evacuation) as verbs,
-            looking_after(director, wanted.settings.watch, desk),
+            looking_after(director, wanted.settings.watch, desk) as warden,
+            evacuating(director, wanted.settings.evacuation, warden.runs if warden else None) as verbs,
             migrating(director, verbs.evacuations) as migrations,
         ):
             desk.add(verbs.verbs, verbs.troubles)

@@ -376,6 +376,10 @@ class Warden:
             grant.is_held and (grant.node, grant.epoch) == (node, row["epoch"]) and row["state"] == "running"
         )
 
+    def runs(self, workload: str, node: str) -> bool:
+        """Whether it runs there now, as far as anybody knows: an exclusive one on its lease."""
+        return self._runs(workload, node, boottime_s())
+
     def _has_run(self, workload: str) -> bool:
         """Whether it was said to run on its present grant: from then on it counts how long it is down."""
         grant = self.grants.get(workload)

@@ -21,16 +21,16 @@ from ipshare.errors import IpshareError
 
 
 @asynccontextmanager
-async def looking_after(director: Director, watch: Watch | None, desk: Desk) -> AsyncIterator[None]:
+async def looking_after(director: Director, watch: Watch | None, desk: Desk) -> AsyncIterator[Warden | None]:
     """Beside a director that has begun, until it ends; None: its file has neither [health] nor [failover]."""
     if watch is None:
-        yield
+        yield None
         return
     warden = Warden(director, watch)
     await warden.start()
     desk.add(verbs(warden), warden.troubles)
     try:
-        yield
+        yield warden
     finally:
         await warden.close()
 

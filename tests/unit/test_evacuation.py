@@ -260,6 +260,23 @@ def test_proposals_are_answered_once(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_what_has_to_be_started_has_arrived_when_it_runs(tmp_path: Path) -> None:
+    async def scenario(fleet: EvacuationFleet) -> None:
+        running = {"w3"}
+        async with fleet.evacuating(runs=lambda workload, _node: workload in running) as here:
+            await here.settled()
+            shown = await here.ask("evacuate", site="houston")
+            assert shown["exclusive"] == [], "somebody starts them"
+            id_ = (await here.ask("evacuate", site="houston", run=True))["evacuation"]
+            await until(lambda: "h1" not in here.where().values())
+            await here.settled()
+            assert len(here.evacuations.known[id_].of("moving")) == 5
+            running.update(WORKLOADS)
+            assert (await here.seen(id_))["state"] == "done"
+
+    play(tmp_path, scenario, head="[evacuation]\nat_once = 9\n", kind="exclusive")
+
+
 def test_what_cannot_be_kept_is_not_begun(tmp_path: Path) -> None:
     async def scenario(fleet: EvacuationFleet) -> None:
         async with fleet.evacuating() as here:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from ipshare.director.daemon import Director
-from ipshare.director.evacuation.mover import Mover
+from ipshare.director.evacuation.mover import Mover, Runs, TopologyMover
 from ipshare.director.evacuation.runner import Evacuations
 from ipshare.director.evacuation.settings import Settings
 from ipshare.director.evacuation.verbs import Verbs
@@ -19,10 +19,12 @@ from ipshare.director.evacuation.watch import HazardWatch, feeds_of
 
 @asynccontextmanager
 async def evacuating(
-    director: Director, settings: Settings, mover: Mover | None = None
+    director: Director, settings: Settings, runs: Runs | None = None, mover: Mover | None = None
 ) -> AsyncIterator[Verbs]:
-    """What operators may ask of them. Raises Refused where feeds are to be asked and nothing can ask them."""
+    """What operators may ask of them. ``runs``: as of TopologyMover. Raises Refused where feeds are to be
+    asked and nothing can ask them."""
     async with AsyncExitStack() as stack:
+        mover = mover or TopologyMover(director, settings.patience_s, runs)
         evacuations, watch = Evacuations(director, settings, mover), None
         if settings.hazards is not None:
             poller = await stack.enter_async_context(feeds_of(settings.hazards))

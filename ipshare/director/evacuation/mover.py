@@ -1,9 +1,10 @@
 """mover: one group moved to a node, and seen through: all of it arrives, or all of it is where it was.
 
 ``Mover`` is what an evacuation asks of whoever can move workloads. ``TopologyMover`` is the default: the
-topology says the new node, by Director.change, and the rollout does the rest. It starts and stops nothing at
-nodes. Where the new end point refuses, or it takes longer than ``patience_s``, the group is taken back by
-another revision. Asked again after a restart of the director, it goes on where it was.
+topology says the new node, by Director.change, and the rollout does the rest; where somebody moves leases of
+exclusive workloads after the topology (ipshare.director.warden), it waits until they run there. Where the new
+end point refuses, or it takes longer than ``patience_s``, the group is taken back by another revision. Asked
+again after a restart of the director, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -61,15 +62,23 @@ class Mover(Protocol):
         """Returns when it has arrived, or is back. May be called for what is under way already."""
 
 
-class TopologyMover:
-    """Changes the topology, and waits for the nodes."""
+Runs = Callable[[str, str], bool]
+"""Whether a workload runs at a node now."""
 
-    starts = False
+
+class TopologyMover:
+    """Changes the topology, and waits for the nodes. ``runs``: of whoever stops and starts exclusive ones as
+    the topology has them; None: nobody does."""
 
     def __init__(
-        self, director: Director, patience_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        director: Director,
+        patience_s: float,
+        runs: Runs | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._director, self._patience_s, self._clock = director, patience_s, clock
+        self._director, self._patience_s, self._runs, self._clock = director, patience_s, runs, clock
+        self.starts = runs is not None
 
     async def move(self, group: Group, seen: Seen) -> Moved:
         where = {self._node(name) for name in group.workloads}
@@ -104,6 +113,11 @@ class TopologyMover:
             if {self._node(name) for name in group.workloads} != {group.target}:
                 return Moved("failed", f"revision {self._director.number} took it elsewhere", revision)
             verdict, why = self._progress(group.target, before, self._clock() - began)
+            absent = [
+                n for n in group.workloads if self._runs is not None and not self._runs(n, group.target)
+            ]
+            if verdict == "done" and absent:
+                verdict, why = "wait", f"{', '.join(absent)} not running at {group.target}"
             if verdict == "done":
                 return Moved("done", why, revision)
             if verdict == "failed":
