@@ -5,7 +5,7 @@ PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
 APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base etcd-server bird2 frr chromium chromium-driver qemu-system-x86 lz4
 
-.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap fuzz clean
+.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap fuzz appliance test-appliance clean
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
@@ -55,6 +55,20 @@ lint: setup-test
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
+
+# A bootable image (docs/appliance.md): build/appliance. APPLIANCE="--update-key KEY.pub": more options. Updates are signed with
+# build/appliance-work/update.key, made here, unless another key is named.
+UPDATE_KEY := build/appliance-work/update.key
+APT_APPLIANCE := mmdebstrap squashfs-tools mtools fdisk e2fsprogs qemu-utils grub-common grub-pc-bin grub-efi-amd64-bin
+appliance: setup-test
+	@sh appliance/packages.sh $(APT_APPLIANCE)
+	@mkdir -p build/appliance-work && test -f $(UPDATE_KEY) || $(PY) -m ipshare appliance key $(UPDATE_KEY)
+	$(PY) -m ipshare appliance build --update-key $(UPDATE_KEY).pub $(APPLIANCE)
+
+# Boots an image in QEMU: its seed, an update, one that is broken, power cuts. IPSHARE_EMULATE=1 where KVM does not work: very slow.
+test-appliance: setup-test
+	@sh appliance/packages.sh $(APT_APPLIANCE) qemu-system-x86 openssh-client
+	IPSHARE_APPLIANCE=build/appliance IPSHARE_APPLIANCE_KEY=$(UPDATE_KEY) $(PY) -m pytest tests/appliance --timeout=7200 $(PYTEST)
 
 bench: setup-test
 	$(PY) -m ipshare bench $(BENCH)

@@ -10,7 +10,6 @@ from typing import Any
 
 from ipshare.agent.migrations import Migrations as AgentSide
 from ipshare.agent.server import Asker
-from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.migrations import Migrations
 from ipshare.engine.packet_words import packet
@@ -136,6 +135,3 @@ class MigrationFleet(Fleet):
     async def stop(self) -> None:
         await self.fall()
         await super().stop()
-
-    def wanted(self, bindings: str, **more: Any) -> config.Wanted:
-        return super().wanted(bindings, **more)

@@ -65,6 +65,11 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "evacuate": ("evacuate", "What would move where if a site or a node is left: plan."),
         "simulate": ("simulate", "What failures of sites and links cost, on a virtual clock."),
     },
+    "Appliance": {
+        "appliance": ("appliance", "A bootable image: build, seed, bundle, install, status."),
+        "hw-check": ("machine", "What this machine has for a node: cards, hugepages, cores."),
+        "support-bundle": ("machine", "Configuration, logs and counters in one archive, without secrets."),
+    },
     "Trying": {
         "demo": ("lab", "Watch an address move between two datacenters, with real traffic."),
         "lab": ("lab", "A small Internet in network namespaces: up, down, run, exec."),
@@ -90,7 +95,8 @@ class Verbs(click.Group):
         for group in VERBS.values():
             if cmd_name in group and _is_there(cmd_name):
                 command: click.Command = getattr(
-                    import_module(f"ipshare.cli.{group[cmd_name][0]}"), f"{cmd_name}_"
+                    import_module(f"ipshare.cli.{group[cmd_name][0]}"),
+                    f"{cmd_name.replace('-', '_')}_",
                 )
                 return command
         return None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ipshare import model
 from ipshare.config import schema
 from ipshare.config.checks import Check, Finding, unique_name
+from ipshare.config.resolve import readable
 from ipshare.config.site import Site
 
 LONGEST_STOP_S = 3600.0
@@ -16,6 +17,13 @@ def has_director(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]
     if site.remote is None:
         text = "nobody gives leases: without [remote] no director reaches this node, and it is never started"
         yield Finding(workload._path, text, "write [remote] (docs/director.md)")
+
+
+def not_migrated(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]:
+    """What leaves alive has ended here for whoever watches over the lease, and would be started again."""
+    if any(one.workload == workload.name for one in readable(site.migration, "workload")):
+        text = f"{workload.name} has a [[migration]] here: one workload is migrated, or runs on leases"
+        yield Finding((*workload._path, "name"), text, "leave one of the two tables out")
 
 
 def programs(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]:
@@ -32,7 +40,7 @@ def stop_time(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]:
         yield Finding((*workload._path, "stop_time"), text, "above 0, up to 1h")
 
 
-CHECKS: dict[str, list[Check]] = {"workload": [unique_name, has_director, programs, stop_time]}
+CHECKS: dict[str, list[Check]] = {"workload": [unique_name, has_director, not_migrated, programs, stop_time]}
 
 
 def workloads(site: Site) -> tuple[model.Workload, ...]:

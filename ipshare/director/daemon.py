@@ -32,8 +32,6 @@ from ipshare.errors import ConfigError, IpshareError, Problem, Refused
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-JUDGE_S = 0.002
-"""What is learnt within so long is judged at once: each judgement is about all nodes."""
 SAVE_S = 0.2
 """What was learnt is written so long after, together. What may be out is written before it is sent."""
 
@@ -322,7 +320,7 @@ class Director:
         """Soon, once for all that was learnt until then."""
         if not self._judging:
             self._judging = True
-            asyncio.get_running_loop().call_later(JUDGE_S, self._judge_now)
+            asyncio.get_running_loop().call_soon(self._judge_now)
 
     def _judge_now(self) -> None:
         """Who shall have what now; who has something to be sent is kicked."""

@@ -64,12 +64,17 @@ class MigrationsDesk:
         return report(await self._migrations.cancel(str(request.get("which"))))
 
 
+def tie(migrations: Migrations, evacuations: Evacuations) -> None:
+    """Neither moves what the other one does."""
+    migrations.busy.append(evacuations.moves)
+    evacuations.held = migrations.holds
+
+
 @asynccontextmanager
 async def migrating(director: Director, evacuations: Evacuations) -> AsyncIterator[MigrationsDesk]:
     """Migrations beside a director that has begun: those under way go on with its next start."""
     migrations = Migrations(director)
-    migrations.busy.append(evacuations.moves)
-    evacuations.held = migrations.holds
+    tie(migrations, evacuations)
     await migrations.start()
     try:
         yield MigrationsDesk(migrations)

@@ -138,10 +138,23 @@ def router(hub: Hub) -> APIRouter:
             raise Failure(404, "this director looks for no hazards", "docs/hazards.md says how it would")
         return found
 
+    @get("/health", dict[str, Any], responses=MISSING)
+    async def health() -> Any:
+        """What is up and down, in whose words; `failover`: who has which exclusive workload."""
+        found = await hub.health()
+        if found is None:
+            raise Failure(404, "this director looks after nothing", "docs/health.md says how it would")
+        return found
+
     @get("/evacuations", models.Evacuations)
     async def evacuations() -> Any:
         """Evacuations that are proposed, run, or are over. `ipshare director approve` answers them."""
         return {"items": await hub.evacuations()}
+
+    @get("/migrations", models.Migrations)
+    async def migrations() -> Any:
+        """Live migrations, under way or over. `ipshare migrate` begins them."""
+        return {"items": await hub.migrations()}
 
     @get("/revisions", models.Revisions)
     async def revisions(limit: Limit = 20) -> Any:

@@ -163,6 +163,9 @@ async def perform(
     expect = director.number
     if expect not in revisions:
         changing.stale(director, max(revisions, default=0))
+    if isinstance(wish, models.Move) and (migration := await hub.held(wish.moves)):
+        hint = f"wait, or ipshare migrate --cancel {migration}"
+        raise Failure(409, f"live migration {migration} moves it", hint, kind="migrating")
     await hub.gate.begin(request, "change", changing.said(wish)[:1000] + (f": {why}" if why else ""))
     try:
         changed = await changing.carry_out(director, wish, who.name, why, expect, overlap)

@@ -109,6 +109,19 @@ def conflicts(director: Director, topology: Topology) -> list[str]:
     return sorted(str(prefix) for prefix in under_way(director) if now.get(prefix) != then.get(prefix))
 
 
+def exclusive(topology: Topology, change: models.Change) -> list[str]:
+    """What a move of workloads does not do by itself."""
+    if not isinstance(change, models.Move):
+        return []
+    rows = topology.by_name["workload"]
+    return [
+        f"{name} is exclusive: it has to end at {rows[name]['node']} before it begins at {node}; "
+        "this changes where its packets go"
+        for name, node in change.moves.items()
+        if rows[name].get("kind", "exclusive") == "exclusive" and rows[name]["node"] != node
+    ]
+
+
 async def plan(director: Director, change: models.Change) -> dict[str, Any]:
     number = director.number
     topology = await wanted(director, change)
@@ -118,7 +131,7 @@ async def plan(director: Director, change: models.Change) -> dict[str, Any]:
         "revision": number,
         "changes": found,
         "order": order(rollout) if found else [],
-        "notes": rollout.notes() if found else [],
+        "notes": [*rollout.notes(), *exclusive(director.topology, change)] if found else [],
         "conflicts": conflicts(director, topology),
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -157,6 +158,24 @@ class Hub:
         """Those that are kept, the newest first."""
         found = (await self._beside("evacuations") or {}).get("evacuations", [])
         return sorted(found, key=lambda one: str(one["time"]), reverse=True)
+
+    async def health(self) -> dict[str, Any] | None:
+        """What is up and down, and who has which exclusive workload; None: nothing is looked after."""
+        found = await self._beside("health")
+        return found | {"failover": await self._beside("failover")} if found is not None else None
+
+    async def migrations(self) -> list[dict[str, Any]]:
+        """Live migrations that are kept, the newest first."""
+        found: list[dict[str, Any]] = (await self._beside("migrations") or {}).get("migrations", [])
+        return found
+
+    async def held(self, workloads: Iterable[str]) -> str:
+        """Which live migration has one of them under way; "": none."""
+        names = set(workloads)
+        under_way = [
+            one for one in await self.migrations() if not one["over"] and names & set(one["workloads"])
+        ]
+        return next((str(one["id"]) for one in under_way), "")
 
     async def _beside(self, verb: str) -> dict[str, Any] | None:
         """Of what may stand beside the director."""

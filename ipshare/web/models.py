@@ -243,6 +243,18 @@ class Evacuation(BaseModel):
     time: str
 
 
+class Migration(BaseModel):
+    """As `ipshare migrate --list --json` has it."""
+
+    model_config = ConfigDict(extra="allow")
+    id: str
+    workloads: list[str]
+    source: str
+    target: str
+    step: str
+    over: bool
+
+
 class Binding(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -258,5 +270,6 @@ Operations = listing(Operation, "Operations")
 Workloads = listing(WorkloadState, "Workloads")
 Sites = listing(SiteState, "Sites")
 Evacuations = listing(Evacuation, "Evacuations")
+Migrations = listing(Migration, "Migrations")
 Bindings = listing(Binding, "Bindings")
 AuditEntries = listing(AuditEntry, "AuditEntries")

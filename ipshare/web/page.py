@@ -94,6 +94,7 @@ class Pages:
             "alive": sum(one["state"] == "alive" for one in nodes), "hazards": hazards, "dangers": danger,
             "dangers_names": {one["site"] for one in danger}, "picture": picture(sites),
             "bindings": len(hub.director.topology.bindings), "evacuations": (await hub.evacuations())[:5],
+            "migrations": (await hub.migrations())[:5],
         }  # fmt: skip
 
     async def operation(self, number: int) -> dict[str, Any]:

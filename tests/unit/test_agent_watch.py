@@ -13,6 +13,7 @@ import pytest
 
 from ipshare.agent.confirm import SystemClock
 from ipshare.agent.daemon import Daemon
+from ipshare.config import check_text
 from tests.pki import Pki
 from tests.remote_world import PORT, Caller, RemoteWorld, host
 from tests.unit.test_agent_daemon import ask
@@ -69,6 +70,28 @@ STRANGE: list[dict[str, Any]] = [
     {"term": 1, "heard": {"boot": "x"}},
     {"term": 1, "heard": []},
 ]  # fmt: skip
+
+
+NODE = '[node]\nname = "a1"\n'
+REMOTE = '[remote]\nlisten = "10.0.0.1:1"\nca = "x"\ncertificate = "x"\n'
+GOOD = NODE + REMOTE + WORKLOAD.format(mark="/run/shop")
+MIGRATED = '[[migration]]\nworkload = "shop"\nadapter = "libvirt"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace(REMOTE, ""), "nobody gives leases: without [remote]"),
+        (GOOD.replace("/bin/rm", "rm"), "'rm' is not an absolute path"),
+        (GOOD.replace('"2s"', '"2h"'), "a stop_time of 7200 s is out of range"),
+        (GOOD.replace("status =", "fence ="), "key 'status' is missing"),
+        (GOOD + WORKLOAD.format(mark="/run/other"), "the name 'shop' is taken"),
+        (GOOD + MIGRATED, "shop has a [[migration]] here"),
+    ],
+)
+def test_a_site_file_in_which_a_workload_cannot_be(text: str, message: str) -> None:
+    assert not check_text(GOOD).problems
+    assert any(message in problem.message for problem in check_text(text).problems)
 
 
 def test_nonsense_is_refused_and_the_next_request_is_answered(world: RemoteWorld) -> None:

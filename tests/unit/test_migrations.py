@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ipshare.agent import redirects
+from ipshare.director.evacuation import record
+from ipshare.director.evacuation.begin import evacuating
+from ipshare.director.evacuation.mover import Seen
+from ipshare.director.evacuation.runner import Ask
 from ipshare.director.migrations import Migrations
+from ipshare.director.migrations_desk import tie
 from ipshare.errors import Refused
 from ipshare.migration.machine import Step
 from tests.migration_world import MigrationFleet
@@ -231,5 +237,29 @@ def test_a_director_of_an_earlier_term_migrates_nothing(tmp_path: Path) -> None:
             with pytest.raises(Refused, match="stale"):
                 await desk.verbs[verb](Old(), {"verb": verb, **words})  # type: ignore[arg-type]
         assert migrations.holds("web") == ""
+
+    play(tmp_path, scenario)
+
+
+def test_what_an_evacuation_moves_is_not_migrated_and_the_other_way_round(tmp_path: Path) -> None:
+    async def scenario(fleet: MigrationFleet) -> None:
+        migrations = await fleet.lead()
+        assert fleet.director is not None
+        assert await fleet.director.settled(1, LONG_S)
+        async with evacuating(fleet.director, fleet.wanted(fleet.text).settings.evacuation) as verbs:
+            tie(migrations, verbs.evacuations)
+            evacuations = verbs.evacuations
+            one = await evacuations.propose(Ask(node="a1"), "tests", "it shakes")
+            step = record.Step("web", ("web",), 1.0, "a1", "here", "b1", "here", "tests")
+            evacuations.known[one.id] = replace(one, state="stopped", steps=(step,))
+            with pytest.raises(Refused, match=f"web: evacuation {one.id} moves it"):
+                await migrations.begin("web", "b1", "tests", "")
+            found = evacuations.known[one.id] = replace(one, state="over", steps=())
+            fleet.guests.gate("web", "")
+            await migrations.begin("web", "b1", "tests", "")
+            moved = await evacuations._move(found, step, Seen(1))
+            assert moved.outcome == "failed" and "moves it" in moved.why
+            fleet.guests.gate("web", "there")
+            await done(fleet)
 
     play(tmp_path, scenario)

@@ -42,6 +42,9 @@ def test_a_move_from_plan_to_every_node(tmp_path: Path) -> None:
         changes = ["~ binding 203.0.113.7/32: to B -> A", "~ workload shop: node b1 -> a1"]
         assert plan.json()["changes"] == changes
         assert plan.json()["order"][0].startswith("a1, b1: what is new")
+        assert [note[:42] for note in plan.json()["notes"]] == [
+            "shop is exclusive: it has to end at b1 befo"[:42]
+        ]
         assert world.director.number == 1, "a plan changes nothing"
         done = await operator.post("/api/v1/changes", json=MOVE, headers=match(1))
         assert (done.status_code, done.headers["location"]) == (202, "/api/v1/operations/2")
@@ -341,3 +344,37 @@ def test_events_tell_of_a_change_and_are_taken_up_again(tmp_path: Path) -> None:
         assert [one["event"] for one in events] == [*kinds, "over"], "it ends by itself"
 
     serving(tmp_path, scenario)
+
+
+def test_who_stands_by_says_who_leads_and_a_migration_is_not_crossed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"id": "shop-1", "workloads": ["shop"], "source": "b1", "target": "a1", "step": "migrating"}
+
+    async def migrations(_caller: Any, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"migrations": [one | {"over": False, "trouble": "", "reason": ""}]}
+
+    async def scenario(world: WebWorld) -> None:
+        operator = world.client("operator")
+        monkeypatch.setattr(world.director, "bar", lambda: "director d2 leads")
+        assert (await operator.get("/api/v1/status")).json()["leads"] is False
+        assert "stands by" in (await operator.get("/")).text
+        refused = problem(await operator.post("/api/v1/changes", json=MOVE, headers=match(1)), 409)
+        assert "d2 leads" in refused["detail"]
+        monkeypatch.undo()
+        world.server.hub.desk.add({"migrations": migrations}, list)
+        refused = problem(await operator.post("/api/v1/changes", json=MOVE, headers=match(1)), 409)
+        assert refused["type"] == "urn:ipshare:problem:migrating"
+        problem(await operator.get("/api/v1/health"), 404)
+
+        async def health(_caller: Any, _request: dict[str, Any]) -> dict[str, Any]:
+            return {"units": []}
+
+        world.server.hub.desk.add({"health": health}, list)
+        assert (await operator.get("/api/v1/health")).json() == {"units": [], "failover": None}
+        assert (await operator.get("/api/v1/migrations")).json()["items"][0]["step"] == "migrating"
+        assert "Live migrations" in (await operator.get("/")).text
+        other = await operator.put("/api/v1/bindings/203.0.113.9/32", json={"to": "B"}, headers=match(1))
+        assert other.status_code == 202
+
+    serving(tmp_path, scenario, nodes=False)

@@ -1,0 +1,60 @@
+# scripts/ipshare of the initrd (boot=ipshare): the root of the slot that GRUB chose, and what lies over it.
+#   /run/ipshare-slot   the slot's squashfs: kernel, initrd, root.squashfs, release.json
+#   /                   root.squashfs, read-only
+#   /data               the data partition; if it cannot be mounted, memory, and /run/ipshare-degraded says so
+#   /etc                what is in the image, changes in /data/overlay/etc
+#   /var                what is in the image, changes in memory, but for what /data keeps: logs, state of ipshare and chrony
+mount_top() { :; }
+mount_premount() { :; }
+mount_bottom() { :; }
+
+part() {
+	n=0
+	while [ ! -e "/dev/disk/by-partlabel/ipshare-$1" ]; do
+		n=$((n + 1))
+		[ "$n" -gt 300 ] && return 1
+		sleep 0.1
+	done
+	readlink -f "/dev/disk/by-partlabel/ipshare-$1"
+}
+
+data() {
+	device=$(part data) || { echo "there is no data partition"; return 1; }
+	mount -o bind /dev "${rootmnt}/dev" # the root's e2fsck is taken, with the libraries that it has there
+	chroot "${rootmnt}" /sbin/e2fsck -p "$device" >/run/ipshare-fsck 2>&1
+	result=$?
+	umount "${rootmnt}/dev"
+	[ "$result" -lt 4 ] || { echo "the data partition is damaged: $(tail -n 1 /run/ipshare-fsck)"; return 1; }
+	mount -t ext4 -o noatime "$device" "$1" 2>/run/ipshare-fsck || { echo "the data partition cannot be mounted"; return 1; }
+	mkdir -p "$1/overlay/etc" "$1/overlay/etc.work" || { echo "the data partition cannot be written"; umount "$1"; return 1; }
+}
+
+mountroot() {
+	slot=a
+	for word in $(cat /proc/cmdline); do
+		case "$word" in ipshare.slot=*) slot=${word#ipshare.slot=} ;; esac
+	done
+	modprobe -q squashfs; modprobe -q overlay; modprobe -q loop; modprobe -q ext4
+	device=$(part "$slot") || panic "ipshare: slot $slot is on no disk"
+	mkdir -p /run/ipshare-slot
+	mount -t squashfs -o ro "$device" /run/ipshare-slot || panic "ipshare: slot $slot cannot be mounted"
+	mount -t squashfs -o ro,loop /run/ipshare-slot/root.squashfs "${rootmnt}" || panic "ipshare: no root in slot $slot"
+	if ! why=$(data "${rootmnt}/data"); then
+		echo "ipshare: degraded: $why" >/dev/console
+		echo "$why" >/run/ipshare-degraded
+		mount -t tmpfs -o size=64m,mode=0755 tmpfs "${rootmnt}/data"
+		mkdir -p "${rootmnt}/data/overlay/etc" "${rootmnt}/data/overlay/etc.work"
+	fi
+	over="${rootmnt}/data/overlay"
+	mount -t overlay -o "lowerdir=${rootmnt}/etc,upperdir=$over/etc,workdir=$over/etc.work" overlay "${rootmnt}/etc" ||
+		panic "ipshare: /etc cannot be laid over"
+	mkdir -p /run/ipshare-var
+	mount -t tmpfs -o size=25%,mode=0755 tmpfs /run/ipshare-var
+	mkdir -p /run/ipshare-var/upper /run/ipshare-var/work
+	mount -t overlay -o "lowerdir=${rootmnt}/var,upperdir=/run/ipshare-var/upper,workdir=/run/ipshare-var/work" overlay "${rootmnt}/var" ||
+		panic "ipshare: /var cannot be laid over"
+	for kept in lib/ipshare lib/ipshare-director lib/chrony log/journal; do
+		mkdir -p "${rootmnt}/data/var/$kept" "${rootmnt}/var/$kept"
+		mount --bind "${rootmnt}/data/var/$kept" "${rootmnt}/var/$kept" || mount -o bind "${rootmnt}/data/var/$kept" "${rootmnt}/var/$kept"
+	done
+}

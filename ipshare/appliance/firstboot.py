@@ -1,0 +1,147 @@
+"""firstboot: runs at every start of a box, before its network: applies a seed that is new, and nothing that
+is wrong.
+
+A seed is applied as a whole or not at all, once: its digest is kept on /data, and what an operator changes
+later stays. Its site file is judged before it takes the place of the one that is there: with mistakes, the
+previous one stays, or none, and the box comes up for management either way. Paths are relative to `root`, so
+that tests run it in a directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ipshare.appliance import seed as seeds
+from ipshare.appliance.overlay import SITE
+
+NAMES = ("meta-data", "user-data", "network-config")
+APPLIED = "data/appliance/seed.applied"
+KEYS = "etc/ssh/authorized_keys.d/root"
+NETWORKS = "etc/systemd/network"
+
+
+def read_volume(device: str) -> dict[str, str]:
+    """The files of a seed volume. Raises OSError if it cannot be mounted."""
+    with tempfile.TemporaryDirectory(dir="/run") as place:
+        done = subprocess.run(
+            ["mount", "-o", "ro", device, place], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise OSError(f"{device} cannot be mounted: {done.stderr.strip()}")
+        try:
+            return {name: _text(Path(place) / name) for name in NAMES if (Path(place) / name).is_file()}
+        finally:
+            subprocess.run(["umount", place], capture_output=True, check=False)
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(seeds.MOST + 1).decode("utf-8", "replace")
+
+
+def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Path("/")) -> bool:
+    """Applies a seed that differs from the last one. Says what it did, or all that is wrong; true if the seed
+    was taken."""
+    digest = hashlib.sha256(
+        "\0".join(f"{name}\0{texts.get(name, '')}" for name in NAMES).encode()
+    ).hexdigest()
+    applied = root / APPLIED
+    if applied.exists() and applied.read_text().strip() == digest:
+        return True
+    found, mistakes = seeds.read(texts)
+    if found is None:
+        for mistake in mistakes:
+            say(f"seed: {mistake}")
+        say("seed: not applied; the settings before it stay")
+        return False
+    files = dict(found.files)
+    good = _judge_site(files, say, root)
+    _write(root / "etc/hostname", found.hostname + "\n", 0o644)
+    _write(root / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {found.hostname}\n::1 localhost\n", 0o644)
+    _write(root / KEYS, "".join(key + "\n" for key in found.keys), 0o644)
+    place = root / NETWORKS
+    place.mkdir(parents=True, exist_ok=True)
+    for old in place.glob("10-seed-*.network"):
+        if old.name not in found.networks:
+            old.unlink()
+    for name, text in found.networks.items():
+        _write(place / name, text, 0o644)
+    if found.servers:
+        _write(root / "etc/resolv.conf", "".join(f"nameserver {server}\n" for server in found.servers), 0o644)
+    for path, (text, mode) in files.items():
+        _write(root / path.lstrip("/"), text, mode)
+    _write(applied, digest + "\n", 0o600)
+    say(
+        f"seed: {found.instance} applied: {found.hostname}, {len(found.keys)} SSH keys, "
+        f"{len(found.networks)} interfaces, {len(files)} files"
+    )
+    return good
+
+
+def _judge_site(files: dict[str, tuple[str, int]], say: Callable[[str], None], root: Path) -> bool:
+    """Takes a site file with mistakes out of `files`, after saying them. Judged beside the seed's other
+    files: it may include them."""
+    if SITE not in files:
+        return True
+    from ipshare import config
+    from ipshare.errors import IpshareError
+
+    with tempfile.TemporaryDirectory() as place:
+        there = root / "etc/ipshare"
+        for old in there.glob("*") if there.is_dir() else ():
+            if old.is_file():
+                _write(Path(place) / old.name, old.read_text(errors="replace"), 0o600)
+        for path, (text, mode) in files.items():
+            _write(Path(place) / path.removeprefix(seeds.BELOW), text, mode)
+        try:
+            problems = [str(problem) for problem in config.check(Path(place) / "site.toml").problems]
+        except (IpshareError, OSError) as error:
+            problems = [str(error)]
+    if not problems:
+        return True
+    for problem in problems:
+        say(f"site.toml: {problem.replace(place + '/', '')}")
+    kept = (
+        "the one before it stays"
+        if (root / SITE.lstrip("/")).exists()
+        else "there is none before it: no agent"
+    )
+    say(f"site.toml: not taken, {kept}")
+    del files[SITE]
+    return False
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    """The whole file or the one before it, also if the power goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".new")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.chmod(mode)
+    part.rename(path)
+
+
+def run(say: Callable[[str], None]) -> None:
+    """All that the unit does."""
+    degraded = Path("/run/ipshare-degraded")
+    if degraded.exists():
+        say(f"degraded: {degraded.read_text().strip()}; nothing is kept until this is mended")
+    try:
+        device = seeds.find()
+        if device is None:
+            say("no seed (a volume labelled CIDATA)")
+        else:
+            apply(read_volume(device), say)
+    except OSError as error:
+        say(f"seed: {error}; the settings before it stay")
+    name = Path("/etc/hostname").read_text().strip()
+    Path("/proc/sys/kernel/hostname").write_text(name)
+    subprocess.run(["ssh-keygen", "-A"], capture_output=True, check=False)

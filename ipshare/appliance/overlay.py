@@ -1,0 +1,143 @@
+"""overlay: every file of the image that is not Debian's: ipshare, its units, and how the box is set up before
+it is told anything.
+
+Without a seed: addresses by DHCP on every Ethernet, SSH without a key to log in with, no agent. No password
+exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ipshare.appliance.archive import Entry
+
+UPDATE_KEY = "/usr/share/ipshare/update.pub"
+RELEASE = "/run/ipshare-slot/release.json"
+SITE = "/etc/ipshare/site.toml"
+UNITS = "/usr/lib/systemd/system"
+WANTED = "/etc/systemd/system/multi-user.target.wants"
+
+FIRSTBOOT = """# What the seed says, before network, SSH and agent begin. It never fails the boot: mistakes go
+# to console and journal.
+[Unit]
+Description=ipshare: settings from the seed
+DefaultDependencies=no
+After=local-fs.target systemd-udev-settle.service systemd-journald.socket
+Wants=systemd-udev-settle.service
+Before=network-pre.target systemd-networkd.service sysinit.target
+Wants=network-pre.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=-/usr/bin/ipshare appliance firstboot
+StandardOutput=journal+console
+StandardError=journal+console
+TimeoutStartSec=300
+"""
+
+HEALTH = """# A slot on trial becomes the good one here, or the machine starts again. Says on the console what
+# the box is.
+[Unit]
+Description=ipshare: is this slot healthy
+After=ssh.service ipshare-agent@site.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/ipshare appliance health --reboot
+StandardOutput=journal+console
+StandardError=journal+console
+TimeoutStartSec=300
+"""
+
+AGENT = """[Unit]
+After=ipshare-firstboot.service network-online.target
+Wants=network-online.target
+ConditionPathExists=/etc/ipshare/site.toml
+"""
+
+ONLINE = """[Service]
+ExecStart=
+ExecStart=/lib/systemd/systemd-networkd-wait-online --any --timeout=15
+"""
+
+SSHD = """PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+AuthorizedKeysFile /etc/ssh/authorized_keys.d/%u
+"""
+
+DHCP = """[Match]
+Type=ether
+Kind=!*
+
+[Network]
+DHCP=yes
+"""
+
+CHRONY = """# -s: where the clock is empty, it begins with the last known time.
+DAEMON_OPTS="-F 1 -s"
+"""
+
+PLAIN = {
+    "/etc/machine-id": "",
+    "/etc/hostname": "ipshare\n",
+    "/etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "/etc/fstab": "",
+    "/etc/resolv.conf": "",
+    "/etc/default/chrony": CHRONY,
+    "/etc/ssh/sshd_config.d/ipshare.conf": SSHD,
+    "/etc/systemd/network/80-dhcp.network": DHCP,
+    "/etc/systemd/journald.conf.d/ipshare.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n",
+    "/etc/systemd/system.conf.d/ipshare.conf": "[Manager]\nRuntimeWatchdogSec=60\nRebootWatchdogSec=120\n",
+    "/etc/systemd/system/ipshare-agent@.service.d/appliance.conf": AGENT,
+    "/etc/systemd/system/systemd-networkd-wait-online.service.d/any.conf": ONLINE,
+    "/etc/sysctl.d/ipshare.conf": "net.ipv4.ip_forward=1\nnet.ipv6.conf.all.forwarding=1\n",
+    "/etc/modules-load.d/ipshare.conf": "tun\nnf_tables\n",
+    f"{UNITS}/ipshare-firstboot.service": FIRSTBOOT,
+    f"{UNITS}/ipshare-health.service": HEALTH,
+}
+
+DEBIAN = "/lib/systemd/system"
+ETC = "/etc/systemd/system"
+LINKS = {
+    f"{WANTED}/ipshare-health.service": f"{UNITS}/ipshare-health.service",
+    f"{WANTED}/ipshare-agent@site.service": f"{UNITS}/ipshare-agent@.service",
+    f"{WANTED}/systemd-networkd.service": f"{DEBIAN}/systemd-networkd.service",
+    f"{ETC}/sysinit.target.wants/ipshare-firstboot.service": f"{UNITS}/ipshare-firstboot.service",
+    f"{ETC}/sockets.target.wants/systemd-networkd.socket": f"{DEBIAN}/systemd-networkd.socket",
+    f"{ETC}/network-online.target.wants/systemd-networkd-wait-online.service": (
+        f"{DEBIAN}/systemd-networkd-wait-online.service"
+    ),
+    # What Debian starts and this box has no use for: ipshare has a BIRD of its own, the root is read-only.
+    f"{ETC}/bird.service": "/dev/null",
+    f"{ETC}/apt-daily.timer": "/dev/null",
+    f"{ETC}/apt-daily-upgrade.timer": "/dev/null",
+    f"{ETC}/dpkg-db-backup.timer": "/dev/null",
+    f"{ETC}/e2scrub_all.timer": "/dev/null",
+    f"{ETC}/e2scrub_reap.service": "/dev/null",
+}
+
+PROGRAM = "#!/usr/bin/python3 -I\nimport sys\n\nfrom ipshare.cli import main\n\nsys.exit(main())\n"
+
+
+def entries(units: Path, staged: Path, python: tuple[int, int], update_key: bytes | None) -> list[Entry]:
+    """All of them. `units`: our systemd units; `staged`: what goes into the image's dist-packages."""
+    found = [Entry(path, text.encode()) for path, text in PLAIN.items()]
+    found += [Entry(path, link=target) for path, target in LINKS.items()]
+    found += [Entry(path, mode=0o755) for path in ("/data", "/dev", "/var/log")]
+    found += [Entry("/etc/ipshare", mode=0o700), Entry("/boot", mode=0o755)]
+    found.append(Entry("/usr/bin/ipshare", PROGRAM.encode(), 0o755))
+    found += [Entry(f"{UNITS}/{unit.name}", unit.read_bytes()) for unit in sorted(units.glob("*.service"))]
+    if update_key is not None:
+        found.append(Entry(UPDATE_KEY, update_key))
+    return [*found, *_packages(staged, f"/usr/local/lib/python{python[0]}.{python[1]}/dist-packages")]
+
+
+def _packages(staged: Path, below: str) -> Iterable[Entry]:
+    for path in sorted(staged.rglob("*")):
+        if path.is_file() and "/tests/" not in str(path.relative_to(staged)):
+            runs = 0o755 if path.stat().st_mode & 0o100 else 0o644
+            yield Entry(f"{below}/{path.relative_to(staged)}", path.read_bytes(), runs)

@@ -1,0 +1,108 @@
+"""slots: at the box: which slot runs, which is good, which is on trial; the variables that GRUB reads at the
+next start (grub).
+
+They are in a file on the ESP, which is mounted only while they are changed. The write is one sector, in
+place, followed by fsync.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipshare.appliance import grub
+from ipshare.appliance.overlay import RELEASE
+from ipshare.errors import IpshareError, Refused
+
+BY_LABEL = Path("/dev/disk/by-partlabel")
+
+
+def other(slot: str) -> str:
+    return "b" if slot == "a" else "a"
+
+
+def running() -> str:
+    """The slot that this system was started from. Raises Refused where this is no appliance."""
+    for word in Path("/proc/cmdline").read_text().split():
+        if word.startswith("ipshare.slot="):
+            return word.removeprefix("ipshare.slot=")
+    raise Refused("this machine was not started from an appliance image", hint="docs/appliance.md")
+
+
+def release() -> dict[str, object]:
+    """What the running slot says of itself."""
+    found = json.loads(Path(RELEASE).read_text())
+    return found if isinstance(found, dict) else {}
+
+
+def device(slot: str) -> Path:
+    return BY_LABEL / f"ipshare-{slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """The boot loader's variables."""
+
+    good: str
+    trial: str = ""
+    tries: int = 0
+
+    @classmethod
+    def of(cls, block: bytes) -> Boot:
+        found = grub.decode(block)
+        good, trial, tries = found.get("good", "a"), found.get("trial", ""), found.get("tries", "0")
+        return cls(
+            good if good in ("a", "b") else "a",
+            trial if trial in ("a", "b") else "",
+            int(tries) if tries.isdigit() else 0,
+        )
+
+    def block(self) -> bytes:
+        return grub.encode({"good": self.good, "trial": self.trial, "tries": str(self.tries)})
+
+    def on_trial(self, slot: str) -> Boot:
+        return Boot(self.good, slot, grub.TRIES)
+
+    def judged(self, slot: str, healthy: bool) -> tuple[Boot, str]:
+        """After a start from `slot`: what the variables become, and one word for it: good, trial-failed,
+        rolled-back, kept."""
+        if self.trial == slot:
+            return (Boot(slot), "good") if healthy else (self, "trial-failed")
+        if self.trial and self.tries == 0:
+            return Boot(self.good), "rolled-back"
+        return self, "kept"  # a trial that did not begin yet stays in order
+
+
+@contextlib.contextmanager
+def environment() -> Iterator[Path]:
+    """The file with the variables, its volume mounted as long as this lasts."""
+    with tempfile.TemporaryDirectory(dir="/run") as place:
+        done = subprocess.run(
+            ["mount", "-t", "vfat", "-o", "rw,sync", str(device("esp")), place],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise IpshareError(f"the boot loader's volume cannot be mounted: {done.stderr.strip()}")
+        try:
+            yield Path(place) / "grub" / "grubenv"
+        finally:
+            subprocess.run(["umount", place], capture_output=True, check=False)
+
+
+def look(path: Path) -> Boot:
+    return Boot.of(path.read_bytes())
+
+
+def store(path: Path, boot: Boot) -> None:
+    """In place: GRUB knows the file by its blocks."""
+    with path.open("r+b", buffering=0) as file:
+        file.write(boot.block())
+        os.fsync(file.fileno())
