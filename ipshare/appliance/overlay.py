@@ -95,6 +95,7 @@ PLAIN = {
     "/etc/systemd/system/ipshare-agent@.service.d/appliance.conf": AGENT,
     "/etc/systemd/system/systemd-networkd-wait-online.service.d/any.conf": ONLINE,
     "/etc/sysctl.d/ipshare.conf": "net.ipv4.ip_forward=1\nnet.ipv6.conf.all.forwarding=1\n",
+    "/etc/modprobe.d/ipshare.conf": "blacklist floppy\n",
     "/etc/modules-load.d/ipshare.conf": "tun\nnf_tables\n",
     f"{UNITS}/ipshare-firstboot.service": FIRSTBOOT,
     f"{UNITS}/ipshare-health.service": HEALTH,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,10 +163,7 @@ def write_image(texts: Mapping[str, str], target: Path) -> None:
 def find() -> str | None:
     """At the box: the device with a volume of that label, or None."""
     for label in (LABEL, LABEL.lower()):
-        done = subprocess.run(
-            ["blkid", "-t", f"LABEL={label}", "-o", "device"], capture_output=True, text=True, check=False
-        )
-        devices = sorted(done.stdout.split())
-        if devices:
-            return devices[0]
+        device = Path("/dev/disk/by-label") / label
+        if device.exists():
+            return str(device)
     return None
