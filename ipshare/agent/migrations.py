@@ -101,6 +101,7 @@ class Migrations:
         self._judge(caller, request)
         wanted, target = self._wanted(request)
         config, to = self._config(), _text(request, "to")
+        _check_lease(config, wanted.workload)
         await self._adapters(wanted).check(target)
         why_not = [why for prefix in _prefixes(request) if (why := unable(config, prefix, to))]
         return {"redirect": why_not[0] if why_not else ""}
@@ -110,6 +111,7 @@ class Migrations:
         config, prefixes = self._config(), _prefixes(request)
         if config.self_endpoint is None:
             raise Refused(f"node {config.node.name} is no end point")
+        _check_lease(config, _text(request, "workload"))
         run = Run(
             _text(request, "id"), _text(request, "workload"), config.node.name, config.self_endpoint.name,
             prefixes, _networks(request), Phase.EXPECTED,
@@ -289,6 +291,15 @@ class Migrations:
                 hint="docs/migration.md says what to write into its site file",
             )
         return found
+
+
+def _check_lease(config: Config, workload: str) -> None:
+    """What runs on a lease is stopped where it has none: it would be, on its arrival. Raises Refused."""
+    if any(one.name == workload for one in config.workloads):
+        raise Refused(
+            f"{workload} runs on a lease at {config.node.name} ([[workload]] in its site file)",
+            hint="a lease does not move alive: take the table away at both nodes, or let failover move it",
+        )
 
 
 def _text(request: Request, key: str) -> str:

@@ -306,7 +306,8 @@ class Warden:
         arrangement = (at, tuple((self.grants.get(name), self._has_run(name)) for name in workloads))
         if self._arranged_s.get(unit, (None, 0.0))[0] != arrangement:
             self._arranged_s[unit] = (arrangement, now_s)
-        down = max(self._down(unit, workloads, at, now_s), default=None)
+        down = list(self._down(unit, workloads, at, now_s))
+        steady = [one for one in down if not one[2]] or down
         able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
         plan = elsewhere.targets(topology, at, workloads, able - {at})
         moves = [move for move in plan.moves if set(move.workloads) == set(workloads)]
@@ -316,9 +317,9 @@ class Warden:
         return Facts(
             workloads,
             at,
-            down[0] if down else None,
-            down[1] if down else "",
-            bool(down and down[2]),
+            max((one[0] for one in steady), default=None),
+            "; ".join(one[1] for one in down),
+            bool(down) and all(one[2] for one in down),
             moves[0].target if moves else "",
             "" if moves else nowhere,
             not target or target in able or self._may_come_back(target, now_s),

@@ -203,5 +203,7 @@ def test_s1_10_an_exclusive_workload_fails_over_and_never_runs_twice(tmp_path: P
         assert one_at_a_time(here.runs()) == ["a1", "b1", "a1"]
         until(lambda: here.call("status")["revision"] == 3)
         why = here.call("status")["why"]
-        assert "end point B is down (C: does not answer; D: does not answer)" in why, why
+        assert "shop from B to A" in why, why
+        assert "is down (C: does not answer; D: does not answer)" in why, why
+        assert "shop expired" in why, why
         until(lambda: here.call("failover")["cases"] == [])

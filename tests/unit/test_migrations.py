@@ -171,6 +171,24 @@ def test_storage_out_of_sync_is_refused_before_anything(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("node", ["a1", "b1"])
+def test_what_runs_on_a_lease_is_refused(tmp_path: Path, node: str) -> None:
+    async def scenario(fleet: MigrationFleet) -> None:
+        words = '[[workload]]\nname = "web"\n'
+        words += "".join(f'{verb} = ["/bin/true"]\n' for verb in ("start", "stop", "status"))
+        agent = fleet.agents[node]
+        agent.world.write((fleet.guests.tables() if node == "a1" else "") + words)
+        await agent.stop()
+        await agent.start()
+        migrations = await begun(fleet)
+        state = await migrations.settled("web", LONG_S)
+        assert state.step in (Step.REFUSED, Step.FAILED)
+        assert f"web runs on a lease at {node}" in state.reason
+        assert fleet.guests.where("web") == "here"
+
+    play(tmp_path, scenario)
+
+
 def test_cancelled_on_the_way_it_stays(tmp_path: Path) -> None:
     async def scenario(fleet: MigrationFleet) -> None:
         fleet.guests.gate("web", "")

@@ -21,8 +21,8 @@ from ipshare.director.evacuation.watch import HazardWatch, feeds_of
 async def evacuating(
     director: Director, settings: Settings, runs: Runs | None = None, mover: Mover | None = None
 ) -> AsyncIterator[Verbs]:
-    """What operators may ask of them. ``runs``: as of TopologyMover. Raises Refused where feeds are to be asked
-    and nothing can ask them."""
+    """What operators may ask of them. ``runs``: as of TopologyMover. Raises Refused where feeds are to be
+    asked and nothing can ask them."""
     async with AsyncExitStack() as stack:
         mover = mover or TopologyMover(director, settings.patience_s, runs)
         evacuations, watch = Evacuations(director, settings, mover), None
