@@ -85,9 +85,9 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_is_quiet(number: signal.Signals) -> None:
-    """Whether or not who started the tests ignores SIGINT, as a shell's background jobs do."""
+    """Whether or not who started the tests ignores them, as a shell's background jobs and nohup do."""
     words = ["probe", "egress", "--listen", "--address", "127.0.0.1", "--port", "47901"]
-    command = ["env", "--default-signal=INT", *COMMAND, *words]
+    command = ["env", "--default-signal=INT,HUP", *COMMAND, *words]
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as p,
         ended(p),
