@@ -7,6 +7,8 @@ without the daemon around it, so that many live in one loop; it can be killed, p
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -183,3 +185,10 @@ class Fleet:
         for agent in self.agents.values():
             if hasattr(agent, "remote"):
                 await agent.stop()
+        for name in self.names:
+            if (self.directory / name / "run" / "keeper.sock").exists():
+                os.kill(self.keeper(name), signal.SIGTERM)
+
+    def keeper(self, name: str) -> int:
+        """The process that keeps a node's workloads to their leases."""
+        return int((self.directory / name / "run" / "keeper.lock").read_text())

@@ -138,9 +138,11 @@ class Director:
         kept |= {name: node.kept for name, node in self.nodes.items()}
         return await self._planned(self.number + 1, topology, kept)
 
-    async def change(self, topology: Topology, who: str, why: str, expect: int | None = None) -> bool:
-        """``topology`` is what is wanted from now on; False: it was so before. ``expect``: the revision that
-        the caller has seen; Refused where it is another one."""
+    async def change(
+        self, wanted: Topology | Callable[[Topology], Topology], who: str, why: str, expect: int | None = None
+    ) -> bool:
+        """``wanted`` is so from now on, or what it makes of what is so when its turn comes; False: it was so
+        before. ``expect``: the revision that the caller has seen; Refused where it is another one."""
         async with self._changing:
             self.refuse_if_barred()
             if self._unsure is not None and not self._unsure.done():
@@ -152,6 +154,7 @@ class Director:
                 raise Refused(
                     f"the revision is {self.number}, not {expect}", hint="look at what came, then again"
                 )
+            topology = wanted if isinstance(wanted, Topology) else wanted(self.topology)
             if topology == self.topology and self.revision is not None:
                 return False
             rollout = await self.planned(topology)

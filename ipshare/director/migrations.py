@@ -300,10 +300,9 @@ class Migrations:
         return Event.THERE, {"moments": moments, "state": state}
 
     async def _flip(self, m: Migration, _ask: Any) -> Any:
-        director = self._director
-        topology = director.topology
+        director, moves = self._director, dict.fromkeys(m.workloads, m.target)
         why = f"migration {m.id}" + (f": {m.why}" if m.why else "")
-        await director.change(moved(topology, dict.fromkeys(m.workloads, m.target)), m.who, why)
+        await director.change(lambda now: moved(now, moves), m.who, why)  # it runs there, whatever else came
         return Event.DID, {"revision": director.number}
 
     async def _settle(self, m: Migration, _ask: Any) -> Any:

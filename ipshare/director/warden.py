@@ -447,9 +447,10 @@ class Warden:
                 self._fence(name, case, settings, now_s)
             if failover.is_done(case, self._facts(unit, case.workloads, case, now_s)):
                 how = [f"{name} {self.grants[name].how}" for name in case.workloads if name in self.grants]
+                number = self.director.number  # what comes meanwhile is not undone: then it is done again
                 try:
                     topology = moved(self.director.topology, dict.fromkeys(case.workloads, case.target))
-                    await self.director.change(topology, "failover", failover.reason(case, how))
+                    await self.director.change(topology, "failover", failover.reason(case, how), number)
                 except IpshareError as error:
                     self.cases[unit] = replace(case, note=error.message.partition("\n")[0])
 

@@ -12,6 +12,7 @@ import pytest
 from ipshare.certs.identity import identity
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
+from ipshare.director.topology import Topology
 from ipshare.errors import ConfigError, Refused
 from tests.director_world import ALL_A, SEVEN_B, Fleet
 from tests.pki import Pki
@@ -252,6 +253,25 @@ def test_changes_are_checked_expected_and_kept(tmp_path: Path) -> None:
             with pytest.raises(Refused):
                 await ask(verb, **words)
         assert director.number == 3
+
+    run(tmp_path, scenario)
+
+
+def test_two_changes_at_once_are_both_made(tmp_path: Path) -> None:
+    def bound(address: str) -> Callable[[Topology], Topology]:
+        row = {"global": address, "to": "B"}
+        return lambda now: Topology({**now.tables, "binding": [*now.rows("binding"), row]})
+
+    async def scenario(fleet: Fleet) -> None:
+        await fleet.start()
+        director = await fleet.direct(ALL_A)
+        eight, nine = bound("203.0.113.8/32"), bound("203.0.113.9/32")
+        done = await asyncio.gather(*(director.change(how, "ann", "more") for how in (eight, nine)))
+        assert done == [True, True] and director.number == 3
+        assert [row["global"] for row in director.topology.rows("binding")] == [
+            "203.0.113.0/24", "203.0.113.8/32", "203.0.113.9/32",
+        ]  # fmt: skip
+        assert not await director.change(lambda now: now, "ann", "nothing")
 
     run(tmp_path, scenario)
 

@@ -145,15 +145,9 @@ class World:
         now = self.workload()
         return (row["node"], now.get("node"), now.get("state")) == (node, node, "running")
 
-    def keeper(self, node: str) -> int:
-        return int((self.folder / node / "run" / "keeper.lock").read_text())
-
-    async def end(self) -> None:
+    def end(self) -> None:
         for door in self.doors.values():
             door.close()
-        for node in ("a1", "b1"):
-            if (self.folder / node / "run" / "keeper.sock").exists():
-                os.kill(self.keeper(node), signal.SIGTERM)
 
 
 def run(tmp_path: Path, scenario: Callable[[World], Awaitable[None]], *, fence: bool = False) -> None:
@@ -167,7 +161,7 @@ def run(tmp_path: Path, scenario: Callable[[World], Awaitable[None]], *, fence: 
                 await scenario(world)
         finally:
             await fleet.stop()
-            await world.end()
+            world.end()
 
     asyncio.run(all_of_it())
 
@@ -300,7 +294,7 @@ def test_directors_agents_and_keepers_come_and_go_and_nothing_is_started_twice(t
         agent = world.fleet.agents["a1"]
         await agent.stop()
         await agent.start()
-        os.kill(world.keeper("a1"), signal.SIGKILL)
+        os.kill(world.fleet.keeper("a1"), signal.SIGKILL)
         await until(lambda: world.is_at("a1"))
         assert world.order() == ["a1"]
         # a failover that another director finishes: the first one is gone as soon as it is under way

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ipshare import config as configuration
 from ipshare.agent import redirects
 from ipshare.director.evacuation import record
 from ipshare.director.evacuation.begin import evacuating
@@ -16,7 +17,7 @@ from ipshare.director.evacuation.mover import Seen
 from ipshare.director.evacuation.runner import Ask
 from ipshare.director.migrations import Migrations
 from ipshare.director.migrations_desk import tie
-from ipshare.errors import Refused
+from ipshare.errors import ConfigError, Refused
 from ipshare.migration.machine import Step
 from tests.migration_world import MigrationFleet
 from tests.pki import Pki
@@ -171,19 +172,22 @@ def test_storage_out_of_sync_is_refused_before_anything(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
-@pytest.mark.parametrize("node", ["a1", "b1"])
-def test_what_runs_on_a_lease_is_refused(tmp_path: Path, node: str) -> None:
+def test_what_runs_on_a_lease_is_refused(tmp_path: Path) -> None:
     async def scenario(fleet: MigrationFleet) -> None:
         words = '[[workload]]\nname = "web"\n'
         words += "".join(f'{verb} = ["/bin/true"]\n' for verb in ("start", "stop", "status"))
-        agent = fleet.agents[node]
-        agent.world.write((fleet.guests.tables() if node == "a1" else "") + words)
+        here, agent = fleet.agents["a1"].world, fleet.agents["b1"]
+        here.write(fleet.guests.tables() + words)
+        with pytest.raises(ConfigError, match="one workload is migrated, or runs on leases"):
+            configuration.load(here.directory / "site.toml")
+        here.write(fleet.guests.tables())
+        agent.world.write(words)
         await agent.stop()
         await agent.start()
         migrations = await begun(fleet)
         state = await migrations.settled("web", LONG_S)
         assert state.step in (Step.REFUSED, Step.FAILED)
-        assert f"web runs on a lease at {node}" in state.reason
+        assert "web runs on a lease at b1" in state.reason
         assert fleet.guests.where("web") == "here"
 
     play(tmp_path, scenario)
