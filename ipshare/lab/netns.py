@@ -111,9 +111,9 @@ def _make_directory() -> None:
 
 
 def _is_mounted() -> bool:
-    """Whether another mount is seen there than around it. Path.is_mount does not see a mount of a directory on
-    itself; one more for each lab would double all of them, as they are shared: after some days there is no
-    room for a name."""
+    """Whether another mount is seen there than around it. Path.is_mount does not see a mount of a directory
+    on itself; one more for each lab would double all of them, as they are shared: after some days there is
+    no room for a name."""
     return _mount_at(NETNS_DIR) != _mount_at(NETNS_DIR.parent)
 
 
