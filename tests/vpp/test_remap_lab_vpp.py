@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not userns.is_root(), reason="needs root")
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with lab_with_agents(LabSpec(channel="ipip", engine="vpp")) as lab, serve(lab, "a1", "b1"):
+    with lab_with_agents(LabSpec(channel="ipip", engine="vpp")) as lab, serve(lab, "a1", "a2", "b1"):
         yield lab
 
 
