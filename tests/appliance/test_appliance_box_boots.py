@@ -20,23 +20,8 @@ import pytest
 
 from ipshare.appliance import build, bundle
 from tests.appliance_qemu import Box
+from tests.appliance_site import SITE
 
-SITE = """[node]
-name = "c1"
-distribution = "C"
-icmp_source = ["192.0.2.1"]
-[[network]]
-name = "g"
-prefix = "198.51.100.0/24"
-[[endpoint]]
-name = "A"
-local = ["10.1.0.0/24"]
-[[distribution]]
-name = "C"
-[[binding]]
-global = "198.51.100.0/24"
-to = "A"
-"""
 BUILT = Path(os.environ.get("IPSHARE_APPLIANCE", "build/appliance"))
 KEY = Path(os.environ.get("IPSHARE_APPLIANCE_KEY", "update.key"))
 

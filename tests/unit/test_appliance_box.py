@@ -12,24 +12,9 @@ import pytest
 
 from ipshare.appliance import bundle, firstboot, grub, network, seed, slots
 from ipshare.errors import IpshareError, Refused
+from tests.appliance_site import SITE
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5F3c2 operator@example"
-SITE = """[node]
-name = "c1"
-distribution = "C"
-icmp_source = ["192.0.2.1"]
-[[network]]
-name = "g"
-prefix = "198.51.100.0/24"
-[[endpoint]]
-name = "A"
-local = ["10.1.0.0/24"]
-[[distribution]]
-name = "C"
-[[binding]]
-global = "198.51.100.0/24"
-to = "A"
-"""
 ETHERNETS = {
     "mgmt": {"match": {"macaddress": "52:54:00:00:00:01"}, "dhcp4": True},
     "ens4": {

@@ -38,6 +38,16 @@ def play(directory: Path, scenario: Scenario, **groups: str) -> None:
     asyncio.run(asyncio.wait_for(run(), 4 * LONG_S))
 
 
+async def moving(fleet: MigrationFleet) -> Migrations:
+    """A migration of web that is under way, until its gate opens."""
+    fleet.guests.gate("web", "")
+    migrations = await begun(fleet)
+    await until(migrations, "web", Step.MIGRATING)
+    while fleet.guests.where("web") != "moving":
+        await asyncio.sleep(0.01)
+    return migrations
+
+
 async def until(migrations: Migrations, which: str, *steps: Step) -> None:
     async with asyncio.timeout(LONG_S):
         while migrations._find(which).state.step not in steps:
@@ -82,11 +92,7 @@ def test_a_workload_goes_and_packets_follow(tmp_path: Path) -> None:
 
 def test_the_redirect_comes_without_a_director_and_before_any_flip(tmp_path: Path) -> None:
     async def scenario(fleet: MigrationFleet) -> None:
-        fleet.guests.gate("web", "")
-        migrations = await begun(fleet)
-        await until(migrations, "web", Step.MIGRATING)
-        while fleet.guests.where("web") != "moving":
-            await asyncio.sleep(0.01)
+        await moving(fleet)
         assert fleet.agents["b1"].serves("10.2.0.7")  # the target is ready before
         await fleet.fall()
         fleet.guests.gate("web", "there")
@@ -195,11 +201,7 @@ def test_what_runs_on_a_lease_is_refused(tmp_path: Path) -> None:
 
 def test_cancelled_on_the_way_it_stays(tmp_path: Path) -> None:
     async def scenario(fleet: MigrationFleet) -> None:
-        fleet.guests.gate("web", "")
-        migrations = await begun(fleet)
-        await until(migrations, "web", Step.MIGRATING)
-        while fleet.guests.where("web") != "moving":
-            await asyncio.sleep(0.01)
+        migrations = await moving(fleet)
         with pytest.raises(Refused, match="is in migration"):
             await migrations.begin("web", "b1", "tests", "")
         await migrations.cancel("web")
@@ -212,11 +214,7 @@ def test_cancelled_on_the_way_it_stays(tmp_path: Path) -> None:
 
 def test_an_agent_that_died_meanwhile_asks_what_became_of_it(tmp_path: Path) -> None:
     async def scenario(fleet: MigrationFleet) -> None:
-        fleet.guests.gate("web", "")
-        migrations = await begun(fleet)
-        await until(migrations, "web", Step.MIGRATING)
-        while fleet.guests.where("web") != "moving":
-            await asyncio.sleep(0.01)
+        await moving(fleet)
         await fleet.agents["a1"].stop()
         fleet.guests.gate("web", "there")  # its command was killed with the agent, so nobody writes it
         (fleet.directory / "web.where").write_text("there")
