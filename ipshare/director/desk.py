@@ -16,6 +16,7 @@ from typing import Any
 from ipshare.agent.server import Asker
 from ipshare.director import config
 from ipshare.director.daemon import Director, Tended
+from ipshare.director.drains import is_drained
 from ipshare.director.evacuation.places import faults
 from ipshare.director.rollout import FINAL, MAKE, Rollout
 from ipshare.director.topology import Topology, changes
@@ -113,6 +114,8 @@ class Desk:
             "revision": facts.has[0],
             "final": facts.has[1] == FINAL,
             "announces": facts.announces,
+            "drained": is_drained(director.topology, row.name),
+            "drained_by": told.get("drained_by", []),
             "stale_refused": told.get("stale_refused"),
         }
 

@@ -1,6 +1,6 @@
 """migrations_desk: what a director answers about migrations on its control socket.
 
-migrate          a workload to a node or site: begins
+migrate          a workload to a node or site: begins; `plan`: what it would do, and what is against it
 migrations       all, or one: steps with their times, what is in its way; wait_s: until nothing is due
 migrate_cancel   by id or workload, while it does not run at the target
 """
@@ -48,6 +48,8 @@ class MigrationsDesk:
         why = request.get("why", "")
         if not all(isinstance(word, str) and word for word in words) or not isinstance(why, str):
             raise IpshareError("workload and to are names, why is text")
+        if request.get("plan"):
+            return await self._migrations.plan(str(words[0]), str(words[1]))
         return report(await self._migrations.begin(str(words[0]), str(words[1]), str(who), why))
 
     async def _list(self, _caller: Asker, request: Request) -> Request:

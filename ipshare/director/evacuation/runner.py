@@ -308,6 +308,7 @@ class Evacuations:
         self.known[one.id] = one
         try:
             await self.director.work(store.put_note, self.director.term, PREFIX + one.id, record.to_text(one))
+            self.director.tell()
         except IpshareError:
             if self.known[one.id] is one:
                 if before is None:
