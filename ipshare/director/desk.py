@@ -49,6 +49,10 @@ class Desk:
         self._verbs |= verbs
         self.troubles.append(troubles)
 
+    def knows(self, verb: str) -> bool:
+        """Whether something here answers it."""
+        return verb in self._verbs
+
     async def handle(self, caller: Asker, request: Request) -> Request:
         if not caller.is_owner:
             raise NoPrivilege("only root may ask the director")

@@ -1,9 +1,9 @@
 """drains: distribution points that the topology says are drained, and nodes that are told so until they are.
 
 `drained = true` in a [[node]] is part of a revision like everything else: who, when, why, in the history,
-over restarts. The node's own drain (RFC 8326, then withdrawn) does the rest, and says in each answer who wants it;
-where that differs from the topology the node is told. One that is silent is told when it answers. What its
-operator drained at the machine stays as it is.
+over restarts. The node's own drain (RFC 8326, then withdrawn) does the rest. It says in each answer who wants
+it; where that differs from the topology the node is told. One that is silent is told when it answers. What
+its operator drained at the machine stays as it is.
 """
 
 from __future__ import annotations

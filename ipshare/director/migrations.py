@@ -89,8 +89,8 @@ class Migrations:
             raise
 
     async def plan(self, workload: str, to: str) -> dict[str, Any]:
-        """What ``begin`` would do, with what the two nodes have against it; nothing is changed. Raises Refused
-        as that."""
+        """What ``begin`` would do, and what the two nodes have against it; nothing is changed. Raises Refused
+        as that does."""
         known, state = self._intended(workload, to, "", "")
         before, links = self._director.topology, dict[str, Link]()
         after = moved(before, dict.fromkeys(state.workloads, state.target))
@@ -178,7 +178,7 @@ class Migrations:
         for name in members:
             for busy in self.busy:
                 if why := busy(name):
-                    raise Refused(f"{name}: {why}")
+                    raise Refused(f"{name}: {why}", hint="wait until it is there, or end that")
 
     def _new_id(self, name: str) -> str:
         base = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
