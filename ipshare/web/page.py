@@ -248,11 +248,20 @@ def router(hub: Hub) -> APIRouter:
     async def nodes_part(request: Request) -> Response:
         return pages.show(request, "part_nodes.html", nodes=by_need(hub.nodes()))
 
-    @routes.get("/nodes/{name}")
-    async def node(request: Request, name: str) -> Response:
+    def known(name: str) -> dict[str, Any]:
+        """Raises Failure."""
         found = next((one for one in hub.nodes() if one["name"] == name), None)
         if found is None:
             raise Failure(404, f"there is no node {name[:64]!r}", "look at the list of nodes")
+        return found
+
+    @routes.get("/parts/nodes/{name}")
+    async def node_part(request: Request, name: str) -> Response:
+        return pages.show(request, "part_node.html", node=known(name))
+
+    @routes.get("/nodes/{name}")
+    async def node(request: Request, name: str) -> Response:
+        found = known(name)
         texts = await hub.ask("show", node=name)
         told = found | {"make": texts["make"], "final_text": texts["final"]}
         may = caller(request).role >= Role.operator

@@ -2,6 +2,7 @@
 
     revision   one came: who, why
     node       what became of it at a node changed: outcome, and what is waited for
+    drain      who drains a distribution point, as it says: director, operator, nobody
     settled    every node has it
     over       of a stream of one revision: every node has it, or another one came; of one migration or
                evacuation: nothing more comes of it
@@ -72,6 +73,7 @@ class Watch:
         self._number = 0
         self._came = asyncio.Event()
         self._said: dict[str, tuple[str, str]] = {}
+        self._drained: dict[str, list[str]] = {}
         self._revision, self._settled, self._trouble = 0, False, ""
         self.since_s: dict[str, float] = {}
 
@@ -138,6 +140,10 @@ class Watch:
                 self._said[name] = (outcome, why)
                 data = {"revision": self._revision, "node": name, "outcome": outcome, "why": why}
                 self._add("node", data)
+            drained_by = list(director.nodes[name].told.get("drained_by", ()))
+            if self._drained.get(name, []) != drained_by:
+                self._drained[name] = drained_by
+                self._add("drain", {"node": name, "by": drained_by})
         settled = bool(outcomes) and set(outcomes.values()) <= {"acked"}
         if settled != self._settled:
             self._settled = settled
