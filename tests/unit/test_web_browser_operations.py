@@ -180,7 +180,8 @@ def everywhere(browser: Browser, world: OperationsWorld) -> None:
         browser.prefer(scheme)
         browser.size(size)
         for path, name in (
-            ("/", "overview-ill"), ("/migrate", "migrate"), (migration, "migrated"), ("/evacuate", "evacuate"),
+            ("/", "overview-ill"), ("/migrate", "migrate"), (migration, "migrated"),
+            ("/evacuate", "evacuate"),
             ("/migrate/plan?workload=web&to=b1", "migrate-plan"), (evacuation, "evacuated"),
             ("/evacuate/plan?leave=site+frankfurt", "evacuate-plan"), ("/health", "health"),
             ("/nodes/c1", "node-drained"),
