@@ -41,7 +41,7 @@ TONES = {
     "acked": "good", "settled": "good", "alive": "good", "refused": "bad", "silent": "bad", "superseded": "",
     "working": "warn", "waiting": "warn", "running": "warn", "proposed": "warn", "done": "good",
     "failed": "bad", "up": "good", "down": "bad", "moving": "warn", "alarm": "bad", "incomplete": "bad",
-    "stopped": "warn", "runs": "good", "split": "bad",
+    "stopped": "warn", "split": "bad",
 }  # fmt: skip
 WORST = ("refused", "silent", "waiting", "working", "acked")
 MOST_FIELDS = 2000

@@ -22,7 +22,7 @@ from ipshare.web.problems import Failure
 from ipshare.web.tokens import Role
 
 STEPS = (
-    ("checking", "checked"), ("expecting", "target expects it"), ("migrating", "runs at the target"),
+    ("checking", "checked"), ("expecting", "target expects it"), ("migrating", "migrated"),
     ("flipping", "revision made"), ("settling", "everybody sends there"), ("clearing", "cleared up"),
 )  # fmt: skip
 BACK = ("checking", "expecting", "migrating")

@@ -33,7 +33,7 @@ TARGETS = [
 ]  # fmt: skip
 LEASES = [
     {"name": "db", "node": "a1", "epoch": 3, "leaving": True, "freed": "", "state": "unknown", "why": ""},
-    {"name": "web", "node": "a1", "epoch": 1, "leaving": False, "freed": "", "state": "runs", "why": ""},
+    {"name": "web", "node": "a1", "epoch": 1, "leaving": False, "freed": "", "state": "running", "why": ""},
 ]
 
 
@@ -184,7 +184,7 @@ def everywhere(browser: Browser, world: OperationsWorld) -> None:
             ("/evacuate", "evacuate"),
             ("/migrate/plan?workload=web&to=b1", "migrate-plan"), (evacuation, "evacuated"),
             ("/evacuate/plan?leave=site+frankfurt", "evacuate-plan"), ("/health", "health"),
-            ("/nodes/c1", "node-drained"),
+            ("/nodes/c1", "node-in-service"),
         ):  # fmt: skip
             browser.driver.get(path if path.startswith("http") else world.server.url + path)
             browser.picture(f"{name}-{'phone' if size is PHONE else 'desk'}-{scheme}")
