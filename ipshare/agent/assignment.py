@@ -86,6 +86,7 @@ class Assignment:
             "seen": list(self.seen.number),
             "announces": self._announces(),
             "stale_refused": self.refused_stale,
+            "migrates": [one.workload for one in config.migrations] if config is not None else [],
         }
 
     async def _assigned(self, _caller: Asker, _request: dict[str, Any]) -> dict[str, Any]:
