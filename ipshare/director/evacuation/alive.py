@@ -68,7 +68,7 @@ class AliveMover:
 
     async def _seen_through(self, id_: str, group: Group) -> Moved | str:
         """Text: why it runs where it was."""
-        kept, since = None, self._clock()
+        kept, since, gave_up = None, self._clock(), ""
         while True:
             m, trouble = self._migrations.now(id_)
             if m.step is Step.DONE:
@@ -76,7 +76,8 @@ class AliveMover:
             if m.step in (Step.REFUSED, Step.FAILED):
                 return f"migration {id_} {m.step.value}: {m.reason}"
             if m.step is Step.CANCELLED:
-                return Moved("failed", f"migration {id_} was cancelled: it runs at {m.source}")
+                why = f": {gave_up}" if gave_up else ""
+                return Moved("failed", f"migration {id_} was cancelled{why}; it runs at {m.source}")
             if m.step is Step.SPLIT:
                 return Moved("failed", self._split(m, group))
             if bar := self._director.bar():
@@ -87,8 +88,10 @@ class AliveMover:
             if m.step in AFTER and (arrived := self._cold.arrived(m.target, late_s)) is not None:
                 waits = f" {arrived}, which is redirected" if arrived else ""
                 return Moved("done", f"alive, migration {id_}{waits}", m.revision)
-            if late_s > self._patience_s and (end := await self._late(m, trouble, group)) is not None:
-                return end
+            if trouble and late_s > self._patience_s:
+                if (end := await self._late(m, trouble, group)) is not None:
+                    return end
+                gave_up = gave_up or trouble
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._director.settings.interval_s):
                     await self._migrations.news()

@@ -29,8 +29,8 @@ class Evacuation(Table):
     patience: Duration = Field(
         default=120.0,
         json_schema_extra={"default": "2m"},
-        description="A group that has not arrived after so long is taken back. A live migration takes its own "
-        "time; this is how long it may wait for nodes that are silent.",
+        description="A group that has not arrived after so long is taken back. A live migration takes its "
+        "own time; this is how long it may wait for nodes that are silent.",
     )
     not_live: Literal["stay", "cold"] = Field(
         default="stay",
