@@ -226,13 +226,13 @@ def test_a_group_of_which_one_cannot_go_alive_stays(tmp_path: Path) -> None:
 
 
 def test_a_silent_target_is_waited_for_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrations_module, "ASK_S", 0.3)
-
     async def scenario(fleet: AliveFleet) -> None:
         agent = fleet.agents["b1"]
         take = agent.handle
 
         async def handle(caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+            if request["verb"] == "migrate_state":  # the last that the check asks
+                monkeypatch.setattr(migrations_module, "ASK_S", 2.0)
             if request["verb"] == "migrate_expect":
                 await asyncio.Event().wait()
             return await take(caller, request)
