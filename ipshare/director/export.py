@@ -41,7 +41,8 @@ def exported(texts: Texts, topology: Topology) -> dict[str, str]:
     """``texts`` with that topology in them. Raises Refused where they are written in a way that cannot be
     changed so."""
     blocks = {file: list(_blocks(text)) for file, text in texts.items()}
-    for kind in KINDS:
+    now, _ = _read(texts)
+    for kind in [kind for kind in KINDS if now.get(kind, []) != list(topology.rows(kind))]:
         _settle([(file, one) for file, found in blocks.items() for one in found if one.kind == kind],
                 kind, topology.rows(kind), blocks)  # fmt: skip
     made = {file: "".join(block.text for block in found) for file, found in blocks.items()}
