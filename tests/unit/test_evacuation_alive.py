@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,22 +14,27 @@ from typing import Any
 
 import pytest
 
+from ipshare.cli import main
 from ipshare.director import migrations as migrations_module
 from ipshare.director.daemon import Director
 from ipshare.director.evacuation.alive import AliveMover
 from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.evacuation.mover import Group, Seen, TopologyMover
+from ipshare.director.evacuation.settings import Settings
 from ipshare.director.migrations import Migrations
 from ipshare.director.moves import moved
 from ipshare.director.schema_health import Watch
 from ipshare.director.warden import Warden
+from ipshare.director.warden_desk import keeping
 from ipshare.errors import Refused
 from ipshare.migration.machine import Step
+from tests.director_world import text
 from tests.evacuation_world import Asked
-from tests.migration_world import MigrationFleet
+from tests.migration_world import NAMES, MigrationFleet
 from tests.pki import Pki
 from tests.remote_world import host
 from tests.unit.test_agent_daemon import until
+from tests.unit.test_director_cli import begin
 from tests.unit.test_health_director import World
 from tests.unit.test_health_director import run as with_leases
 
@@ -52,13 +59,13 @@ class AliveFleet(MigrationFleet):
 
     @contextlib.asynccontextmanager
     async def leading(self, more: str = "") -> AsyncIterator[Asked]:
-        text = self.text + more
-        director = await self.direct(text, interval="20ms", patience="10s")
+        whole = self.text + more
+        director = await self.direct(whole, interval="20ms", patience="10s")
         try:
             if self.migrations is None:
                 self.migrations = Migrations(director)
                 await self.migrations.start()
-            settings = self.wanted(text, patience="10s").settings.evacuation
+            settings = self.wanted(whole, patience="10s").settings.evacuation
             async with evacuating(director, settings, migrations=self.migrations) as verbs:
                 yield Asked(director, verbs)
         finally:
@@ -334,5 +341,105 @@ def test_no_lease_goes_elsewhere_while_somebody_moves_the_workload(tmp_path: Pat
         held[0] = ""
         await until(lambda: world.is_at("b1"))
         assert world.order() == ["a1", "b1"]
+
+    with_leases(tmp_path, scenario)
+
+
+def test_by_the_command_line_over_a_kill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A director's process, which knows all of them."""
+
+    async def scenario(fleet: AliveFleet) -> None:
+        file, ready = tmp_path / "director.toml", asyncio.Event()
+
+        async def ask(*words: str, code: int = 0) -> str:
+            done = await asyncio.to_thread(main, [*words, "-c", str(file)])
+            out = capsys.readouterr()
+            assert done == code, out
+            return out.out + out.err
+
+        head = HEALTH.format(address=host(1), port=9) + ONE
+        file.write_text(text(tmp_path, fleet.pki, NAMES, fleet.text + head, patience="10s"))
+        fleet.guests.gate("web", "")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.bind(str(tmp_path / "ready"))
+            loop = asyncio.get_running_loop()
+            loop.add_reader(notified, lambda: b"READY=1" in notified.recv(4096) and ready.set())
+            process = await begin(file, ready)
+            try:
+                assert "revision 1: nothing" in await ask("director", "apply", "--wait", "60s")
+                shown = await ask("director", "evacuate", "--node", "a1", "--yes", "--why", "storm")
+                assert [word for word in shown.split() if word in ("live", "bindings")] == [
+                    "live",
+                    "bindings",
+                ]
+                await until(lambda: fleet.guests.where("web") == "moving")
+                assert "evacuation a1@" in await ask("migrate", "db", "--to", "b1", code=3)
+                process.kill()
+                await process.wait()
+                fleet.guests.gate("web", "there")
+                process = await begin(file, ready)
+                (one,) = json.loads(await ask("director", "evacuations", "--json"))
+                shown = await ask("director", "evacuations", one["id"], "--wait", "60s")
+                assert f"evacuation {one['id']} of node a1: done" in shown, shown
+                assert "alive, migration web-" in shown
+                (found,) = json.loads(await ask("migrate", "--list", "--json"))
+                assert (found["step"], found["order"]) == ("done", one["id"])
+                assert fleet.sends() == ["10.2.0.7", "10.2.0.8"] * 2
+            finally:
+                loop.remove_reader(notified)
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+    play(tmp_path, scenario, ("web",), web="size = 2", db=SHARED)
+
+
+FREE = """
+[[binding]]
+global = "203.0.113.9/32"
+to = "A"
+[[workload]]
+name = "free"
+node = "a1"
+addresses = ["203.0.113.9/32"]
+"""
+
+
+def test_a_lease_is_handed_over_and_a_director_may_die_meanwhile(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        fleet = world.fleet
+
+        @contextlib.asynccontextmanager
+        async def leading() -> AsyncIterator[Asked]:
+            await world.direct("propose", more=FREE)
+            director, warden = fleet.director, fleet.warden
+            assert director is not None and warden is not None
+            try:
+                async with evacuating(director, Settings(), *keeping(warden)) as verbs:
+                    yield Asked(director, verbs)
+            finally:
+                await fleet.end()
+
+        async with leading() as here:
+            await until(lambda: world.is_at("a1"))
+            await until(lambda: world.has("b1"))
+            plan = await here.ask("evacuate", node="a1")
+            assert {m["unit"]: (m["way"], m["bar"]) for m in plan["moves"]} == {
+                "shop": ("lease", ""),
+                "free": ("by hand", ""),
+            }
+            assert plan["exclusive"] == ["free"]
+            (tmp_path / "stuck").touch()  # it is not stopped yet
+            id_ = await leaves(here)
+            await until(lambda: here.where() == {"shop": "b1", "free": "b1"})
+            await until(lambda: world.workload().get("state") == "stuck")
+            one = await here.ask("evacuations", id=id_)
+            assert ("lease", "moving") in steps(one).values()
+        async with leading() as here:
+            assert world.order() == ["a1"]
+            (tmp_path / "stuck").unlink()
+            one = await here.seen(id_)
+            assert one["state"] == "done", one
+            assert world.is_at("b1") and world.order() == ["a1", "b1"]
 
     with_leases(tmp_path, scenario)
