@@ -357,7 +357,7 @@ def test_by_the_command_line_over_a_kill(tmp_path: Path, capsys: pytest.CaptureF
             assert done == code, out
             return out.out + out.err
 
-        head = HEALTH.format(address=host(1), port=9) + ONE
+        head = ONE + '[failover]\nmode = "off"\n'
         file.write_text(text(tmp_path, fleet.pki, NAMES, fleet.text + head, patience="10s"))
         fleet.guests.gate("web", "")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
