@@ -53,6 +53,7 @@ class Migrations:
     def __init__(self, director: Director) -> None:
         self._director = director
         self._all: dict[str, Carried] = {}
+        self._moving: dict[str, Carried] | None = None  # by workload, those that are not over; None: look
         self._news = asyncio.Event()
         self.busy: list[Callable[[str, str], str]] = []
 
@@ -66,6 +67,7 @@ class Migrations:
                 log.error("note %s is not readable: %s", key, error)
                 continue
             self._all[state.id] = Carried(state)
+            self._moving = None
             self._carry(self._all[state.id])
 
     async def close(self) -> None:
@@ -101,11 +103,13 @@ class Migrations:
             self._new_id(members[0]), members, source, target, who, why,
             times=(machine.Moment(now, "asked for"),), order=order,
         )  # fmt: skip
-        one = self._all[state.id] = Carried(state)
+        one, self._moving = Carried(state), None
+        self._all[state.id] = one
         try:
             return await self._put(one, state)
         except IpshareError:
             del self._all[state.id]
+            self._moving = None
             raise
 
     async def cancel(self, which: str) -> Migration:
@@ -137,8 +141,11 @@ class Migrations:
 
     def under_way(self, workload: str) -> Migration | None:
         """The one that moves it, if one does."""
-        found = (one.state for one in self._all.values() if not one.state.is_over)
-        return next((m for m in found if workload in m.workloads), None)
+        if self._moving is None:  # asked for each workload at each judgement of the warden
+            under_way = [one for one in self._all.values() if not one.state.is_over]
+            self._moving = {name: one for one in under_way for name in one.state.workloads}
+        one = self._moving.get(workload)
+        return one.state if one is not None else None
 
     def now(self, id_: str) -> tuple[Migration, str]:
         """How it stands, and what is in its way."""
@@ -205,7 +212,7 @@ class Migrations:
             log.warning(
                 "migration %s: %s%s", state.id, state.step.value, state.reason and f": {state.reason}"
             )
-        one.state = state
+        one.state, self._moving = state, None
         self._tell()
         self._carry(one)
         return state

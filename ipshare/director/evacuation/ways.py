@@ -77,8 +77,10 @@ class Ways:
         node = self._director.nodes.get(move.source)
         listed = node.told.get("migrates", ()) if node is not None else ()
         others = [name for name in move.workloads if name not in listed]
-        if len(others) == len(move.workloads):
+        if node is None or len(others) == len(move.workloads):
             return None
+        if not self._director.facts(node).alive:
+            return Going("live", f"{move.source} is silent")
         return Going("live", f"{move.source} has no [[migration]] of {', '.join(others)}" if others else "")
 
     def _instead(self, move: Move, why: str) -> Going:
