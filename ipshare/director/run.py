@@ -23,6 +23,7 @@ from ipshare.agent.server import Server
 from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
+from ipshare.director.drains_desk import draining
 from ipshare.director.etcd import Etcd, Unheard
 from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.evacuation.verbs import VERBS
@@ -125,6 +126,7 @@ async def _reign(
             evacuating(
                 director, wanted.settings.evacuation, *keeping(warden), migrations=alive.migrations
             ) as verbs,
+            draining(director, desk),
         ):
             desk.add(verbs.verbs, verbs.troubles)
             desk.add(alive.verbs, alive.troubles)

@@ -227,6 +227,11 @@ def test_a_group_of_which_one_cannot_go_alive_stays(tmp_path: Path) -> None:
             one = await here.seen(await leaves(here))
             assert steps(one) == {"shop": ("live", "failed")} and here.director.number == 1
             assert "a1 has no [[migration]] of db" in one["steps"][0]["outcome"]
+            await fleet.agents["a1"].stop()
+            here.director.nodes["a1"].heard_s = -1e9  # long ago
+            (shop,) = (await here.ask("evacuate", node="a1"))["moves"]
+            assert (shop["way"], shop["bar"]) == ("live", "a1 is silent")
+        await fleet.agents["a1"].start()
 
     group = 'group = "shop"'
     play(tmp_path, scenario, ("web",), web=group, db=group)
