@@ -88,6 +88,7 @@ class Assignment:
             "announces": self._announces(),
             "drained_by": bgp_drain.holders(self._node.store),
             "stale_refused": self.refused_stale,
+            "migrates": [one.workload for one in config.migrations] if config is not None else [],
         }
 
     async def _assigned(self, _caller: Asker, _request: dict[str, Any]) -> dict[str, Any]:

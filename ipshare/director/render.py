@@ -122,10 +122,13 @@ def text(tables: Tables) -> str:
     """As TOML."""
     lines = []
     for kind in ORDER:
-        for row in tables.get(kind, ()):
-            lines.append(f"[[{kind}]]")
-            lines += [f"{key} = {_value(value)}" for key, value in row.items()]
-    return "\n".join(lines) + "\n"
+        lines += [row_text(kind, row) for row in tables.get(kind, ())]
+    return "".join(lines) or "\n"
+
+
+def row_text(kind: str, row: Row) -> str:
+    """One row, as TOML."""
+    return "\n".join([f"[[{kind}]]", *(f"{key} = {_value(value)}" for key, value in row.items())]) + "\n"
 
 
 def _value(value: Any) -> str:
