@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ipshare.agent.assignment import FILE, SEEN, Assignment, Heard
+from ipshare.agent.assignment import Assignment
 from ipshare.agent.reconcile import Done
 from ipshare.bench import machine
 from ipshare.director.rollout import FINAL
@@ -35,13 +35,7 @@ TARGET_MS = 200.0
 class Keeping(Assignment):
     """Judges and keeps what is assigned, and applies nothing."""
 
-    def take(self, heard: Heard, text: str) -> Done:
-        self._check(heard)
-        self._node.store.keep(SEEN, {"number": list(heard.number), "digest": heard.digest})
-        self.seen = heard
-        first = "# assigned: term {} revision {} step {} sha256 {}\n".format(*heard.number, heard.digest)
-        self._node.store.keep_text(FILE, first + text)
-        self.has = heard
+    def _apply(self, text: str) -> Done:
         return Done(0)
 
 
