@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ipshare.agent.assignment import Assignment
@@ -46,10 +47,13 @@ def names(count: int) -> list[str]:
 async def simulate(folder: Path, count: int, full: bool) -> None:
     """The nodes, until standard input ends."""
     agents = [SimAgent(folder, Existing(folder), name, n) for n, name in enumerate(names(count), 1)]
+    pool = ThreadPoolExecutor(int(os.environ.get("WRITERS", "16")))
     for agent in agents:
         await agent.start()
         if not full:
             agent.assignment.__class__ = Keeping
+            agent.worker.shutdown()
+            agent.worker = pool
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     for agent in agents:
