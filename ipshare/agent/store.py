@@ -127,8 +127,11 @@ class Store:
         path = self.dir / other
         aside = path.with_name(path.name + ".new")
         try:
-            aside.unlink(missing_ok=True)  # of who died here
-            aside.hardlink_to(self.dir / name)
+            try:
+                aside.hardlink_to(self.dir / name)
+            except FileExistsError:  # of who died here
+                aside.unlink()
+                aside.hardlink_to(self.dir / name)
             aside.replace(path)
             _sync(self.dir)
         except PermissionError as error:

@@ -50,6 +50,7 @@ class Tended:
     refused: str = ""
     refused_at: tuple[tuple[int, int], float] = ((0, 0), 0.0)  # which it was, and when
     trouble: str = ""
+    asked: tuple[int, int] | None = None  # the (revision, step) that it was sent and has not answered
     told: dict[str, Any] = field(default_factory=dict)  # its last answer
     judged: Facts | None = None  # what was judged of it last
     kick: asyncio.Event = field(default_factory=asyncio.Event)
@@ -260,6 +261,7 @@ class Director:
         number, text = self.rollout.revision, self.rollout.text(node.row.name, step)
         digest = self.rollout.digest(node.row.name, step)
         words = {"number": [self.term, number, step], "digest": digest, "text": text}
+        node.asked = (number, step)
         try:
             answer = await node.link.ask("assign", self.settings.patience_s, self.bar, **words)
             self._learn(node, answer)
@@ -276,6 +278,8 @@ class Director:
             self._outcomes[number, node.row.name, "refused"] = node.refused
             log.error("node %s refuses revision %d: %s", node.row.name, number, node.refused)
             self._learn(node, await node.link.ask("assigned", self.settings.stale_after_s))
+        finally:
+            node.asked = None
 
     def _due(self, node: Tended) -> int | None:
         """The step that it is to be sent now; None: nothing is."""
@@ -340,7 +344,8 @@ class Director:
         barred = bool(self.bar())
         for name, node in self.nodes.items():
             node.judged = facts[name]
-            if not barred and self._next(node) is not None:
+            step = None if barred else self._next(node)
+            if step is not None and node.asked != (self.rollout.revision, step):
                 node.kick.set()
         took_s = time.thread_time() - began_s
         self._rested_s = asyncio.get_running_loop().time() + took_s * REST
