@@ -144,7 +144,9 @@ class Assignment:
         for name, read in ((SEEN, _first), (EARLIER, _record)):
             if (folder / name).exists():
                 if (kept := read(folder / name)) is None:
-                    self.trouble = f"{folder / name}, which says what director was heard last, is not readable"
+                    self.trouble = (
+                        f"{folder / name}, which says what director was heard last, is not readable"
+                    )
                     return
                 self.seen = max(self.seen, kept, key=lambda heard: heard.number)
 
