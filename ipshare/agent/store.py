@@ -125,15 +125,14 @@ class Store:
         """What is kept as ``name`` is kept as ``other`` as well, on the disk when this returns. Nothing is
         written twice: later writes to either leave the other as it is."""
         path = self.dir / other
-        aside = path.with_name(path.name + ".new")
+        aside, of = f"{path}.new", f"{self.dir}/{name}"
         try:
             try:
-                aside.hardlink_to(self.dir / name)
+                os.link(of, aside)
             except FileExistsError:  # of who died here
-                aside.unlink()
-                aside.hardlink_to(self.dir / name)
-            aside.replace(path)
-            _sync(self.dir)
+                Path(aside).unlink()
+                os.link(of, aside)
+            _rename(aside, path)
         except PermissionError as error:
             raise _no_privilege(self.dir) from error
         except OSError as error:
@@ -155,7 +154,7 @@ class Store:
             ) from error
 
     def _write(self, path: Path, text: str) -> None:
-        aside = path.with_name(path.name + ".new")
+        aside = f"{path}.new"
         try:
             try:
                 fd = os.open(aside, WRITE, 0o666)
@@ -163,8 +162,7 @@ class Store:
                 self._make(path.parent)
                 fd = os.open(aside, WRITE, 0o666)
             _put(fd, text.encode())
-            aside.replace(path)
-            _sync(path.parent)
+            _rename(aside, path)
         except PermissionError as error:
             raise _no_privilege(path.parent) from error
         except OSError as error:
@@ -182,9 +180,10 @@ def _put(fd: int, content: bytes) -> None:
         os.close(fd)
 
 
-def _sync(folder: Path) -> None:
-    """The names in it, too, are on the disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _rename(aside: str, path: Path) -> None:
+    """``aside`` is ``path`` from now on; the name, too, is on the disk."""
+    os.replace(aside, path)  # noqa: PTH105
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -34,8 +34,8 @@ T = TypeVar("T")
 SAVE_S = 0.2
 """What was learnt is written so long after, together. What may be out is written before it is sent."""
 REST = 9
-"""After all nodes were judged the next time waits so many times as long: whatever their number, a tenth of the
-time goes into judging, and what many of them say at once is judged together."""
+"""After all nodes were judged the next time waits so many times as long: whatever their number, a tenth of
+the time goes into judging, and what many of them say at once is judged together."""
 
 
 @dataclass
