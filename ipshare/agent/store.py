@@ -21,6 +21,7 @@ from ipshare.model import BindingSet, Config
 
 log = logging.getLogger(__name__)
 VERSION = 1
+WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 class Store:
@@ -120,6 +121,23 @@ class Store:
         """The same for text as it is."""
         self._write(self.dir / name, text)
 
+    def keep_as(self, name: str, other: str) -> None:
+        """What is kept as ``name`` is kept as ``other`` as well, on the disk when this returns. Nothing is
+        written twice: later writes to either leave the other as it is."""
+        path = self.dir / other
+        aside, of = f"{path}.new", f"{self.dir}/{name}"
+        try:
+            try:
+                os.link(of, aside)
+            except FileExistsError:  # of who died here
+                Path(aside).unlink()
+                os.link(of, aside)
+            _rename(aside, path)
+        except PermissionError as error:
+            raise _no_privilege(self.dir) from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
     def _configs(self) -> list[Path]:
         folder = self.dir / "configs"
         return [entry for entry in folder.iterdir() if entry.name.isdigit()] if folder.is_dir() else []
@@ -136,24 +154,36 @@ class Store:
             ) from error
 
     def _write(self, path: Path, text: str) -> None:
-        self._make(path.parent)
-        aside = path.with_name(path.name + ".new")
+        aside = f"{path}.new"
         try:
-            with aside.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-            _sync(path.parent)
+            try:
+                fd = os.open(aside, WRITE, 0o666)
+            except FileNotFoundError:
+                self._make(path.parent)
+                fd = os.open(aside, WRITE, 0o666)
+            _put(fd, text.encode())
+            _rename(aside, path)
         except PermissionError as error:
             raise _no_privilege(path.parent) from error
         except OSError as error:
             raise _unwritable(path, error) from error
 
 
-def _sync(folder: Path) -> None:
-    """The names in it, too, are on the disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _put(fd: int, content: bytes) -> None:
+    """All of it is on the disk, and ``fd`` closed."""
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _rename(aside: str, path: Path) -> None:
+    """``aside`` is ``path`` from now on; the name, too, is on the disk."""
+    os.replace(aside, path)  # noqa: PTH105
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
