@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 from tests import guest_vm
-from tests.guest_vm import QEMU, UNPACKED, accelerator
+from tests.guest_vm import QEMU, accelerator
 
 MODULES = ("virtio_pci", "virtiofs", "overlay", "tun", "veth", "vhost_net")
 DAEMONS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
@@ -84,7 +84,7 @@ def _boot(folder: Path, socket: Path, command: list[str]) -> int:
         "-m", MEMORY, "-object", f"memory-backend-memfd,id=m,size={MEMORY},share=on",
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
         "-kernel", str(guest_vm.unpacked(folder)), "-initrd", str(image),
-        "-append", "quiet console=ttyS0 panic=-1",
+        "-append", "quiet console=ttyS0 panic=-1 mitigations=off",
         "-chardev", f"socket,id=fs,path={socket}", "-device", "vhost-user-fs-pci,chardev=fs,tag=host",
     ]  # fmt: skip
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)

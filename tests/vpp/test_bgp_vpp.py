@@ -1,0 +1,118 @@
+"""[bgp] on VPP: announced through linux-cp pairs to a real BIRD and a real FRR; VPP dies; a drain; the end.
+
+Needs /dev/vhost-net; where this kernel has none: tests.vpp.in_guest, whose text says how.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bgp_lab import MISSING
+from tests.vpp.bgp_vpp import LINKS, BgpNode, bgp_node, reaches, until
+from tests.vpp.port_lab import run, space
+
+VHOST = Path("/dev/vhost-net")
+GUEST = "python -m tests.vpp.in_guest .venv/bin/python -m pytest --timeout 7200 tests/vpp/test_bgp_vpp.py"
+real = pytest.mark.skipif(
+    bool(MISSING) or not VHOST.exists(),
+    reason=f"NOT RUN, NOTHING OF [bgp] ON VPP IS TESTED: needs {MISSING}"
+    if MISSING
+    else f"NOT RUN, NOTHING OF [bgp] ON VPP IS TESTED: this kernel has no {VHOST}. In a guest: {GUEST}",
+)
+ALL = [f"{router} {family}" for router in LINKS for family in (4, 6)]
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[BgpNode]:
+    with bgp_node() as world:
+        yield world
+
+
+def is_settled(node: BgpNode) -> bool:
+    return node.routes() == ALL
+
+
+def inode(path: str) -> int:
+    return Path(path).stat().st_ino
+
+
+@real
+def test_it_announces_through_vpp_and_forwards(node: BgpNode) -> None:
+    until(lambda: is_settled(node), "both routers have routes of both families")
+    for router in LINKS:
+        for family in (4, 6):
+            until(
+                lambda r=router, f=family: reaches(r, f), f"{router} reaches the device by IPv{family}", 120
+            )
+    found = node.ask()
+    assert found["state"] == "announced"
+    until(lambda: all(row["bfd"] == "up" for row in node.ask()["neighbors"]), "BFD is up, through VPP")
+    assert inode(f"/proc/{found['bird_pid']}/ns/net") == inode(f"/run/netns/{space('bird')}")
+    assert "192.0.2.2/29" in run("bird", "ip -4 addr show dev to1"), "lcp-sync: the pair has VPP's address"
+    assert "to1" not in run("node", "ip link"), "the pair is in BIRD's namespace alone"
+
+
+@real
+def test_a_new_generation_flaps_nothing(node: BgpNode) -> None:
+    before = node.imports()
+    node.file.write_text(node.file.read_text().replace('global = "203.0.113.99"', 'global = "203.0.113.98"'))
+    assert node.ask("apply")["changed"]
+    assert node.routes() == ALL and node.imports() == before
+    assert reaches("r1", 4)
+
+
+@real
+def test_vpp_dies_and_comes_back(node: BgpNode) -> None:
+    """BIRD stays; the announcement comes back when another VPP has all tables, and then packets pass."""
+    bird, engine = node.ask()["bird_pid"], node.ask("status")["engine_pid"]
+    os.kill(engine, signal.SIGKILL)
+    until(lambda: not node.routes(), "both routers withdraw")
+    while True:
+        routes, state = node.routes(), node.ask()["state"]
+        if not routes:
+            continue
+        assert state == "announced", "a route came back before that"
+        status = node.ask("status")
+        assert status["engine_pid"] not in (None, engine) and status["generation"] >= 1
+        break
+    assert reaches(routes[0].split()[0], int(routes[0].split()[1]))
+    until(lambda: is_settled(node), "all routes are back")
+    assert node.ask()["bird_pid"] == bird
+
+
+@real
+def test_a_drain(node: BgpNode) -> None:
+    assert node.ask("drain", on=True)["state"] == "draining"
+    until(
+        lambda: "(65535,0)" in node.heard(4) and "(65535, 0)" in node.heard(6).replace(",", ", "),
+        "GRACEFUL_SHUTDOWN",
+    )
+    assert reaches("r1", 4), "it still translates"
+    until(lambda: not node.routes(), "withdrawn after drain_time")
+    assert node.ask()["state"] == "drained" and reaches_without_route(node)
+    node.ask("drain", on=False)
+    until(lambda: is_settled(node), "announced again")
+
+
+def reaches_without_route(node: BgpNode) -> bool:
+    """The node translates all the same, for who sends to it."""
+    run("r1", "ip route add 203.0.113.0/24 via 192.0.2.2")
+    try:
+        return reaches("r1", 4)
+    finally:
+        run("r1", "ip route del 203.0.113.0/24 via 192.0.2.2")
+
+
+@real
+def test_down_leaves_nothing(node: BgpNode) -> None:
+    """Last: nothing is there afterwards."""
+    bird = node.ask()["bird_pid"]
+    node.ask("down")
+    until(lambda: not node.routes(), "withdrawn")
+    assert not Path(f"/proc/{bird}").exists()
+    assert "to1" not in run("bird", "ip link") and not node.runtime.exists()
