@@ -1,6 +1,6 @@
 """Runs a command in a guest of QEMU that has the files of this machine and a kernel of its own.
 
-    python -m tests.vpp.in_guest .venv/bin/python -m pytest tests/vpp/test_bgp_vpp.py
+    .venv/bin/python -m tests.vpp.in_guest .venv/bin/python -m pytest --timeout 7200 tests/vpp/test_bgp_vpp.py
 
 For what this machine's kernel has not: linux-cp needs /dev/vhost-net. The guest's root is this machine's by
 virtiofs, read-only below a file system in memory: what is written there is gone with the guest. Its kernel
