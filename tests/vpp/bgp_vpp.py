@@ -92,7 +92,7 @@ mtu = false
 asn = 64500
 router_id = "192.0.2.2"
 bfd_interval = "1s"
-drain_time = "30s"
+drain_time = "60s"
 """
 LINK = """[[interface]]
 name = "host-{device}"
@@ -248,7 +248,7 @@ class BgpNode:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT_S)
 
     def ask(self, verb: str = "bgp", **arguments: Any) -> dict[str, Any]:
-        with AgentClient(self.runtime) as agent:
+        with AgentClient(self.runtime, timeout_s=WAIT_S) as agent:
             return agent.call(verb, **arguments)
 
     def via(self, router: str, family: int) -> str:

@@ -67,26 +67,27 @@ def test_vpp_dies_and_comes_back(node: BgpNode) -> None:
     bird, engine = node.ask()["bird_pid"], node.ask("status")["engine_pid"]
     os.kill(engine, signal.SIGKILL)
     until(lambda: not node.routes(), "both routers withdraw")
-    while True:
-        routes, state = node.routes(), node.ask()["state"]
-        if not routes:
-            continue
-        assert state == "announced", "a route came back before that"
-        status = node.ask("status")
-        assert status["engine_pid"] not in (None, engine) and status["generation"] >= 1
-        break
-    assert reaches(routes[0].split()[0], int(routes[0].split()[1]))
+    found: list[str] = []
+    until(lambda: found.extend(came_back(node)) or found, "a route comes back")
+    status = node.ask("status")
+    assert status["engine_pid"] not in (None, engine) and status["generation"] >= 1
+    router, family = found[0].split()
+    assert reaches(router, int(family))
     until(lambda: is_settled(node), "all routes are back")
     assert node.ask()["bird_pid"] == bird
+
+
+def came_back(node: BgpNode) -> list[str]:
+    """Routes that are there; then the agent has said so, and what it says is asked after they were seen."""
+    routes, state = node.routes(), node.ask()["state"]
+    assert not routes or state == "announced", f"announced while {state}"
+    return routes
 
 
 @real
 def test_a_drain(node: BgpNode) -> None:
     assert node.ask("drain", on=True)["state"] == "draining"
-    until(
-        lambda: "(65535,0)" in node.heard(4) and "(65535, 0)" in node.heard(6).replace(",", ", "),
-        "GRACEFUL_SHUTDOWN",
-    )
+    until(lambda: all("(65535,0)" in node.heard(family) for family in (4, 6)), "GRACEFUL_SHUTDOWN")
     assert reaches("r1", 4), "it still translates"
     until(lambda: not node.routes(), "withdrawn after drain_time")
     assert node.ask()["state"] == "drained" and reaches_without_route(node)
@@ -109,5 +110,5 @@ def test_down_leaves_nothing(node: BgpNode) -> None:
     bird = node.ask()["bird_pid"]
     node.ask("down")
     until(lambda: not node.routes(), "withdrawn")
-    assert not Path(f"/proc/{bird}").exists()
+    until(lambda: not Path(f"/proc/{bird}").exists(), "BIRD ends")
     assert "to1" not in run("bird", "ip link") and not node.runtime.exists()
