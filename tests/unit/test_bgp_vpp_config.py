@@ -13,7 +13,6 @@ from ipshare.agent.vpp import LCP_SYNC, settings
 from ipshare.bgp.render import render
 from ipshare.bgp.where import devices, namespace
 from ipshare.config import check_text, load_text
-from ipshare.config.check_bgp import CHECKS as BESIDE
 
 UP = """[[interface]]
 name = "host-up{n}"
@@ -101,7 +100,7 @@ def test_what_concerns_pairs_is_said_of_vpp_alone() -> None:
     """Neither of these checks says anything about the embedded engine."""
     start, end = GOOD.index("[engine]"), GOOD.index("[[network]]")
     report = check_text(GOOD[:start] + GOOD[end:].replace("bfd = true\n", ""))
-    assert not report.problems and not report.warnings and BESIDE
+    assert not report.problems and not report.warnings
 
 
 def test_a_vpp_of_ours_makes_pairs_that_follow_it() -> None:
