@@ -5,6 +5,7 @@ Needs /dev/vhost-net; where this kernel has none: tests.vpp.in_guest, whose text
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -20,6 +21,18 @@ VHOST = Path("/dev/vhost-net")
 WHY_NOT = MISSING or ("" if VHOST.exists() else f"{VHOST}, which this kernel has not (tests/vpp/in_guest.py)")
 real = pytest.mark.skipif(bool(WHY_NOT), reason=f"[bgp] ON VPP IS NOT TESTED HERE: needs {WHY_NOT}")
 ALL = [f"{router} {family}" for router in LINKS for family in (4, 6)]
+
+
+def test_what_the_machine_lacks_is_said_before_anything_starts(tmp_path: Path) -> None:
+    """Runs wherever VPP is installed."""
+    with contextlib.ExitStack() as stack:
+        world = BgpNode(tmp_path, stack)
+        world.file.write_text(world.file.read_text().replace(space("bird"), "ips-nowhere"))
+        started = world.cli("agent", str(world.file))
+        assert started.returncode == 3
+        assert "there is no network namespace ips-nowhere for the pair to1 of host-up1" in started.stderr
+        assert ("/dev/vhost-net is missing" in started.stderr) is not VHOST.exists()
+        assert not world.runtime.exists()
 
 
 @pytest.fixture(scope="module")
