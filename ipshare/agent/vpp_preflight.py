@@ -133,7 +133,7 @@ def _paired(vpp: Vpp, engine: VppEngine) -> Iterator[Problem]:
     if lacks:
         enabled = " ".join(f"plugin {name}_plugin.so {{ enable }}" for name in PAIRS_NEED)
         yield _problem(
-            f"VPP runs without its {' and '.join(lacks)} plugin, which the pairs need",
+            f"VPP runs without plugins that pairs in Linux need: {', '.join(lacks)}",
             f"startup.conf: plugins {{ {enabled} }} {LCP_SYNC}, and restart VPP",
         )
     elif not engine.client.dump("lcp_itf_pair_get", cursor=0):
