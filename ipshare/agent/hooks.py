@@ -1,5 +1,9 @@
 """hooks: runs one command of a workload: a program and its arguments, no shell, bounded, in a session of its
-own, so that what takes too long is killed with all that it started, and with whoever started it."""
+own, so that what takes too long is killed with all that it started, and with whoever started it.
+
+What it writes to standard error is read all the time, also of what it leaves in the background: a pipe that
+nobody reads would halt them. The end of it is kept, for people.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 PASSED_ON = ("PATH", "HOME", "LANG")
 MOST_SAID = 400
@@ -33,8 +38,13 @@ class Ran:
 class Running:
     """A command that runs. ``wait`` for its end, at most so long; ``kill`` it with its session."""
 
+    _readers: ClassVar[set[asyncio.Task[None]]] = set()
+
     def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+        self._process, self._end = process, b""
+        self._reader = asyncio.create_task(self._read(), name=f"errors of {process.pid}")
+        self._readers.add(self._reader)
+        self._reader.add_done_callback(self._readers.discard)
 
     async def wait(self, timeout_s: float) -> Ran | None:
         """None: it runs still."""
@@ -53,11 +63,14 @@ class Running:
 
     async def _said(self) -> str:
         """What a child of it that lives on would write is not waited for."""
+        await asyncio.wait({self._reader}, timeout=0.05)
+        return self._end.decode(errors="replace").strip()
+
+    async def _read(self) -> None:
+        """To its end, which may be long after that of the command."""
         assert self._process.stderr is not None, "asked for"
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.05):
-                return (await self._process.stderr.read(MOST_SAID)).decode(errors="replace").strip()
-        return ""
+        while some := await self._process.stderr.read(1 << 16):
+            self._end = (self._end + some)[-MOST_SAID:]
 
 
 async def begin(command: Sequence[str], **told: str) -> Running:
