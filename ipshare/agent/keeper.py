@@ -93,9 +93,7 @@ class Keeper:
             if name in self.kept:
                 self.kept[name].spec = spec
             else:
-                addresses, held = self._known.pop(
-                    name, ([], Held())
-                )  # once: it may have been given back since
+                addresses, held = self._known.pop(name, ([], Held()))  # once: it may be given back
                 held = replace(held, released=self._released.get(name, 0))
                 if held.epoch <= held.released:
                     held = replace(held, until_ns=0, lease_ns=0)

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ipshare import durable
 from ipshare.agent.codec import decode, encode
 from ipshare.agent.confirm import State
 from ipshare.errors import IpshareError, NoPrivilege
@@ -137,27 +138,12 @@ class Store:
 
     def _write(self, path: Path, text: str) -> None:
         self._make(path.parent)
-        aside = path.with_name(path.name + ".new")
         try:
-            with aside.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-            _sync(path.parent)
+            durable.write(path, text.encode(), 0o644)
         except PermissionError as error:
             raise _no_privilege(path.parent) from error
         except OSError as error:
             raise _unwritable(path, error) from error
-
-
-def _sync(folder: Path) -> None:
-    """The names in it, too, are on the disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def same(one: Config, other: Config) -> bool:

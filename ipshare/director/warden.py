@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ipshare.certs.contexts import Contexts
-from ipshare.director import elsewhere, failover, probing
+from ipshare.director import answers, elsewhere, failover, probing
 from ipshare.director.daemon import Director
 from ipshare.director.failover import Case, Facts
 from ipshare.director.fencing import Fences
@@ -157,7 +157,7 @@ class Warden:
         words: Request = {"term": self.director.term, "probes": probes, "holds": holds, "stops": stops}
         if stamp is not None:
             words["heard"] = self._heard(node, stamp)
-        said = await node.link.ask("watch", self.director.settings.stale_after_s, **words)
+        said = answers.seen(await node.link.ask("watch", self.director.settings.stale_after_s, **words))
         if stamp is not None:
             node.withdraws = bool(words["heard"]["may_withdraw"])
             node.stays = not node.withdraws

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 from ipshare.director.daemon import Director
 from ipshare.director.store import now_text
 
+log = logging.getLogger(__name__)
 MOST = 4096
 BEAT_S = 15.0
 MOST_READERS = 64
@@ -62,7 +64,10 @@ class Watch:
     async def _run(self) -> None:
         while True:
             await self._director.judged()
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                log.exception("a look for events failed; it is tried again")
 
     def look(self) -> None:
         """What changed since the last look becomes events."""

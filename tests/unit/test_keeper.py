@@ -1,4 +1,4 @@
-"""The keeper by itself: leases and commands in, what is done about a workload out; real commands, no agent."""
+"""The keeper by itself: leases in, what is done about a workload out; real commands, no agent."""
 
 from __future__ import annotations
 
@@ -39,9 +39,8 @@ class World:
         self.keeper = Keeper(folder, folder / "state", "a1", self.clock)
 
     def spec(self) -> dict[str, Any]:
-        words = {
-            verb: [str(self.folder / "hook"), verb, str(self.folder)] for verb in ("start", "stop", "status")
-        }
+        hook, folder = str(self.folder / "hook"), str(self.folder)
+        words = {verb: [hook, verb, folder] for verb in ("start", "stop", "status")}
         return {"name": "shop", **words, "fence": [], "stop_s": 5.0}
 
     async def order(self, **more: Any) -> dict[str, Any]:
@@ -51,8 +50,9 @@ class World:
 
     async def hold(self, epoch: int) -> dict[str, Any]:
         hold = {
-            "name": "shop", "epoch": epoch, "boot": self.clock.boot_id(), "since_ns": self.clock.boottime_ns(),
-            "lease_s": 600.0, "stop_s": 5.0, "addresses": ["203.0.113.7/32"],
+            "name": "shop", "epoch": epoch, "boot": self.clock.boot_id(),
+            "since_ns": self.clock.boottime_ns(), "lease_s": 600.0, "stop_s": 5.0,
+            "addresses": ["203.0.113.7/32"],
         }  # fmt: skip
         return await self.order(specs=[self.spec()], holds=[hold])
 
