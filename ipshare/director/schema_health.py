@@ -161,9 +161,9 @@ def _probes(document: Document, health: Health) -> Iterator[Finding]:
         kind: {row.get("name") for row in document.data.get(kind, []) if isinstance(row, dict)}
         for kind in ("endpoint", "workload", "node")
     }
-    named = {probe.endpoint for probe in ([] if "probe" in health._broken else health.probe)}
+    special = {probe.endpoint for probe in ([] if "probe" in health._broken else health.probe)}
     rows = [row for row in document.data.get("endpoint", []) if isinstance(row, dict) and row.get("tunnel")]
-    count = len([row for row in rows if row.get("name") not in named])
+    count = len([row for row in rows if row.get("name") not in special])
     count += len([] if "probe" in health._broken else health.probe)
     if count > limits.MOST_PROBES:
         text = f"{count} end points and workloads would be probed, a node makes {limits.MOST_PROBES} probes"

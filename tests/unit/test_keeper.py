@@ -140,21 +140,6 @@ def test_a_command_may_write_much(tmp_path: Path, size: int) -> None:
     assert ran.status == 3 and ran.said.endswith("the end") and len(ran.said) <= hooks.MOST_SAID
 
 
-def test_what_a_command_leaves_behind_may_go_on_writing(tmp_path: Path) -> None:
-    """A service that a start leaves in the background has the command's standard error."""
-
-    async def begin() -> None:
-        done = tmp_path / "done"
-        script = f"(sleep 0.3; head -c 2000000 /dev/zero >&2; : > {done}) & exit 0"
-        ran = await hooks.run(["/bin/sh", "-c", script], 60)
-        assert ran.is_good
-        async with asyncio.timeout(60):
-            while not done.exists():
-                await asyncio.sleep(0.02)
-
-    asyncio.run(begin())
-
-
 def run(folder: Path, job: Callable[[World], Any]) -> None:
     async def begin() -> None:
         world = World(folder)

@@ -369,3 +369,17 @@ def test_the_trail_goes_on_in_a_new_file_and_reads_past_half_lines(
         file.write(b'{"time": "half')
     newest = trail.newest(2)
     assert [one["id"] for one in newest] == ["39", "38"]
+
+
+def test_a_line_of_the_trail_is_there_as_a_whole_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full in the middle of a line: the next line is one of its own."""
+    trail, real = Trail(tmp_path), os.write
+    trail.record(entry("1", "a", "v", "w", 1, "done", ""))
+    with monkeypatch.context() as moment:
+        moment.setattr(os, "write", lambda fd, data: real(fd, data[:10]))
+        with pytest.raises(OSError, match="No space"):
+            trail.record(entry("2", "a", "v", "w", 1, "done", ""))
+    trail.record(entry("3", "a", "v", "w", 1, "done", ""))
+    assert [one["id"] for one in trail.newest(10)] == ["3", "1"]
