@@ -68,6 +68,7 @@ def _rows(check: Check) -> Check:
 
 _ASSIGNED: dict[str, Check] = {
     "has": _three, "seen": _three, "digest": _text, "announces": _or_none(_bool),
+    "drained_by": _or_none(_rows(lambda who: who in ("director", "operator"))),
 }  # fmt: skip
 _WORKLOAD = _table(name=_text, epoch=_whole, released=_whole, state=_text, why=_text, can_fence=_bool)
 _SEEN: dict[str, Check] = {
