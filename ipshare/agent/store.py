@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ipshare import durable
 from ipshare.agent.codec import decode, encode
 from ipshare.agent.confirm import State
 from ipshare.errors import IpshareError, NoPrivilege
@@ -21,7 +22,6 @@ from ipshare.model import BindingSet, Config
 
 log = logging.getLogger(__name__)
 VERSION = 1
-WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 class Store:
@@ -125,14 +125,8 @@ class Store:
         """What is kept as ``name`` is kept as ``other`` as well, on the disk when this returns. Nothing is
         written twice: later writes to either leave the other as it is."""
         path = self.dir / other
-        aside, of = f"{path}.new", f"{self.dir}/{name}"
         try:
-            try:
-                os.link(of, aside)
-            except FileExistsError:  # of who died here
-                Path(aside).unlink()
-                os.link(of, aside)
-            _rename(aside, path)
+            durable.link(self.dir / name, path)
         except PermissionError as error:
             raise _no_privilege(self.dir) from error
         except OSError as error:
@@ -154,40 +148,17 @@ class Store:
             ) from error
 
     def _write(self, path: Path, text: str) -> None:
-        aside = f"{path}.new"
+        content = text.encode()
         try:
             try:
-                fd = os.open(aside, WRITE, 0o666)
+                durable.write(path, content, 0o644)
             except FileNotFoundError:
                 self._make(path.parent)
-                fd = os.open(aside, WRITE, 0o666)
-            _put(fd, text.encode())
-            _rename(aside, path)
+                durable.write(path, content, 0o644)
         except PermissionError as error:
             raise _no_privilege(path.parent) from error
         except OSError as error:
             raise _unwritable(path, error) from error
-
-
-def _put(fd: int, content: bytes) -> None:
-    """All of it is on the disk, and ``fd`` closed."""
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _rename(aside: str, path: Path) -> None:
-    """``aside`` is ``path`` from now on; the name, too, is on the disk."""
-    os.replace(aside, path)  # noqa: PTH105
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def same(one: Config, other: Config) -> bool:

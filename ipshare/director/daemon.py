@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ipshare.certs.contexts import Contexts
-from ipshare.director import render
+from ipshare.director import answers, render
 from ipshare.director.config import Settings, problems_at
 from ipshare.director.leading import Alone, Leading
 from ipshare.director.link import Link, Silent
@@ -297,7 +297,8 @@ class Director:
         return step
 
     def _learn(self, node: Tended, told: dict[str, Any]) -> None:
-        """What a node said of itself."""
+        """What a node said of itself. Raises IpshareError for what cannot be understood."""
+        told = answers.assigned(told)
         name, rollout = node.row.name, self.rollout
         node.heard_s, node.trouble, node.told, node.announces = time.monotonic(), "", told, told["announces"]
         assert rollout is not None, "nodes come from a revision"

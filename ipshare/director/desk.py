@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,7 @@ class Desk:
             raise IpshareError(f"limit is a number from 1 to {MOST}")
         found = await self._director.work(self._director.store.history, limit + 1)
         older = [one.topology for one in found[1:]] + [Topology()]
+        counts = await asyncio.to_thread(_counts, [one.topology for one in found[:limit]], older)
         return {
             "revisions": [
                 {
@@ -150,9 +151,9 @@ class Desk:
                     "time": one.time,
                     "who": one.who,
                     "why": one.why,
-                    "changes": len(list(changes(before, one.topology))),
+                    "changes": count,
                 }
-                for one, before in list(zip(found, older, strict=True))[:limit]
+                for one, count in zip(found, counts, strict=False)
             ]
         }
 
@@ -164,12 +165,14 @@ class Desk:
                 raise Refused(f"there is no revision {number}", hint="ipshare director history")
             before = await director.work(director.store.revision, revision.number - 1)
             outcomes = await director.work(director.store.outcomes, revision.number)
+            old = before.topology if before else Topology()
+            found = await asyncio.to_thread(_changes, old, revision.topology)
             return {
                 "revision": revision.number,
                 "time": revision.time,
                 "who": revision.who,
                 "why": revision.why,
-                "changes": list(changes(before.topology if before else Topology(), revision.topology)),
+                "changes": found,
                 "outcomes": [
                     {"node": one.node, "time": one.time, "outcome": one.outcome, "detail": one.detail}
                     for one in outcomes
@@ -199,12 +202,12 @@ class Desk:
     async def _diff(self, _caller: Asker, request: Request) -> Request:
         topology = await self._wanted(request)
         rollout = await self._director.planned(topology)
-        found = list(changes(self._director.topology, topology))
+        found = await asyncio.to_thread(_changes, self._director.topology, topology)
         return {
             "changes": found,
             "order": order(rollout) if found else [],
             "notes": rollout.notes() if found else [],
-            "faults": faults(topology),
+            "faults": await asyncio.to_thread(faults, topology),
         }
 
     async def _apply(self, caller: Asker, request: Request) -> Request:
@@ -229,6 +232,15 @@ class Desk:
         path = request.get("path")
         file = Path(path) if isinstance(path, str) else self._file
         return (await asyncio.to_thread(config.load, file)).topology
+
+
+def _changes(old: Topology, new: Topology) -> list[str]:
+    """Beside the event loop, where leases wait: large installations take their time."""
+    return list(changes(old, new))
+
+
+def _counts(new: Sequence[Topology], old: Sequence[Topology]) -> list[int]:
+    return [len(_changes(before, after)) for after, before in zip(new, old, strict=False)]
 
 
 def order(rollout: Rollout) -> list[str]:

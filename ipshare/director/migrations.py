@@ -34,6 +34,8 @@ ASK_S = 20.0
 """How long a node may take for an answer: the check asks the adapter, which has limits of its own."""
 NEWS_S = 10.0
 """How long a node holds an answer back that waits for news."""
+MOST_OVER = 100
+"""Migrations that are over and still shown."""
 AGAIN_S, AGAIN_MAX_S = 0.2, 5.0
 
 
@@ -244,7 +246,20 @@ class Migrations:
         one.state, self._moving = state, None
         self._tell()
         self._carry(one)
+        if state.is_over:
+            await self._prune()
         return state
+
+    async def _prune(self) -> None:
+        """What is kept of those that are over is bounded."""
+        over = [one.state for one in self._all.values() if one.state.is_over]
+        over.sort(key=lambda state: state.times[-1].at)
+        for state in over[: max(0, len(over) - MOST_OVER)]:
+            self._all.pop(state.id, None)
+            with contextlib.suppress(IpshareError):  # the next one that is over tries again
+                await self._director.work(
+                    self._director.store.put_note, self._director.term, NOTE + state.id, ""
+                )
 
     def _carry(self, one: Carried) -> None:
         one.kick.set()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
 from ipshare.certs.contexts import Contexts
-from ipshare.director import elsewhere, failover, probing
+from ipshare.director import answers, elsewhere, failover, probing
 from ipshare.director.attended import Attended, Request, boottime_s, troubles
 from ipshare.director.daemon import Director
 from ipshare.director.failover import Case, Facts
@@ -134,7 +134,7 @@ class Warden:
         words: Request = {"term": self.director.term, "probes": probes, "holds": holds, "stops": stops}
         if stamp is not None:
             words["heard"] = self._heard(node, stamp)
-        said = await node.link.ask("watch", self.director.settings.stale_after_s, **words)
+        said = answers.seen(await node.link.ask("watch", self.director.settings.stale_after_s, **words))
         if stamp is not None:
             node.withdraws = bool(words["heard"]["may_withdraw"])
             node.stays = not node.withdraws
