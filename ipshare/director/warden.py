@@ -15,15 +15,15 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
 
 from ipshare.certs.contexts import Contexts
-from ipshare.director import elsewhere, failover, probing
+from ipshare.director import elsewhere, failover, listening, probing
+from ipshare.director.attended import Attended, Request, boottime_s
 from ipshare.director.daemon import Director
 from ipshare.director.failover import Case, Facts
 from ipshare.director.fencing import Fences
-from ipshare.director.health import Observation, Track, suspects, track, verdicts
+from ipshare.director.health import Track, suspects, track, verdicts
 from ipshare.director.link import Link
 from ipshare.director.moves import moved
 from ipshare.director.rollout import FINAL
@@ -41,31 +41,6 @@ NOTES = "warden/"
 """How the names of what is in the store begin."""
 BEGAN = "failovers"
 """Key of the times at which automatic failovers began lately, in the store."""
-Request = dict[str, Any]
-
-
-def boottime_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-@dataclass
-class Attended:
-    """A node, as its task has it. ``stamp``: its boot, its clock's reading; ``heard_s``: when that came."""
-
-    name: str
-    address: str
-    link: Link
-    task: asyncio.Task[None] | None = None
-    heard_s: float = 0.0
-    stamp: tuple[str, int] | None = None
-    said: Request | None = None
-    trouble: str = "not heard yet"
-    stays: bool = False  # as in ipshare.director.staying.Point
-    withdraws: bool = False  # it answered that it may, and was told nothing else
-
-    def row(self, workload: str) -> Request | None:
-        rows = self.said["workloads"] if self.said is not None else ()
-        return next((row for row in rows if row["name"] == workload), None)
 
 
 class Warden:
@@ -80,16 +55,17 @@ class Warden:
         self.cases: dict[str, Case] = {}
         self._suspected: frozenset[str] = frozenset()
         self._began: list[float] = []  # wall clock
-        self._counted_s: dict[
+        self._counted_s = dict[
             str, float
-        ] = {}  # workload -> when the newest reading came that a lease counts from
-        self._arranged_s: dict[str, tuple[object, float]] = {}  # unit -> its arrangement, since when it is so
-        self._ran: dict[str, int] = {}  # workload -> epoch in which it was said to run
+        ]()  # workload -> when the newest reading that a lease counts from came
+        self._arranged_s: dict[str, tuple[object, float]] = {}  # unit -> arrangement, since when it is so
+        self._ran = dict[str, int]()  # workload -> epoch in which it was said to run
         self._fences = Fences(self.fenced)
         self._news = asyncio.Event()
         self._changing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._start_s = 0.0
+        self._soonest_s: float | None = None  # until something has been down for long enough
 
     async def start(self) -> None:
         """Goes on where the store says that somebody was."""
@@ -113,23 +89,31 @@ class Warden:
                 task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
         for node in self.nodes.values():
+            await node.ear.close()
             node.link.close()
 
     # ---- nodes ------------------------------------------------------------------
 
-    def _follow(self) -> None:
+    async def _follow(self) -> None:
         """A task for each node of the topology."""
         rows = self.director.topology.nodes
         for name in [n for n, one in self.nodes.items() if n not in rows or rows[n].address != one.address]:
             gone = self.nodes.pop(name)
             assert gone.task is not None, "each node has one"
             gone.task.cancel()
+            await gone.ear.close()
             gone.link.close()
         for name, row in rows.items():
             if name not in self.nodes:
-                node = Attended(name, row.address, Link(name, row.address, self._contexts))
-                self.nodes[name] = node
+                links = [Link(name, row.address, self._contexts) for _ in range(2)]
+                node = self.nodes[name] = Attended(name, row.address, links[0], self._ear(links[1]))
                 node.task = asyncio.create_task(self._attend(node), name=f"attend {name}")
+
+    def _ear(self, link: Link) -> listening.Ear:
+        def listens() -> bool:
+            return link.name in self.nodes and self.nodes[link.name].probes and not self.director.bar()
+
+        return listening.Ear(link, self._news.set, listens, self.director.settings.interval_s, self._stale_s)
 
     async def _attend(self, node: Attended) -> None:
         while True:
@@ -162,6 +146,7 @@ class Warden:
             node.withdraws = bool(words["heard"]["may_withdraw"])
             node.stays = not node.withdraws
         node.heard_s, node.said, node.trouble = boottime_s(), said, ""
+        node.ear.take(said, node.heard_s)
         node.stamp = (said["clock"]["boot"], said["clock"]["ns"])
 
     def _heard(self, node: Attended, stamp: tuple[str, int]) -> Request:
@@ -224,7 +209,7 @@ class Warden:
         while True:
             self._news.clear()
             try:
-                self._follow()
+                await self._follow()
                 async with self._changing:
                     await self._judge()
                 if self.watch.failover is not None:
@@ -234,7 +219,8 @@ class Warden:
             except Exception:
                 log.exception("warden: a judgement failed; it is tried again")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.director.settings.interval_s):
+                pause_s = self.director.settings.interval_s
+                async with asyncio.timeout(min(pause_s, self._soonest_s or pause_s)):
                     await self._news.wait()
 
     async def _judge(self) -> None:
@@ -259,13 +245,7 @@ class Warden:
         """What is down, and since when."""
         topology, health = self.director.topology, self.watch.health
         places = probing.places(topology)
-        observations = [
-            Observation(node.name, row["name"], row["up"], node.heard_s - row["age_s"], places[row["name"]])
-            for node in self.nodes.values()
-            if node.said is not None
-            for row in node.said["probes"]
-            if row["name"] in places
-        ]
+        observations = listening.heard((node.ear for node in self.nodes.values()), places)
         self._suspected = suspects(observations, now_s, health.stale)
         targets = probing.targets(topology, health)
         found = verdicts(targets, observations, now_s, stale_s=health.stale, quorum=health.quorum)
@@ -281,16 +261,22 @@ class Warden:
         """The next state of each; what changed goes into ``notes``."""
         wall, began = time.time(), list(self._began)
         began = [at for at in began if 0 <= wall - at < settings.period]
-        found = {}
+        found: dict[str, Case] = {}
+        lefts: list[float] = []
+        left = {case.source for case in self.cases.values() if case.phase == "moving"}
         for unit, workloads in elsewhere.units(self.director.topology).items():
             case = self.cases.get(unit)
             facts = self._facts(unit, workloads, case, now_s)
-            rules = failover.Rules(settings.mode, settings.after, len(began) < settings.limit)
+            has_room = facts.at in left or len(began) < settings.limit  # all that leaves a node counts once
+            rules = failover.Rules(settings.mode, settings.after, has_room)
             after = failover.step(case, unit, facts, rules, now_text())
+            lefts += [s for s in (facts.left_s(rules),) if s is not None and s > 0]
             if after is not None:
                 found[unit] = after
-                is_new = after.phase == "moving" and (case is None or case.phase != "moving")
-                began += [wall] if is_new and settings.mode == "automatic" else []
+                if after.phase == "moving" and facts.at not in left:
+                    began += [wall] if settings.mode == "automatic" else []
+                    left.add(facts.at)
+        self._soonest_s = min(lefts, default=None)
         for unit in set(found) | set(self.cases):
             if found.get(unit) != self.cases.get(unit):
                 notes[f"case/{unit}"] = json.dumps(found[unit].to_json()) if unit in found else ""
@@ -307,7 +293,9 @@ class Warden:
         if self._arranged_s.get(unit, (None, 0.0))[0] != arrangement:
             self._arranged_s[unit] = (arrangement, now_s)
         down = list(self._down(unit, workloads, at, now_s))
-        steady = [one for one in down if not one[2]] or down
+        worst = max(
+            ([one for one in down if not one[2]] or down), key=lambda one: one[0] - one[3], default=None
+        )
         able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
         plan = elsewhere.targets(topology, at, workloads, able - {at})
         moves = [move for move in plan.moves if set(move.workloads) == set(workloads)]
@@ -317,19 +305,21 @@ class Warden:
         return Facts(
             workloads,
             at,
-            max((one[0] for one in steady), default=None),
+            worst[0] if worst is not None else None,
             "; ".join(one[1] for one in down),
             bool(down) and all(one[2] for one in down),
             moves[0].target if moves else "",
             "" if moves else nowhere,
             not target or target in able or self._may_come_back(target, now_s),
             bool(target) and all(self._runs(name, target, now_s) for name in workloads),
+            worst[3] if worst is not None else None,
         )
 
     def _down(
         self, unit: str, workloads: tuple[str, ...], at: str, now_s: float
-    ) -> Iterator[tuple[float, str, bool]]:
-        """(for how long in this arrangement, why, suppressed) of what is down of a unit."""
+    ) -> Iterator[tuple[float, str, bool, float]]:
+        """(for how long in this arrangement, why, suppressed, how long it has to be) of what is down."""
+        assert self.watch.failover is not None, "who acts has the table"
         names = [probing.endpoint_key(self.director.topology.nodes[at].endpoint or "")]
         for workload in workloads:
             row = self.nodes[at].row(workload) if at in self.nodes and self.is_heard(at, now_s) else None
@@ -337,11 +327,14 @@ class Warden:
             is_being_moved = self._is_exclusive(workload) and (grant is None or not grant.is_held)
             if not is_being_moved and not (row is not None and row["state"] == "starting"):
                 names.append(probing.workload_key(workload))
+        echoed = probing.by_echo(self.director.topology, self.watch.health) & {names[0]}
+        quick = echoed if not any(map(self._is_exclusive, workloads)) else ()
         for name in names:
             one = self.tracks.get(name)
             if one is not None and one.verdict.word == "down":
                 since_s = max(one.since_s, self._arranged_s[unit][1])
-                yield now_s - since_s, f"{name} is down ({one.verdict.why})", one.is_suppressed
+                after_s = self.watch.failover.shared_after if name in quick else self.watch.failover.after
+                yield now_s - since_s, f"{name} is down ({one.verdict.why})", one.is_suppressed, after_s
 
     def _is_down(self, node: str) -> bool:
         row = self.director.topology.nodes.get(node)
@@ -440,19 +433,31 @@ class Warden:
     # ---- acting -----------------------------------------------------------------
 
     async def _act(self, now_s: float, settings: Failover) -> None:
+        done = {}
         for unit, case in list(self.cases.items()):
             if case.phase != "moving":
                 continue
             for name in case.workloads:
                 self._fence(name, case, settings, now_s)
             if failover.is_done(case, self._facts(unit, case.workloads, case, now_s)):
-                how = [f"{name} {self.grants[name].how}" for name in case.workloads if name in self.grants]
-                number = self.director.number  # what comes meanwhile is not undone: then it is done again
-                try:
-                    topology = moved(self.director.topology, dict.fromkeys(case.workloads, case.target))
-                    await self.director.change(topology, "failover", failover.reason(case, how), number)
-                except IpshareError as error:
-                    self.cases[unit] = replace(case, note=error.message.partition("\n")[0])
+                done[unit] = case
+        if done and not await self._move(done):  # what is wrong with one keeps no other back
+            for unit, case in done.items() if len(done) > 1 else ():
+                await self._move({unit: case})
+
+    async def _move(self, done: dict[str, Case]) -> bool:
+        """One revision for all of them; False: it was not to be."""
+        moves = {name: case.target for case in done.values() for name in case.workloads}
+        how = {name: grant.how for name, grant in self.grants.items()}
+        why = "; ".join(failover.reason(case, how) for case in failover.together(list(done.values())))
+        number = self.director.number  # what comes meanwhile is not undone: then it is done again
+        try:
+            topology = moved(self.director.topology, moves)
+            return await self.director.change(topology, "failover", why, number)
+        except IpshareError as error:
+            note = error.message.partition("\n")[0]
+            self.cases |= {unit: replace(case, note=note) for unit, case in done.items()}
+        return False
 
     def _fence(self, name: str, case: Case, settings: Failover, now_s: float) -> None:
         """Of a node that is not heard, and has not given it up."""
@@ -476,8 +481,7 @@ class Warden:
             if not grant.leaving or not grant.epoch or epoch not in (None, grant.epoch):
                 raise Refused(f"nobody has to give up {name!r}", hint="ipshare director failover show")
             grant = replace(grant, fenced=grant.epoch)
-            notes = {f"grant/{name}": json.dumps(asdict(grant))}
-            await self._note(notes)
+            await self._note({f"grant/{name}": json.dumps(asdict(grant))})
             self.grants[name] = grant
         self._news.set()
         return grant
@@ -490,8 +494,7 @@ class Warden:
                 known = ", ".join(name for name, one in self.cases.items() if one.phase == "proposed")
                 raise Refused(f"nothing is proposed for {unit!r}", hint=f"proposed: {known or 'nothing'}")
             case = failover.approved(case)
-            notes = {f"case/{unit}": json.dumps(case.to_json())}
-            await self._note(notes)
+            await self._note({f"case/{unit}": json.dumps(case.to_json())})
             self.cases[unit] = case
         self._news.set()
         return case

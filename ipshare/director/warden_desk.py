@@ -13,10 +13,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ipshare.agent.server import Asker
+from ipshare.director.attended import Request, boottime_s
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk, Verb
 from ipshare.director.schema_health import Watch
-from ipshare.director.warden import Request, Warden, boottime_s
+from ipshare.director.warden import Warden
 from ipshare.errors import IpshareError
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from ipshare.agent.server import Server
 from ipshare.cli import main
+from ipshare.director.attended import boottime_s
 from ipshare.director.desk import Desk
 from ipshare.director.run import SOCKET
-from ipshare.director.warden import boottime_s
 from ipshare.director.warden_desk import failover_of, health_of, verbs
 from ipshare.errors import Refused
 from tests.director_world import Fleet
