@@ -1,9 +1,9 @@
-"""Each process killed, each link cut, one at a time, under connections: what is served again, when, what is lost.
+"""Each process killed, each link cut, one at a time, under connections: when are clients served, what is lost.
 
     python -m perf.faults [--only WORDS] [--connections 500] [--list]
 
-In the lab of tests/faults_lab.py, with the default timers; the rows, their bounds and what they may lose are in
-tests/faults_table.py. Prints a Markdown table, which is in build/perf-faults.md too, and says why a row was late.
+In the lab of tests/faults_lab.py, with the default timers; the rows, their bounds and what they may lose are
+in tests/faults_table.py. Prints a Markdown table, which is in build/perf-faults.md too, and what was late.
 Ends with 1 if a bound was not kept or a connection was lost that the design says survives. Needs root, bird2,
 frr and etcd; all rows take a quarter of an hour or more.
 """

@@ -320,11 +320,10 @@ class Client:
     """Connections of one client."""
 
     def __init__(self, lab: Lab, node: str, connections: int, period_s: float, shop: bool) -> None:
-        each = connections // 4
+        addresses = [(name, host) for name in SHARED for host in hosts(name)]
         wanted: dict[str, list[Any]] = {
-            f"{name} v{6 if ':' in host else 4}": [host, PORT, each]
-            for name in SHARED
-            for host in hosts(name)
+            f"{name} v{6 if ':' in host else 4}": [host, PORT, (connections + n) // len(addresses)]
+            for n, (name, host) in enumerate(addresses)
         }
         if shop:
             wanted["shop v4"] = [SHOP, SHOP_PORT, 0]
@@ -368,9 +367,8 @@ def faults_lab(folder: Path, timers: str = "") -> Iterator[World]:
         try:
             made.start()
             yield made
-        except BaseException:
+        finally:
             keep = Path(os.environ.get("IPSHARE_FAULTS_LOGS", "/nonexistent"))
             if keep.is_dir():  # what the processes said
                 for log in lab.directory.rglob("*.log"):
                     shutil.copy(log, keep / f"{log.parent.name}-{log.name}")
-            raise

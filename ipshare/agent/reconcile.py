@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ipshare.agent import drains, redirects, remaps
+from ipshare.agent.alike import process, same_network
 from ipshare.agent.clusters import Clusters
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
@@ -365,7 +366,7 @@ class Reconciler:
         """What this machine has against ``config``."""
         return self.routes.preflight(config, engine_runs=self.attached(config) is not None)
 
-    def _pass(self, config: Config, *, preflight: bool = True) -> Done:
+    def _pass(self, config: Config, *, preflight: bool = True, routes: bool = True) -> Done:
         engine, started = self.attached(config), False
         if preflight and (problems := self.routes.preflight(config, engine_runs=engine is not None)):
             raise NotReady(problems)
@@ -384,7 +385,7 @@ class Reconciler:
             plan = diff(engine.read(), self.data_path.tables(engine, self._effective(config, draining)))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
-            lines = tuple(self.routes.apply(redirects.effective(self.store, config)))
+            lines = tuple(self.routes.apply(redirects.effective(self.store, config))) if routes else ()
         except (Exception, KeyboardInterrupt):
             if started:
                 self.data_path.stop(config, engine)
@@ -438,7 +439,8 @@ class Reconciler:
         drains.save(self.store, drains.after(self.store, config, self.clock))
         self.store.put(after)
         try:
-            return self._pass(config)
+            same = self._is_same_network(config)
+            return self._pass(config, preflight=not same, routes=not same)
         except (Exception, KeyboardInterrupt):
             self.store.put(before)
             drains.save(self.store, kept)
@@ -448,6 +450,13 @@ class Reconciler:
                 except IpshareError as error:
                     log.error("could not restore the configuration before: %s", error)
             raise
+
+    def _is_same_network(self, config: Config) -> bool:
+        """And the engine is the one that has its routes: the kernel need not be asked about it, which takes
+        longer than all the rest. Whether it is as it should be is looked at now and then anyway."""
+        engine = self.attached(config)
+        known = self.config is not None and engine is not None and engine.info().boot_id == self._left[0]
+        return known and same_network(self.config, config)
 
     def _expire(self, state: State) -> State:
         log.warning("the configuration was not confirmed in time: rolling back")
@@ -469,7 +478,7 @@ class Reconciler:
         engine = self.attached(ours) if ours is not None else None
         if ours is None or engine is None or _is_bare(ours, engine):
             return
-        if _process(ours) != _process(wanted):
+        if process(ours) != process(wanted):
             raise Refused(
                 "[engine], [vpp] or runtime_dir changed: that needs a new engine, and a moment "
                 "without traffic",
@@ -480,11 +489,3 @@ class Reconciler:
 def _is_bare(config: Config, engine: Engine) -> bool:
     """An engine that others run, with nothing of ours in it: it is as good as none."""
     return config.vpp is not None and not config.vpp.managed and not diff(engine.read(), Tables())
-
-
-def _process(config: Config) -> tuple[object, ...]:
-    """What an engine is started with, or told once."""
-    vpp = config.vpp
-    if vpp is not None:
-        vpp = replace(vpp, interfaces=(), bridges=(), routes=(), neighbors=())
-    return config.engine, config.node.runtime_dir, vpp
