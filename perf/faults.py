@@ -1,4 +1,4 @@
-"""Each process killed, each link cut, one at a time, under connections: when are clients served, what is lost.
+"""Each process killed, each link cut, one at a time, under connections: what is served when, what lost.
 
     python -m perf.faults [--only WORDS] [--connections 500] [--list]
 

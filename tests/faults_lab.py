@@ -92,6 +92,7 @@ class World:
     def __init__(self, lab: Lab, pki: Pki, etcd: EtcdServer, timers: str = "") -> None:
         self.lab, self.pki, self.etcd, self.timers = lab, pki, etcd, timers
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.struck_s = 0.0
         rows = tomllib.loads(lab.site_file("C").read_text())
         self.tables = {
             kind: [{key: value for key, value in row.items() if key != "self"} for row in rows[kind]]
@@ -275,6 +276,10 @@ class World:
             and all(row["state"] == "running" for row in failover["workloads"])
         )
 
+    def mark(self) -> None:
+        """Now it strikes: all that had to be found out for it is known."""
+        self.struck_s = time.monotonic()
+
     # ---- cuts -------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -282,6 +287,7 @@ class World:
         """The cable between two nodes; both see that it is dark."""
         addresses = self.lab.run(a, ["ip", "-6", "-o", "addr", "show", "dev", b, "scope", "global"])
         routes = self._routes(a, b)
+        self.mark()
         self.lab.run(a, ["ip", "link", "set", b, "down"])
         yield
         self.lab.run(a, ["ip", "link", "set", b, "up"])
@@ -305,6 +311,7 @@ class World:
         """What comes for a TCP port of a node is lost on its way."""
         rule = ["INPUT", "-p", "tcp", "--dport", str(port), "-j", "DROP"]
         rule += ["-s", source] if source else []
+        self.mark()
         self.lab.run(node, ["iptables", "-I", *rule])
         yield
         self.lab.run(node, ["iptables", "-D", *rule])

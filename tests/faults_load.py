@@ -27,8 +27,8 @@ from typing import Any
 
 STEP_S = 0.1
 SLOW_S, ANSWER_S = 0.9, 5.0
-"""An attempt has failed that is not connected by then, below a second, when the kernel sends a lost SYN again;
-or that has no answer by then, from a server that may be busy."""
+"""An attempt that is not connected by then has failed, below a second, when the kernel sends a lost SYN again;
+and one without an answer by then, from a server that may be busy."""
 PATIENCE_S = 45.0
 """What is silent for so long at the end is lost: above what TCP waits after half a minute of nothing."""
 SAID = bytes(range(64))

@@ -28,7 +28,7 @@ STEADY_S = 1.5
 WATCH_S = 8.0
 """Where nothing is to be noticed: for so long at least, above all that goes stale."""
 ROUTED_S, FAILOVER_S, FRR_S = 0.3, 1.0, 11.0
-STALE_S, LEASE_S, LOOK_S = 5.0, 10.0, 1.0
+STALE_S, LEASE_S, LOOK_S, ROLL_S, START_S = 5.0, 10.0, 1.0, 0.45, 1.0
 WAIT_S = (20 + 10) * 1.01 / 0.99
 Strike = Callable[[World], AbstractContextManager[None]]
 
@@ -75,7 +75,9 @@ class Row:
 def killed(pid: Callable[[World], int], again: Callable[[World], None] = lambda _w: None) -> Strike:
     @contextlib.contextmanager
     def strike(world: World) -> Iterator[None]:
-        os.kill(pid(world), signal.SIGKILL)
+        number = pid(world)
+        world.mark()
+        os.kill(number, signal.SIGKILL)
         yield
         again(world)
 
@@ -87,6 +89,7 @@ def process(name: str, again: Callable[[World], None]) -> Strike:
 
     @contextlib.contextmanager
     def strike(world: World) -> Iterator[None]:
+        world.mark()
         world.kill(name)
         yield
         again(world)
@@ -103,6 +106,7 @@ def engine_of(node: str) -> Callable[[World], int]:
 def node_dies(world: World, node: str) -> Iterator[None]:
     """Engine and agent; who keeps its workloads goes on."""
     pid = engine_of(node)(world)
+    world.mark()
     world.processes[node].kill()
     os.kill(pid, signal.SIGKILL)
     yield
@@ -114,6 +118,7 @@ def node_dies(world: World, node: str) -> Iterator[None]:
 def director_dies(world: World, leads: bool) -> Iterator[None]:
     name = world.leader()
     name = name if leads else next(other for other in AT if other != name)
+    world.mark()
     world.kill(name)
     yield
     world.director(name)
@@ -121,6 +126,7 @@ def director_dies(world: World, leads: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def etcd_dies(world: World) -> Iterator[None]:
+    world.mark()
     world.etcd.kill()
     yield
     world.etcd.start()
@@ -129,6 +135,7 @@ def etcd_dies(world: World) -> Iterator[None]:
 @contextlib.contextmanager
 def router_dies(world: World, *names: str, at_once: bool = False) -> Iterator[None]:
     """FRR's daemons and BIRD are started again by what watches over them."""
+    world.mark()
     for name in names:
         world.routers.processes[name].kill()
         world.routers.processes[name].wait()
@@ -145,13 +152,6 @@ def router_dies(world: World, *names: str, at_once: bool = False) -> Iterator[No
 
 def link(a: str, b: str) -> Strike:
     return lambda world: world.cut(a, b)
-
-
-@contextlib.contextmanager
-def halves(world: World) -> Iterator[None]:
-    """The half with etcd has the leader."""
-    with world.cut("r1", "r2"):
-        yield
 
 
 @contextlib.contextmanager
@@ -190,7 +190,7 @@ FAULTS = (
     Fault("BIRD of D", killed(lambda world: world.bird("D")), ROUTED_S, "The session ends with it"),
     Fault("keeper of B", killed(lambda world: world.keeper("B")), 0, "Its leases are on the disk", shop=True),
     Fault("engine and agent of B, for the exclusive workload", partial(node_dies, node="B"),
-          WAIT_S + 3 * LOOK_S, "(lease 20 s + stop_time 10 s) x 1.01/0.99 + three looks",
+          WAIT_S + 3 * LOOK_S + START_S + ROLL_S, "(lease 20 s + stop_time 10 s) x 1.01/0.99, three looks, its start, roll-out",
           ("c1 app", "c3 app"), shop=True),
     Fault("BIRD of r1", lambda w: router_dies(w, "bird"), 0,
           "The router's kernel keeps its routes"),
@@ -201,7 +201,8 @@ FAULTS = (
     Fault("link D-r2", link("r2", "D"), ROUTED_S, "The router sees that the link is dark"),
     Fault("link A-r2", link("r2", "A"), FAILOVER_S, MOVED, ("c1 web", "c3 web")),
     Fault("link B-r1", link("r1", "B"), FAILOVER_S, MOVED, ("c1 app", "c3 app")),
-    Fault("link r1-r2", halves, STALE_S + FAILOVER_S, "What D saw is stale after 5 s, then as above",
+    Fault("link r1-r2", link("r1", "r2"), STALE_S + LOOK_S + ROLL_S,
+          "What D saw is stale after 5 s; a look; roll-out",
           ("c1 web", "c3 web"), dark=("c3 app",)),
     *(
         Fault(f"management of {node}", partial(unmanaged, node=node), 0, TOLD)
@@ -223,7 +224,8 @@ def run(world: World, fault: Fault, connections: int = 500) -> Row:
         for one in clients:
             assert one.line() == "ready\n"
         before = world.leader()
-        struck = stack.enter_context(striking(world, fault))
+        stack.enter_context(fault.strike(world))
+        struck = world.struck_s
         if fault.leads:
             other = next(name for name in AT if name != before)
             until(lambda: world.leader() == other, f"{other} leads")
@@ -239,14 +241,6 @@ def run(world: World, fault: Fault, connections: int = 500) -> Row:
             if found["lost"]:
                 row.lost[flow] = found["lost"]
     return row
-
-
-@contextlib.contextmanager
-def striking(world: World, fault: Fault) -> Iterator[float]:
-    """When it struck: all that has to be found out for it is found out before, or takes no time."""
-    struck = time.monotonic()
-    with fault.strike(world):
-        yield struck
 
 
 def _served(clients: list[Client], fault: Fault, struck: float) -> dict[str, float] | None:
