@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -49,6 +49,7 @@ CLIENTS = ("c1", "c3")
 AT = {"d1": "c1", "d2": "c3"}
 HOMES = {"web": "A", "app": "B", "shop": "B"}
 SHOP = str(GLOBAL4[12])
+DEFAULTS: Mapping[str, str] = {}
 SHARED = {"web": "a1", "app": "a2"}
 """Workload -> the server whose Global IP it has."""
 HEAD = """
@@ -62,20 +63,26 @@ runtime_dir = "{dir}/{name}-run"
 [store]
 kind = "etcd"
 endpoints = ["{url}"]
+{store}
 [health]
 flaps = 1000
+{health}
 [[health.probe]]
 workload = "shop"
 port = {port}
 [failover]
 mode = "automatic"
 limit = 1000
-{timers}
+{failover}
 [[site]]
 name = "here"
 """
-SLOW = 'shared_after = "3s"'
-"""For a test, which must not see things die on a machine that does much else."""
+SLOW = {
+    "store": 'lease = "4s"\ntimeout = "1s"',
+    "health": 'echo_timeout = "1s"',
+    "failover": 'shared_after = "3s"\nafter = "5s"\nlease = "7s"\nstop_time = "3s"',
+}
+"""For a test: nobody is taken for dead on a machine that does much else, and waits are short."""
 
 
 def until(claim: Callable[[], Any], what: str = "", within_s: float = PATIENCE_S) -> Any:
@@ -89,8 +96,9 @@ def until(claim: Callable[[], Any], what: str = "", within_s: float = PATIENCE_S
 class World:
     """All of it, running."""
 
-    def __init__(self, lab: Lab, pki: Pki, etcd: EtcdServer, timers: str = "") -> None:
-        self.lab, self.pki, self.etcd, self.timers = lab, pki, etcd, timers
+    def __init__(self, lab: Lab, pki: Pki, etcd: EtcdServer, timers: Mapping[str, str]) -> None:
+        self.lab, self.pki, self.etcd = lab, pki, etcd
+        self.timers = {"store": "", "health": "", "failover": "", **timers}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.struck_s = 0.0
         rows = tomllib.loads(lab.site_file("C").read_text())
@@ -140,7 +148,7 @@ class World:
         self.pki.file("director", director)
         text = HEAD.format(
             name=director, pki=self.pki.folder, dir=self.lab.directory, url=self.etcd.url, port=SHOP_PORT,
-            timers=self.timers,
+            **self.timers,
         )  # fmt: skip
         for name in NODES:
             role = "endpoint" if name in "AB" else "distribution"
@@ -357,8 +365,8 @@ class Client:
 
 
 @contextlib.contextmanager
-def faults_lab(folder: Path, timers: str = "") -> Iterator[World]:
-    """Settled."""
+def faults_lab(folder: Path, timers: Mapping[str, str] = DEFAULTS) -> Iterator[World]:
+    """Settled. ``timers``: more lines of tables of the directors' files."""
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(LabSpec()))
         etcd = EtcdServer(

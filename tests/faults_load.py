@@ -27,7 +27,7 @@ from typing import Any
 
 STEP_S = 0.1
 SLOW_S, ANSWER_S = 0.9, 5.0
-"""An attempt that is not connected by then has failed, below a second, when the kernel sends a lost SYN again;
+"""An attempt that is not connected by then has failed: below a second, when a lost SYN is sent again by TCP;
 and one without an answer by then, from a server that may be busy."""
 PATIENCE_S = 45.0
 """What is silent for so long at the end is lost: above what TCP waits after half a minute of nothing."""
