@@ -78,7 +78,7 @@ limit = 1000
 name = "here"
 """
 SLOW = {
-    "store": 'lease = "4s"\ntimeout = "1s"',
+    "store": 'lease = "5s"\ntimeout = "1s"',
     "health": 'echo_timeout = "1s"',
     "failover": 'shared_after = "3s"\nafter = "5s"\nlease = "7s"\nstop_time = "3s"',
 }

@@ -1,16 +1,15 @@
-"""A whole installation with two directors on etcd, under connections, while one thing breaks at a time: clients
-are served again, and no connection is lost that the design says survives.
+"""A whole installation with two directors on etcd, under connections, while one thing breaks at a time:
+clients are served again, and no connection is lost that the design says survives.
 
-A few of the rows of tests/faults_table.py, all of them with IPSHARE_FAULTS=all. `make perf-faults` measures too:
-here nothing is said of how long anything takes, and timers are such that a machine with much else to do takes
-nobody for dead.
+A few of the rows of tests/faults_table.py, all of them with IPSHARE_FAULTS=all. `make perf-faults` measures
+too: here nothing is said of how long anything takes, and timers are such that a machine with much else to do
+takes nobody for dead.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
