@@ -107,7 +107,7 @@ class Assignment:
             self.seen = heard
         if heard == self.has and self._node.config is not None:
             return Done(self._generation())
-        done = self._node.apply(configuration.load(self._file, assigned=text))
+        done = self._node.apply(configuration.load(self._file, assigned=text), quick=True)
         first = "# assigned: term {} revision {} step {} sha256 {}\n".format(*heard.number, heard.digest)
         self._node.store.keep_text(FILE, first + text)
         self.has = heard

@@ -185,8 +185,9 @@ class Reconciler:
             return self._pass(kept), note
         return self.apply(wanted), note
 
-    def apply(self, wanted: Config, confirm_within_s: float | None = None) -> Done:
-        """Makes ``wanted`` the node's configuration. On any error the node is on the one before.
+    def apply(self, wanted: Config, confirm_within_s: float | None = None, *, quick: bool = False) -> Done:
+        """Makes ``wanted`` the node's configuration. On any error the node is on the one before. ``quick``: the
+        kernel is not asked where only bindings differ.
 
         Raises Refused (nothing changed), EngineError, NetError.
         """
@@ -202,7 +203,7 @@ class Reconciler:
             return self._pass(wanted, preflight=self.attached(wanted) is None)
         self._check_same_engine(wanted)
         remaps.check_channels(self.store, wanted)
-        return self._switch(before, applied(before, self.store.add(wanted), trial), wanted)
+        return self._switch(before, applied(before, self.store.add(wanted), trial), wanted, quick)
 
     def confirm(self) -> None:
         """The trial's configuration stays."""
@@ -429,7 +430,7 @@ class Reconciler:
         self.engine = self.data_path.attach(config)
         return self.engine
 
-    def _switch(self, before: State, after: State, config: Config) -> Done:
+    def _switch(self, before: State, after: State, config: Config, quick: bool = False) -> Done:
         """From one state to another; back to the one before if that fails. The state is written first: an
         agent that dies in between leaves a trial with its deadline, or a configuration that its successor
         compares."""
@@ -439,7 +440,7 @@ class Reconciler:
         drains.save(self.store, drains.after(self.store, config, self.clock))
         self.store.put(after)
         try:
-            same = self._is_same_network(config)
+            same = quick and self._is_same_network(config)
             return self._pass(config, preflight=not same, routes=not same)
         except (Exception, KeyboardInterrupt):
             self.store.put(before)
