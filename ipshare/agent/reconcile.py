@@ -186,8 +186,8 @@ class Reconciler:
         return self.apply(wanted), note
 
     def apply(self, wanted: Config, confirm_within_s: float | None = None, *, quick: bool = False) -> Done:
-        """Makes ``wanted`` the node's configuration. On any error the node is on the one before. ``quick``: the
-        kernel is not asked where only bindings differ.
+        """Makes ``wanted`` the node's configuration. On any error the node is on the one before. ``quick``:
+        the kernel is not asked where only bindings differ.
 
         Raises Refused (nothing changed), EngineError, NetError.
         """
