@@ -12,6 +12,7 @@ its store: each step is taken once, or again with the same outcome, also by anot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -64,10 +65,10 @@ class Facts:
     is_there: bool = False
     after_s: float | None = None
 
-    def left_s(self, rules: Rules) -> float | None:
-        """Until it has been down for long enough; 0 or less: it has. None: it is not down."""
+    def left_s(self, rules: Rules) -> float:
+        """Until it has been down for long enough; 0 or less: it has. For ever where it is not down."""
         after_s = rules.after_s if self.after_s is None else self.after_s
-        return None if self.down_s is None else after_s - self.down_s
+        return math.inf if self.down_s is None else after_s - self.down_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,7 @@ def step(case: Case | None, unit: str, facts: Facts, rules: Rules, time: str) ->
         if facts.target:
             return replace(case, target=facts.target, note=f"{case.target} failed too")
         return replace(case, note=f"{case.target} failed too: {facts.nowhere}")
-    left_s = facts.left_s(rules)
-    if rules.mode == "off" or left_s is None or left_s > 0 or facts.is_suppressed:
+    if rules.mode == "off" or facts.left_s(rules) > 0 or facts.is_suppressed:
         return None
     begun = case or Case(unit, facts.workloads, facts.at, "", "proposed", facts.why, time)
     if not facts.target:

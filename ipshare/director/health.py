@@ -115,6 +115,22 @@ def track(before: Track, verdict: Verdict, now_s: float, *, flaps: int, half_lif
     )
 
 
+def tracked(
+    before: Mapping[str, Track], found: Mapping[str, Verdict], now_s: float, *, flaps: int, half_life_s: float
+) -> dict[str, Track]:
+    """The next state of each."""
+    return {
+        name: track(
+            before.get(name, Track(since_s=now_s, at_s=now_s)),
+            verdict,
+            now_s,
+            flaps=flaps,
+            half_life_s=half_life_s,
+        )
+        for name, verdict in found.items()
+    }
+
+
 def _began_s(before: Track, verdict: Verdict, now_s: float) -> float:
     """When a change was: what is down was so when the first probe began that nobody answered, and not before
     it was something else."""

@@ -13,17 +13,18 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
 from ipshare.certs.contexts import Contexts
-from ipshare.director import elsewhere, failover, listening, probing
-from ipshare.director.attended import Attended, Request, boottime_s
+from ipshare.director import answers, elsewhere, failover, listening, probing
+from ipshare.director.attended import Attended, Request, boottime_s, troubles
 from ipshare.director.daemon import Director
 from ipshare.director.failover import Case, Facts
 from ipshare.director.fencing import Fences
-from ipshare.director.health import Track, suspects, track, verdicts
+from ipshare.director.health import Track, suspects, tracked, verdicts
 from ipshare.director.link import Link
 from ipshare.director.moves import moved
 from ipshare.director.rollout import FINAL
@@ -37,6 +38,7 @@ from ipshare.exclusive.grants import Grant, Seen
 log = logging.getLogger(__name__)
 DRIFT = 0.01
 """Where there is no [failover] to say it."""
+NOWHERE = "no other node is alive, up, and has what it needs"
 NOTES = "warden/"
 """How the names of what is in the store begin."""
 BEGAN = "failovers"
@@ -44,28 +46,30 @@ BEGAN = "failovers"
 
 
 class Warden:
-    """Of ``director``, by ``watch``."""
+    """Of ``director``, by ``watch``. ``held``: why somebody else moves a workload now, "": nobody does."""
 
-    def __init__(self, director: Director, watch: Watch) -> None:
-        self.director, self.watch = director, watch
+    def __init__(
+        self, director: Director, watch: Watch, held: Callable[[str], str] = lambda _workload: ""
+    ) -> None:
+        self.director, self.watch, self._held = director, watch, held
         self._contexts = Contexts(director.settings.files, server=False)
         self.nodes: dict[str, Attended] = {}
         self.tracks: dict[str, Track] = {}
         self.grants: dict[str, Grant] = {}
         self.cases: dict[str, Case] = {}
+        self._coming: dict[str, Case] = {}  # on their way to the store
+        self._barred: dict[str, str] = {}  # unit -> why it is down and no case
         self._suspected: frozenset[str] = frozenset()
         self._began: list[float] = []  # wall clock
-        self._counted_s = dict[
-            str, float
-        ]()  # workload -> when the newest reading that a lease counts from came
-        self._arranged_s: dict[str, tuple[object, float]] = {}  # unit -> arrangement, since when it is so
-        self._ran = dict[str, int]()  # workload -> epoch in which it was said to run
+        self._counted_s = dict[str, float]()  # workload -> when the newest reading came that a lease has
+        self._arranged_s: dict[str, tuple[object, float]] = {}  # unit -> its arrangement, since when it is so
+        self._ran: dict[str, int] = {}  # workload -> epoch in which it was said to run
         self._fences = Fences(self.fenced)
         self._news = asyncio.Event()
         self._changing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._start_s = 0.0
-        self._soonest_s: float | None = None  # until something has been down for long enough
+        self._soonest_s = math.inf  # until something has been down for long enough
 
     async def start(self) -> None:
         """Goes on where the store says that somebody was."""
@@ -141,7 +145,7 @@ class Warden:
         words: Request = {"term": self.director.term, "probes": probes, "holds": holds, "stops": stops}
         if stamp is not None:
             words["heard"] = self._heard(node, stamp)
-        said = await node.link.ask("watch", self.director.settings.stale_after_s, **words)
+        said = answers.seen(await node.link.ask("watch", self.director.settings.stale_after_s, **words))
         if stamp is not None:
             node.withdraws = bool(words["heard"]["may_withdraw"])
             node.stays = not node.withdraws
@@ -219,8 +223,7 @@ class Warden:
             except Exception:
                 log.exception("warden: a judgement failed; it is tried again")
             with contextlib.suppress(TimeoutError):
-                pause_s = self.director.settings.interval_s
-                async with asyncio.timeout(min(pause_s, self._soonest_s or pause_s)):
+                async with asyncio.timeout(min(self.director.settings.interval_s, self._soonest_s)):
                     await self._news.wait()
 
     async def _judge(self) -> None:
@@ -229,7 +232,7 @@ class Warden:
         if self.watch.failover is None or self.director.bar() or not self.director.number:
             return
         notes: dict[str, str] = {}
-        cases = self._cases(now_s, self.watch.failover, notes)
+        cases = self._coming = self._cases(now_s, self.watch.failover, notes)
         held = self._granted(now_s, cases, notes)
         await self._note(notes)
         for name, grant in held.items():
@@ -249,34 +252,33 @@ class Warden:
         self._suspected = suspects(observations, now_s, health.stale)
         targets = probing.targets(topology, health)
         found = verdicts(targets, observations, now_s, stale_s=health.stale, quorum=health.quorum)
-        self.tracks = {
-            name: track(
-                self.tracks.get(name, Track(since_s=now_s, at_s=now_s)), verdict, now_s,
-                flaps=health.flaps, half_life_s=health.half_life,
-            )
-            for name, verdict in found.items()
-        }  # fmt: skip
+        self.tracks = tracked(self.tracks, found, now_s, flaps=health.flaps, half_life_s=health.half_life)
 
     def _cases(self, now_s: float, settings: Failover, notes: dict[str, str]) -> dict[str, Case]:
         """The next state of each; what changed goes into ``notes``."""
         wall, began = time.time(), list(self._began)
         began = [at for at in began if 0 <= wall - at < settings.period]
         found: dict[str, Case] = {}
-        lefts: list[float] = []
+        self._barred, self._soonest_s = {}, math.inf
         left = {case.source for case in self.cases.values() if case.phase == "moving"}
         for unit, workloads in elsewhere.units(self.director.topology).items():
             case = self.cases.get(unit)
             facts = self._facts(unit, workloads, case, now_s)
             has_room = facts.at in left or len(began) < settings.limit  # all that leaves a node counts once
             rules = failover.Rules(settings.mode, settings.after, has_room)
+            left_s = facts.left_s(rules)
+            self._soonest_s = min(self._soonest_s, left_s if left_s > 0 else math.inf)
+            why = next(filter(None, map(self._held, workloads)), "")
+            if why and (case is None or case.phase != "moving"):
+                if left_s <= 0:
+                    self._barred[unit] = f"{facts.why}; no failover: {why}"
+                continue
             after = failover.step(case, unit, facts, rules, now_text())
-            lefts += [s for s in (facts.left_s(rules),) if s is not None and s > 0]
             if after is not None:
                 found[unit] = after
                 if after.phase == "moving" and facts.at not in left:
                     began += [wall] if settings.mode == "automatic" else []
                     left.add(facts.at)
-        self._soonest_s = min(lefts, default=None)
         for unit in set(found) | set(self.cases):
             if found.get(unit) != self.cases.get(unit):
                 notes[f"case/{unit}"] = json.dumps(found[unit].to_json()) if unit in found else ""
@@ -287,32 +289,29 @@ class Warden:
 
     def _facts(self, unit: str, workloads: tuple[str, ...], case: Case | None, now_s: float) -> Facts:
         topology = self.director.topology
-        rows = topology.by_name["workload"]
-        at = rows[workloads[0]]["node"]
+        at = topology.by_name["workload"][workloads[0]]["node"]
         arrangement = (at, tuple((self.grants.get(name), self._has_run(name)) for name in workloads))
         if self._arranged_s.get(unit, (None, 0.0))[0] != arrangement:
             self._arranged_s[unit] = (arrangement, now_s)
         down = list(self._down(unit, workloads, at, now_s))
-        worst = max(
-            ([one for one in down if not one[2]] or down), key=lambda one: one[0] - one[3], default=None
-        )
+        steady = [one for one in down if not one[2]] or down
+        worst = max(steady, key=lambda one: one[0] - one[3], default=(None, "", False, None))
         able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
         plan = elsewhere.targets(topology, at, workloads, able - {at})
         moves = [move for move in plan.moves if set(move.workloads) == set(workloads)]
-        others = "no other node is alive, up, and has what it needs"
-        nowhere = next((stay.why for stay in plan.stays), others) if able - {at} else others
+        nowhere = next((stay.why for stay in plan.stays), NOWHERE) if able - {at} else NOWHERE
         target = case.target if case is not None else ""
         return Facts(
             workloads,
             at,
-            worst[0] if worst is not None else None,
+            worst[0],
             "; ".join(one[1] for one in down),
             bool(down) and all(one[2] for one in down),
             moves[0].target if moves else "",
             "" if moves else nowhere,
             not target or target in able or self._may_come_back(target, now_s),
             bool(target) and all(self._runs(name, target, now_s) for name in workloads),
-            worst[3] if worst is not None else None,
+            worst[3],
         )
 
     def _down(
@@ -322,13 +321,13 @@ class Warden:
         assert self.watch.failover is not None, "who acts has the table"
         names = [probing.endpoint_key(self.director.topology.nodes[at].endpoint or "")]
         for workload in workloads:
-            row = self.nodes[at].row(workload) if at in self.nodes and self.is_heard(at, now_s) else None
+            row = self.nodes[at].row(workload) if self.is_heard(at, now_s) else None
             grant = self.grants.get(workload)
             is_being_moved = self._is_exclusive(workload) and (grant is None or not grant.is_held)
             if not is_being_moved and not (row is not None and row["state"] == "starting"):
                 names.append(probing.workload_key(workload))
-        echoed = probing.by_echo(self.director.topology, self.watch.health) & {names[0]}
-        quick = echoed if not any(map(self._is_exclusive, workloads)) else ()
+        quick = set[str]() if any(map(self._is_exclusive, workloads)) else {names[0]}
+        quick &= probing.by_echo(self.director.topology, self.watch.health)
         for name in names:
             one = self.tracks.get(name)
             if one is not None and one.verdict.word == "down":
@@ -374,6 +373,21 @@ class Warden:
         """Whether it runs there now, as far as anybody knows: an exclusive one on its lease."""
         return self._runs(workload, node, boottime_s())
 
+    def has(self, workload: str, node: str) -> bool | None:
+        """Whether the node has a [[workload]] of that name; None: it has said nothing yet."""
+        one = self.nodes.get(node)
+        return one.row(workload) is not None if one is not None and one.said is not None else None
+
+    def busy(self, workload: str, _order: str = "") -> str:
+        """Why nobody else may move it now; "": nothing is against it."""
+        for case in (*self._coming.values(), *self.cases.values()):
+            if workload in case.workloads:
+                return f"its failover from {case.source} is open ({case.phase}): {case.why}"
+        grant = self.grants.get(workload)
+        if grant is not None and grant.leaving and any(self.has(workload, name) for name in self.nodes):
+            return f"its lease at {grant.node} is not given back yet"
+        return ""
+
     def _has_run(self, workload: str) -> bool:
         """Whether it was said to run on its present grant: from then on it counts how long it is down."""
         grant = self.grants.get(workload)
@@ -384,21 +398,13 @@ class Warden:
 
     def _granted(self, now_s: float, cases: dict[str, Case], notes: dict[str, str]) -> dict[str, Grant]:
         """The next record of each exclusive workload."""
-        wanted = {
-            row["name"]: row["node"]
-            for row in self.director.topology.rows("workload")
-            if self._is_exclusive(row["name"])
-        }
-        wanted |= {
-            name: case.target
-            for case in cases.values()
-            if case.phase == "moving"
-            for name in case.workloads
-            if name in wanted
-        }
-        found = {}
+        wanted = elsewhere.exclusive(self.director.topology, cases.values())
+        found = dict[str, Grant]()
         for name in set(wanted) | set(self.grants):
             before = self.grants.get(name, Grant())
+            if self._held(name):  # it goes alive: nobody gets a lease of it, or loses one
+                found |= {name: before} if name in self.grants else {}
+                continue
             rows = {one.name: one.row(name) for one in self.nodes.values()}
             highest = max((row["epoch"] for row in rows.values() if row), default=0)
             row = rows.get(before.node) if self.is_heard(before.node, now_s) else None
@@ -414,16 +420,8 @@ class Warden:
     def troubles(self) -> list[str]:
         """What the director's status says of it."""
         said = [f"{name} sees nothing up anywhere, and is not counted" for name in sorted(self._suspected)]
-        for unit, case in self.cases.items():
-            if case.phase != "moving" or case.note:
-                said.append(f"failover of {unit}: {case.phase}: {case.why}: {case.note}")
-        for name, grant in self.grants.items():
-            row = self.nodes[grant.node].row(name) if grant.node in self.nodes else None
-            if grant.stuck:
-                said.append(f"workload {name} at {grant.node} could not be stopped: fence it")
-            elif row is not None and row["why"] and row["state"] in ("stuck", "stopped"):
-                said.append(f"workload {name} at {grant.node}: {row['why']}")
-        return said
+        said += [f"{unit} is down: {why}" for unit, why in self._barred.items()]
+        return [*said, *troubles(self.nodes, self.cases, self.grants)]
 
     async def _note(self, notes: dict[str, str]) -> None:
         """What others have to go on with; each by itself is as good as all together."""
@@ -493,6 +491,8 @@ class Warden:
             if case is None or case.phase != "proposed":
                 known = ", ".join(name for name, one in self.cases.items() if one.phase == "proposed")
                 raise Refused(f"nothing is proposed for {unit!r}", hint=f"proposed: {known or 'nothing'}")
+            if why := next(filter(None, map(self._held, case.workloads)), ""):
+                raise Refused(f"{unit}: {why}", hint="ipshare migrate --list")
             case = failover.approved(case)
             await self._note({f"case/{unit}": json.dumps(case.to_json())})
             self.cases[unit] = case

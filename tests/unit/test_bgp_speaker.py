@@ -18,7 +18,7 @@ from ipshare.agent.reconcile import Reconciler
 from ipshare.agent.server import Caller
 from ipshare.bgp.control import Control
 from ipshare.bgp.speaker import Speaker
-from ipshare.errors import EngineError, NotRunning, Refused
+from ipshare.errors import EngineError, IpshareError, NotRunning, Refused
 from ipshare.model import Config
 from tests.agent_world import World, site
 from tests.fake_bird import journal, program
@@ -128,6 +128,29 @@ def test_why_it_did_not_start_is_said(run: Path, tmp_path: Path, monkeypatch: py
     assert "bird2" in caught.value.hint
 
 
+def test_bird_runs_in_the_namespace_of_its_devices(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is elsewhere, since the namespace was made anew, is started again; a missing one is said."""
+    words = run.parent / "entered"
+    bin_ = run.parent / "bin"
+    bin_.mkdir()
+    (bin_ / "nsenter").write_text(f'#!/bin/sh\necho "$1" >>{words}\nshift\nexec "$@"\n')
+    (bin_ / "nsenter").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    monkeypatch.setattr("ipshare.bgp.speaker.NAMESPACES", run.parent)
+    speaker, space = Speaker(), run.parent / "bird"
+    space.symlink_to(f"/proc/{os.getpid()}/ns/net")  # BIRD is there, since this nsenter goes nowhere
+    assert speaker.publish(run, ON, 0, "bird") and not speaker.publish(run, ON, 0, "bird")
+    assert words.read_text() == f"--net={space}\n" and journal(run) == ["start 1"]
+    space.unlink()
+    space.touch()
+    first = pid_of(run)
+    assert speaker.publish(run, ON, 0, "bird") and pid_of(run) != first
+    assert not Path(f"/proc/{first}").exists()
+    space.unlink()
+    with pytest.raises(NotRunning, match="no network namespace bird"):
+        speaker.publish(run, ON, 0, "bird")
+
+
 # ---- the agent's part ------------------------------------------------------------------
 
 
@@ -201,6 +224,22 @@ def test_a_new_engine_is_not_announced_before_it_has_its_tables(world: World, ru
     assert agent.looks(0, 2.9, 0.1) == ["rising", "rising", "announced"]
 
 
+def test_an_engine_that_others_started_is_held_before_it_gets_tables(world: World, run: Path) -> None:
+    """As a VPP of systemd's: this agent sees neither its death nor its start, between two looks."""
+    agent = Agent(world)
+    agent.looks(0, 3)
+    world.kill_engine()
+    world.launch(agent.config())
+    agent.node.reconcile()
+    assert journal(run)[-1] == "configure 0"
+    assert agent.looks(0, 2.9, 0.1) == ["rising", "rising", "announced"]
+    another = Agent(world)  # one that has never seen an engine goes by its tables
+    assert another.looks(0) == ["announced"]
+    world.kill_engine()
+    world.launch(agent.config())
+    assert Agent(world).looks(0, 3) == ["rising", "announced"]
+
+
 def test_a_new_generation_a_refused_and_a_failed_one_tell_bird_nothing(world: World, run: Path) -> None:
     agent = Agent(world)
     agent.looks(0, 3)
@@ -246,6 +285,42 @@ def test_a_drain_outlives_agents_and_boots(world: World, run: Path) -> None:
     agent.looks(0)
     assert agent.drain(False) == "rising"
     assert agent.looks(3) == ["announced"]
+
+
+class FromDirector:
+    """A caller with a director's certificate."""
+
+    is_owner, may_assign = False, True
+
+    def __str__(self) -> str:
+        return "director d1"
+
+
+def test_a_director_and_an_operator_drain_side_by_side(world: World, run: Path) -> None:
+    agent = Agent(world)
+    agent.looks(0, 3)
+
+    def told(on: bool, **words: Any) -> list[str]:
+        ask = agent.announcer.verbs["drain"](FromDirector(), {"on": on, **words})
+        return list(asyncio.run(ask)["drained_by"])
+
+    with pytest.raises(IpshareError, match="term is the number"):
+        told(True)
+    assert told(True, term=3) == ["director"]
+    assert "director undrain" in agent.notes["bgp"]
+    assert agent.looks(60) == ["drained"]
+    agent.drain(True)
+    assert told(True, term=3) == ["director", "operator"]
+    assert told(False, term=3) == ["operator"], "what the operator drained stays"
+    assert Agent(world).looks(0, 10) == ["drained", "drained"]
+    told(True, term=3)
+    assert agent.drain(False) == "rising", "who is at the machine ends all of it"
+    world.agent().store.keep("director.json", {"number": [4, 1, 1], "digest": ""})
+    with pytest.raises(Refused, match="a director of term 4 was heard, this one has 3"):
+        told(True, term=3)
+    assert told(True, term=4) == ["director"]
+    agent.node.store.keep("drain.json", {"began_ns": 0})  # as an earlier release left it
+    assert told(False, term=4) == ["operator"]
 
 
 def test_without_bgp_nothing_is_left_of_it(world: World, run: Path) -> None:

@@ -148,7 +148,7 @@ class World:
         return failover_of(self.fleet.warden)
 
     def workload(self) -> dict[str, Any]:
-        found = self.told()["workloads"]
+        found = [row for row in self.told()["workloads"] if row["name"] == "shop"]
         return found[0] if found else {}
 
     def is_at(self, node: str) -> bool:
@@ -157,6 +157,10 @@ class World:
         row = self.fleet.director.topology.by_name["workload"]["shop"]
         now = self.workload()
         return (row["node"], now.get("node"), now.get("state")) == (node, node, "running")
+
+    def has(self, node: str) -> bool:
+        """The director knows that it could run there."""
+        return self.fleet.warden is not None and self.fleet.warden.has("shop", node) is True
 
     def end(self) -> None:
         for door in self.doors.values():
