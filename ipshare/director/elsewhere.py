@@ -6,10 +6,11 @@ left needs no room elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from ipshare.director.evacuation.places import layout
+from ipshare.director.failover import Case
 from ipshare.director.topology import Topology
 from ipshare.placement.plan import Plan, fail
 
@@ -26,6 +27,14 @@ def units(topology: Topology) -> dict[str, tuple[str, ...]]:
         f"group {name}" if is_group and name in alone else name: tuple(members)
         for (is_group, name), members in found.items()
     }
+
+
+def exclusive(topology: Topology, cases: Iterable[Case]) -> dict[str, str]:
+    """Exclusive workloads -> the node that is to have them: where a failover takes them, else as written."""
+    rows = topology.rows("workload")
+    wanted = {row["name"]: row["node"] for row in rows if row.get("kind", "exclusive") == "exclusive"}
+    moving = {name: one.target for one in cases if one.phase == "moving" for name in one.workloads}
+    return wanted | {name: target for name, target in moving.items() if name in wanted}
 
 
 def targets(
