@@ -187,7 +187,9 @@ def test_migrations_that_are_over_are_forgotten_at_last(monkeypatch: pytest.Monk
     async def work(job: Any, *words: Any) -> Any:
         return job(*words)
 
-    director: Any = SimpleNamespace(store=SimpleNamespace(put_note=put_note), work=work, term=1)
+    director: Any = SimpleNamespace(
+        store=SimpleNamespace(put_note=put_note), work=work, term=1, tell=lambda: None
+    )
 
     async def scenario() -> list[str]:
         all_of_it = migrations.Migrations(director)
