@@ -308,11 +308,12 @@ class Warden:
             self._arranged_s[unit] = (arrangement, now_s)
         down = list(self._down(unit, workloads, at, now_s))
         steady = [one for one in down if not one[2]] or down
-        able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
-        plan = elsewhere.targets(topology, at, workloads, able - {at})
-        moves = [move for move in plan.moves if set(move.workloads) == set(workloads)]
-        others = "no other node is alive, up, and has what it needs"
-        nowhere = next((stay.why for stay in plan.stays), others) if able - {at} else others
+        able, to, nowhere = set[str](), "", ""
+        if down or (
+            case is not None and case.phase == "moving"
+        ):  # else nobody asks where to, and it takes long
+            able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
+            to, nowhere = elsewhere.place(topology, at, workloads, able - {at})
         target = case.target if case is not None else ""
         return Facts(
             workloads,
@@ -320,8 +321,8 @@ class Warden:
             max((one[0] for one in steady), default=None),
             "; ".join(one[1] for one in down),
             bool(down) and all(one[2] for one in down),
-            moves[0].target if moves else "",
-            "" if moves else nowhere,
+            to,
+            nowhere,
             not target or target in able or self._may_come_back(target, now_s),
             bool(target) and all(self._runs(name, target, now_s) for name in workloads),
         )
