@@ -29,6 +29,16 @@ def write(path: Path, content: bytes, mode: int) -> None:
     sync(path.parent)
 
 
+def link(path: Path, other: Path) -> None:
+    """What ``path`` is now, ``other`` is as well: nothing is written twice, and a later `write` to either
+    leaves the other as it is. Raises OSError."""
+    aside = other.with_name(f".{other.name}.new")
+    aside.unlink(missing_ok=True)
+    aside.hardlink_to(path)
+    aside.replace(other)
+    sync(other.parent)
+
+
 def sync(folder: Path) -> None:
     """The names in it, too, are on the disk. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

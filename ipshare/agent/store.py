@@ -121,6 +121,17 @@ class Store:
         """The same for text as it is."""
         self._write(self.dir / name, text)
 
+    def keep_as(self, name: str, other: str) -> None:
+        """What is kept as ``name`` is kept as ``other`` as well, on the disk when this returns. Nothing is
+        written twice: later writes to either leave the other as it is."""
+        path = self.dir / other
+        try:
+            durable.link(self.dir / name, path)
+        except PermissionError as error:
+            raise _no_privilege(self.dir) from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
     def _configs(self) -> list[Path]:
         folder = self.dir / "configs"
         return [entry for entry in folder.iterdir() if entry.name.isdigit()] if folder.is_dir() else []
@@ -137,9 +148,13 @@ class Store:
             ) from error
 
     def _write(self, path: Path, text: str) -> None:
-        self._make(path.parent)
+        content = text.encode()
         try:
-            durable.write(path, text.encode(), 0o644)
+            try:
+                durable.write(path, content, 0o644)
+            except FileNotFoundError:
+                self._make(path.parent)
+                durable.write(path, content, 0o644)
         except PermissionError as error:
             raise _no_privilege(path.parent) from error
         except OSError as error:

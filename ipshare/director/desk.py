@@ -3,6 +3,7 @@
 status, wait      the revision, its outcome at each node; wait: when all have acked, or after timeout_s
 diff, apply       a file, or an earlier revision again: what would change; make it so
 history, show     revisions with who, why, when; what became of one, what one node gets
+export            the topology in force, for who writes it into a file
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Desk:
             "apply": self._apply,
             "history": self._history,
             "show": self._show,
+            "export": self._export,
         }
 
     def add(self, verbs: Mapping[str, Verb], troubles: Callable[[], list[str]]) -> None:
@@ -180,6 +182,20 @@ class Desk:
             raise Refused(f"there is no node {node!r}", hint="ipshare director status")
         texts = [director.rollout.text(node, step) for step in (MAKE, FINAL)]
         return {"node": node, "make": texts[0], "final": texts[1]}
+
+    async def _export(self, _caller: Asker, request: Request) -> Request:
+        """The topology in force; with `path`: which revision has what that file says, None: none has."""
+        director, path, applied = self._director, request.get("path"), None
+        number, tables = director.number, director.topology.tables
+        if isinstance(path, str):
+            wanted = (await asyncio.to_thread(config.load, Path(path))).topology
+            for earlier in range(number, 0, -1):
+                found = await director.work(director.store.revision, earlier)
+                if found is not None and found.topology == wanted:
+                    applied = earlier
+                    break
+        tables = {kind: list(rows) for kind, rows in tables.items()}
+        return {"revision": number, "tables": tables, "applied": applied}
 
     # ---- changing -------------------------------------------------------------
 
