@@ -51,3 +51,14 @@ def targets(
     )
     placed = tuple(one for one in here.workloads if one.node != leave or one.name in moving)
     return fail(replace(here, workloads=placed), leave, avoid)
+
+
+def place(topology: Topology, leave: str, unit: Collection[str], able: Collection[str]) -> tuple[str, str]:
+    """Where a unit that is on node ``leave`` can go, and why nowhere: one of them is "". ``able``: not
+    ``leave`` itself."""
+    others = "no other node is alive, up, and has what it needs"
+    plan = targets(topology, leave, unit, able)
+    for move in plan.moves:
+        if set(move.workloads) == set(unit):
+            return move.target, ""
+    return "", next((stay.why for stay in plan.stays), others) if able else others

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from ipshare.director import answers
 from ipshare.director.health import Observation
 from ipshare.director.link import Link
 from ipshare.errors import IpshareError
@@ -62,9 +63,10 @@ class Ear:
             try:
                 if self._listens():
                     version = self._version
-                    told = await self._link.ask(
+                    said = await self._link.ask(
                         "news", LISTEN_S + self._patience_s, version=version, within_s=LISTEN_S
                     )
+                    told = answers.news(said)
                     self.take(told, time.clock_gettime(time.CLOCK_BOOTTIME))
                     if told["version"] != version:
                         self._wakes()

@@ -38,7 +38,6 @@ from ipshare.exclusive.grants import Grant, Seen
 log = logging.getLogger(__name__)
 DRIFT = 0.01
 """Where there is no [failover] to say it."""
-NOWHERE = "no other node is alive, up, and has what it needs"
 NOTES = "warden/"
 """How the names of what is in the store begin."""
 BEGAN = "failovers"
@@ -296,10 +295,10 @@ class Warden:
         down = list(self._down(unit, workloads, at, now_s))
         steady = [one for one in down if not one[2]] or down
         worst = max(steady, key=lambda one: one[0] - one[3], default=(None, "", False, None))
-        able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
-        plan = elsewhere.targets(topology, at, workloads, able - {at})
-        moves = [move for move in plan.moves if set(move.workloads) == set(workloads)]
-        nowhere = next((stay.why for stay in plan.stays), NOWHERE) if able - {at} else NOWHERE
+        able, to, nowhere = set[str](), "", ""
+        if down or (case is not None and case.phase == "moving"):  # else nobody asks where to: it takes long
+            able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
+            to, nowhere = elsewhere.place(topology, at, workloads, able - {at})
         target = case.target if case is not None else ""
         return Facts(
             workloads,
@@ -307,8 +306,8 @@ class Warden:
             worst[0],
             "; ".join(one[1] for one in down),
             bool(down) and all(one[2] for one in down),
-            moves[0].target if moves else "",
-            "" if moves else nowhere,
+            to,
+            nowhere,
             not target or target in able or self._may_come_back(target, now_s),
             bool(target) and all(self._runs(name, target, now_s) for name in workloads),
             worst[3],
