@@ -60,7 +60,7 @@ lint: setup-test
 # build/appliance-work/update.key, made here, unless another key is named.
 UPDATE_KEY := build/appliance-work/update.key
 APT_APPLIANCE := mmdebstrap squashfs-tools mtools fdisk e2fsprogs qemu-utils grub-common grub-pc-bin grub-efi-amd64-bin
-appliance: setup-test
+appliance: setup
 	@sh appliance/packages.sh $(APT_APPLIANCE)
 	@mkdir -p build/appliance-work && test -f $(UPDATE_KEY) || $(PY) -m ipshare appliance key $(UPDATE_KEY)
 	$(PY) -m ipshare appliance build --update-key $(UPDATE_KEY).pub $(APPLIANCE)

@@ -303,7 +303,19 @@ def write_disk(order: Order, slot: Path, raw: Path, env: dict[str, str]) -> None
     with data.open("wb") as file:
         file.truncate(plan["data"].size)
     seed = layout.identity("hash")
-    make_data = ["mke2fs", "-q", "-F", "-t", "ext4", "-U", layout.identity("data"), "-L", "ipshare-data"]
+    make_data = [
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-b",
+        "4096",
+        "-U",
+        layout.identity("data"),
+        "-L",
+        "ipshare-data",
+    ]
     lazy = f"hash_seed={seed},lazy_itable_init=0,lazy_journal_init=0"
     tools.run([*make_data, "-E", lazy, str(data)], env={**env, "E2FSPROGS_FAKE_TIME": str(order.epoch)})
     raw.unlink(missing_ok=True)
