@@ -1,5 +1,5 @@
-"""The networks around two boxes: a bridge that both stand at, with a client and an end point of this machine; a
-network of devices behind each end point. All of it in network namespaces of one prefix, gone at the end.
+"""The networks around two boxes: a bridge that both stand at, with a client and an end point of this machine;
+a network of devices behind each end point. All of it in network namespaces of one prefix, gone at the end.
 
     client 192.0.2.7 ─┐
     c1     192.0.2.1 ─┤ core

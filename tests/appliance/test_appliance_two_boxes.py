@@ -53,9 +53,8 @@ def forwarded(box: Box, place: Path, after: ExitStack) -> None:
     there = f"/run/ipshare/{box.name}/agent.sock"
     place.unlink(missing_ok=True)
     ssh = box.command()
-    tunnel = subprocess.Popen(
-        [*ssh[:-1], "-N", "-o", "ExitOnForwardFailure=yes", "-L", f"{place}:{there}", ssh[-1]]
-    )
+    forward = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", f"{place}:{there}"]
+    tunnel = subprocess.Popen([*ssh[:-1], *forward, ssh[-1]])
     after.callback(tunnel.wait)
     after.callback(tunnel.kill)
     end = time.monotonic() + BOUND_S
