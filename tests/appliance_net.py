@@ -116,7 +116,7 @@ def world() -> Iterator[World]:
         run("ip", "-n", client, "route", "add", "198.51.100.0/24", "via", "192.0.2.1")
         run("ip", "-n", b1, "route", "add", "10.1.0.0/24", "via", "192.0.2.11")
         run("ip", "-n", b1, "link", "add", "devices", "type", "veth", "peer", "name", "eth0", "netns", devb)
-        run("ip", "-n", b1, "address", "add", "10.2.0.1/24", "dev", "devices")
+        run("ip", "-n", b1, "address", "add", "10.2.0.129/24", "dev", "devices")
         run("ip", "-n", b1, "link", "set", "devices", "up")
         for number, name in enumerate(("c1", "a1")):
             made.core[name] = tap(f"{prefix}{number}", core)
@@ -127,7 +127,7 @@ def world() -> Iterator[World]:
         for space, device, site in ((deva, f"{prefix}d", 1), (devb, "eth0", 2)):
             run("ip", "-n", space, "address", "add", f"10.{site}.0.5/24", "dev", device)
             run("ip", "-n", space, "link", "set", device, "up")
-            run("ip", "-n", space, "route", "add", "default", "via", f"10.{site}.0.1")
+            run("ip", "-n", space, "route", "add", "default", "via", f"10.{site}.0.129")
             words = [sys.executable, "-c", SERVICE, "AB"[site - 1], f"10.{site}.0.5"]
             service = subprocess.Popen(
                 ["ip", "netns", "exec", space, *words], stdout=subprocess.PIPE, text=True
@@ -146,14 +146,14 @@ name = "g"
 prefix = "198.51.100.0/24"
 [[endpoint]]
 name = "A"
-local = ["10.1.0.0/24"]
+local = ["10.1.0.0/25"]
 [[endpoint]]
 name = "B"
-local = ["10.2.0.0/24"]
+local = ["10.2.0.0/25"]
 [[distribution]]
 name = "C"
 [[binding]]
-global = "198.51.100.0/24"
+global = "198.51.100.0/25"
 to = "A"
 track = "always"
 """
@@ -164,11 +164,11 @@ kind = "ipip"
 key_file = "channel.key"
 [[channel.end]]
 endpoint = "A"
-addresses = ["10.1.0.251", "10.1.0.252"]
+addresses = ["10.1.0.121", "10.1.0.122"]
 paths = ["192.0.2.11:6090"]
 [[channel.end]]
 endpoint = "B"
-addresses = ["10.2.0.251", "10.2.0.252"]
+addresses = ["10.2.0.121", "10.2.0.122"]
 paths = ["192.0.2.12:6090"]
 """
     heads = {
@@ -200,6 +200,6 @@ ethernets:
   ens17:
     addresses: [192.0.2.11/24]
     routes: [{to: 10.2.0.0/24, via: 192.0.2.12}]
-  ens18: {addresses: [10.1.0.1/24]}
+  ens18: {addresses: [10.1.0.129/24]}
 """,
 }

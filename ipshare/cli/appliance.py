@@ -13,7 +13,7 @@ from typing import IO, Any
 import click
 
 from ipshare.cli import exits, output
-from ipshare.cli.appliance_keep import backup_, factory_reset_, restore_
+from ipshare.cli.appliance_keep import backup_, factory_reset_, guard_, restore_
 from ipshare.cli.options import json_option
 from ipshare.errors import Refused
 
@@ -27,7 +27,7 @@ def appliance_() -> None:
     """A bootable image that is a node: build it, seed it, update it (docs/appliance.md)."""
 
 
-for _verb in (backup_, restore_, factory_reset_):
+for _verb in (backup_, restore_, factory_reset_, guard_):
     appliance_.add_command(_verb)
 
 

@@ -1,4 +1,4 @@
-"""appliance backup, restore, factory-reset: the verbs for what a box was told."""
+"""appliance backup, restore, factory-reset: the verbs for what a box was told; guard, which resets it."""
 
 from __future__ import annotations
 
@@ -64,3 +64,11 @@ def factory_reset_(everything: bool, reboot: bool, yes: bool, as_json: bool) -> 
         output.line(f"factory reset at the next start: {order}")
     if reboot:
         subprocess.run(["systemctl", "reboot"], check=False)
+
+
+@click.command("guard")
+def guard_() -> None:
+    """At the box, by its unit: reset the machine if its engine hangs for half a minute."""
+    from ipshare.appliance import guard
+
+    guard.run(lambda text: output.line(f"ipshare: {text}"))
