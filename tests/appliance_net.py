@@ -3,8 +3,8 @@ a network of devices behind each end point. All of it in network namespaces of o
 
     client 192.0.2.7 ─┐
     c1     192.0.2.1 ─┤ core
-    a1    192.0.2.11 ─┤        a1 ── 10.1.0.5, a service that says A
-    b1    192.0.2.12 ─┘        b1 ── 10.2.0.5, a service that says B
+    a1    192.0.2.11 ─┤        a1 ── 198.51.100.5, a service that says A
+    b1    192.0.2.12 ─┘        b1 ── 198.51.100.5, a service that says B
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def world() -> Iterator[World]:
         run("ip", "-n", client, "route", "add", "198.51.100.0/24", "via", "192.0.2.1")
         run("ip", "-n", b1, "route", "add", "10.1.0.0/24", "via", "192.0.2.11")
         run("ip", "-n", b1, "link", "add", "devices", "type", "veth", "peer", "name", "eth0", "netns", devb)
-        run("ip", "-n", b1, "address", "add", "10.2.0.129/24", "dev", "devices")
+        run("ip", "-n", b1, "address", "add", "198.51.100.4/31", "dev", "devices")
         run("ip", "-n", b1, "link", "set", "devices", "up")
         for number, name in enumerate(("c1", "a1")):
             made.core[name] = tap(f"{prefix}{number}", core)
@@ -124,11 +124,11 @@ def world() -> Iterator[World]:
             run("ip", "-n", core, "link", "set", f"{prefix}{number}", "master", "core")
         made.devices = tap(f"{prefix}d", deva)
         after.callback(os.close, made.devices)
-        for space, device, site in ((deva, f"{prefix}d", 1), (devb, "eth0", 2)):
-            run("ip", "-n", space, "address", "add", f"10.{site}.0.5/24", "dev", device)
+        for space, device, who in ((deva, f"{prefix}d", "A"), (devb, "eth0", "B")):
+            run("ip", "-n", space, "address", "add", f"{GLOBAL}/31", "dev", device)
             run("ip", "-n", space, "link", "set", device, "up")
-            run("ip", "-n", space, "route", "add", "default", "via", f"10.{site}.0.129")
-            words = [sys.executable, "-c", SERVICE, "AB"[site - 1], f"10.{site}.0.5"]
+            run("ip", "-n", space, "route", "add", "default", "via", "198.51.100.4")
+            words = [sys.executable, "-c", SERVICE, who, GLOBAL]
             service = subprocess.Popen(
                 ["ip", "netns", "exec", space, *words], stdout=subprocess.PIPE, text=True
             )
@@ -200,6 +200,6 @@ ethernets:
   ens17:
     addresses: [192.0.2.11/24]
     routes: [{to: 10.2.0.0/24, via: 192.0.2.12}]
-  ens18: {addresses: [10.1.0.129/24]}
+  ens18: {addresses: [198.51.100.4/31]}
 """,
 }
