@@ -104,6 +104,7 @@ def frr_conf(lab: Lab) -> str:
         for peer, asn in (("D", 64497), ("r1", 64496)):
             far = address(lab, peer, "r2", family)
             lines += [f" neighbor {far} remote-as {asn}", f" neighbor {far} timers connect 2"]
+            lines += [f" neighbor {far} shutdown"]  # until Routers._open
             lines += [
                 f" address-family ipv{family} unicast",
                 f"  neighbor {far} activate",
@@ -136,6 +137,26 @@ class Routers:
             words = [word for option, file in files.items() for word in (option, str(self.frr / file))]
             words += ["-P", "0", "--vty_socket", str(self.frr), "--log", "stdout"]
             self._start("r2", [str(FRR / name), *words])
+        self._open()
+
+    def _open(self) -> None:
+        """FRR's sessions begin when bgpd has heard of the interfaces: a route with a link-local next hop that
+        comes before that is withdrawn for good ("there's no peer interface information")."""
+        end = time.monotonic() + WAIT_S
+        while not self._heard_of_interfaces():
+            assert time.monotonic() < end, f"bgpd heard nothing of zebra: {self.vtysh('show zebra client')}"
+        far = [address(self.lab, p, "r2", family) for p in ("D", "r1") for family in (4, 6)]
+        self.vtysh("configure", "router bgp 64497", *(f"no neighbor {one} shutdown" for one in far))
+
+    def _heard_of_interfaces(self) -> bool:
+        with contextlib.suppress(subprocess.CalledProcessError, OSError, ValueError):
+            bgp = self.vtysh("show zebra client").split("Client: bgp", 1)[-1].split("Client:")[0]
+            return any(int(n.split()[0]) > 0 for n in bgp.split("Intf Addr")[1:])
+        return False
+
+    def vtysh(self, *lines: str) -> str:
+        words = [word for line in lines for word in ("-c", line)]
+        return self.lab.run("r2", ["vtysh", "--vty_socket", str(self.frr), *words])
 
     @property
     def _conf(self) -> str:

@@ -1,7 +1,7 @@
 """assignment: what a director assigned to this node, and which director's word counts (SYSTEMS.md S1.9).
 
     assign      {"number": [term, revision, step], "digest": ..., "text": TOML}: checked, applied, kept
-    assigned    which one the node has, which is the highest it heard of, whether it announces
+    assigned    which one the node has, which is the highest it heard of, whether it announces, who drains it
 
 A number is higher than another as tuples are. The highest that was heard is on the disk
 (state_dir/director.json) before anything is done about it; lower ones are refused for good, over restarts: a
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ipshare import config as configuration
+from ipshare.agent import bgp_drain
 from ipshare.agent.reconcile import Done, Reconciler
 from ipshare.agent.server import Asker
 from ipshare.config.assigned import FILE
@@ -85,6 +86,7 @@ class Assignment:
             "digest": self.has.digest,
             "seen": list(self.seen.number),
             "announces": self._announces(),
+            "drained_by": bgp_drain.holders(self._node.store),
             "stale_refused": self.refused_stale,
         }
 

@@ -315,4 +315,4 @@ def failover_fenced(workload: str, yes: bool, file: Path, as_json: bool) -> None
     return output.line(f"{found['workload']}: {found['node']} does not run it any more")
 
 
-from ipshare.cli import director_evacuations  # noqa: E402, F401  it adds its verbs to the group
+from ipshare.cli import director_drains, director_evacuations  # noqa: E402, F401  they add their verbs

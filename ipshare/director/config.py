@@ -79,6 +79,9 @@ class Node(Table):
     )
     endpoint: Name | None = Field(default=None, description="The [[endpoint]] that it is.")
     distribution: Name | None = Field(default=None, description="The [[distribution]] that it is.")
+    drained: bool = Field(
+        default=False, description="Taken out of service: its neighbours prefer others, then it withdraws."
+    )
 
 
 class File(Table):
@@ -265,6 +268,9 @@ def _together(document: Document, rows: dict[str, list[Any]]) -> Iterator[Proble
         if node.endpoint is None and node.distribution is None:
             hint = "set endpoint, distribution or both"
             yield document.problem(("node", index), f"node {node.name} is nothing", hint)
+        if node.drained and node.distribution is None:
+            hint = "only a distribution point announces something"
+            yield document.problem(("node", index, "drained"), f"node {node.name} cannot be drained", hint)
         if str(node.address) in points:
             yield document.problem(
                 ("node", index, "address"), "another node has that address", "each has its own"

@@ -364,6 +364,10 @@ class Director:
         """Until what is known of nodes was judged again."""
         await self._heard.wait()
 
+    def tell(self) -> None:
+        """Something beside it has news: who waits for ``judged`` looks again."""
+        self._tell()
+
     def link(self, node: str, address: str) -> Link:
         """A connection of its own, for who asks more than a node's task does. The caller closes it."""
         return Link(node, address, self._contexts)

@@ -23,6 +23,7 @@ from ipshare.director.daemon import Director
 from ipshare.director.link import Link, Silent
 from ipshare.director.moves import moved
 from ipshare.director.rollout import FINAL
+from ipshare.director.topology import changes
 from ipshare.errors import IpshareError, Refused
 from ipshare.migration import machine
 from ipshare.migration.machine import Event, Migration, Step
@@ -77,6 +78,38 @@ class Migrations:
 
     async def begin(self, workload: str, to: str, who: str, why: str) -> Migration:
         """Raises Refused: why it cannot be. What the nodes have against it shows afterwards."""
+        known, state = self._intended(workload, to, who, why)
+        if known is not None:
+            return await self._put(known, state)
+        one = self._all[state.id] = Carried(state)
+        try:
+            return await self._put(one, state)
+        except IpshareError:
+            del self._all[state.id]
+            raise
+
+    async def plan(self, workload: str, to: str) -> dict[str, Any]:
+        """What ``begin`` would do, and what the two nodes have against it; nothing is changed. Raises Refused
+        as that does."""
+        known, state = self._intended(workload, to, "", "")
+        before, links = self._director.topology, dict[str, Link]()
+        after = moved(before, dict.fromkeys(state.workloads, state.target))
+        found: dict[str, Any] = {
+            "workloads": list(state.workloads), "source": state.source, "target": state.target,
+            "resumes": state.id if known is not None else None, "revision": self._director.number,
+            "changes": list(changes(before, after)), "against": "", "notes": [],
+        }  # fmt: skip
+        if known is not None:  # its nodes were asked when it began
+            return found
+        try:
+            _, more = await self._check(state, self._asker(state, links))
+        finally:
+            for link in links.values():
+                link.close()
+        return found | {"against": more.get("why", ""), "notes": list(more.get("notes", ()))}
+
+    def _intended(self, workload: str, to: str, who: str, why: str) -> tuple[Carried | None, Migration]:
+        """A new migration, or a split one that goes on. Raises Refused."""
         topology = self._director.topology
         if bar := self._director.bar():
             raise Refused(bar, hint="ask the director that leads")
@@ -85,7 +118,7 @@ class Migrations:
             if one.state.is_over or not set(one.state.workloads) & set(members):
                 continue
             if one.state.step is Step.SPLIT and to in (one.state.target, self._site(one.state.target)):
-                return await self._put(one, machine.resumed(one.state, who, time.time()))
+                return one, machine.resumed(one.state, who, time.time())
             raise Refused(
                 f"{', '.join(one.state.workloads)} is in migration {one.state.id} to {one.state.target}",
                 hint=f"ipshare migrate --cancel {one.state.id}",
@@ -95,16 +128,10 @@ class Migrations:
         source = topology.by_name["workload"][workload]["node"]
         moved(topology, dict.fromkeys(members, target))  # refused here rather than after it has moved
         now = time.time()
-        state = Migration(
+        return None, Migration(
             self._new_id(members[0]), members, source, target, who, why,
             times=(machine.Moment(now, "asked for"),),
         )  # fmt: skip
-        one = self._all[state.id] = Carried(state)
-        try:
-            return await self._put(one, state)
-        except IpshareError:
-            del self._all[state.id]
-            raise
 
     async def cancel(self, which: str) -> Migration:
         """``which``: an id, or a workload. Raises Refused where there is no way back."""
@@ -151,7 +178,7 @@ class Migrations:
         for name in members:
             for busy in self.busy:
                 if why := busy(name):
-                    raise Refused(f"{name}: {why}")
+                    raise Refused(f"{name}: {why}", hint="wait until it is there, or end that")
 
     def _new_id(self, name: str) -> str:
         base = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -185,6 +212,7 @@ class Migrations:
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+        self._director.tell()
 
     async def _run(self, one: Carried) -> None:
         pause_s = AGAIN_S
@@ -216,12 +244,7 @@ class Migrations:
         """What is due, once. False: nothing came of it yet, after a time. Raises what went wrong."""
         m = one.state
 
-        def ask(node: str, verb: str, member: str, **more: Any) -> Any:
-            if node not in links:
-                links[node] = self._link(node)
-            return self._ask(links[node], verb, self._words(m, member) | more)
-
-        event, more = await _DUE[m.step](self, m, ask)
+        event, more = await _DUE[m.step](self, m, self._asker(m, links))
         if event is None:
             return False
         notes, moments = more.pop("notes", ()), more.pop("moments", ())
@@ -232,6 +255,16 @@ class Migrations:
             state = machine.noted(state, at, what)
         await self._put(one, machine.advanced(state, event, time.time(), **more))
         return True
+
+    def _asker(self, m: Migration, links: dict[str, Link]) -> Any:
+        """Asks a node about a member, over links that are made as they are needed."""
+
+        def ask(node: str, verb: str, member: str, **more: Any) -> Any:
+            if node not in links:
+                links[node] = self._link(node)
+            return self._ask(links[node], verb, self._words(m, member) | more)
+
+        return ask
 
     async def _check(self, m: Migration, ask: Any) -> Any:
         notes = []

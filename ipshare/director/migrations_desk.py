@@ -1,7 +1,8 @@
 """migrations_desk: what a director answers about migrations on its control socket.
 
-migrate          a workload to a node or site: begins
-migrations       all, or one: steps with their times, what is in its way; wait_s: until nothing is due
+migrate          a workload to a node or site: begins; `plan`: what it would do, and what is against it
+migrations       all, those that are not over (`open`), or one: steps with their times, what is in its way;
+                 wait_s: until nothing is due
 migrate_cancel   by id or workload, while it does not run at the target
 """
 
@@ -48,6 +49,8 @@ class MigrationsDesk:
         why = request.get("why", "")
         if not all(isinstance(word, str) and word for word in words) or not isinstance(why, str):
             raise IpshareError("workload and to are names, why is text")
+        if request.get("plan"):
+            return await self._migrations.plan(str(words[0]), str(words[1]))
         return report(await self._migrations.begin(str(words[0]), str(words[1]), str(who), why))
 
     async def _list(self, _caller: Asker, request: Request) -> Request:
@@ -55,7 +58,10 @@ class MigrationsDesk:
         if not isinstance(wait_s, int | float) or not 0 <= wait_s <= MOST_WAIT_S:
             raise IpshareError(f"wait_s is a number of seconds up to {MOST_WAIT_S:g}")
         if which is None:
-            return {"migrations": [report(state, trouble) for state, trouble in self._migrations.all()]}
+            found = self._migrations.all()
+            if request.get("open"):
+                found = [(state, trouble) for state, trouble in found if not state.is_over]
+            return {"migrations": [report(state, trouble) for state, trouble in found]}
         state = await self._migrations.settled(str(which), wait_s)
         trouble = next(t for other, t in self._migrations.all() if other.id == state.id)
         return report(state, trouble)

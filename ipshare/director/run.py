@@ -23,6 +23,7 @@ from ipshare.agent.server import Server
 from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
+from ipshare.director.drains_desk import draining
 from ipshare.director.etcd import Etcd, Unheard
 from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.evacuation.verbs import VERBS
@@ -123,6 +124,7 @@ async def _reign(
             looking_after(director, wanted.settings.watch, desk) as warden,
             evacuating(director, wanted.settings.evacuation, warden.runs if warden else None) as verbs,
             migrating(director, verbs.evacuations) as migrations,
+            draining(director, desk),
         ):
             desk.add(verbs.verbs, verbs.troubles)
             desk.add(migrations.verbs, migrations.troubles)

@@ -3,7 +3,8 @@
 health             what is looked after: up, down or unknown, in whose words
 failover           exclusive workloads with who has them, and failovers that are proposed, or under way
 failover_approve   {"unit": ...}: a proposal is done
-failover_fenced    {"workload": ...}: the operator's word that who has to give it up does not run it
+failover_fenced    {"workload": ...}: the operator's word that who has to give it up does not run it; `epoch`:
+                   only if that is the one that has to
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ def verbs(warden: Warden) -> Mapping[str, Verb]:
 
     async def fenced(_caller: Asker, request: Request) -> Request:
         name = request.get("workload")
-        if not isinstance(name, str):
-            raise IpshareError("workload is a name")
-        grant = await warden.fenced(name)
+        epoch = request.get("epoch")
+        if not isinstance(name, str) or not (epoch is None or type(epoch) is int):
+            raise IpshareError("workload is a name, epoch a number")
+        grant = await warden.fenced(name, epoch)
         return {"workload": name, "node": grant.node, "epoch": grant.epoch}
 
     return {

@@ -141,7 +141,7 @@ def _migrated(m: Migration, event: Event, now: float, why: str) -> Migration:
 def cancelled(m: Migration, now: float) -> Migration:
     """Asked for by somebody; carried out by what is due. Raises Refused where there is no way back."""
     if m.is_over:
-        raise Refused(f"migration {m.id} is over: {m.step.value}")
+        raise Refused(f"migration {m.id} is over: {m.step.value}", hint="ipshare migrate --list")
     if m.step in (Step.FLIPPING, Step.SETTLING, Step.CLEARING, Step.SPLIT):
         raise Refused(
             f"{', '.join(m.there)} runs at {m.target}: there is no way back but another migration",

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import sanitized
+from tests.ahead import AHEAD_S, Ahead, ahead
 from tests.cases import seeds
 
 SECONDS = int(os.environ.get("IPSHARE_FUZZ_SECONDS", "5"))
@@ -40,18 +42,34 @@ def test_every_target_has_seeds() -> None:
     assert sorted(seeds.TARGETS) == TARGETS
 
 
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, programs: Path, inputs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ahead[tuple[sanitized.OUTCOME, Path]]]:
+    """Of each target: its end, and the directory in which it leaves what it found."""
+
+    def fuzz(target: str) -> tuple[sanitized.OUTCOME, Path]:
+        directory = tmp_path_factory.mktemp(target)
+        corpus = directory / "corpus"
+        corpus.mkdir()
+        options = (f"-max_total_time={SECONDS}", "-max_len=4096", "-timeout=20", "-print_final_stats=1")
+        apart = ("sh", "-c", '"$@"; exit $?', "sh")  # else what pytest once needed counts as its own
+        words = (*apart, programs / target, *options, corpus, inputs / target)
+        return sanitized.run(*words, timeout_s=SECONDS + 200, cwd=directory), directory
+
+    with ahead(request, "test_target", fuzz) as found:
+        yield found
+
+
+@pytest.mark.timeout(AHEAD_S)
 @pytest.mark.parametrize("target", TARGETS)
-def test_target(target: str, programs: Path, inputs: Path, tmp_path: Path) -> None:
+def test_target(
+    target: str, runs: Ahead[tuple[sanitized.OUTCOME, Path]], request: pytest.FixtureRequest, inputs: Path
+) -> None:
     """No input breaks a claim; each seed is one of the inputs."""
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    options = (f"-max_total_time={SECONDS}", "-max_len=4096", "-timeout=20", "-print_final_stats=1")
-    apart = ("sh", "-c", '"$@"; exit $?', "sh")  # else what pytest once needed counts as its own
-    done = sanitized.run(
-        *apart, programs / target, *options, corpus, inputs / target, timeout_s=SECONDS + 200, cwd=tmp_path
-    )
+    done, directory = runs[request]
     found = [
-        file for file in tmp_path.iterdir() if file.name.startswith(("crash-", "leak-", "timeout-", "oom-"))
+        file for file in directory.iterdir() if file.name.startswith(("crash-", "leak-", "timeout-", "oom-"))
     ]
     words = "\n".join(f"{file}: {file.read_bytes().hex()}" for file in found)
     assert done.returncode == 0 and not found, f"{words}\n{done.stderr[-4000:]}"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from tests import sanitized
+from tests.ahead import AHEAD_S, Ahead, ahead
 
 PACKETS = (
     "test_forward.py",
@@ -57,13 +59,9 @@ LEFT_OUT = (
 GROUPS = {"packets": (PACKETS, 1500), "flows": (FLOWS, 200), "channel": (CHANNEL, 80)}
 
 
-@pytest.mark.parametrize(("files", "at_least"), GROUPS.values(), ids=GROUPS)
-def test_core_tests(files: tuple[str, ...], at_least: int) -> None:
-    try:
-        core = sanitized.build("module", sanitizer=sanitized.MEMORY) / "_native.abi3.so"
-        preload = sanitized.library("libasan.so")
-    except sanitized.Missing as why:
-        pytest.skip(f"CORE TESTS NOT RUN UNDER {sanitized.MEMORY}: {why}")
+def run(files: tuple[str, ...], at_least: int) -> sanitized.OUTCOME:
+    core = sanitized.build("module", sanitizer=sanitized.MEMORY) / "_native.abi3.so"
+    preload = sanitized.library("libasan.so")
     settings = {
         "LD_PRELOAD": preload,
         "PYTHONMALLOC": "malloc",
@@ -72,13 +70,30 @@ def test_core_tests(files: tuple[str, ...], at_least: int) -> None:
         "ASAN_OPTIONS": sanitized.ENVIRONMENT["ASAN_OPTIONS"] + ":detect_leaks=0",
     }
     chosen = " and ".join(f"not {word}" for word in LEFT_OUT)
-    done = sanitized.run(
+    return sanitized.run(
         *("env", *(f"{name}={value}" for name, value in settings.items())),
         *(sys.executable, "-m", "pytest", "-q", "-p", "tests.sanitized_door", "-k", chosen),
         *(sanitized.ROOT / "tests" / "unit" / name for name in files),
         cwd=sanitized.ROOT,
-        timeout_s=280,
+        timeout_s=AHEAD_S,
     )
+
+
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest) -> Iterator[Ahead[sanitized.OUTCOME]]:
+    with ahead(request, "test_core_tests", run) as found:
+        yield found
+
+
+@pytest.mark.timeout(AHEAD_S)
+@pytest.mark.parametrize(("files", "at_least"), GROUPS.values(), ids=GROUPS)
+def test_core_tests(
+    files: tuple[str, ...], at_least: int, runs: Ahead[sanitized.OUTCOME], request: pytest.FixtureRequest
+) -> None:
+    try:
+        done = runs[request]
+    except sanitized.Missing as why:
+        pytest.skip(f"CORE TESTS NOT RUN UNDER {sanitized.MEMORY}: {why}")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed and int(passed[1]) > at_least, done.stdout[-1000:]

@@ -352,7 +352,7 @@ def test_who_stands_by_says_who_leads_and_a_migration_is_not_crossed(
     one = {"id": "shop-1", "workloads": ["shop"], "source": "b1", "target": "a1", "step": "migrating"}
 
     async def migrations(_caller: Any, _request: dict[str, Any]) -> dict[str, Any]:
-        return {"migrations": [one | {"over": False, "trouble": "", "reason": ""}]}
+        return {"migrations": [one | {"over": False, "trouble": "", "reason": "", "times": []}]}
 
     async def scenario(world: WebWorld) -> None:
         operator = world.client("operator")
@@ -368,10 +368,10 @@ def test_who_stands_by_says_who_leads_and_a_migration_is_not_crossed(
         problem(await operator.get("/api/v1/health"), 404)
 
         async def health(_caller: Any, _request: dict[str, Any]) -> dict[str, Any]:
-            return {"units": []}
+            return {"targets": [], "nodes": []}
 
         world.server.hub.desk.add({"health": health}, list)
-        assert (await operator.get("/api/v1/health")).json() == {"units": [], "failover": None}
+        assert (await operator.get("/api/v1/health")).json() == {"targets": [], "nodes": [], "failover": None}
         assert (await operator.get("/api/v1/migrations")).json()["items"][0]["step"] == "migrating"
         assert "Live migrations" in (await operator.get("/")).text
         other = await operator.put("/api/v1/bindings/203.0.113.9/32", json={"to": "B"}, headers=match(1))

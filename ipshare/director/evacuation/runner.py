@@ -166,7 +166,7 @@ class Evacuations:
                 hint = f"ipshare director evacuations {one.id}"
                 raise Refused(f"{one.what} is being left already: {one.id} is {one.state}", hint=hint)
         if not plan.moves and not plan.stays:
-            raise Refused(f"nothing runs at {ask.site or ask.node}")
+            raise Refused(f"nothing runs at {ask.site or ask.node}", hint="it is left already")
         name = episode or self._name(ask)
         new = Evacuation(name, ask.site, ask.node, ask.avoid, who, why, self._now(), episode)
         new = record.planned(new, plan).noted(self._now(), f"proposed by {who}: {why or 'no reason given'}")
@@ -308,6 +308,7 @@ class Evacuations:
         self.known[one.id] = one
         try:
             await self.director.work(store.put_note, self.director.term, PREFIX + one.id, record.to_text(one))
+            self.director.tell()
         except IpshareError:
             if self.known[one.id] is one:
                 if before is None:
