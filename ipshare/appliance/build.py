@@ -217,14 +217,14 @@ def _root(order: Order, base: Path, staged: Path, tree: Path) -> str:
         "-Xcompression-level",
         str(order.level),
     ]
-    command += ["-noappend", "-no-progress", "-mkfs-time", str(order.epoch), "-b", "256K", "-quiet"]
+    command += ["-noappend", "-no-progress", "-b", "256K", "-quiet"]
     log = order.work / "mksquashfs.log"
     # Of a stream, mksquashfs makes a root that everybody may write, which sshd refuses.
-    command += ["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0", "-root-time", str(order.epoch)]
+    command += ["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"]
+    # Not by options: of a stream, mksquashfs 4.5 forgets -root-time.
+    env = tools.surroundings() | {"SOURCE_DATE_EPOCH": str(order.epoch)}
     with base.open("rb") as source, log.open("wb") as said:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=tools.surroundings()
-        )
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=env)
         assert process.stdin is not None
         try:
             taken = archive.merged(source, entries, order.epoch, process.stdin)
