@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 CLOCKS = ("pair", "witness", "mirror")
 """In names of lab modules in which nodes watch each other's clocks: one lane for all of them."""
 PRECEDENCE = {"clocks": 0, "namespaces": 5, "sanitized": 10}
+VHOST = Path("/dev/vhost-net")
 ABSENT: dict[str, str] = {}
 
 
@@ -75,6 +76,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reporter = terminalreporter
     if "vpp" in ABSENT:
         reporter.write_line(f"VPP tests: not run, {ABSENT['vpp']}", yellow=True, bold=True)
+    elif not VHOST.exists():
+        text = f"BGP ON VPP (linux-cp): NOT RUN, this kernel has no {VHOST}; tests/vpp/in_guest.py runs it"
+        reporter.write_line(text, red=True, bold=True)
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         text = "browser tests: not run, no Chromium installed (chromium, chromium-driver)"
         reporter.write_line(text, yellow=True, bold=True)

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ipshare.lab import Lab
@@ -61,8 +62,14 @@ def unpacked(folder: Path) -> Path:
     return made if done.stdout[:4] == b"\x7fELF" else packed
 
 
-def initrd(folder: Path) -> Path:
-    """The guest's only file system, as a cpio archive (format "newc")."""
+def initrd(
+    folder: Path,
+    source: str = "init.c",
+    wanted: Sequence[str] = ("virtio_pci", "virtio_net"),
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """The guest's first file system, as a cpio archive (format "newc"): ``source`` of tests/guest as its
+    process 1, modules with what they need, and ``files`` by name."""
     program = folder / "init"
     subprocess.run(
         [
@@ -74,14 +81,15 @@ def initrd(folder: Path) -> Path:
             "-Werror",
             "-o",
             str(program),
-            str(HERE / "guest/init.c"),
+            str(HERE / "guest" / source),
         ],
         check=True,
     )
     parts = [_entry("init", 0o100755, program.read_bytes()), _entry("dev", 0o040755)]
     parts += [_entry("dev/console", 0o020600, device=(5, 1)), _entry("m", 0o040755)]
-    modules = dict.fromkeys([*_with_needed("virtio_pci"), *_with_needed("virtio_net")])
+    modules = dict.fromkeys(path for name in wanted for path in _with_needed(name))
     parts += [_entry(f"m/{n}", 0o100644, file.read_bytes()) for n, file in enumerate(modules)]
+    parts += [_entry(name, 0o100644, data) for name, data in (files or {}).items()]
     made = folder / "initrd"
     made.write_bytes(b"".join([*parts, _entry("TRAILER!!!", 0)]))
     return made

@@ -14,6 +14,7 @@ from ipshare.director.desk import Desk
 from ipshare.director.drains_desk import draining
 from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.migrations_desk import migrating
+from ipshare.director.warden_desk import keeping
 from ipshare.director.warden_desk import verbs as of_warden
 from tests.migration_world import BINDINGS, NAMES, WORKLOADS, Guests, SimHost
 from tests.web_world import PlacedFleet, WebWorld
@@ -61,10 +62,10 @@ class OperationsWorld(WebWorld):
         if warden is not None:
             desk.add(of_warden(warden), warden.troubles)
         settings = director.settings.evacuation
-        verbs = await enter(evacuating(director, settings, warden.runs if warden else None))
+        alive = await enter(migrating(director))
+        verbs = await enter(evacuating(director, settings, *keeping(warden), migrations=alive.migrations))
         desk.add(verbs.verbs, verbs.troubles)
-        migrations = await enter(migrating(director, verbs.evacuations))
-        desk.add(migrations.verbs, migrations.troubles)
+        desk.add(alive.verbs, alive.troubles)
         self.drains = await enter(draining(director, desk))
 
     async def stop(self) -> None:

@@ -26,6 +26,7 @@ from ipshare.bgp.readiness import Facts, State, decide, wake_s
 from ipshare.bgp.render import render
 from ipshare.bgp.report import neighbor_rows, trouble_of
 from ipshare.bgp.speaker import Report, find
+from ipshare.bgp.where import namespace
 from ipshare.errors import IpshareError, NoPrivilege, Problem, Refused
 from ipshare.model import Bgp, BgpNeighbor, Config
 
@@ -183,7 +184,9 @@ class Announcer:
                 is_draining=self.state.is_draining,
                 passwords=await asyncio.to_thread(passwords_of, config.bgp),
             )
-            if await asyncio.to_thread(self.speaker.publish, config.node.runtime_dir, text, holds):
+            if await asyncio.to_thread(
+                self.speaker.publish, config.node.runtime_dir, text, holds, namespace(config)
+            ):
                 log.info("BIRD was told: %s", self.state.word)
             self._trouble = ""
         except IpshareError as error:

@@ -373,7 +373,10 @@ class Reconciler:
             self.speaker.hold(config.node.runtime_dir)  # until its tables are there
             engine, started = self.data_path.launch(config), True
             self.engine = engine
-        before = generation = engine.info().generation
+        info = engine.info()
+        before = generation = info.generation
+        if not started and (not before or self._left[0] not in ("", info.boot_id)):
+            self.speaker.hold(config.node.runtime_dir)  # somebody else started it
         try:
             self.data_path.ready(engine, config)
             paired = self.data_path.pair(engine, config)

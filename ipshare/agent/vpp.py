@@ -42,7 +42,10 @@ from ipshare.model import Config, Vpp
 log = logging.getLogger(__name__)
 
 PROGRAM = "vpp"
-LINUX_CP = ("linux_cp_plugin.so", "linux_nl_plugin.so")
+LINUX_CP = ("tap_plugin.so", "linux_cp_plugin.so")
+"""linux_cp makes the pairs with devices of tap. Not linux_nl: see decision 0103."""
+LCP_SYNC = "linux-cp { lcp-sync }"
+"""The pairs get addresses, MTU and state of VPP's interfaces."""
 JOURNAL = "ports.undo"
 
 
@@ -92,6 +95,7 @@ def settings(config: Config) -> Settings:
         plugins=(*PLUGINS, *(LINUX_CP if pairs else ())),
         binary=vpp.binary,
         plugin_path=vpp.plugin_path,
+        extra=LCP_SYNC if pairs else "",
     )
 
 

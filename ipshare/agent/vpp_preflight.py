@@ -12,7 +12,8 @@ from pathlib import Path
 from ipshare.agent.flows import memory_short
 from ipshare.agent.netspec import read_facts
 from ipshare.agent.pair import preflight as pair_preflight
-from ipshare.agent.vpp import no_vpp, settings, vpp_of
+from ipshare.agent.vpp import LCP_SYNC, no_vpp, settings, vpp_of
+from ipshare.bgp.speaker import NAMESPACES
 from ipshare.engine.vpp.engine import VppEngine
 from ipshare.engine.vpp.find import PLUGIN, find
 from ipshare.engine.vpp.ports_wanted import is_loopback
@@ -22,6 +23,8 @@ from ipshare.model import Config, Vpp
 from ipshare.net.clusters import unprobed
 
 VHOST = Path("/dev/vhost-net")
+PAIRS_NEED = {"tap": "tap_create_v2", "linux_cp": "lcp_itf_pair_add_del_v3"}
+"""Plugins, and a message of each."""
 
 
 def preflight(config: Config, engine: VppEngine | None) -> list[Problem]:
@@ -85,10 +88,24 @@ def _devices(vpp: Vpp) -> Iterator[Problem]:
                 f"there is no device {port.host} for {port.name} to open",
                 "correct `host`, or make the device first: ip link show",
             )
-        if port.linux_cp is not None and not VHOST.exists():
+    yield from _pairs(vpp)
+
+
+def _pairs(vpp: Vpp) -> Iterator[Problem]:
+    """What the pairs in Linux that VPP shall make need of this machine."""
+    for port in vpp.interfaces:
+        if port.linux_cp is None:
+            continue
+        if not VHOST.exists():
             yield _problem(
                 f"{VHOST} is missing, which VPP needs for the pair {port.linux_cp} of {port.name}",
                 "modprobe vhost_net; in a container pass the device in; or leave linux_cp out",
+            )
+        if port.linux_cp_netns is not None and not (NAMESPACES / port.linux_cp_netns).exists():
+            yield _problem(
+                f"there is no network namespace {port.linux_cp_netns} for the pair {port.linux_cp} of "
+                f"{port.name}",
+                f"ip netns add {port.linux_cp_netns}, at every boot before this agent starts",
             )
 
 
@@ -105,13 +122,22 @@ def _running(config: Config, vpp: Vpp, engine: VppEngine) -> Iterator[Problem]:
             "VPP runs without its af_packet plugin, which opens Linux devices",
             "startup.conf: plugins { plugin af_packet_plugin.so { enable } }, and restart VPP",
         )
-    if any(port.linux_cp for port in vpp.interfaces) and not engine.client.has("lcp_itf_pair_add_del_v3"):
-        yield _problem(
-            "VPP runs without its linux_cp plugin, which makes the pairs",
-            "startup.conf: plugins { plugin linux_cp_plugin.so { enable } "
-            "plugin linux_nl_plugin.so { enable } }, and restart VPP",
-        )
+    if any(port.linux_cp for port in vpp.interfaces):
+        yield from _paired(vpp, engine)
     yield from _setup(config, vpp, engine)
+
+
+def _paired(vpp: Vpp, engine: VppEngine) -> Iterator[Problem]:
+    """What keeps a VPP that runs from making pairs; those that are there need nothing any more."""
+    lacks = [name for name, message in PAIRS_NEED.items() if not engine.client.has(message)]
+    if lacks:
+        enabled = " ".join(f"plugin {name}_plugin.so {{ enable }}" for name in PAIRS_NEED)
+        yield _problem(
+            f"VPP runs without plugins that pairs in Linux need: {', '.join(lacks)}",
+            f"startup.conf: plugins {{ {enabled} }} {LCP_SYNC}, and restart VPP",
+        )
+    elif not engine.client.dump("lcp_itf_pair_get", cursor=0):
+        yield from _pairs(vpp)
 
 
 def _setup(config: Config, vpp: Vpp, engine: VppEngine) -> Iterator[Problem]:

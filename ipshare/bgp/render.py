@@ -1,7 +1,8 @@
 """render: a configuration as BIRD's (bird.conf of BIRD 2): one session for each neighbour, nothing learnt.
 
-The announcement hangs on the engine's outer device: a static route into it, which BIRD withdraws by itself
-when the device goes with its process. Graceful restart is off: it would keep traffic coming to a dead node.
+The announcement hangs on devices of the engine's process (where): a static route into them, which BIRD
+withdraws by itself when the last of them goes with the process. Graceful restart is off: it would keep
+traffic coming to a dead node.
 Which prefixes stand there, and whether as a drain, is the caller's word (readiness). Lines that announce
 are the only ones that begin with ROUTE: `held` takes them out of a text without knowing the rest. Pure. RFC
 4271, RFC 8326 (drain), RFC 1997 and RFC 8092 (communities), RFC 2385 (MD5), RFC 5880 (BFD).
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
+from ipshare.bgp.where import devices
 from ipshare.errors import Refused
 from ipshare.model import Bgp, BgpNeighbor, Config
 
@@ -65,13 +67,14 @@ def _bfd(bgp: Bgp) -> Iterator[str]:
 
 
 def _statics(config: Config, announces: bool) -> Iterator[str]:
+    ways = " ".join(f'via "{device}"' for device in devices(config))
     for family in (4, 6):
         prefixes = [n.prefix for n in config.networks if n.prefix.version == family]
         if prefixes:
             yield f"protocol static networks{family} {{"
             yield f"  ipv{family};"
             for prefix in prefixes if announces else ():
-                yield f'{ROUTE}{prefix} via "{config.engine.outer_device}";'
+                yield f"{ROUTE}{prefix} {ways};"
             yield "}"
 
 

@@ -32,6 +32,7 @@ LOG_BYTES = 1 << 20
 INSTALL = "apt-get install bird2"
 OLDEST = 2
 MOST_SILENCES = 3
+NAMESPACES, OURS = Path("/run/netns"), Path("/proc/self/ns/net")
 _FILES = ("bird.conf", "bird.ctl", "bird.pid", "bird.log")
 
 
@@ -86,13 +87,14 @@ class Speaker:
             self._kill(runtime_dir)
             return False
 
-    def publish(self, runtime_dir: Path, text: str, holds: int) -> bool:
+    def publish(self, runtime_dir: Path, text: str, holds: int, namespace: str = "") -> bool:
         """BIRD has the configuration ``text``; it is started if it does not run. False: everything was so
-        already, or ``hold`` came in between. Raises NotRunning, EngineError."""
+        already, or ``hold`` came in between. ``namespace``: below /run/netns, that it runs in; "": ours. One
+        that runs in another is ended. Raises NotRunning, EngineError."""
         with self._lock:
             if holds != self.holds:
                 return False
-            runs = self._runs(runtime_dir)
+            runs = self._runs(runtime_dir) and self._is_in(namespace, runtime_dir)
             if runs and text == self._text(runtime_dir):
                 return False
             before = self._text(runtime_dir)
@@ -101,7 +103,7 @@ class Speaker:
                 if runs:
                     self._configure(runtime_dir)
                 else:
-                    self._start(runtime_dir)
+                    self._start(runtime_dir, namespace)
             except OSError as error:
                 raise EngineError(f"cannot tell BIRD: {error}", hint="is the disk full?") from None
             except IpshareError:
@@ -175,7 +177,17 @@ class Speaker:
         with Control(runtime_dir / "bird.ctl") as control:
             control.call("configure")
 
-    def _start(self, runtime_dir: Path) -> None:
+    def _is_in(self, namespace: str, runtime_dir: Path) -> bool:
+        """Whether BIRD sees that network. One of the same name that was made anew is another one."""
+        if not (pid := self._pid(runtime_dir)):
+            return True  # it answers, and that is all that is known of it
+        try:
+            there = Path(f"/proc/{pid}/ns/net").stat().st_ino
+            return there == (NAMESPACES / namespace if namespace else OURS).stat().st_ino
+        except OSError:
+            return False
+
+    def _start(self, runtime_dir: Path, namespace: str) -> None:
         """Returns when it answers. Files that a killed one left are no hindrance; one that runs although its
         socket was removed is ended."""
         program, journal = find(), runtime_dir / "bird.log"
@@ -185,10 +197,11 @@ class Speaker:
             journal.unlink()
         files = {"-c": "bird.conf", "-s": "bird.ctl", "-P": "bird.pid"}
         words = [word for option, name in files.items() for word in (option, str(runtime_dir / name))]
+        within = ["nsenter", f"--net={_there(namespace)}"] if namespace else []
         with journal.open("ab") as out:
             start = out.tell()
             process = subprocess.Popen(
-                [program, "-f", *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                [*within, program, "-f", *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True,
             )  # fmt: skip
         end = time.monotonic() + START_S
@@ -230,6 +243,14 @@ class Speaker:
         if self._child:
             _wait_gone(self._child, 0)
             self._child = 0
+
+
+def _there(namespace: str) -> Path:
+    path = NAMESPACES / namespace
+    if not path.exists():
+        hint = f"ip netns add {namespace}"
+        raise NotRunning(f"there is no network namespace {namespace} for BIRD to run in", hint=hint)
+    return path
 
 
 def _is_ours(pid: int, runtime_dir: Path) -> bool:

@@ -179,11 +179,17 @@ def _steer(verb: str, id_: str, file: Path, as_json: bool, **words: str) -> None
 def _show_plan(found: dict[str, Any]) -> None:
     rows = [
         (str(n // found["at_once"] + 1), m["unit"], ", ".join(m["workloads"]), f"{m['size']:g}", m["source"],
-         f"{m['target']} ({m['target_site']})", m["why"])
+         f"{m['target']} ({m['target_site']})", m["way"], m["why"])
         for n, m in enumerate(found["moves"])
     ]  # fmt: skip
     if rows:
-        output.table(("batch", "unit", "workloads", "size", "from", "to", "why"), rows)
+        output.table(("batch", "unit", "workloads", "size", "from", "to", "way", "why"), rows)
+    for move in found["moves"]:
+        if move["bar"]:
+            text = f"{move['unit']} cannot go so ({move['way']}) now, and will stay: {move['bar']}"
+            output.line(text, fg="red")
+        if move["note"]:
+            output.line(f"{move['unit']}: {move['note']}", fg="yellow")
     for stay in found["stays"]:
         output.line(f"{stay['unit']} ({', '.join(stay['workloads'])}) cannot go: {stay['why']}", fg="red")
     for name, why in found["unfit"].items():
@@ -210,12 +216,12 @@ def _show_one(found: dict[str, Any]) -> None:
     if found["answered_by"]:
         output.line(f"answered by {found['answered_by']}: {found['answer'] or '-'}")
     rows = [
-        (s["unit"], ", ".join(s["workloads"]), s["source"], s["target"], s["state"],
+        (s["unit"], ", ".join(s["workloads"]), s["source"], s["target"], s["way"], s["state"],
          str(s["revision"] or ""), s["outcome"])
         for s in found["steps"]
     ]  # fmt: skip
     if rows:
-        output.table(("unit", "workloads", "from", "to", "state", "revision", "outcome"), rows)
+        output.table(("unit", "workloads", "from", "to", "way", "state", "revision", "outcome"), rows)
     for stay in found["stays"]:
         output.line(f"{stay['unit']} ({', '.join(stay['workloads'])}) cannot go: {stay['why']}", fg="red")
     for event in found["events"]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ipshare.config import roa, schema
-from ipshare.config.checks import Check, Finding, is_vpp
+from ipshare.config.checks import Check, Finding
 from ipshare.config.keys import KeyPath
 from ipshare.config.resolve import own_name, readable
 from ipshare.config.site import Site
@@ -42,14 +42,11 @@ def _neighbors(bgp: schema.Bgp) -> Iterator[tuple[KeyPath, schema.BgpNeighbor]]:
 
 def role(site: Site, bgp: schema.Bgp) -> Iterator[Finding]:
     """Who announces can translate: a distribution point of its own, on an engine whose end BIRD sees. A
-    director may say later which one it is, and of which networks."""
+    director may say later which one it is, and of which networks. (VPP: check_bgp_vpp.)"""
     waits = site.remote is not None
     if not waits and not {"distribution"} & site.incomplete and own_name(site, "distribution") is None:
         message = "this node is no distribution point: it has nothing to announce"
         yield Finding(bgp._path, message, "leave [bgp] out, or set `distribution` in [node]")
-    if is_vpp(site):
-        message = "announcing needs the embedded engine: BIRD behind VPP's linux-cp is not supported"
-        yield Finding(bgp._path, message, 'write kind = "embedded" in [engine], or announce from a router')
     if site.pair is not None:
         message = "half of a pair announces nothing: only one of the two forwards"
         yield Finding(bgp._path, message, "leave [bgp] out: routers in front of the pair announce")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ipshare.config import (
     check_bgp,
+    check_bgp_vpp,
     check_bindings,
     check_channel,
     check_clusters,
@@ -34,7 +35,7 @@ from ipshare.config.site import Site, sort_out
 from ipshare.errors import ConfigError, Problem
 from ipshare.model import BindingSet, Config
 
-_BESIDE = (check_bgp, check_workload, check_migration)
+_BESIDE = (check_bgp, check_bgp_vpp, check_workload, check_migration)
 _FLOWS = (check_flows, check_nat, check_natlog, check_channel, check_clusters, *_BESIDE)
 _PARTS = (checks, check_places, check_bindings, check_vpp, check_subnets, check_pair, check_groups, *_FLOWS)
 ALL_CHECKS: dict[str, list[checks.Check]] = {

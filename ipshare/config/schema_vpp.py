@@ -112,10 +112,11 @@ class Interface(Table):
     linux_cp: Device | None = Field(
         default=None,
         description="Linux device to make as its pair (linux-cp), for BIRD and other daemons. Needs VPP's "
-        "linux_cp plugin and /dev/vhost-net.",
+        "tap and linux_cp plugins and /dev/vhost-net.",
     )
     linux_cp_netns: Name | None = Field(
-        default=None, description="Network namespace of that device. Default: that of VPP."
+        default=None,
+        description="Network namespace of that device, which must exist. Default: that of VPP.",
     )
     rx_mode: Literal["polling", "interrupt", "adaptive"] | None = Field(
         default=None,

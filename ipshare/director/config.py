@@ -26,7 +26,7 @@ from ipshare.config.schema_hazards import SiteTable as Site
 from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
-from ipshare.director import config_http, schema_health, workloads
+from ipshare.director import config_http, limits, schema_health, workloads
 from ipshare.director.config_store import EtcdSettings, Store, problems, settings_of
 from ipshare.director.evacuation import settings as evacuation
 from ipshare.director.topology import KINDS, Topology
@@ -164,6 +164,8 @@ def _wanted(document: Document) -> Wanted:
     found = _topology(
         document, ("director", "store", "http", "health", "failover", "include", *KINDS, *OTHERS)
     )
+    if director is not None:
+        some.note(document, limits.director(director))
     sound = director if director is not None and not director._broken else None
     watch = schema_health.watch(document, sound.interval) if sound is not None else None
     beside = evacuation.read(document, sound.patience if sound is not None else 0.0)
@@ -205,6 +207,8 @@ def _http(document: Document) -> config_http.Http | None:
 def settings(path: Path) -> Settings:
     """[director] of a file alone, for those who ask a director that runs. Raises ConfigError."""
     document = read(path)
+    if document.problems and not document.data:
+        raise ConfigError(document.problems)
     director, store = single(document, "director", Director), single(document, "store", Store)
     if document.problems:
         raise ConfigError(document.problems)

@@ -87,8 +87,7 @@ class Drains:
         self._director = director
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
-        self.trouble: dict[str, str] = {}
-        """Node -> why it was not told."""
+        self._trouble: dict[str, str] = {}
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="drains")
@@ -112,6 +111,10 @@ class Drains:
         said = f"{'drain' if on else 'undrain'} {node}" + (f": {why}" if why else "")
         return await director.change(then, who, said, expect)
 
+    def troubles(self) -> list[str]:
+        """For status: who was not told, and why."""
+        return [text for name, text in self._trouble.items() if self._differs(name)]
+
     async def _run(self) -> None:
         while True:
             for name in self._director.nodes:
@@ -134,9 +137,9 @@ class Drains:
         on, heard_s = is_drained(director.topology, name), node.heard_s
         try:
             await link.ask("drain", ASK_S, director.bar, on=on, term=director.term)
-            self.trouble.pop(name, None)
+            self._trouble.pop(name, None)
         except IpshareError as error:
-            self.trouble[name] = (
+            self._trouble[name] = (
                 f"{name} was not told that it is {'' if on else 'not '}drained: {error.message}"
             )
             await asyncio.sleep(director.settings.interval_s)

@@ -24,18 +24,12 @@ async def draining(director: Director, desk: Desk) -> AsyncIterator[Drains]:
     """Beside a director that has begun, until it ends."""
     drains = Drains(director)
     await drains.start()
-    desk.add(
-        {"drain": _verb(director, drains, True), "undrain": _verb(director, drains, False)},
-        lambda: told(drains),
-    )
+    verbs = {"drain": _verb(director, drains, True), "undrain": _verb(director, drains, False)}
+    desk.add(verbs, drains.troubles)
     try:
         yield drains
     finally:
         await drains.close()
-
-
-def told(drains: Drains) -> list[str]:
-    return list(drains.trouble.values())
 
 
 def _verb(director: Director, drains: Drains, on: bool) -> Verb:

@@ -66,7 +66,8 @@ class Moment:
 @dataclass(frozen=True, slots=True)
 class Migration:
     """One migration of ``workloads`` (a group, or one) from node ``source`` to ``target``. ``there``: those
-    that run at the target; ``revision``: the one that flips; ``reason``: what went wrong."""
+    that run at the target; ``revision``: the one that flips; ``reason``: what went wrong; ``order``: the
+    evacuation that it is a step of."""
 
     id: str
     workloads: tuple[str, ...]
@@ -84,6 +85,7 @@ class Migration:
     redirected_ms: float | None = None
     """From "runs at the target" to the redirect, of the slowest member."""
     times: tuple[Moment, ...] = ()
+    order: str = ""
 
     @property
     def is_over(self) -> bool:

@@ -6,6 +6,7 @@ of what an earlier revision is still being rolled out for is a conflict, unless 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_network
@@ -64,8 +65,9 @@ async def wanted(director: Director, change: models.Change, why: str = "") -> To
     else:
         tables = change.topology.model_dump(exclude_defaults=True)
         _plain(tables)
-        return config.topology(tables, "topology")
-    return config.topology({kind: list(rows) for kind, rows in found.tables.items()}, "topology")
+        return await asyncio.to_thread(config.topology, tables, "topology")
+    rows = {kind: list(rows) for kind, rows in found.tables.items()}
+    return await asyncio.to_thread(config.topology, rows, "topology")  # leases wait for the event loop
 
 
 def drained(director: Director, change: models.Drain, why: str) -> Topology:
@@ -147,7 +149,8 @@ async def plan(director: Director, change: models.Change) -> dict[str, Any]:
     number = director.number
     topology = await wanted(director, change, "a plan")
     rollout = await director.planned(topology)
-    found = list(changes(director.topology, topology))
+    now = director.topology
+    found = await asyncio.to_thread(lambda: list(changes(now, topology)))
     return {
         "revision": number,
         "changes": found,

@@ -24,10 +24,6 @@ from ipshare.web.tokens import Role
 
 Found = dict[str, Any]
 Check = Callable[[], Awaitable[None]]
-WORDS = {
-    "approve": "approve evacuation", "refuse": "refuse evacuation", "stop": "stop evacuation",
-    "continue": "continue evacuation", "abort": "abort evacuation",
-}  # fmt: skip
 ANSWERS = frozenset({"approve", "refuse", "continue"})
 """They go by what was looked at; stop and abort are for when there is no time to look."""
 
@@ -160,7 +156,7 @@ def evacuation_tag(one: Found) -> str:
 async def steer(
     hub: Hub, request: Request, id_: str, verb: str, why: str, tags: Collection[str] | None
 ) -> Found:
-    """``verb``: of WORDS. ``tags``: what was looked at, for those of ANSWERS."""
+    """``verb``: approve, refuse, stop, continue, abort. ``tags``: what was looked at, for ANSWERS."""
 
     async def check() -> None:
         tag = evacuation_tag(await evacuation(hub, id_))

@@ -91,7 +91,10 @@ class Watch:
     async def _run(self) -> None:
         while True:
             await self._director.judged()
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                log.exception("a look for events failed; it is tried again")
 
     async def _run_beside(self) -> None:
         while True:

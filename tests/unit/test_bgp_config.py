@@ -97,12 +97,8 @@ def test_a_mistake_is_named(old: str, new: str, key: str, text: str) -> None:
 
 
 def test_who_has_nothing_to_announce_is_told() -> None:
-    for old, new, text in (
-        ('distribution = "C"\n', 'endpoint = "A"\n', "no distribution point"),
-        ("[bgp]", '[engine]\nkind = "vpp"\n[bgp]', "needs the embedded engine"),
-    ):
-        found = check_text(GOOD.replace(old, new, 1)).problems
-        assert any(text in p.message and p.key == "bgp" and p.hint for p in found), found
+    found = check_text(GOOD.replace('distribution = "C"\n', 'endpoint = "A"\n', 1)).problems
+    assert any("no distribution point" in p.message and p.key == "bgp" and p.hint for p in found), found
 
 
 def test_long_prefixes_go_out_on_purpose_or_within_the_own_as() -> None:

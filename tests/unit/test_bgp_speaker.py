@@ -128,6 +128,29 @@ def test_why_it_did_not_start_is_said(run: Path, tmp_path: Path, monkeypatch: py
     assert "bird2" in caught.value.hint
 
 
+def test_bird_runs_in_the_namespace_of_its_devices(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is elsewhere, since the namespace was made anew, is started again; a missing one is said."""
+    words = run.parent / "entered"
+    bin_ = run.parent / "bin"
+    bin_.mkdir()
+    (bin_ / "nsenter").write_text(f'#!/bin/sh\necho "$1" >>{words}\nshift\nexec "$@"\n')
+    (bin_ / "nsenter").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    monkeypatch.setattr("ipshare.bgp.speaker.NAMESPACES", run.parent)
+    speaker, space = Speaker(), run.parent / "bird"
+    space.symlink_to(f"/proc/{os.getpid()}/ns/net")  # BIRD is there, since this nsenter goes nowhere
+    assert speaker.publish(run, ON, 0, "bird") and not speaker.publish(run, ON, 0, "bird")
+    assert words.read_text() == f"--net={space}\n" and journal(run) == ["start 1"]
+    space.unlink()
+    space.touch()
+    first = pid_of(run)
+    assert speaker.publish(run, ON, 0, "bird") and pid_of(run) != first
+    assert not Path(f"/proc/{first}").exists()
+    space.unlink()
+    with pytest.raises(NotRunning, match="no network namespace bird"):
+        speaker.publish(run, ON, 0, "bird")
+
+
 # ---- the agent's part ------------------------------------------------------------------
 
 
@@ -199,6 +222,22 @@ def test_a_new_engine_is_not_announced_before_it_has_its_tables(world: World, ru
     agent.node.reconcile()
     assert seen[-1] == "configure 0", "withdrawn before the engine was started"
     assert agent.looks(0, 2.9, 0.1) == ["rising", "rising", "announced"]
+
+
+def test_an_engine_that_others_started_is_held_before_it_gets_tables(world: World, run: Path) -> None:
+    """As a VPP of systemd's: this agent sees neither its death nor its start, between two looks."""
+    agent = Agent(world)
+    agent.looks(0, 3)
+    world.kill_engine()
+    world.launch(agent.config())
+    agent.node.reconcile()
+    assert journal(run)[-1] == "configure 0"
+    assert agent.looks(0, 2.9, 0.1) == ["rising", "rising", "announced"]
+    another = Agent(world)  # one that has never seen an engine goes by its tables
+    assert another.looks(0) == ["announced"]
+    world.kill_engine()
+    world.launch(agent.config())
+    assert Agent(world).looks(0, 3) == ["rising", "announced"]
 
 
 def test_a_new_generation_a_refused_and_a_failed_one_tell_bird_nothing(world: World, run: Path) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from ipshare.director import config
+from ipshare.web import changing
+from tests.threads import loop_thread
 from tests.web_world import WebWorld, serving
 
 MOVE = {"change": {"do": "move", "moves": {"shop": "a1"}}, "why": "try"}
@@ -27,6 +30,22 @@ def problem(answer: httpx2.Response, status: int) -> dict[str, Any]:
     assert found["status"] == status
     assert found["hint"], found
     return found
+
+
+def test_a_plan_is_judged_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A viewer may ask for one, of any size: leases are renewed by the loop."""
+    judged, compared = (
+        loop_thread(monkeypatch, *one) for one in ((config, "topology"), (changing, "changes"))
+    )
+
+    async def scenario(world: WebWorld) -> None:
+        await world.settle()
+        viewer = world.client("viewer")
+        for change in (MOVE["change"], {"do": "replace", "topology": {}}):
+            await viewer.post("/api/v1/plan", json={"change": change})
+        assert judged == [False] * 2 and compared[:1] == [False]
+
+    serving(tmp_path, scenario)
 
 
 def test_a_move_from_plan_to_every_node(tmp_path: Path) -> None:

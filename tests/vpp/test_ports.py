@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ipshare.agent.vpp import LCP_SYNC, LINUX_CP
 from ipshare.engine.failures import EngineGone, EngineRestarted
 from ipshare.engine.vpp import ports as p
 from ipshare.engine.vpp.client import Client
@@ -147,7 +148,7 @@ def test_a_vpp_that_was_restarted_gets_everything_again(ports: Ports, node: Runn
 
 def test_a_pair_in_linux_or_why_not(tmp_path: Path) -> None:
     """Where the machine has no /dev/vhost-net, VPP cannot make one: said, with remedy, and nothing stays."""
-    with vpp(plugins=(*PLUGINS, "linux_cp_plugin.so", "linux_nl_plugin.so")) as node:
+    with vpp(plugins=(*PLUGINS, *LINUX_CP), startup=LCP_SYNC) as node:
         ports = Ports(node.client, tmp_path / "ports.undo", "v1")
         config = site(
             ('name = "host-lan1"\nhost = "lan1"', 'name = "loop5"'),

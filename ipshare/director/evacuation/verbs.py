@@ -63,17 +63,19 @@ class Verbs:
         evacuations.check(ask)
         await evacuations.acquainted()
         plan = await evacuations.plan(ask)
+        ways = await evacuations.ways.checked(plan.moves)
         found = {
             "possible": plan.is_possible,
             "alarm": plan.is_alarm,
             "exact": plan.is_exact,
-            "moves": [asdict(move) for move in plan.moves],
+            "moves": [asdict(m) | asdict(going) for m, going in zip(plan.moves, ways, strict=True)],
             "stays": [asdict(stay) for stay in plan.stays],
             "avoided": sorted({*ask.avoid, *evacuations.unsafe()} - {ask.site}),
             "unfit": evacuations.unfit(),
             "at_once": evacuations.settings.at_once,
             "changes": evacuations.differences(plan),
             "exclusive": evacuations.exclusive(plan),
+            "not_live": evacuations.settings.not_live,
             "digest": digest_of(plan),
             "evacuation": None,
         }
