@@ -152,7 +152,7 @@ def test_every_extra_that_a_box_needs_is_pinned() -> None:
     pinned = {plain(name): version for name, version in pins.items()}
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     wanted = list(project["dependencies"])
-    for extra in ("vpp", "redis", "appliance", "hazards", "etcd", "web"):
+    for extra in ("vpp", "redis", "appliance", "export", "hazards", "etcd", "web"):
         wanted += project["optional-dependencies"][extra]
     seen: set[str] = set()
     while wanted:
