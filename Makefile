@@ -60,14 +60,14 @@ lint: setup-test
 # build/appliance-work/update.key, made here, unless another key is named.
 UPDATE_KEY := build/appliance-work/update.key
 APT_APPLIANCE := mmdebstrap squashfs-tools mtools fdisk e2fsprogs qemu-utils grub-common grub-pc-bin grub-efi-amd64-bin
-appliance: setup-test
+appliance: setup
 	@sh appliance/packages.sh $(APT_APPLIANCE)
 	@mkdir -p build/appliance-work && test -f $(UPDATE_KEY) || $(PY) -m ipshare appliance key $(UPDATE_KEY)
 	$(PY) -m ipshare appliance build --update-key $(UPDATE_KEY).pub $(APPLIANCE)
 
-# Boots an image in QEMU: its seed, an update, one that is broken, power cuts. IPSHARE_EMULATE=1 where KVM does not work: very slow.
+# Boots images in QEMU, two at once at most (docs/appliance.md). IPSHARE_EMULATE=1 where KVM does not work: very slow.
 test-appliance: setup-test
-	@sh appliance/packages.sh $(APT_APPLIANCE) qemu-system-x86 openssh-client
+	@sh appliance/packages.sh $(APT_APPLIANCE) qemu-system-x86 openssh-client ovmf
 	IPSHARE_APPLIANCE=build/appliance IPSHARE_APPLIANCE_KEY=$(UPDATE_KEY) $(PY) -m pytest tests/appliance --timeout=7200 $(PYTEST)
 
 bench: setup-test
