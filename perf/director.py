@@ -2,11 +2,12 @@
 
     python -m perf.director [--nodes 100] [--rounds 30] [--full]
 
-The nodes are simulated: one process, one event loop for all of them, but the real protocol over TLS, and the
-real writes to the disk (two files with fsync for each assignment). Without --full they keep an assignment
-and its number and do nothing else: a hundred machines do that at once, one process one after the other;
-with --full each checks and applies it, as a real agent does, on this machine's cores. Two nodes are end
-points, the others distribution points. A round moves one address there and back.
+The nodes are simulated: one process, one event loop and one disk for all of them, but a connection with TLS
+for each, the agent's own code for the protocol, for what counts and for what is written, and its real writes
+(three fsyncs for each assignment). What each would do on a machine of its own they do one after the other on
+this one's cores; without --full they leave out to check and apply the assignment, and WRITERS threads write
+for all of them, not one thread each. The result says how much processor time a flip took at either side. Two
+nodes are end points, the others distribution points. A round moves one address there and back.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ipshare.agent.assignment import FILE, SEEN, Assignment, Heard
+from ipshare.agent.assignment import Assignment
 from ipshare.agent.reconcile import Done
 from ipshare.bench import machine
 from ipshare.director.rollout import FINAL
@@ -30,18 +32,13 @@ from tests.director_world import ALL_A, SEVEN_B, Fleet, SimAgent
 from tests.pki import Pki
 
 TARGET_MS = 200.0
+WRITERS = 8
 
 
 class Keeping(Assignment):
     """Judges and keeps what is assigned, and applies nothing."""
 
-    def take(self, heard: Heard, text: str) -> Done:
-        self._check(heard)
-        self._node.store.keep(SEEN, {"number": list(heard.number), "digest": heard.digest})
-        self.seen = heard
-        first = "# assigned: term {} revision {} step {} sha256 {}\n".format(*heard.number, heard.digest)
-        self._node.store.keep_text(FILE, first + text)
-        self.has = heard
+    def _apply(self, text: str) -> Done:
         return Done(0)
 
 
@@ -52,10 +49,12 @@ def names(count: int) -> list[str]:
 async def simulate(folder: Path, count: int, full: bool) -> None:
     """The nodes, until standard input ends."""
     agents = [SimAgent(folder, Existing(folder), name, n) for n, name in enumerate(names(count), 1)]
+    pool = ThreadPoolExecutor(WRITERS)
     for agent in agents:
         await agent.start()
         if not full:
             agent.assignment.__class__ = Keeping
+            agent.worker = pool  # one assignment of a node at a time still: a connection asks one by one
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     for agent in agents:
@@ -71,26 +70,37 @@ class Existing(Pki):
         self.folder, self.authority = folder, Authority(folder / "ca")
 
 
-async def measure(folder: Path, count: int, rounds: int) -> tuple[list[float], list[float]]:
-    """ms of each whole change, and of its flip: from the first distribution point's turn to the last ack."""
+def busy_ms(pid: int) -> float:
+    """Processor time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1e3 / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(folder: Path, count: int, rounds: int, nodes: int) -> tuple[list[float], list[float]]:
+    """ms of each whole change, and of its flip: from the first distribution point's turn to the last ack.
+    ``nodes``: their process."""
     fleet = Fleet.__new__(Fleet)  # its nodes are in the other process
     fleet.directory, fleet.pki, fleet.names = folder, Existing(folder), names(count)
     director = await fleet.direct(ALL_A, interval="1s", patience="60s")
     assert await director.settled(1, 120), director.outcomes()
     there, back = (fleet.wanted(text, interval="1s").topology for text in (ALL_A + SEVEN_B, ALL_A))
     whole, flips = [], []
-    busy_s = time.process_time()
+    busy, parts = busy_ms(os.getpid()), {"director": [0.0], "nodes": [0.0]}
     for number in range(rounds):
         turn: list[float] = []
         judge = director._judge_now
 
         def watched(judge: Callable[[], None] = judge, turn: list[float] = turn) -> None:
             judge()
+            marks = len(turn)
             points = [node for node in director.nodes.values() if node.row.distribution]
             if not turn and any(director._due(node) == FINAL for node in points):
                 turn.append(time.monotonic())
             if len(turn) == 1 and all(node.kept.has[0] == director.number for node in points):
                 turn.append(time.monotonic())
+            for sign in (-1, 1)[marks : len(turn)]:
+                parts["director"].append(sign * busy_ms(os.getpid()))
+                parts["nodes"].append(sign * busy_ms(nodes))
 
         director._judge_now = watched  # type: ignore[method-assign]
         began = time.monotonic()
@@ -99,8 +109,9 @@ async def measure(folder: Path, count: int, rounds: int) -> tuple[list[float], l
         whole.append((time.monotonic() - began) * 1e3)
         director._judge_now = judge  # type: ignore[method-assign]
         flips.append((turn[1] - turn[0]) * 1e3)
-    each = (time.process_time() - busy_s) * 1e3 / rounds
+    each = (busy_ms(os.getpid()) - busy) / rounds
     print(f"the director's processor time for a change: {each:.0f} ms")
+    print(", ".join(f"{who} {sum(ms) / rounds:.0f} ms" for who, ms in parts.items()), "for a flip")
     await director.close()
     return whole, flips
 
@@ -142,7 +153,7 @@ def main() -> None:
         )
         try:
             assert nodes.stdout is not None and nodes.stdout.readline() == b"ready\n"
-            whole, flips = asyncio.run(measure(Path(scratch), options.nodes, options.rounds))
+            whole, flips = asyncio.run(measure(Path(scratch), options.nodes, options.rounds, nodes.pid))
         finally:
             nodes.kill()
             nodes.wait()

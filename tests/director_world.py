@@ -23,6 +23,7 @@ from ipshare.agent.server import Asker
 from ipshare.agent.workloads import Workloads
 from ipshare.director import config
 from ipshare.director.daemon import Director
+from ipshare.director.schema_health import Watch
 from ipshare.director.store import SqliteStore
 from ipshare.director.warden import Warden
 from ipshare.engine.packet_words import packet
@@ -167,9 +168,13 @@ class Fleet:
         if self.director.revision is None:
             await self.director.change(found.topology, "test", "first")
         if found.settings.watch is not None:
-            self.warden = Warden(self.director, found.settings.watch)
+            self.warden = await self.warded(self.director, found.settings.watch)
             await self.warden.start()
         return self.director
+
+    async def warded(self, director: Director, watch: Watch) -> Warden:
+        """What looks after health and leases beside it."""
+        return Warden(director, watch)
 
     async def end(self) -> None:
         if self.warden is not None:

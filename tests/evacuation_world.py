@@ -83,7 +83,7 @@ class EvacuationFleet(Fleet):
         director = await self.direct("", **more)
         settings = self.wanted(**more).settings.evacuation
         try:
-            async with evacuating(director, settings, runs, mover) as verbs:
+            async with evacuating(director, settings, runs, mover=mover) as verbs:
                 yield Asked(director, verbs)
         finally:
             await self.end()

@@ -73,13 +73,15 @@ class Guests:
     def gate(self, name: str, outcome: str) -> None:
         put(self.folder / f"{name}.gate", outcome)
 
-    def tables(self) -> str:
+    def tables(self, *names: str) -> str:
+        """[[migration]] of these, by default of both."""
+
         def command(verb: str) -> str:
             words = [sys.executable, str(WORD), verb, str(self.folder), "{workload}", "{target}"]
             return "[" + ", ".join(f'"{word}"' for word in words) + "]"
 
         verbs = {verb: command(verb) for verb in ("start", "state", "cancel", "storage")}
-        return "".join(MIGRATION.format(workload=name, **verbs) for name in ("web", "db"))
+        return "".join(MIGRATION.format(workload=name, **verbs) for name in names or ("web", "db"))
 
 
 class SimHost(SimAgent):

@@ -68,10 +68,14 @@ class WebWorld:
             await self.fleet.start()
         self.director = await self.fleet.direct(self.more(bindings), **more)
         desk = Desk(self.director, self.folder / "director.toml")
+        await self.beside(desk)
         assert self.director.settings.http is not None
         settings = replace(self.director.settings.http, port=0)  # any that is free
         self.server = WebServer(self.director, desk, settings)
         await self.server.start()
+
+    async def beside(self, desk: Desk) -> None:
+        """What else is in the director's process."""
 
     async def stop(self) -> None:
         for client in self.clients:
@@ -100,11 +104,11 @@ class WebWorld:
 
 
 def serving(
-    folder: Path, scenario: Callable[[WebWorld], Awaitable[None]], *, plain: bool = False,
-    most_s: float = 120, **more: Any,
+    folder: Path, scenario: Callable[[Any], Awaitable[None]], *, plain: bool = False,
+    most_s: float = 120, kind: type[WebWorld] = WebWorld, **more: Any,
 ) -> None:  # fmt: skip
     async def all_of_it() -> None:
-        world = WebWorld(folder, plain=plain)
+        world = kind(folder, plain=plain)
         try:
             async with asyncio.timeout(most_s):
                 await world.start(**more)

@@ -1,14 +1,14 @@
 """assignment: what a director assigned to this node, and which director's word counts (SYSTEMS.md S1.9).
 
     assign      {"number": [term, revision, step], "digest": ..., "text": TOML}: checked, applied, kept
-    assigned    which one the node has, which is the highest it heard of, whether it announces
+    assigned    which one the node has, which is the highest it heard of, whether it announces, who drains it
 
-A number is higher than another as tuples are. The highest that was heard is on the disk
-(state_dir/director.json) before anything is done about it; lower ones are refused for good, over restarts: a
-director that was paused, cut off or restored from a backup undoes nothing. The same again is no change; the
-same number with another content is refused. What is in force is state_dir/director.toml, its number in the
-first line, written when all of it is in force; ipshare.config.assigned makes it part of the configuration. A
-node without a director goes on with what it has.
+A number is higher than another as tuples are. The highest that was heard is on the disk with what came with
+it (state_dir/director.heard, its number in the first line) before anything is done about it; lower ones are
+refused for good, over restarts: a director that was paused, cut off or restored from a backup undoes nothing.
+The same again is no change; the same number with another content is refused. When all of it is in force, the
+same file gets a second name, state_dir/director.toml; ipshare.config.assigned makes that part of the
+configuration. A node without a director goes on with what it has.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from ipshare import config as configuration
+from ipshare.agent import bgp_drain
 from ipshare.agent.reconcile import Done, Reconciler
 from ipshare.agent.server import Asker
 from ipshare.config.assigned import FILE
 from ipshare.errors import IpshareError, NoPrivilege, Refused
 
-SEEN = "director.json"
+SEEN = "director.heard"
+EARLIER = "director.json"
+"""Where earlier versions had the highest number: heard of still."""
 LARGEST = 2**63 - 1
 Number = tuple[int, int, int]
 """(term, revision, step)."""
@@ -63,6 +66,7 @@ class Assignment:
         self._announces = announces
         self.verbs = {"assign": self._assign, "assigned": self._assigned}
         self.has, self.seen, self.refused_stale = Heard(), Heard(), 0
+        self._written = Heard()  # what this process wrote to the file of what was heard
         self.trouble = ""
         self._load()
 
@@ -85,7 +89,9 @@ class Assignment:
             "digest": self.has.digest,
             "seen": list(self.seen.number),
             "announces": self._announces(),
+            "drained_by": bgp_drain.holders(self._node.store),
             "stale_refused": self.refused_stale,
+            "migrates": [one.workload for one in config.migrations] if config is not None else [],
         }
 
     async def _assigned(self, _caller: Asker, _request: dict[str, Any]) -> dict[str, Any]:
@@ -102,16 +108,19 @@ class Assignment:
     def take(self, heard: Heard, text: str) -> Done:
         """In the work thread. Raises Refused (stale; or the node cannot), ConfigError with all mistakes."""
         self._check(heard)
-        if heard.number > self.seen.number:
-            self._node.store.keep(SEEN, {"number": list(heard.number), "digest": heard.digest})
-            self.seen = heard
         if heard == self.has and self._node.config is not None:
             return Done(self._generation())
-        done = self._node.apply(configuration.load(self._file, assigned=text))
-        first = "# assigned: term {} revision {} step {} sha256 {}\n".format(*heard.number, heard.digest)
-        self._node.store.keep_text(FILE, first + text)
+        if heard != self._written:
+            first = "# assigned: term {} revision {} step {} sha256 {}\n".format(*heard.number, heard.digest)
+            self._node.store.keep_text(SEEN, first + text)
+            self._written = self.seen = heard
+        done = self._apply(text)
+        self._node.store.keep_as(SEEN, FILE)
         self.has = heard
         return done
+
+    def _apply(self, text: str) -> Done:
+        return self._node.apply(configuration.load(self._file, assigned=text))
 
     def _check(self, heard: Heard) -> None:
         if self.trouble:
@@ -133,23 +142,36 @@ class Assignment:
 
     def _load(self) -> None:
         folder = self._node.store.dir
-        try:
-            with (folder / FILE).open() as file:
-                if match := _FIRST.fullmatch(file.readline(256)):
-                    self.has = Heard((int(match[1]), int(match[2]), int(match[3])), match[4])
-        except (OSError, ValueError):
-            self.has = Heard()
+        self.has = _first(folder / FILE) or Heard()
         self.seen = self.has
-        try:
-            content = json.loads((folder / SEEN).read_text())["content"]
-            term, revision, step = (int(part) for part in content["number"])
-            kept = Heard((term, revision, step), str(content["digest"]))
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError):
-            self.trouble = f"{folder / SEEN}, which says what director was heard last, is not readable"
-            return
-        self.seen = max(self.seen, kept, key=lambda heard: heard.number)
+        for name, read in ((SEEN, _first), (EARLIER, _record)):
+            if (folder / name).exists():
+                if (kept := read(folder / name)) is None:
+                    self.trouble = (
+                        f"{folder / name}, which says what director was heard last, is not readable"
+                    )
+                    return
+                self.seen = max(self.seen, kept, key=lambda heard: heard.number)
+
+
+def _first(path: Path) -> Heard | None:
+    """What an assignment's first line says; None: nothing that could be read."""
+    try:
+        with path.open() as file:
+            match = _FIRST.fullmatch(file.readline(256))
+    except (OSError, ValueError):
+        return None
+    return Heard((int(match[1]), int(match[2]), int(match[3])), match[4]) if match else None
+
+
+def _record(path: Path) -> Heard | None:
+    """What a file of an earlier version says."""
+    try:
+        content = json.loads(path.read_text())["content"]
+        term, revision, step = (int(part) for part in content["number"])
+        return Heard((term, revision, step), str(content["digest"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _heard(request: dict[str, Any]) -> tuple[Heard, str]:

@@ -19,11 +19,14 @@ MAX_BYTES = 1 << 20
 
 
 def append(path: Path, entry: dict[str, Any], *, sync: bool = False) -> None:
-    """A line more, by one write. ``sync``: it is on the disk when this returns. Raises OSError."""
+    """A line more, by one write: all of it, or nothing. ``sync``: it is on the disk when this returns. Raises
+    OSError."""
     line = json.dumps(entry).encode() + b"\n"
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        if os.write(fd, line) != len(line):
+        before = os.fstat(fd).st_size
+        if os.write(fd, line) != len(line):  # the next line would be a part of this one
+            os.ftruncate(fd, before)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if sync:
             os.fsync(fd)

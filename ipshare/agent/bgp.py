@@ -2,8 +2,8 @@
 
 The engine's death needs nobody: BIRD sees the device go. The agent says when an announcement may begin, and
 ends it for what only the agent sees: an engine that does not answer, tables that are not this node's, a
-drain. Its own death changes nothing; the next agent goes on from what BIRD announces. A drain is kept in
-state_dir/drain.json and ends with `drain off` alone, over restarts and reboots.
+drain (ipshare.agent.bgp_drain). Its own death changes nothing; the next agent goes on from what BIRD
+announces.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ipshare.agent.confirm import Clock
+from ipshare.agent import bgp_drain
+from ipshare.agent.assignment import SEEN
 from ipshare.agent.reconcile import Reconciler
 from ipshare.agent.server import Asker
 from ipshare.bgp.control import BirdGone
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 AGAIN_S = 10.0
 """Pause after BIRD could not be started or told."""
-DRAIN_FILE = "drain.json"
 NO_BGP = "this node announces nothing"
 
 
@@ -122,7 +122,9 @@ class Announcer:
         if not isinstance(on, bool):
             raise IpshareError("on is true or false")
         await self._bgp(caller, request)
-        await self._work(_keep_drain, self._node, on)
+        heard = self._node.store.kept(SEEN) or {"number": (0, 0, 0)}
+        by = bgp_drain.asking(caller, request, heard["number"][0])
+        await self._work(bgp_drain.keep, self._node.store, self._node.clock, on, by)
         self._audit("drain", "on" if on else "off", str(caller), None)
         await self.look()
         self.look_soon()
@@ -141,11 +143,12 @@ class Announcer:
         if config is None or config.bgp is None:
             return None
         report, state = await self._report(config), self.state or State()
-        drained_s = _drained_s(self._node)
+        wanting = bgp_drain.holders(self._node.store)
         return {
             "state": state.word,
             "why": state.why,
-            "drain": drained_s is not None,
+            "drain": bool(wanting),
+            "drained_by": wanting,
             "asn": config.bgp.asn,
             "router_id": str(config.bgp.router_id),
             "bird_pid": report.pid if report else None,
@@ -167,7 +170,7 @@ class Announcer:
         if is_complete:
             self._seen_s = now
         has_tables = info is not None and info.generation > 0 and info.boot_id == self._node.left[0]
-        drained_s = _drained_s(self._node)
+        drained_s = bgp_drain.since_s(self._node.store, self._node.clock)
         return Facts(info is not None, has_tables, now - self._seen_s, drained_s, self.unheard_s())
 
     async def _tell(self, config: Config, holds: int) -> None:
@@ -193,7 +196,7 @@ class Announcer:
                 await asyncio.to_thread(self.speaker.hold, config.node.runtime_dir)
         held = f"nothing is announced: {self.state.why}" if self.state.word == "held" else ""
         if self.state.word in ("draining", "drained"):
-            held = f"{self.state.word}: `ipshare bgp drain off` ends it"
+            held = f"{self.state.word}: {bgp_drain.ends_it(bgp_drain.holders(self._node.store))}"
         sessions = "" if self._trouble else trouble_of(config.bgp, await self._report(config), time.time())
         self._note("bgp", "; ".join(filter(None, [self._trouble, held, sessions])))
 
@@ -246,18 +249,3 @@ def _password(neighbor: BgpNeighbor, file: Path) -> str:
     if mode & 0o077:
         raise Refused(f"others than its owner may read {whose} (mode {mode:04o})", hint=f"chmod 0600 {file}")
     return text.partition("\n")[0].strip()
-
-
-def _keep_drain(node: Reconciler, on: bool) -> None:
-    clock: Clock = node.clock
-    if not on:
-        node.store.keep(DRAIN_FILE, None)
-    elif node.store.kept(DRAIN_FILE) is None:
-        node.store.keep(DRAIN_FILE, {"began_ns": clock.boottime_ns()})
-
-
-def _drained_s(node: Reconciler) -> float | None:
-    """Seconds since the drain began; None: none is. After a reboot they mean nothing, and nothing needs them:
-    who does not announce does not begin to because of a drain."""
-    kept = node.store.kept(DRAIN_FILE)
-    return None if kept is None else float(node.clock.boottime_ns() - kept["began_ns"]) / 1e9

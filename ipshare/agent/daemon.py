@@ -40,7 +40,7 @@ from ipshare.agent.prober import Prober
 from ipshare.agent.reconcile import Done, Reconciler
 from ipshare.agent.remap_desk import RemapDesk
 from ipshare.agent.remote import RemoteServer
-from ipshare.agent.rounds import going_on as _going_on
+from ipshare.agent.rounds import for_ever, going_on
 from ipshare.agent.server import Asker, Server
 from ipshare.agent.workloads import Workloads
 from ipshare.engine.pair_text import report as pair_report
@@ -138,8 +138,8 @@ class Daemon:
             await self.server.start()
             await self._follow_remote()
             await self.migrations.resume()
-            jobs = (self._drift(), self._trial(), self._probing(), notify.watchdog(self._is_well))
-            for job in (*jobs, self.bgp.run(), self.workloads.run()):
+            jobs = (self._drift, self._trial, self._probing, self.bgp.run, self.workloads.run)
+            for job in (*map(for_ever, jobs), notify.watchdog(self._is_well)):
                 self._spawn(job)
             self._ready()
             self.ready.set()
@@ -334,9 +334,9 @@ class Daemon:
     async def _drift(self) -> None:
         while True:
             await asyncio.sleep(self.drift_s)
-            with _going_on("looking after the sockets"):
+            with going_on("looking after the sockets"):
                 await self._stay_reachable()
-            with _going_on("looking for drift"):
+            with going_on("looking for drift"):
                 drift = await self._work(self.node.drift)
                 self._note("drift", "")
                 if drift:
@@ -409,7 +409,7 @@ class Daemon:
         while True:
             left = remaining_s(self.node.store.state(), self.node.clock)
             if left == 0:
-                with _going_on("the rollback of a trial"):
+                with going_on("the rollback of a trial"):
                     await self._change("rollback", "not confirmed in time", "confirm timer", self.node.expire)
             await asyncio.sleep(min(left or TRIAL_POLL_S, TRIAL_POLL_S) + 0.001)
 
@@ -422,7 +422,7 @@ class Daemon:
         while True:
             config = self.node.config or self.wanted
             if config.probe.mtu:
-                with _going_on("probing"):
+                with going_on("probing"):
                     await self._probe_once()
             again_s = again_s * 2 if self.prober.silent() else PROBE_AGAIN_S
             await asyncio.sleep(min(config.probe.interval_s, again_s if self.prober.silent() else math.inf))

@@ -1,15 +1,18 @@
 """hooks: runs one command of a workload: a program and its arguments, no shell, bounded, in a session of its
-own, so that what takes too long is killed with all that it started, and with whoever started it."""
+own, so that what takes too long is killed with all that it started, and with whoever started it. The end of
+what it writes to standard error is kept, for people."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from ipshare import program
+from ipshare.program import Program
 
 PASSED_ON = ("PATH", "HOME", "LANG")
 MOST_SAID = 400
@@ -33,46 +36,25 @@ class Ran:
 class Running:
     """A command that runs. ``wait`` for its end, at most so long; ``kill`` it with its session."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, program: Program) -> None:
+        self._program = program
 
     async def wait(self, timeout_s: float) -> Ran | None:
         """None: it runs still."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                status = await self._process.wait()
-        except TimeoutError:
-            return None
-        return Ran(status, await self._said())
+        status = await self._program.wait(timeout_s)
+        return Ran(status, (await self._program.said()).strip()) if status is not None else None
 
     async def kill(self) -> Ran:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
+        await self._program.kill()
         return Ran(None, "it took too long and was killed")
-
-    async def _said(self) -> str:
-        """What a child of it that lives on would write is not waited for."""
-        assert self._process.stderr is not None, "asked for"
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.05):
-                return (await self._process.stderr.read(MOST_SAID)).decode(errors="replace").strip()
-        return ""
 
 
 async def begin(command: Sequence[str], **told: str) -> Running:
     """Raises OSError where it cannot be started. ``told``: more of its environment."""
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=environment | {f"IPSHARE_{name.upper()}": value for name, value in told.items()},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=_with_parent(os.getpid()),
-    )
-    return Running(process)
+    told_all = environment | {f"IPSHARE_{name.upper()}": value for name, value in told.items()}
+    in_child = _with_parent(os.getpid())
+    return Running(await program.begin(command, MOST_SAID, only_errors=True, env=told_all, in_child=in_child))
 
 
 async def run(command: Sequence[str], timeout_s: float, **told: str) -> Ran:

@@ -29,7 +29,7 @@ from ipshare.agent.server import Asker, Server
 from ipshare.agent.store import Store
 from ipshare.errors import IpshareError, Refused
 from ipshare.exclusive import holder
-from ipshare.exclusive.holder import Held
+from ipshare.exclusive.holder import Held, Word
 
 log = logging.getLogger(__name__)
 SOCKET = "keeper.sock"
@@ -93,8 +93,10 @@ class Keeper:
             if name in self.kept:
                 self.kept[name].spec = spec
             else:
-                addresses, held = self._known.get(name, ([], Held()))
+                addresses, held = self._known.pop(name, ([], Held()))  # once: it may be given back
                 held = replace(held, released=self._released.get(name, 0))
+                if held.epoch <= held.released:
+                    held = replace(held, until_ns=0, lease_ns=0)
                 kept = self.kept[name] = Kept(name, spec, held, addresses)
                 kept.task = asyncio.create_task(self._tend(kept), name=name)
         for name in set(self.kept) - set(specs):
@@ -185,11 +187,12 @@ class Keeper:
         if what == "look" or kept.held.word == "running":
             runs = await self._runs(kept)
             if kept.held.word in ("unknown", "running"):
-                if not runs and kept.held.word == "running":
+                if runs is False and kept.held.word == "running":
                     kept.why = "it ended by itself"
-                self._now(kept, holder.became(kept.held, "running" if runs else "stopped"))
+                word: Word = "unknown" if runs is None else "running" if runs else "stopped"
+                self._now(kept, holder.became(kept.held, word))
             if not runs:
-                return AGAIN_S if what != "look" else 0.0
+                return AGAIN_S if what != "look" or runs is None else 0.0
         wake = holder.wake_ns(kept.held, self._clock.boottime_ns(), kept.stop_ns)
         if kept.held.word == "running":
             return min(STATUS_EVERY_S, max(0.0, (wake or 0) / 1e9))
@@ -233,16 +236,22 @@ class Keeper:
     async def _stop(self, kept: Kept) -> bool:
         self._now(kept, holder.became(kept.held, "stopping"))
         ran = await hooks.run(kept.spec["stop"], kept.spec["stop_s"], workload=kept.name, node=self._node)
-        if not ran.is_good or await self._runs(kept):
-            kept.why = f"it was to be stopped and runs: stop ended with {ran.status}: {ran.said}"
+        runs = await self._runs(kept)
+        if not ran.is_good or runs is not False:
+            still = f"and {kept.why}" if runs is None else "and runs" if runs else "and may run"
+            kept.why = f"it was to be stopped {still}: stop ended with {ran.status}: {ran.said}"
             log.error("workload %s: %s", kept.name, kept.why)
             self._now(kept, holder.became(kept.held, "stuck"))
             return False
         self._now(kept, holder.became(kept.held, "stopped"))
         return True
 
-    async def _runs(self, kept: Kept) -> bool:
+    async def _runs(self, kept: Kept) -> bool | None:
+        """None: nobody knows, for its status command gave no answer; that is never taken for an end."""
         ran = await hooks.run(kept.spec["status"], STATUS_S, workload=kept.name, node=self._node)
+        if ran.status is None or ran.status < 0:
+            kept.why = f"nobody knows whether it runs: status ended with {ran.status}: {ran.said}"
+            return None
         return ran.is_good
 
     # ---- what is remembered -------------------------------------------------------

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ipshare import durable
 from ipshare.agent.codec import decode, encode
 from ipshare.agent.confirm import State
 from ipshare.errors import IpshareError, NoPrivilege
@@ -120,6 +121,17 @@ class Store:
         """The same for text as it is."""
         self._write(self.dir / name, text)
 
+    def keep_as(self, name: str, other: str) -> None:
+        """What is kept as ``name`` is kept as ``other`` as well, on the disk when this returns. Nothing is
+        written twice: later writes to either leave the other as it is."""
+        path = self.dir / other
+        try:
+            durable.link(self.dir / name, path)
+        except PermissionError as error:
+            raise _no_privilege(self.dir) from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
     def _configs(self) -> list[Path]:
         folder = self.dir / "configs"
         return [entry for entry in folder.iterdir() if entry.name.isdigit()] if folder.is_dir() else []
@@ -136,28 +148,17 @@ class Store:
             ) from error
 
     def _write(self, path: Path, text: str) -> None:
-        self._make(path.parent)
-        aside = path.with_name(path.name + ".new")
+        content = text.encode()
         try:
-            with aside.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-            _sync(path.parent)
+            try:
+                durable.write(path, content, 0o644)
+            except FileNotFoundError:
+                self._make(path.parent)
+                durable.write(path, content, 0o644)
         except PermissionError as error:
             raise _no_privilege(path.parent) from error
         except OSError as error:
             raise _unwritable(path, error) from error
-
-
-def _sync(folder: Path) -> None:
-    """The names in it, too, are on the disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def same(one: Config, other: Config) -> bool:

@@ -12,7 +12,6 @@ the authority: a node that got no newer one goes on with the one it has.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ipshare import durable
 from ipshare.certs.identity import Identity, Role, parse
 from ipshare.errors import IpshareError, NoPrivilege, Refused
 
@@ -288,20 +288,9 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    """Aside, then renamed: a reader finds the old file or the new one. Nobody else ever reads a key."""
-    aside = path.with_name(f".{path.name}.new")
+    """Nobody else ever reads a key."""
     try:
-        aside.unlink(missing_ok=True)
-        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            with open(fd, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
+        durable.write(path, content, mode)
     except OSError as error:
         raise _unusable(path, error) from None
 

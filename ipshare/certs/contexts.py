@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ssl
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ipshare import durable
 from ipshare.errors import IpshareError, NoPrivilege, Refused
 
-_Stamp = tuple[tuple[int, int, int], ...]
+AGAIN_S = 1.0
+"""What could not be read is read again so long after, whether it changed or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +40,19 @@ class Contexts:
     def __init__(self, files: Files, *, server: bool, optional: bool = False) -> None:
         self.files, self.server, self.optional = files, server, optional
         self.trouble = ""
-        self._stamp: _Stamp = ()
+        self._stamp: tuple[durable.Stamp, ...] = ()
+        self._again_s = 0.0
         self._context: ssl.SSLContext | None = None
 
     def current(self) -> ssl.SSLContext:
         """Raises IpshareError where there is none, nor was one before."""
-        stamp = tuple(_stamp(path) for path in self.files.all)
-        if self._context is None or stamp != self._stamp:
+        stamp = tuple(durable.stamp(path) for path in self.files.all)
+        is_again = bool(self.trouble) and time.monotonic() >= self._again_s  # it may have been for a moment
+        if self._context is None or stamp != self._stamp or is_again:
             try:
                 self._context, self.trouble = self._made(), ""
             except IpshareError as error:
-                self.trouble = error.message
+                self.trouble, self._again_s = error.message, time.monotonic() + AGAIN_S
                 if self._context is None:
                     raise
             self._stamp = stamp
@@ -96,14 +101,6 @@ def _private(path: Path) -> None:
         ) from None
     if mode & 0o077:
         raise Refused(f"others than its owner may read {path} (mode {mode:04o})", hint=f"chmod 0600 {path}")
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def why_refused(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """director: one source of truth for many nodes: run, status, diff, apply, history, show.
 
-Verbs about evacuations and hazards are in director_evacuations.
+Verbs about evacuations and hazards are in director_evacuations, export is in director_export.
 """
 
 from __future__ import annotations
@@ -315,4 +315,8 @@ def failover_fenced(workload: str, yes: bool, file: Path, as_json: bool) -> None
     return output.line(f"{found['workload']}: {found['node']} does not run it any more")
 
 
-from ipshare.cli import director_evacuations  # noqa: E402, F401  it adds its verbs to the group
+from ipshare.cli import (  # noqa: E402  they add their verbs
+    director_drains,  # noqa: F401
+    director_evacuations,  # noqa: F401
+    director_export,  # noqa: F401
+)

@@ -29,6 +29,9 @@ wait_option = click.option(
 @click.option("--avoid", multiple=True, metavar="SITE", help="Nothing goes there; may be repeated.")
 @click.option("--yes", "run", is_flag=True, help="Begin it.")
 @click.option("--propose", is_flag=True, help="Keep it until somebody approves or refuses it.")
+@click.option(
+    "--plan", "digest", default="", metavar="DIGEST", help="Only if the plan is the one of that name."
+)
 @why_option
 @wait_option
 @file_option
@@ -36,7 +39,7 @@ wait_option = click.option(
 @click.pass_context
 def evacuate(
     ctx: click.Context, site: str | None, node_name: str | None, avoid: tuple[str, ...], run: bool,
-    propose: bool, why: str, wait_s: float, file: Path, as_json: bool,
+    propose: bool, digest: str, why: str, wait_s: float, file: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what would move where if SITE were left, in order and with reasons; with --yes, begin.
 
@@ -46,7 +49,7 @@ def evacuate(
         raise UsageProblem("what is left?", "name a site, or a node with --node")
     if run and propose:
         raise UsageProblem("begin it, or propose it?", "give --yes or --propose")
-    words = {"site": site or "", "node": node_name or "", "avoid": list(avoid)}
+    words = {"site": site or "", "node": node_name or "", "avoid": list(avoid), "digest": digest}
     with _director(file, wait_s + ANSWER_S) as director:
         found = director.call("evacuate", **words, run=run, propose=propose, why=why, who=_who())
         seen = None
@@ -176,11 +179,17 @@ def _steer(verb: str, id_: str, file: Path, as_json: bool, **words: str) -> None
 def _show_plan(found: dict[str, Any]) -> None:
     rows = [
         (str(n // found["at_once"] + 1), m["unit"], ", ".join(m["workloads"]), f"{m['size']:g}", m["source"],
-         f"{m['target']} ({m['target_site']})", m["why"])
+         f"{m['target']} ({m['target_site']})", m["way"], m["why"])
         for n, m in enumerate(found["moves"])
     ]  # fmt: skip
     if rows:
-        output.table(("batch", "unit", "workloads", "size", "from", "to", "why"), rows)
+        output.table(("batch", "unit", "workloads", "size", "from", "to", "way", "why"), rows)
+    for move in found["moves"]:
+        if move["bar"]:
+            text = f"{move['unit']} cannot go so ({move['way']}) now, and will stay: {move['bar']}"
+            output.line(text, fg="red")
+        if move["note"]:
+            output.line(f"{move['unit']}: {move['note']}", fg="yellow")
     for stay in found["stays"]:
         output.line(f"{stay['unit']} ({', '.join(stay['workloads'])}) cannot go: {stay['why']}", fg="red")
     for name, why in found["unfit"].items():
@@ -197,6 +206,7 @@ def _show_plan(found: dict[str, Any]) -> None:
     if not found["exact"]:
         output.line("not every way was tried: there may be a better plan", fg="yellow")
     output.marked(found["changes"])
+    output.line(f"plan {found['digest']}")
 
 
 def _show_one(found: dict[str, Any]) -> None:
@@ -206,12 +216,12 @@ def _show_one(found: dict[str, Any]) -> None:
     if found["answered_by"]:
         output.line(f"answered by {found['answered_by']}: {found['answer'] or '-'}")
     rows = [
-        (s["unit"], ", ".join(s["workloads"]), s["source"], s["target"], s["state"],
+        (s["unit"], ", ".join(s["workloads"]), s["source"], s["target"], s["way"], s["state"],
          str(s["revision"] or ""), s["outcome"])
         for s in found["steps"]
     ]  # fmt: skip
     if rows:
-        output.table(("unit", "workloads", "from", "to", "state", "revision", "outcome"), rows)
+        output.table(("unit", "workloads", "from", "to", "way", "state", "revision", "outcome"), rows)
     for stay in found["stays"]:
         output.line(f"{stay['unit']} ({', '.join(stay['workloads'])}) cannot go: {stay['why']}", fg="red")
     for event in found["events"]:

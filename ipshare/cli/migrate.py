@@ -20,6 +20,7 @@ STEP_S = 30.0
 @click.argument("workload", required=False)
 @click.option("--to", metavar="NODE|SITE", help="Where to; of a site the node with the most room.")
 @click.option("--why", default="", help="The reason, kept with the migration and its revision.")
+@click.option("--plan", "planned", is_flag=True, help="Ask the nodes, show what would be; change nothing.")
 @click.option("--watch", is_flag=True, help="Stay until it is over, and show its steps.")
 @click.option(
     "--wait", "wait_s", type=Duration(), default=3600.0, show_default="1h", help="How long --watch stays."
@@ -30,15 +31,21 @@ STEP_S = 30.0
 @json_option
 @click.pass_context
 def migrate_(
-    ctx: click.Context, workload: str | None, to: str | None, why: str, watch: bool, wait_s: float,
+    ctx: click.Context, workload: str | None, to: str | None, why: str, planned: bool, watch: bool,
+    wait_s: float,
     listed: bool, cancel: bool, file: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Migrate WORKLOAD alive to a node or a site; with its group.
 
     Ends with 0 when it is under way, or, with --watch, done; with 6 if it was refused, failed or was
-    cancelled, or is not done within --wait.
+    cancelled, or is not done within --wait; with --plan, if a node has something against it.
     """
     _check_words(workload, to, listed, cancel)
+    if planned and not (listed or cancel):
+        with _director(file, STEP_S + 60) as director:
+            found = director.call("migrate", workload=workload, to=to, plan=True)
+        output.emit(found) if as_json else _show_plan(found)
+        ctx.exit(exits.NO if found["against"] else exits.OK)
     with _director(file, STEP_S + 60) as director:
         if listed and workload is None:
             _list(director.call("migrations")["migrations"], as_json)
@@ -59,6 +66,15 @@ def migrate_(
     elif _is_idle(found):
         _end(found)
     ctx.exit(exits.NO if (watch and found["step"] != "done") or _went_wrong(found) else exits.OK)
+
+
+def _show_plan(found: dict[str, Any]) -> None:
+    output.line(f"{', '.join(found['workloads'])}, {found['source']} -> {found['target']}")
+    output.marked(found["changes"])
+    for note in found["notes"]:
+        output.line(f"! {note}", fg="magenta")
+    if found["against"]:
+        output.line(f"it cannot be: {found['against']}", fg="red")
 
 
 def _check_words(workload: str | None, to: str | None, listed: bool, cancel: bool) -> None:

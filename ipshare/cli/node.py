@@ -11,6 +11,7 @@ import click
 
 from ipshare.cli import output
 from ipshare.cli.options import FILE, config_option, file_argument, json_option, named_file, node_of
+from ipshare.errors import printable
 
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -63,11 +64,16 @@ def log_to_stderr(verbose: bool, as_json: bool) -> None:
 
 class _Lines(logging.Formatter):
     """Text; under systemd with the priority in front (sd-daemon(3)) and without the time, which the journal
-    has."""
+    has. Further lines of a message are indented, and control characters escaped: what a caller sends forges
+    no line."""
 
     def __init__(self, *, journal: bool) -> None:
         super().__init__("%(message)s" if journal else "%(asctime)s %(levelname)-7s %(message)s")
         self.journal = journal
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message).replace("\n", "\n    ")
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

@@ -1,6 +1,7 @@
 """output: everything that a verb says: text for people or JSON for programs, errors on stderr, progress on
 a terminal.
 
+What others wrote (a reason, a node's answer) must not steer the terminal: control characters are escaped.
 Colour only on a terminal and never with NO_COLOR (no-color.org). ``--json``: exactly one JSON value on stdout
 (``counters --watch`` and ``capture``: one a line), and errors as one JSON object on stderr.
 """
@@ -17,7 +18,7 @@ from typing import Any
 
 import click
 
-from ipshare.errors import Problem
+from ipshare.errors import Problem, printable
 
 
 class UsageProblem(click.ClickException):
@@ -33,6 +34,7 @@ def coloured(stream: Any = None) -> bool:
 
 
 def line(text: str = "", **style: Any) -> None:
+    text = printable(text)
     click.echo(click.style(text, **style) if style and coloured() else text)
 
 
@@ -52,12 +54,17 @@ def marked(lines: Iterable[str]) -> None:
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Columns as wide as they need; numbers to the right, with thousands separators."""
     rows = list(rows)
-    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell or "-") for cell in row] for row in rows]
+    cells = [[f"{cell:,}" if isinstance(cell, int) else _cell(cell) for cell in row] for row in rows]
     right = [bool(rows) and all(isinstance(row[i], int) for row in rows) for i in range(len(headings))]
     widths = [max(len(text) for text in column) for column in zip(headings, *cells, strict=True)]
     for number, row in enumerate([list(headings), *cells]):
         texts = [t.rjust(w) if r else t.ljust(w) for t, w, r in zip(row, widths, right, strict=True)]
         line("  ".join(texts).rstrip(), **({"bold": True} if number == 0 else {}))
+
+
+def _cell(value: Any) -> str:
+    """On one line."""
+    return str(value or "-").replace("\n", " ")
 
 
 def problems(found: Iterable[Problem], *, warning: bool = False) -> None:
@@ -76,7 +83,8 @@ def fail(message: str, hint: str, code: int, *, as_json: bool, problems: Sequenc
             click.echo(json.dumps({"error": record | {"problems": [asdict(p) for p in problems]}}), err=True)
         else:
             start = click.style("error", fg="red", bold=True) if coloured(sys.stderr) else "error"
-            click.echo(f"{start}: {message}" + (f"\n  hint: {hint}" if hint else ""), err=True)
+            said = printable(message) + (f"\n  hint: {printable(hint)}" if hint else "")
+            click.echo(f"{start}: {said}", err=True)
     return code
 
 

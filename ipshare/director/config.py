@@ -26,7 +26,7 @@ from ipshare.config.schema_hazards import SiteTable as Site
 from ipshare.config.schema_placement import Workload
 from ipshare.config.site import array, single
 from ipshare.config.values import Duration, Name, PathEnd, Table
-from ipshare.director import config_http, schema_health, workloads
+from ipshare.director import config_http, limits, schema_health, workloads
 from ipshare.director.config_store import EtcdSettings, Store, problems, settings_of
 from ipshare.director.evacuation import settings as evacuation
 from ipshare.director.topology import KINDS, Topology
@@ -79,6 +79,9 @@ class Node(Table):
     )
     endpoint: Name | None = Field(default=None, description="The [[endpoint]] that it is.")
     distribution: Name | None = Field(default=None, description="The [[distribution]] that it is.")
+    drained: bool = Field(
+        default=False, description="Taken out of service: its neighbours prefer others, then it withdraws."
+    )
 
 
 class File(Table):
@@ -161,6 +164,8 @@ def _wanted(document: Document) -> Wanted:
     found = _topology(
         document, ("director", "store", "http", "health", "failover", "include", *KINDS, *OTHERS)
     )
+    if director is not None:
+        some.note(document, limits.director(director))
     sound = director if director is not None and not director._broken else None
     watch = schema_health.watch(document, sound.interval) if sound is not None else None
     beside = evacuation.read(document, sound.patience if sound is not None else 0.0)
@@ -202,6 +207,8 @@ def _http(document: Document) -> config_http.Http | None:
 def settings(path: Path) -> Settings:
     """[director] of a file alone, for those who ask a director that runs. Raises ConfigError."""
     document = read(path)
+    if document.problems and not document.data:
+        raise ConfigError(document.problems)
     director, store = single(document, "director", Director), single(document, "store", Store)
     if document.problems:
         raise ConfigError(document.problems)
@@ -265,6 +272,9 @@ def _together(document: Document, rows: dict[str, list[Any]]) -> Iterator[Proble
         if node.endpoint is None and node.distribution is None:
             hint = "set endpoint, distribution or both"
             yield document.problem(("node", index), f"node {node.name} is nothing", hint)
+        if node.drained and node.distribution is None:
+            hint = "only a distribution point announces something"
+            yield document.problem(("node", index, "drained"), f"node {node.name} cannot be drained", hint)
         if str(node.address) in points:
             yield document.problem(
                 ("node", index, "address"), "another node has that address", "each has its own"

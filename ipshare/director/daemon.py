@@ -18,9 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from ipshare.agent.assignment import digest_of
 from ipshare.certs.contexts import Contexts
-from ipshare.director import render
+from ipshare.director import answers, render
 from ipshare.director.config import Settings, problems_at
 from ipshare.director.leading import Alone, Leading
 from ipshare.director.link import Link, Silent
@@ -34,6 +33,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 SAVE_S = 0.2
 """What was learnt is written so long after, together. What may be out is written before it is sent."""
+REST = 9
+"""After all nodes were judged the next time waits so many times as long: whatever their number, a tenth of
+the time goes into judging, and what many of them say at once is judged together."""
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Tended:
     refused: str = ""
     refused_at: tuple[tuple[int, int], float] = ((0, 0), 0.0)  # which it was, and when
     trouble: str = ""
+    asked: tuple[int, int] | None = None  # the (revision, step) that it was sent and has not answered
     told: dict[str, Any] = field(default_factory=dict)  # its last answer
     judged: Facts | None = None  # what was judged of it last
     kick: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,6 +74,7 @@ class Director:
         self._saving: asyncio.Task[None] | None = None
         self._unsure: asyncio.Task[None] | None = None  # whether a revision was written
         self._judging = False
+        self._rested_s = 0.0  # from when on the next judgement may be
         self._heard = asyncio.Event()  # set at the next judgement
         self.term = 0
         self.revision: Revision | None = None
@@ -255,7 +259,9 @@ class Director:
     async def _send(self, node: Tended, step: int) -> None:
         assert self.rollout is not None, "something is due"
         number, text = self.rollout.revision, self.rollout.text(node.row.name, step)
-        words = {"number": [self.term, number, step], "digest": digest_of(text), "text": text}
+        digest = self.rollout.digest(node.row.name, step)
+        words = {"number": [self.term, number, step], "digest": digest, "text": text}
+        node.asked = (number, step)
         try:
             answer = await node.link.ask("assign", self.settings.patience_s, self.bar, **words)
             self._learn(node, answer)
@@ -272,6 +278,8 @@ class Director:
             self._outcomes[number, node.row.name, "refused"] = node.refused
             log.error("node %s refuses revision %d: %s", node.row.name, number, node.refused)
             self._learn(node, await node.link.ask("assigned", self.settings.stale_after_s))
+        finally:
+            node.asked = None
 
     def _due(self, node: Tended) -> int | None:
         """The step that it is to be sent now; None: nothing is."""
@@ -289,7 +297,8 @@ class Director:
         return step
 
     def _learn(self, node: Tended, told: dict[str, Any]) -> None:
-        """What a node said of itself."""
+        """What a node said of itself. Raises IpshareError for what cannot be understood."""
+        told = answers.assigned(told)
         name, rollout = node.row.name, self.rollout
         node.heard_s, node.trouble, node.told, node.announces = time.monotonic(), "", told, told["announces"]
         assert rollout is not None, "nodes come from a revision"
@@ -299,7 +308,7 @@ class Director:
             log.error("%s, this one has %d: nothing is sent any more", self.superseded, self.term)
         if revision > rollout.revision:
             revision, step = 0, FINAL
-        elif revision == rollout.revision and told["digest"] != digest_of(rollout.text(name, step)):
+        elif revision == rollout.revision and told["digest"] != rollout.digest(name, step):
             revision, step = 0, FINAL  # of another store, or rendered by another version
         may = node.kept.may
         if not may or ((revision, step) == (rollout.revision, FINAL) and revision == max(may)):
@@ -323,20 +332,24 @@ class Director:
         """Soon, once for all that was learnt until then."""
         if not self._judging:
             self._judging = True
-            asyncio.get_running_loop().call_soon(self._judge_now)
+            asyncio.get_running_loop().call_at(self._rested_s, self._judge_now)
 
     def _judge_now(self) -> None:
         """Who shall have what now; who has something to be sent is kicked."""
         self._judging = False
         if self.rollout is None:
             return
+        began_s = time.thread_time()
         facts = {name: self.facts(node) for name, node in self.nodes.items()}
         self.wanted = self.rollout.wanted(facts)
         barred = bool(self.bar())
         for name, node in self.nodes.items():
             node.judged = facts[name]
-            if not barred and self._next(node) is not None:
+            step = None if barred else self._next(node)
+            if step is not None and node.asked != (self.rollout.revision, step):
                 node.kick.set()
+        took_s = time.thread_time() - began_s
+        self._rested_s = asyncio.get_running_loop().time() + took_s * REST
         self._tell()
 
     def _tell(self) -> None:
@@ -351,11 +364,17 @@ class Director:
             for name, node in self.nodes.items()
         }
 
+    def _is_settled(self) -> bool:
+        final = (self.number, FINAL)  # asked after each answer of a node: what is cheap goes first
+        return all(node.kept.has == final for node in self.nodes.values()) and set(
+            self.outcomes().values()
+        ) <= {"acked"}
+
     async def settled(self, number: int, timeout_s: float) -> bool:
         """Until every node has acked revision ``number``, or a later one came; False: not by then."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.number <= number and not set(self.outcomes().values()) <= {"acked"}:
+                while self.number <= number and not self._is_settled():
                     await self._heard.wait()
                 return True
         return False
@@ -363,6 +382,10 @@ class Director:
     async def judged(self) -> None:
         """Until what is known of nodes was judged again."""
         await self._heard.wait()
+
+    def tell(self) -> None:
+        """Something beside it has news: who waits for ``judged`` looks again."""
+        self._tell()
 
     def link(self, node: str, address: str) -> Link:
         """A connection of its own, for who asks more than a node's task does. The caller closes it."""
@@ -420,6 +443,6 @@ def _judged(rollout: Rollout) -> Rollout:
     if problems:
         raise ConfigError(problems)
     judged = replace(rollout, unsafe=frozenset(unsafe)) if unsafe else rollout
-    assert judged.texts is not None, "rendered here, beside the event loop"
+    assert judged.digests is not None, "rendered here, beside the event loop"
     assert judged.gains is not None, "and found"
     return judged

@@ -3,19 +3,21 @@
 status, wait      the revision, its outcome at each node; wait: when all have acked, or after timeout_s
 diff, apply       a file, or an earlier revision again: what would change; make it so
 history, show     revisions with who, why, when; what became of one, what one node gets
+export            the topology in force, for who writes it into a file
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ipshare.agent.server import Asker
 from ipshare.director import config
 from ipshare.director.daemon import Director, Tended
+from ipshare.director.drains import is_drained
 from ipshare.director.evacuation.places import faults
 from ipshare.director.rollout import FINAL, MAKE, Rollout
 from ipshare.director.topology import Topology, changes
@@ -41,12 +43,17 @@ class Desk:
             "apply": self._apply,
             "history": self._history,
             "show": self._show,
+            "export": self._export,
         }
 
     def add(self, verbs: Mapping[str, Verb], troubles: Callable[[], list[str]]) -> None:
         """What something beside the director answers, and what it has to say in status."""
         self._verbs |= verbs
         self.troubles.append(troubles)
+
+    def knows(self, verb: str) -> bool:
+        """Whether something here answers it."""
+        return verb in self._verbs
 
     async def handle(self, caller: Asker, request: Request) -> Request:
         if not caller.is_owner:
@@ -113,6 +120,8 @@ class Desk:
             "revision": facts.has[0],
             "final": facts.has[1] == FINAL,
             "announces": facts.announces,
+            "drained": is_drained(director.topology, row.name),
+            "drained_by": told.get("drained_by", []),
             "stale_refused": told.get("stale_refused"),
         }
 
@@ -133,6 +142,7 @@ class Desk:
             raise IpshareError(f"limit is a number from 1 to {MOST}")
         found = await self._director.work(self._director.store.history, limit + 1)
         older = [one.topology for one in found[1:]] + [Topology()]
+        counts = await asyncio.to_thread(_counts, [one.topology for one in found[:limit]], older)
         return {
             "revisions": [
                 {
@@ -141,9 +151,9 @@ class Desk:
                     "time": one.time,
                     "who": one.who,
                     "why": one.why,
-                    "changes": len(list(changes(before, one.topology))),
+                    "changes": count,
                 }
-                for one, before in list(zip(found, older, strict=True))[:limit]
+                for one, count in zip(found, counts, strict=False)
             ]
         }
 
@@ -155,12 +165,14 @@ class Desk:
                 raise Refused(f"there is no revision {number}", hint="ipshare director history")
             before = await director.work(director.store.revision, revision.number - 1)
             outcomes = await director.work(director.store.outcomes, revision.number)
+            old = before.topology if before else Topology()
+            found = await asyncio.to_thread(_changes, old, revision.topology)
             return {
                 "revision": revision.number,
                 "time": revision.time,
                 "who": revision.who,
                 "why": revision.why,
-                "changes": list(changes(before.topology if before else Topology(), revision.topology)),
+                "changes": found,
                 "outcomes": [
                     {"node": one.node, "time": one.time, "outcome": one.outcome, "detail": one.detail}
                     for one in outcomes
@@ -171,17 +183,31 @@ class Desk:
         texts = [director.rollout.text(node, step) for step in (MAKE, FINAL)]
         return {"node": node, "make": texts[0], "final": texts[1]}
 
+    async def _export(self, _caller: Asker, request: Request) -> Request:
+        """The topology in force; with `path`: which revision has what that file says, None: none has."""
+        director, path, applied = self._director, request.get("path"), None
+        number, tables = director.number, director.topology.tables
+        if isinstance(path, str):
+            wanted = (await asyncio.to_thread(config.load, Path(path))).topology
+            for earlier in range(number, 0, -1):
+                found = await director.work(director.store.revision, earlier)
+                if found is not None and found.topology == wanted:
+                    applied = earlier
+                    break
+        tables = {kind: list(rows) for kind, rows in tables.items()}
+        return {"revision": number, "tables": tables, "applied": applied}
+
     # ---- changing -------------------------------------------------------------
 
     async def _diff(self, _caller: Asker, request: Request) -> Request:
         topology = await self._wanted(request)
         rollout = await self._director.planned(topology)
-        found = list(changes(self._director.topology, topology))
+        found = await asyncio.to_thread(_changes, self._director.topology, topology)
         return {
             "changes": found,
             "order": order(rollout) if found else [],
             "notes": rollout.notes() if found else [],
-            "faults": faults(topology),
+            "faults": await asyncio.to_thread(faults, topology),
         }
 
     async def _apply(self, caller: Asker, request: Request) -> Request:
@@ -206,6 +232,15 @@ class Desk:
         path = request.get("path")
         file = Path(path) if isinstance(path, str) else self._file
         return (await asyncio.to_thread(config.load, file)).topology
+
+
+def _changes(old: Topology, new: Topology) -> list[str]:
+    """Beside the event loop, where leases wait: large installations take their time."""
+    return list(changes(old, new))
+
+
+def _counts(new: Sequence[Topology], old: Sequence[Topology]) -> list[int]:
+    return [len(_changes(before, after)) for after, before in zip(new, old, strict=False)]
 
 
 def order(rollout: Rollout) -> list[str]:

@@ -23,6 +23,7 @@ from ipshare.director.daemon import Director
 from ipshare.director.link import Link, Silent
 from ipshare.director.moves import moved
 from ipshare.director.rollout import FINAL
+from ipshare.director.topology import changes
 from ipshare.errors import IpshareError, Refused
 from ipshare.migration import machine
 from ipshare.migration.machine import Event, Migration, Step
@@ -33,6 +34,8 @@ ASK_S = 20.0
 """How long a node may take for an answer: the check asks the adapter, which has limits of its own."""
 NEWS_S = 10.0
 """How long a node holds an answer back that waits for news."""
+MOST_OVER = 100
+"""Migrations that are over and still shown."""
 AGAIN_S, AGAIN_MAX_S = 0.2, 5.0
 
 
@@ -47,13 +50,15 @@ class Carried:
 
 
 class Migrations:
-    """Of ``director``. ``busy``: functions of others that say why a workload may not move now, or ""."""
+    """Of ``director``. ``busy``: functions of others that say why a workload may not move now, on whose order
+    (of an evacuation, "": none), or ""."""
 
     def __init__(self, director: Director) -> None:
         self._director = director
         self._all: dict[str, Carried] = {}
+        self._moving: dict[str, Carried] | None = None  # by workload, those that are not over; None: look
         self._news = asyncio.Event()
-        self.busy: list[Callable[[str], str]] = []
+        self.busy: list[Callable[[str, str], str]] = []
 
     async def start(self) -> None:
         """What is not over goes on. Raises IpshareError."""
@@ -65,6 +70,7 @@ class Migrations:
                 log.error("note %s is not readable: %s", key, error)
                 continue
             self._all[state.id] = Carried(state)
+            self._moving = None
             self._carry(self._all[state.id])
 
     async def close(self) -> None:
@@ -75,8 +81,45 @@ class Migrations:
 
     # ---- asked for ------------------------------------------------------------------
 
-    async def begin(self, workload: str, to: str, who: str, why: str) -> Migration:
-        """Raises Refused: why it cannot be. What the nodes have against it shows afterwards."""
+    async def begin(self, workload: str, to: str, who: str, why: str, order: str = "") -> Migration:
+        """``order``: of the evacuation that has it done. Raises Refused: why it cannot be. What nodes have
+        against it shows afterwards."""
+        known, state = self._intended(workload, to, who, why, order)
+        if known is not None:
+            return await self._put(known, state)
+        one, self._moving = Carried(state), None
+        self._all[state.id] = one
+        try:
+            return await self._put(one, state)
+        except IpshareError:
+            del self._all[state.id]
+            self._moving = None
+            raise
+
+    async def plan(self, workload: str, to: str) -> dict[str, Any]:
+        """What ``begin`` would do, and what the two nodes have against it; nothing is changed. Raises Refused
+        as that does."""
+        known, state = self._intended(workload, to, "", "")
+        before, links = self._director.topology, dict[str, Link]()
+        after = moved(before, dict.fromkeys(state.workloads, state.target))
+        found: dict[str, Any] = {
+            "workloads": list(state.workloads), "source": state.source, "target": state.target,
+            "resumes": state.id if known is not None else None, "revision": self._director.number,
+            "changes": list(changes(before, after)), "against": "", "notes": [],
+        }  # fmt: skip
+        if known is not None:  # its nodes were asked when it began
+            return found
+        try:
+            _, more = await self._check(state, self._asker(state, links))
+        finally:
+            for link in links.values():
+                link.close()
+        return found | {"against": more.get("why", ""), "notes": list(more.get("notes", ()))}
+
+    def _intended(
+        self, workload: str, to: str, who: str, why: str, order: str = ""
+    ) -> tuple[Carried | None, Migration]:
+        """A new migration, or a split one that goes on. Raises Refused."""
         topology = self._director.topology
         if bar := self._director.bar():
             raise Refused(bar, hint="ask the director that leads")
@@ -85,26 +128,20 @@ class Migrations:
             if one.state.is_over or not set(one.state.workloads) & set(members):
                 continue
             if one.state.step is Step.SPLIT and to in (one.state.target, self._site(one.state.target)):
-                return await self._put(one, machine.resumed(one.state, who, time.time()))
+                return one, machine.resumed(one.state, who, time.time())
             raise Refused(
                 f"{', '.join(one.state.workloads)} is in migration {one.state.id} to {one.state.target}",
                 hint=f"ipshare migrate --cancel {one.state.id}",
             )
-        self._check_free(members)
+        self._check_free(members, order)
         target = fit.chosen(topology, members, to)
         source = topology.by_name["workload"][workload]["node"]
         moved(topology, dict.fromkeys(members, target))  # refused here rather than after it has moved
         now = time.time()
-        state = Migration(
+        return None, Migration(
             self._new_id(members[0]), members, source, target, who, why,
-            times=(machine.Moment(now, "asked for"),),
+            times=(machine.Moment(now, "asked for"),), order=order,
         )  # fmt: skip
-        one = self._all[state.id] = Carried(state)
-        try:
-            return await self._put(one, state)
-        except IpshareError:
-            del self._all[state.id]
-            raise
 
     async def cancel(self, which: str) -> Migration:
         """``which``: an id, or a workload. Raises Refused where there is no way back."""
@@ -130,8 +167,42 @@ class Migrations:
 
     def holds(self, workload: str) -> str:
         """Why nobody else may move it now; "": nothing is against it."""
-        found = (one.state for one in self._all.values() if not one.state.is_over)
-        return next((f"migration {m.id} moves it" for m in found if workload in m.workloads), "")
+        m = self.under_way(workload)
+        return f"migration {m.id} moves it" if m is not None else ""
+
+    def under_way(self, workload: str) -> Migration | None:
+        """The one that moves it, if one does."""
+        if self._moving is None:  # asked for each workload at each judgement of the warden
+            under_way = [one for one in self._all.values() if not one.state.is_over]
+            self._moving = {name: one for one in under_way for name in one.state.workloads}
+        one = self._moving.get(workload)
+        return one.state if one is not None else None
+
+    def now(self, id_: str) -> tuple[Migration, str]:
+        """How it stands, and what is in its way."""
+        return self._all[id_].state, self._all[id_].trouble
+
+    async def news(self) -> None:
+        """Until something came of one of them."""
+        await self._news.wait()
+
+    async def able(self, workloads: tuple[str, ...], target: str, order: str) -> tuple[str, tuple[str, ...]]:
+        """Why they cannot go to node ``target`` alive, as the nodes and their adapters say now; "": they can,
+        with notes on how. Nothing is done."""
+        topology, links = self._director.topology, dict[str, Link]()
+        if (known := self.under_way(workloads[0])) is not None:
+            return "" if known.target == target else f"migration {known.id} moves it to {known.target}", ()
+        source = topology.by_name["workload"][workloads[0]]["node"]
+        m = Migration("check", workloads, source, target, "", "", order=order)
+        try:
+            moved(topology, dict.fromkeys(workloads, target))
+            event, more = await self._check(m, self._asker(m, links))
+        except IpshareError as error:
+            return error.message, ()
+        finally:
+            for link in links.values():
+                link.close()
+        return (more["why"], ()) if event is Event.REFUSED else ("", tuple(more["notes"]))
 
     def all(self) -> list[tuple[Migration, str]]:
         """With what is in the way of each, the newest first."""
@@ -147,11 +218,11 @@ class Migrations:
             raise Refused(f"there is no migration {which!r}", hint="ipshare migrate --list")
         return found[-1]
 
-    def _check_free(self, members: tuple[str, ...]) -> None:
+    def _check_free(self, members: tuple[str, ...], order: str) -> None:
         for name in members:
             for busy in self.busy:
-                if why := busy(name):
-                    raise Refused(f"{name}: {why}")
+                if why := busy(name, order):
+                    raise Refused(f"{name}: {why}", hint="wait until it is there, or end that")
 
     def _new_id(self, name: str) -> str:
         base = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -172,10 +243,23 @@ class Migrations:
             log.warning(
                 "migration %s: %s%s", state.id, state.step.value, state.reason and f": {state.reason}"
             )
-        one.state = state
+        one.state, self._moving = state, None
         self._tell()
         self._carry(one)
+        if state.is_over:
+            await self._prune()
         return state
+
+    async def _prune(self) -> None:
+        """What is kept of those that are over is bounded."""
+        over = [one.state for one in self._all.values() if one.state.is_over]
+        over.sort(key=lambda state: state.times[-1].at)
+        for state in over[: max(0, len(over) - MOST_OVER)]:
+            self._all.pop(state.id, None)
+            with contextlib.suppress(IpshareError):  # the next one that is over tries again
+                await self._director.work(
+                    self._director.store.put_note, self._director.term, NOTE + state.id, ""
+                )
 
     def _carry(self, one: Carried) -> None:
         one.kick.set()
@@ -185,6 +269,7 @@ class Migrations:
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+        self._director.tell()
 
     async def _run(self, one: Carried) -> None:
         pause_s = AGAIN_S
@@ -215,13 +300,7 @@ class Migrations:
     async def _once(self, one: Carried, links: dict[str, Link]) -> bool:
         """What is due, once. False: nothing came of it yet, after a time. Raises what went wrong."""
         m = one.state
-
-        def ask(node: str, verb: str, member: str, **more: Any) -> Any:
-            if node not in links:
-                links[node] = self._link(node)
-            return self._ask(links[node], verb, self._words(m, member) | more)
-
-        event, more = await _DUE[m.step](self, m, ask)
+        event, more = await _DUE[m.step](self, m, self._asker(m, links))
         if event is None:
             return False
         notes, moments = more.pop("notes", ()), more.pop("moments", ())
@@ -233,12 +312,22 @@ class Migrations:
         await self._put(one, machine.advanced(state, event, time.time(), **more))
         return True
 
+    def _asker(self, m: Migration, links: dict[str, Link]) -> Callable[..., Any]:
+        """Asks a node about a member; ``links`` are for the caller to close."""
+
+        def ask(node: str, verb: str, member: str, **more: Any) -> Any:
+            if node not in links:
+                links[node] = self._link(node)
+            return self._ask(links[node], verb, self._words(m, member) | more)
+
+        return ask
+
     async def _check(self, m: Migration, ask: Any) -> Any:
         notes = []
         if m.cancelling:
             return Event.DID, {}
         try:
-            self._check_free(m.workloads)
+            self._check_free(m.workloads, m.order)
             for member in m.workloads:
                 said = await ask(m.source, "migrate_check", member)
                 if said["redirect"]:
@@ -284,6 +373,7 @@ class Migrations:
         if said["phase"] == "here":
             return Event.HERE, {"why": said["detail"]}
         if said["phase"] != "there":
+            self._all[m.id].trouble = ""  # it answers: it is on its way
             return None, {}
         moments = [
             (said["started_s"], f"{member} began to leave {m.source}"),

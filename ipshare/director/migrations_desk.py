@@ -1,7 +1,8 @@
 """migrations_desk: what a director answers about migrations on its control socket.
 
-migrate          a workload to a node or site: begins
-migrations       all, or one: steps with their times, what is in its way; wait_s: until nothing is due
+migrate          a workload to a node or site: begins; `plan`: what it would do, and what is against it
+migrations       all, those that are not over (`open`), or one: steps with their times, what is in its way;
+                 wait_s: until nothing is due
 migrate_cancel   by id or workload, while it does not run at the target
 """
 
@@ -14,7 +15,6 @@ from typing import Any
 
 from ipshare.agent.server import Asker
 from ipshare.director.daemon import Director
-from ipshare.director.evacuation.runner import Evacuations
 from ipshare.director.migrations import Migrations
 from ipshare.errors import IpshareError
 from ipshare.migration.machine import Migration
@@ -27,7 +27,7 @@ class MigrationsDesk:
     """Verbs for ipshare.director.desk."""
 
     def __init__(self, migrations: Migrations) -> None:
-        self._migrations = migrations
+        self.migrations = migrations
         self.verbs = {
             "migrate": self._migrate,
             "migrations": self._list,
@@ -38,7 +38,7 @@ class MigrationsDesk:
         """For status: what is in the way of those that are not over."""
         return [
             f"migration {state.id}, {state.step.value}: {trouble}"
-            for state, trouble in self._migrations.all()
+            for state, trouble in self.migrations.all()
             if trouble and not state.is_over
         ]
 
@@ -48,33 +48,31 @@ class MigrationsDesk:
         why = request.get("why", "")
         if not all(isinstance(word, str) and word for word in words) or not isinstance(why, str):
             raise IpshareError("workload and to are names, why is text")
-        return report(await self._migrations.begin(str(words[0]), str(words[1]), str(who), why))
+        if request.get("plan"):
+            return await self.migrations.plan(str(words[0]), str(words[1]))
+        return report(await self.migrations.begin(str(words[0]), str(words[1]), str(who), why))
 
     async def _list(self, _caller: Asker, request: Request) -> Request:
         which, wait_s = request.get("which"), request.get("wait_s", 0.0)
         if not isinstance(wait_s, int | float) or not 0 <= wait_s <= MOST_WAIT_S:
             raise IpshareError(f"wait_s is a number of seconds up to {MOST_WAIT_S:g}")
         if which is None:
-            return {"migrations": [report(state, trouble) for state, trouble in self._migrations.all()]}
-        state = await self._migrations.settled(str(which), wait_s)
-        trouble = next(t for other, t in self._migrations.all() if other.id == state.id)
+            found = self.migrations.all()
+            if request.get("open"):
+                found = [(state, trouble) for state, trouble in found if not state.is_over]
+            return {"migrations": [report(state, trouble) for state, trouble in found]}
+        state = await self.migrations.settled(str(which), wait_s)
+        trouble = next(t for other, t in self.migrations.all() if other.id == state.id)
         return report(state, trouble)
 
     async def _cancel(self, _caller: Asker, request: Request) -> Request:
-        return report(await self._migrations.cancel(str(request.get("which"))))
-
-
-def tie(migrations: Migrations, evacuations: Evacuations) -> None:
-    """Neither moves what the other one does."""
-    migrations.busy.append(evacuations.moves)
-    evacuations.held = migrations.holds
+        return report(await self.migrations.cancel(str(request.get("which"))))
 
 
 @asynccontextmanager
-async def migrating(director: Director, evacuations: Evacuations) -> AsyncIterator[MigrationsDesk]:
+async def migrating(director: Director) -> AsyncIterator[MigrationsDesk]:
     """Migrations beside a director that has begun: those under way go on with its next start."""
     migrations = Migrations(director)
-    tie(migrations, evacuations)
     await migrations.start()
     try:
         yield MigrationsDesk(migrations)

@@ -19,6 +19,8 @@ from ipshare.director.topology import NodeRow, Row, Topology
 from ipshare.model import Prefix
 
 Tables = dict[str, list[Row]]
+Rows = dict[int, tuple[Row, str]]
+"""id of a row -> the row, and its text."""
 ORDER = ("network", "endpoint", "distribution", "policy", "binding")
 
 
@@ -118,14 +120,22 @@ def _order(item: tuple[Prefix, Row]) -> tuple[int, int, int]:
     return prefix.version, int(prefix.network_address), prefix.prefixlen
 
 
-def text(tables: Tables) -> str:
-    """As TOML."""
-    lines = []
+def text(tables: Tables, known: Rows | None = None) -> str:
+    """As TOML. ``known``: rows that are text already, by identity: most nodes get most of the same."""
+    parts = []
+    known = {} if known is None else known
     for kind in ORDER:
         for row in tables.get(kind, ()):
-            lines.append(f"[[{kind}]]")
-            lines += [f"{key} = {_value(value)}" for key, value in row.items()]
-    return "\n".join(lines) + "\n"
+            found = known.get(id(row))
+            if found is None:
+                found = known[id(row)] = (row, row_text(kind, row))  # with it the row lives, and its id
+            parts.append(found[1])
+    return "".join(parts) or "\n"
+
+
+def row_text(kind: str, row: Row) -> str:
+    """One row, as TOML."""
+    return "\n".join([f"[[{kind}]]", *(f"{key} = {_value(value)}" for key, value in row.items())]) + "\n"
 
 
 def _value(value: Any) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ipshare.agent.assignment import digest_of
 from ipshare.director import render
 from ipshare.director.topology import NodeRow, Topology, gaining, gaps
 
@@ -60,16 +61,23 @@ class Rollout:
     def texts(self) -> dict[str, tuple[str, str]]:
         """Node -> (make, final)."""
         known: dict[tuple[str | None, str | None], tuple[str, str]] = {}
+        rows: render.Rows = {}
         found = {}
         for name, node in self.new.nodes.items():
             key = (node.endpoint, node.distribution)
             if key not in known:
-                known[key] = (
-                    render.text(render.make(self.bases, self.new, node)),
-                    render.text(render.final(self.new, node)),
-                )
+                final = render.text(render.final(self.new, node), rows)
+                make = final
+                if node.endpoint is not None:
+                    make = render.text(render.make(self.bases, self.new, node), rows)
+                known[key] = (make, final)
             found[name] = known[key]
         return found
+
+    @cached_property
+    def digests(self) -> dict[str, tuple[str, str]]:
+        """Of the texts."""
+        return {name: (digest_of(make), digest_of(final)) for name, (make, final) in self.texts.items()}
 
     @cached_property
     def gains(self) -> dict[str, bool]:
@@ -78,11 +86,27 @@ class Rollout:
     def text(self, node: str, step: int) -> str:
         return self.texts[node][step]
 
+    def digest(self, node: str, step: int) -> str:
+        return self.digests[node][step]
+
     @cached_property
     def one_step(self) -> frozenset[str]:
         """Nodes that get the revision at once."""
         same = {name for name, (make, final) in self.texts.items() if make == final}
         return frozenset(same | self.unsafe)
+
+    @cached_property
+    def _points(self) -> list[str]:
+        return [name for name, node in self.new.nodes.items() if node.distribution]
+
+    @cached_property
+    def _nodes_of(self) -> dict[str, list[str]]:
+        """End point -> its nodes."""
+        found: dict[str, list[str]] = {}
+        for name, node in self.new.nodes.items():
+            if node.endpoint is not None:
+                found.setdefault(node.endpoint, []).append(name)
+        return found
 
     def is_one_step(self, node: str) -> bool:
         return node in self.one_step
@@ -96,18 +120,19 @@ class Rollout:
 
     def wanted(self, facts: Mapping[str, Facts]) -> dict[str, tuple[int, str]]:
         """Node -> (step, ""), or (-1, what it waits for)."""
-        at = {name: facts.get(name, Facts()) for name in self.new.nodes}
+        nodes, nothing = self.new.nodes, Facts()
+        at = {name: facts.get(name, nothing) for name in nodes}
         late = self._late(at)
         closed = self._closed(at)
-        first = [name for name, node in self.new.nodes.items() if node.distribution and not node.endpoint]
-        behind = sorted(set(late) & set(first))
+        behind = [name for name in late if nodes[name].endpoint is None]
+        for_all = "; ".join(closed.values())
         found = {}
-        for name, node in self.new.nodes.items():
+        for name, node in nodes.items():
             if self.is_one_step(name) and not node.distribution:
                 found[name] = (FINAL, "")
             elif node.distribution is None:
                 found[name] = (FINAL, "") if not late else self._make(at[name], f"waits for {_list(late)}")
-            elif (why := _others(closed, node.endpoint)) != "":
+            elif (why := _others(closed, node.endpoint) if node.endpoint else for_all) != "":
                 found[name] = self._make(at[name], why) if node.endpoint else (-1, why)
             elif node.endpoint and behind and not self.is_one_step(name):
                 found[name] = self._make(at[name], f"waits for {_list(behind)}")
@@ -123,17 +148,14 @@ class Rollout:
 
     def _late(self, at: Mapping[str, Facts]) -> list[str]:
         """Distribution points that may still send by an earlier revision."""
-        return sorted(
-            name
-            for name, node in self.new.nodes.items()
-            if node.distribution and at[name].has != (self.revision, FINAL) and not at[name].is_withdrawn
-        )
+        final = (self.revision, FINAL)
+        return sorted(n for n in self._points if at[n].has != final and not at[n].is_withdrawn)
 
     def _closed(self, at: Mapping[str, Facts]) -> dict[str, str]:
         """End points that hold distribution points back -> why."""
         found: dict[str, str] = {}
         for endpoint, takes_over in self.gains.items():
-            nodes = [name for name, node in self.new.nodes.items() if node.endpoint == endpoint]
+            nodes = self._nodes_of.get(endpoint, [])
             ready = [name for name in nodes if at[name].has[0] == self.revision]
             refusing = sorted(name for name in nodes if at[name].refused and name not in ready)
             working = sorted(n for n in nodes if at[n].alive and not at[n].refused and n not in ready)

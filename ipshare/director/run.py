@@ -23,6 +23,7 @@ from ipshare.agent.server import Server
 from ipshare.director import config
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk
+from ipshare.director.drains_desk import draining
 from ipshare.director.etcd import Etcd, Unheard
 from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.evacuation.verbs import VERBS
@@ -31,7 +32,7 @@ from ipshare.director.migrations_desk import migrating
 from ipshare.director.seat import Seat
 from ipshare.director.store import Overtaken, SqliteStore, Store, lock
 from ipshare.director.store_etcd import EtcdStore
-from ipshare.director.warden_desk import looking_after
+from ipshare.director.warden_desk import keeping, looking_after
 from ipshare.errors import ConfigError, IpshareError
 
 log = logging.getLogger(__name__)
@@ -120,12 +121,15 @@ async def _reign(
                 "%s differs from revision %d: `ipshare director apply` takes it", file, director.number
             )
         async with (
-            looking_after(director, wanted.settings.watch, desk) as warden,
-            evacuating(director, wanted.settings.evacuation, warden.runs if warden else None) as verbs,
-            migrating(director, verbs.evacuations) as migrations,
+            migrating(director) as alive,
+            looking_after(director, wanted.settings.watch, desk, alive.migrations) as warden,
+            evacuating(
+                director, wanted.settings.evacuation, *keeping(warden), migrations=alive.migrations
+            ) as verbs,
+            draining(director, desk),
         ):
             desk.add(verbs.verbs, verbs.troubles)
-            desk.add(migrations.verbs, migrations.troubles)
+            desk.add(alive.verbs, alive.troubles)
             if not leading.is_shared:
                 await server.start()
                 await _others(others, beside, director, desk)

@@ -13,6 +13,7 @@ from ipshare.config import some
 from ipshare.config.read import Document
 from ipshare.config.some import Finding
 from ipshare.config.values import Address, Duration, Name, Port, Table
+from ipshare.director import limits
 from ipshare.exclusive import timing
 
 Count = Annotated[int, Field(ge=1, le=1000)]
@@ -134,6 +135,9 @@ def watch(document: Document, interval_s: float) -> Watch | None:
     failover = some.one(document, "failover", Failover)
     before = len(document.problems)
     some.note(document, _probes(document, health))
+    some.note(document, limits.outside("health", health, limits.HEALTH))
+    if failover is not None:
+        some.note(document, limits.outside("failover", failover, limits.FAILOVER))
     if failover is not None and not failover._broken and not health._broken:
         some.note(document, _times(health, failover, interval_s))
     return None if len(document.problems) > before else Watch(health, failover)
@@ -157,6 +161,13 @@ def _probes(document: Document, health: Health) -> Iterator[Finding]:
         kind: {row.get("name") for row in document.data.get(kind, []) if isinstance(row, dict)}
         for kind in ("endpoint", "workload", "node")
     }
+    special = {probe.endpoint for probe in ([] if "probe" in health._broken else health.probe)}
+    rows = [row for row in document.data.get("endpoint", []) if isinstance(row, dict) and row.get("tunnel")]
+    count = len([row for row in rows if row.get("name") not in special])
+    count += len([] if "probe" in health._broken else health.probe)
+    if count > limits.MOST_PROBES:
+        text = f"{count} end points and workloads would be probed, a node makes {limits.MOST_PROBES} probes"
+        yield ("health",), text, "leave [health] and [failover] out, or divide the installation"
     for index, name in enumerate([] if "observers" in health._broken else health.observers):
         if name not in names["node"]:
             yield ("health", "observers", index), f"there is no node {name!r}", "name one of [[node]]"

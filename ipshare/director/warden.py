@@ -14,12 +14,12 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 
 from ipshare.certs.contexts import Contexts
-from ipshare.director import elsewhere, failover, probing
+from ipshare.director import answers, elsewhere, failover, probing
+from ipshare.director.attended import Attended, Request, boottime_s, troubles
 from ipshare.director.daemon import Director
 from ipshare.director.failover import Case, Facts
 from ipshare.director.fencing import Fences
@@ -41,48 +41,25 @@ NOTES = "warden/"
 """How the names of what is in the store begin."""
 BEGAN = "failovers"
 """Key of the times at which automatic failovers began lately, in the store."""
-Request = dict[str, Any]
-
-
-def boottime_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-@dataclass
-class Attended:
-    """A node, as its task has it. ``stamp``: its boot, its clock's reading; ``heard_s``: when that came."""
-
-    name: str
-    address: str
-    link: Link
-    task: asyncio.Task[None] | None = None
-    heard_s: float = 0.0
-    stamp: tuple[str, int] | None = None
-    said: Request | None = None
-    trouble: str = "not heard yet"
-    stays: bool = False  # as in ipshare.director.staying.Point
-    withdraws: bool = False  # it answered that it may, and was told nothing else
-
-    def row(self, workload: str) -> Request | None:
-        rows = self.said["workloads"] if self.said is not None else ()
-        return next((row for row in rows if row["name"] == workload), None)
 
 
 class Warden:
-    """Of ``director``, by ``watch``."""
+    """Of ``director``, by ``watch``. ``held``: why somebody else moves a workload now, "": nobody does."""
 
-    def __init__(self, director: Director, watch: Watch) -> None:
-        self.director, self.watch = director, watch
+    def __init__(
+        self, director: Director, watch: Watch, held: Callable[[str], str] = lambda _workload: ""
+    ) -> None:
+        self.director, self.watch, self._held = director, watch, held
         self._contexts = Contexts(director.settings.files, server=False)
         self.nodes: dict[str, Attended] = {}
         self.tracks: dict[str, Track] = {}
         self.grants: dict[str, Grant] = {}
         self.cases: dict[str, Case] = {}
+        self._coming: dict[str, Case] = {}  # on their way to the store
+        self._barred: dict[str, str] = {}  # unit -> why it is down and no case
         self._suspected: frozenset[str] = frozenset()
         self._began: list[float] = []  # wall clock
-        self._counted_s: dict[
-            str, float
-        ] = {}  # workload -> when the newest reading came that a lease counts from
+        self._counted_s = dict[str, float]()  # workload -> when the newest reading came that a lease has
         self._arranged_s: dict[str, tuple[object, float]] = {}  # unit -> its arrangement, since when it is so
         self._ran: dict[str, int] = {}  # workload -> epoch in which it was said to run
         self._fences = Fences(self.fenced)
@@ -157,7 +134,7 @@ class Warden:
         words: Request = {"term": self.director.term, "probes": probes, "holds": holds, "stops": stops}
         if stamp is not None:
             words["heard"] = self._heard(node, stamp)
-        said = await node.link.ask("watch", self.director.settings.stale_after_s, **words)
+        said = answers.seen(await node.link.ask("watch", self.director.settings.stale_after_s, **words))
         if stamp is not None:
             node.withdraws = bool(words["heard"]["may_withdraw"])
             node.stays = not node.withdraws
@@ -243,7 +220,7 @@ class Warden:
         if self.watch.failover is None or self.director.bar() or not self.director.number:
             return
         notes: dict[str, str] = {}
-        cases = self._cases(now_s, self.watch.failover, notes)
+        cases = self._coming = self._cases(now_s, self.watch.failover, notes)
         held = self._granted(now_s, cases, notes)
         await self._note(notes)
         for name, grant in held.items():
@@ -282,9 +259,15 @@ class Warden:
         wall, began = time.time(), list(self._began)
         began = [at for at in began if 0 <= wall - at < settings.period]
         found = {}
+        self._barred = {}
         for unit, workloads in elsewhere.units(self.director.topology).items():
             case = self.cases.get(unit)
             facts = self._facts(unit, workloads, case, now_s)
+            why = next(filter(None, map(self._held, workloads)), "")
+            if why and (case is None or case.phase != "moving"):
+                if facts.down_s is not None and facts.down_s >= settings.after:
+                    self._barred[unit] = f"{facts.why}; no failover: {why}"
+                continue
             rules = failover.Rules(settings.mode, settings.after, len(began) < settings.limit)
             after = failover.step(case, unit, facts, rules, now_text())
             if after is not None:
@@ -381,6 +364,21 @@ class Warden:
         """Whether it runs there now, as far as anybody knows: an exclusive one on its lease."""
         return self._runs(workload, node, boottime_s())
 
+    def has(self, workload: str, node: str) -> bool | None:
+        """Whether the node has a [[workload]] of that name; None: it has said nothing yet."""
+        one = self.nodes.get(node)
+        return one.row(workload) is not None if one is not None and one.said is not None else None
+
+    def busy(self, workload: str, _order: str = "") -> str:
+        """Why nobody else may move it now; "": nothing is against it."""
+        for case in (*self._coming.values(), *self.cases.values()):
+            if workload in case.workloads:
+                return f"its failover from {case.source} is open ({case.phase}): {case.why}"
+        grant = self.grants.get(workload)
+        if grant is not None and grant.leaving and any(self.has(workload, name) for name in self.nodes):
+            return f"its lease at {grant.node} is not given back yet"
+        return ""
+
     def _has_run(self, workload: str) -> bool:
         """Whether it was said to run on its present grant: from then on it counts how long it is down."""
         grant = self.grants.get(workload)
@@ -403,9 +401,12 @@ class Warden:
             for name in case.workloads
             if name in wanted
         }
-        found = {}
+        found = dict[str, Grant]()
         for name in set(wanted) | set(self.grants):
             before = self.grants.get(name, Grant())
+            if self._held(name):  # it goes alive: nobody gets a lease of it, or loses one
+                found |= {name: before} if name in self.grants else {}
+                continue
             rows = {one.name: one.row(name) for one in self.nodes.values()}
             highest = max((row["epoch"] for row in rows.values() if row), default=0)
             row = rows.get(before.node) if self.is_heard(before.node, now_s) else None
@@ -421,16 +422,8 @@ class Warden:
     def troubles(self) -> list[str]:
         """What the director's status says of it."""
         said = [f"{name} sees nothing up anywhere, and is not counted" for name in sorted(self._suspected)]
-        for unit, case in self.cases.items():
-            if case.phase != "moving" or case.note:
-                said.append(f"failover of {unit}: {case.phase}: {case.why}: {case.note}")
-        for name, grant in self.grants.items():
-            row = self.nodes[grant.node].row(name) if grant.node in self.nodes else None
-            if grant.stuck:
-                said.append(f"workload {name} at {grant.node} could not be stopped: fence it")
-            elif row is not None and row["why"] and row["state"] in ("stuck", "stopped"):
-                said.append(f"workload {name} at {grant.node}: {row['why']}")
-        return said
+        said += [f"{unit} is down: {why}" for unit, why in self._barred.items()]
+        return [*said, *troubles(self.nodes, self.cases, self.grants)]
 
     async def _note(self, notes: dict[str, str]) -> None:
         """What others have to go on with; each by itself is as good as all together."""
@@ -489,6 +482,8 @@ class Warden:
             if case is None or case.phase != "proposed":
                 known = ", ".join(name for name, one in self.cases.items() if one.phase == "proposed")
                 raise Refused(f"nothing is proposed for {unit!r}", hint=f"proposed: {known or 'nothing'}")
+            if why := next(filter(None, map(self._held, case.workloads)), ""):
+                raise Refused(f"{unit}: {why}", hint="ipshare migrate --list")
             case = failover.approved(case)
             notes = {f"case/{unit}": json.dumps(case.to_json())}
             await self._note(notes)

@@ -3,7 +3,8 @@
 health             what is looked after: up, down or unknown, in whose words
 failover           exclusive workloads with who has them, and failovers that are proposed, or under way
 failover_approve   {"unit": ...}: a proposal is done
-failover_fenced    {"workload": ...}: the operator's word that who has to give it up does not run it
+failover_fenced    {"workload": ...}: the operator's word that who has to give it up does not run it; `epoch`:
+                   only if that is the one that has to
 """
 
 from __future__ import annotations
@@ -13,26 +14,41 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ipshare.agent.server import Asker
+from ipshare.director.attended import Request, boottime_s
 from ipshare.director.daemon import Director
 from ipshare.director.desk import Desk, Verb
+from ipshare.director.evacuation.mover import Runs
+from ipshare.director.evacuation.ways import Has
+from ipshare.director.migrations import Migrations
 from ipshare.director.schema_health import Watch
-from ipshare.director.warden import Request, Warden, boottime_s
+from ipshare.director.warden import Warden
 from ipshare.errors import IpshareError
 
 
 @asynccontextmanager
-async def looking_after(director: Director, watch: Watch | None, desk: Desk) -> AsyncIterator[Warden | None]:
-    """Beside a director that has begun, until it ends; None: its file has neither [health] nor [failover]."""
+async def looking_after(
+    director: Director, watch: Watch | None, desk: Desk, migrations: Migrations
+) -> AsyncIterator[Warden | None]:
+    """Beside a director that has begun, until it ends; None: its file has neither [health] nor [failover].
+    What ``migrations`` move is left alone, and they leave alone what is failed over."""
     if watch is None:
         yield None
         return
-    warden = Warden(director, watch)
+    warden = Warden(director, watch, migrations.holds)
+    migrations.busy.append(warden.busy)
     await warden.start()
     desk.add(verbs(warden), warden.troubles)
     try:
         yield warden
     finally:
         await warden.close()
+
+
+def keeping(warden: Warden | None) -> tuple[Runs | None, Has | None]:
+    """Whether a workload runs at a node, whether a node could run it; None: nobody gives leases."""
+    if warden is None or warden.watch.failover is None:
+        return None, None
+    return warden.runs, warden.has
 
 
 def verbs(warden: Warden) -> Mapping[str, Verb]:
@@ -52,9 +68,10 @@ def verbs(warden: Warden) -> Mapping[str, Verb]:
 
     async def fenced(_caller: Asker, request: Request) -> Request:
         name = request.get("workload")
-        if not isinstance(name, str):
-            raise IpshareError("workload is a name")
-        grant = await warden.fenced(name)
+        epoch = request.get("epoch")
+        if not isinstance(name, str) or not (epoch is None or type(epoch) is int):
+            raise IpshareError("workload is a name, epoch a number")
+        grant = await warden.fenced(name, epoch)
         return {"workload": name, "node": grant.node, "epoch": grant.epoch}
 
     return {

@@ -74,6 +74,8 @@ class Fetcher:
             body += some if unpack is None else unpack.decompress(some, MOST_BYTES + 1 - len(body))
             if len(body) > MOST_BYTES:
                 return Answer(error="too long")
+            if unpack is not None and unpack.eof:  # what follows would be kept, whatever its length
+                break
         if unpack is not None and not unpack.eof:
             return Answer(error="cut off")
         tag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")

@@ -1,12 +1,12 @@
-"""commands: programs of the operator, run without a shell, with a time limit, little output kept."""
+"""commands: programs of the operator, run without a shell, with a time limit, little output kept. One that
+takes too long is killed with all that it started."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ipshare import program
 from ipshare.errors import Refused, printable
 from ipshare.migration.adapter import MigrationError, NotInTime, Target
 from ipshare.model import Migrating
@@ -39,27 +39,16 @@ def filled(words: Sequence[str], wanted: Migrating, target: Target) -> list[str]
 async def run(words: Sequence[str], timeout_s: float) -> Ended:
     """Raises MigrationError: it does not start, or NotInTime: it did not end, and was killed."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
+        begun = await program.begin(words, MOST_OUTPUT)
     except OSError as error:
         raise MigrationError(f"{words[0]} does not start: {error.strerror}") from None
     try:
-        async with asyncio.timeout(timeout_s):
-            output = await _read(process)
-            status = await process.wait()
-    except TimeoutError:
-        raise NotInTime(f"{words[0]} did not end within {timeout_s:g} s") from None
+        status = await begun.wait(timeout_s)
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    return Ended(status, output)
+        await begun.kill()
+    if status is None:
+        raise NotInTime(f"{words[0]} did not end within {timeout_s:g} s")
+    return Ended(status, await begun.said())
 
 
 async def must_agree(words: Sequence[str], timeout_s: float, what: str) -> None:
@@ -68,11 +57,3 @@ async def must_agree(words: Sequence[str], timeout_s: float, what: str) -> None:
     if ended.status:
         said = f": {ended.said}" if ended.said else ""
         raise Refused(f"{what}{said}", hint=f"{words[0]} ended with {ended.status}")
-
-
-async def _read(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout is not None, "a pipe"
-    kept = b""
-    while data := await process.stdout.read(1 << 16):
-        kept = (kept + data)[-MOST_OUTPUT:]
-    return kept.decode(errors="replace")

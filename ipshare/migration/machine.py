@@ -66,7 +66,8 @@ class Moment:
 @dataclass(frozen=True, slots=True)
 class Migration:
     """One migration of ``workloads`` (a group, or one) from node ``source`` to ``target``. ``there``: those
-    that run at the target; ``revision``: the one that flips; ``reason``: what went wrong."""
+    that run at the target; ``revision``: the one that flips; ``reason``: what went wrong; ``order``: the
+    evacuation that it is a step of."""
 
     id: str
     workloads: tuple[str, ...]
@@ -84,6 +85,7 @@ class Migration:
     redirected_ms: float | None = None
     """From "runs at the target" to the redirect, of the slowest member."""
     times: tuple[Moment, ...] = ()
+    order: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -141,7 +143,7 @@ def _migrated(m: Migration, event: Event, now: float, why: str) -> Migration:
 def cancelled(m: Migration, now: float) -> Migration:
     """Asked for by somebody; carried out by what is due. Raises Refused where there is no way back."""
     if m.is_over:
-        raise Refused(f"migration {m.id} is over: {m.step.value}")
+        raise Refused(f"migration {m.id} is over: {m.step.value}", hint="ipshare migrate --list")
     if m.step in (Step.FLIPPING, Step.SETTLING, Step.CLEARING, Step.SPLIT):
         raise Refused(
             f"{', '.join(m.there)} runs at {m.target}: there is no way back but another migration",

@@ -8,11 +8,11 @@ without a file, as long as the longest one it gives. Who cannot write promises n
 from __future__ import annotations
 
 import logging
-import os
 import re
 import zlib
 from pathlib import Path
 
+from ipshare import durable
 from ipshare.core.witness import GRANTED, UNKNOWN, Message, Rules
 from ipshare.errors import IpshareError
 from ipshare.pair.witness import now_ns
@@ -48,19 +48,7 @@ def read(path: Path) -> tuple[int, int, int] | None:
 
 def write(path: Path, promise: tuple[int, int, int]) -> None:
     """Whole and durable, or not at all. Raises OSError."""
-    aside = path.with_suffix(".new")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, line_of(promise).encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    aside.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    durable.write(path, line_of(promise).encode(), 0o600)
 
 
 class NodeJudge:

@@ -16,7 +16,7 @@ from ipshare.web.gate import Asked
 from ipshare.web.hub import Hub
 from ipshare.web.problems import MEDIA, Failure
 from ipshare.web.tokens import Role
-from ipshare.web.watch import MOST_READERS
+from ipshare.web.watch import MOST_READERS, Of
 from ipshare.web.who import Caller, may
 
 Route = TypeVar("Route", bound=Callable[..., Any])
@@ -89,6 +89,16 @@ def tagged(content: Any, number: int, if_none_match: str | None) -> Response:
     return JSONResponse(content, headers=etag(number))
 
 
+def stream(hub: Hub, request: Request, last: str, of: Of | None) -> Response:
+    """Server-sent events, as of Watch.read. Raises Failure."""
+    who = caller(request)
+    if hub.watch.readers >= MOST_READERS:
+        raise Failure(503, f"{MOST_READERS} streams are open", "close one, or ask without a stream")
+    fresh = getattr(request.state, "is_fresh", None)
+    content = hub.watch.read(last, lambda: hub.door.still(who) and (fresh is None or fresh()), of)
+    return StreamingResponse(content, media_type="text/event-stream")
+
+
 def router(hub: Hub) -> APIRouter:
     routes = APIRouter(prefix="/api/v1", dependencies=[Depends(known)])
     director = hub.director
@@ -146,16 +156,6 @@ def router(hub: Hub) -> APIRouter:
             raise Failure(404, "this director looks after nothing", "docs/health.md says how it would")
         return found
 
-    @get("/evacuations", models.Evacuations)
-    async def evacuations() -> Any:
-        """Evacuations that are proposed, run, or are over. `ipshare director approve` answers them."""
-        return {"items": await hub.evacuations()}
-
-    @get("/migrations", models.Migrations)
-    async def migrations() -> Any:
-        """Live migrations, under way or over. `ipshare migrate` begins them."""
-        return {"items": await hub.migrations()}
-
     @get("/revisions", models.Revisions)
     async def revisions(limit: Limit = 20) -> Any:
         """Revisions: when, who, why."""
@@ -212,20 +212,13 @@ def router(hub: Hub) -> APIRouter:
     ) -> Any:
         """Server-sent events of a roll-out, from its beginning, until every node has it or another came."""
         await hub.revision(int(number))
-        return stream(request, last, int(number))
+        return stream(hub, request, last, ("revision", int(number)))
 
     @get("/events", None, responses=STREAM, response_class=StreamingResponse)
     async def events(request: Request, last: Last = "") -> Any:
-        """Server-sent events of everything: revision, node, settled, trouble, reset."""
-        return stream(request, last, None)
-
-    def stream(request: Request, last: str, number: int | None) -> Response:
-        who = caller(request)
-        if hub.watch.readers >= MOST_READERS:
-            raise Failure(503, f"{MOST_READERS} streams are open", "close one, or ask without a stream")
-        fresh = getattr(request.state, "is_fresh", None)
-        content = hub.watch.read(last, lambda: hub.door.still(who) and (fresh is None or fresh()), number)
-        return StreamingResponse(content, media_type="text/event-stream")
+        """Server-sent events of everything: revision, node, settled, trouble, migration, evacuation,
+        failover, health, reset."""
+        return stream(hub, request, last, None)
 
     @get("/audit", models.AuditEntries)
     async def audit(request: Request, limit: Limit = 100) -> Any:

@@ -93,7 +93,8 @@ def router(hub: Hub) -> APIRouter:
         if_match: IfMatch = None,
         key: IdempotencyKey = None,
     ) -> Response:
-        """Move workloads, replace some bindings, bring back an earlier revision, or replace everything."""
+        """Move workloads, replace some bindings, drain a distribution point, bring back an earlier revision,
+        or replace everything."""
         return await change(request, wish.change, wish.why, wish.overlap, if_match, key)
 
     @routes.put("/topology", response_model=models.Operation, responses=CHANGING)

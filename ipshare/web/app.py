@@ -12,7 +12,18 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from ipshare.errors import IpshareError
-from ipshare.web import api, api_changes, metrics, models, page, page_move
+from ipshare.web import (
+    api,
+    api_changes,
+    api_operations,
+    metrics,
+    models,
+    page,
+    page_evacuate,
+    page_health,
+    page_migrate,
+    page_move,
+)  # fmt: skip
 from ipshare.web.gate import Gate
 from ipshare.web.hub import Hub
 from ipshare.web.problems import MEDIA, Failure, of_error
@@ -32,8 +43,8 @@ def make(hub: Hub) -> Gate:
         title="ipshare director", version="1", description=DESCRIPTION, openapi_url="/api/v1/openapi.json",
         docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
-    described = [api.router(hub), api_changes.router(hub), metrics.router(hub)]
-    pages = [page.router(hub), page_move.router(hub)]
+    described = [api.router(hub), api_changes.router(hub), api_operations.router(hub), metrics.router(hub)]
+    pages = [part.router(hub) for part in (page, page_move, page_migrate, page_evacuate, page_health)]
     for router in described:
         app.include_router(router)
     for router in pages:
@@ -124,7 +135,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] == "If-Match":  # what is missing is answered with 428
                     parameter["required"] = True
-                    parameter["schema"] = {"type": "string", "pattern": '^"[1-9][0-9]{0,15}"$'}
+                    parameter["schema"] = {"type": "string", "pattern": parameter["schema"]["pattern"]}
                 if parameter["name"] == "Idempotency-Key":
                     parameter["schema"] = {"type": "string", "pattern": "^[!-~]{1,255}$"}
     app.openapi_schema = schema

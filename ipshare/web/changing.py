@@ -6,12 +6,13 @@ of what an earlier revision is still being rolled out for is a conflict, unless 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
-from ipshare.director import config
+from ipshare.director import config, drains
 from ipshare.director.daemon import Director
 from ipshare.director.desk import order
 from ipshare.director.moves import moved
@@ -27,7 +28,7 @@ MOST_NESTED = 16
 
 def least_role(change: models.Change) -> Role:
     """Who may do that."""
-    return Role.operator if isinstance(change, models.Move | models.Bind) else Role.admin
+    return Role.operator if isinstance(change, models.Move | models.Bind | models.Drain) else Role.admin
 
 
 def said(change: models.Change) -> str:
@@ -37,10 +38,14 @@ def said(change: models.Change) -> str:
     if isinstance(change, models.Bind):
         parts = [f"bind {p} to {t.to or t.policy}" for p, t in change.set.items()]
         return ", ".join([*parts, *(f"unbind {prefix}" for prefix in change.remove)])
+    if isinstance(change, models.Drain):
+        return f"{'drain' if change.drained else 'undrain'} {change.node}" + (
+            ", forced" if change.force else ""
+        )
     return f"restore revision {change.revision}" if isinstance(change, models.Restore) else "replace all"
 
 
-async def wanted(director: Director, change: models.Change) -> Topology:
+async def wanted(director: Director, change: models.Change, why: str = "") -> Topology:
     """Raises Failure or IpshareError."""
     now = director.topology
     if isinstance(change, models.Move):
@@ -50,6 +55,8 @@ async def wanted(director: Director, change: models.Change) -> Topology:
             raise Failure(422, error.message, error.hint, kind="move") from None
     elif isinstance(change, models.Bind):
         found = bound(now, change)
+    elif isinstance(change, models.Drain):
+        found = drained(director, change, why)
     elif isinstance(change, models.Restore):
         revision = await director.work(director.store.revision, change.revision)
         if revision is None:
@@ -58,8 +65,24 @@ async def wanted(director: Director, change: models.Change) -> Topology:
     else:
         tables = change.topology.model_dump(exclude_defaults=True)
         _plain(tables)
-        return config.topology(tables, "topology")
-    return config.topology({kind: list(rows) for kind, rows in found.tables.items()}, "topology")
+        return await asyncio.to_thread(config.topology, tables, "topology")
+    rows = {kind: list(rows) for kind, rows in found.tables.items()}
+    return await asyncio.to_thread(config.topology, rows, "topology")  # leases wait for the event loop
+
+
+def drained(director: Director, change: models.Drain, why: str) -> Topology:
+    """As ipshare.director.drains has it. Raises Failure."""
+    point = director.topology.nodes.get(change.node)
+    if point is None or point.distribution is None:
+        hint = "GET /api/v1/nodes lists what is a distribution point"
+        raise Failure(422, f"there is no distribution point {change.node!r}", hint, kind="drain")
+    others = drains.announcers(director)
+    try:
+        return drains.wanted(
+            director.topology, change.node, change.drained, others=others, force=change.force, why=why
+        )
+    except Refused as error:
+        raise Failure(409, error.message, error.hint, kind="last-announcer") from None
 
 
 def bound(topology: Topology, change: models.Bind) -> Topology:
@@ -124,9 +147,10 @@ def exclusive(topology: Topology, change: models.Change) -> list[str]:
 
 async def plan(director: Director, change: models.Change) -> dict[str, Any]:
     number = director.number
-    topology = await wanted(director, change)
+    topology = await wanted(director, change, "a plan")
     rollout = await director.planned(topology)
-    found = list(changes(director.topology, topology))
+    now = director.topology
+    found = await asyncio.to_thread(lambda: list(changes(now, topology)))
     return {
         "revision": number,
         "changes": found,
@@ -141,7 +165,7 @@ async def carry_out(
 ) -> bool:
     """False: it was so before. Raises Failure or IpshareError; nothing was changed then."""
     stale(director, expect)
-    topology = await wanted(director, change)
+    topology = await wanted(director, change, why)
     found = conflicts(director, topology)
     if found and not overlap:
         text = f"revision {director.number} is still being rolled out for {', '.join(found[:5])}"

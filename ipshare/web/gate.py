@@ -192,7 +192,7 @@ class Gate:
 
 
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
-QUIET = frozenset({"/api/v1/plan", "/move/plan"})
+QUIET = frozenset({"/api/v1/plan", "/api/v1/plan/migration", "/api/v1/plan/evacuation", "/move/plan"})
 """They change nothing."""
 
 

@@ -19,23 +19,12 @@ from ipshare.director.topology import Topology
 from ipshare.errors import IpshareError
 from ipshare.web import models
 from ipshare.web.audit import Trail
+from ipshare.web.beside_states import INSIDE
 from ipshare.web.gate import Gate
 from ipshare.web.once import Keys
 from ipshare.web.problems import Failure
 from ipshare.web.watch import Watch
 from ipshare.web.who import Doorkeeper
-
-
-class _Inside:
-    """Who asks the desk: the gate has looked at the caller before."""
-
-    is_owner = True
-
-    def __str__(self) -> str:
-        return "HTTP"
-
-
-INSIDE = _Inside()
 
 
 @dataclass

@@ -72,7 +72,16 @@ class Replace(Strict):
     topology: Tables
 
 
-Change = Annotated[Move | Bind | Restore | Replace, Field(discriminator="do")]
+class Drain(Strict):
+    """A distribution point goes out of service, or announces again."""
+
+    do: Literal["drain"]
+    node: Name
+    drained: bool = Field(default=True, description="false: it announces again.")
+    force: bool = Field(default=False, description="Also the last one that announces; `why` says why.")
+
+
+Change = Annotated[Move | Bind | Drain | Restore | Replace, Field(discriminator="do")]
 Why = Annotated[str, Field(max_length=500, description="The reason, for the history.")]
 Overlap = Annotated[
     bool,
@@ -124,6 +133,8 @@ class NodeState(BaseModel):
     revision: int
     final: bool
     announces: bool | None
+    drained: bool = Field(description="The topology says that it is drained.")
+    drained_by: list[str] = Field(description="Who drains it, as it says: director, operator.")
     stale_refused: int | None
 
 
@@ -234,27 +245,6 @@ class AuditEntry(BaseModel):
     detail: str
 
 
-class Evacuation(BaseModel):
-    """As `ipshare director evacuations --json` has it."""
-
-    model_config = ConfigDict(extra="allow")
-    id: str
-    state: str
-    time: str
-
-
-class Migration(BaseModel):
-    """As `ipshare migrate --list --json` has it."""
-
-    model_config = ConfigDict(extra="allow")
-    id: str
-    workloads: list[str]
-    source: str
-    target: str
-    step: str
-    over: bool
-
-
 class Binding(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -269,7 +259,5 @@ Revisions = listing(RevisionLine, "Revisions")
 Operations = listing(Operation, "Operations")
 Workloads = listing(WorkloadState, "Workloads")
 Sites = listing(SiteState, "Sites")
-Evacuations = listing(Evacuation, "Evacuations")
-Migrations = listing(Migration, "Migrations")
 Bindings = listing(Binding, "Bindings")
 AuditEntries = listing(AuditEntry, "AuditEntries")

@@ -1,12 +1,13 @@
 """page: the web page's routes that look: overview with map, nodes, history, roll-outs, audit; signing in.
 
 Every page is whole without JavaScript; with it, parts are asked for again when an event says that something
-changed. What changes something is in page_move.
+changed. What changes something is in page_move, page_migrate, page_evacuate and page_health.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -29,14 +30,18 @@ HERE = Path(__file__).parent
 NAV = (
     ("/", "Overview"),
     ("/nodes", "Nodes"),
+    ("/health", "Health"),
     ("/move", "Move"),
+    ("/migrate", "Migrate"),
+    ("/evacuate", "Evacuate"),
     ("/history", "History"),
     ("/audit", "Audit"),
 )
 TONES = {
     "acked": "good", "settled": "good", "alive": "good", "refused": "bad", "silent": "bad", "superseded": "",
     "working": "warn", "waiting": "warn", "running": "warn", "proposed": "warn", "done": "good",
-    "failed": "bad",
+    "failed": "bad", "up": "good", "down": "bad", "moving": "warn", "alarm": "bad", "incomplete": "bad",
+    "stopped": "warn", "split": "bad",
 }  # fmt: skip
 WORST = ("refused", "silent", "waiting", "working", "acked")
 MOST_FIELDS = 2000
@@ -86,11 +91,13 @@ class Pages:
 
     async def overview(self) -> dict[str, Any]:
         hub = self.hub
-        nodes, hazards = by_need(hub.nodes()), await hub.hazards()
-        danger = endangered(hazards)
-        sites = [one | _site_state(one, nodes) for one in hub.sites()]
+        nodes, hazards, health = by_need(hub.nodes()), await hub.hazards(), await hub.health()
+        danger, seen = endangered(hazards), {one["name"]: one for one in (health or {}).get("targets", ())}
+        workloads = [one | {"health": seen.get(f"workload {one['name']}")} for one in hub.workloads()]
+        sites = [one | _site_state(one, nodes, workloads, seen) for one in hub.sites()]
         return {
-            "status": hub.status(), "nodes": nodes, "workloads": hub.workloads(), "sites": sites,
+            "status": hub.status(), "nodes": nodes, "workloads": workloads, "sites": sites,
+            "health": health, "down": [one for one in seen.values() if one["state"] == "down"],
             "alive": sum(one["state"] == "alive" for one in nodes), "hazards": hazards, "dangers": danger,
             "dangers_names": {one["site"] for one in danger}, "picture": picture(sites),
             "bindings": len(hub.director.topology.bindings), "evacuations": (await hub.evacuations())[:5],
@@ -124,9 +131,18 @@ def endangered(hazards: dict[str, Any] | None) -> list[dict[str, Any]]:
     return found
 
 
-def _site_state(site: dict[str, Any], nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """In one word: the worst of its nodes."""
-    there = [one["outcome"] for one in nodes if one["name"] in site["nodes"]]
+def _site_state(
+    site: dict[str, Any], nodes: Sequence[dict[str, Any]], workloads: Sequence[dict[str, Any]],
+    seen: dict[str, dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """In one word: what is down there, or the worst of its nodes."""
+    here = [one for one in nodes if one["name"] in site["nodes"]]
+    keys = [f"end point {one['endpoint']}" for one in here if one["endpoint"]]
+    keys += [f"workload {one['name']}" for one in workloads if one["site"] == site["name"]]
+    down = [key for key in dict.fromkeys(keys) if seen.get(key, {}).get("state") == "down"]
+    there = [one["outcome"] for one in here]
+    if down:
+        return {"tone": "bad", "said": f"{down[0]} down" if len(down) == 1 else f"{len(down)} down"}
     if not there:
         return {"tone": "", "said": "no node"}
     worst = min(there, key=WORST.index)
@@ -232,14 +248,25 @@ def router(hub: Hub) -> APIRouter:
     async def nodes_part(request: Request) -> Response:
         return pages.show(request, "part_nodes.html", nodes=by_need(hub.nodes()))
 
-    @routes.get("/nodes/{name}")
-    async def node(request: Request, name: str) -> Response:
+    def known(name: str) -> dict[str, Any]:
+        """Raises Failure."""
         found = next((one for one in hub.nodes() if one["name"] == name), None)
         if found is None:
             raise Failure(404, f"there is no node {name[:64]!r}", "look at the list of nodes")
+        return found
+
+    @routes.get("/parts/nodes/{name}")
+    async def node_part(request: Request, name: str) -> Response:
+        return pages.show(request, "part_node.html", node=known(name))
+
+    @routes.get("/nodes/{name}")
+    async def node(request: Request, name: str) -> Response:
+        found = known(name)
         texts = await hub.ask("show", node=name)
         told = found | {"make": texts["make"], "final_text": texts["final"]}
-        return pages.show(request, "node.html", here="/nodes", node=told)
+        may = caller(request).role >= Role.operator
+        key, number = secrets.token_hex(16), hub.director.number
+        return pages.show(request, "node.html", here="/nodes", node=told, may=may, key=key, revision=number)
 
     @routes.get("/history")
     async def history(request: Request) -> Response:

@@ -53,7 +53,7 @@ def of_error(error: IpshareError) -> Failure:
         hint = error.problems[0].hint if count else ""
         return Failure(422, text, hint, kind="mistakes", problems=found)
     if isinstance(error, Refused):
-        return Failure(409, error.message, error.hint, kind="conflict")
+        return Failure(409, error.message, error.hint or "look at what is so now", kind="conflict")
     if isinstance(error, NoPrivilege):
         return Failure(403, error.message, error.hint)
     if isinstance(error, NotRunning):

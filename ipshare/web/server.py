@@ -14,6 +14,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import uvicorn
@@ -28,6 +29,7 @@ from ipshare.director.desk import Desk
 from ipshare.errors import IpshareError
 from ipshare.web import app
 from ipshare.web.audit import Trail
+from ipshare.web.beside_states import states
 from ipshare.web.hub import Hub
 from ipshare.web.problems import MEDIA, Failure
 from ipshare.web.server_peer import peer_of
@@ -95,8 +97,9 @@ class WebServer:
         self.settings, files = settings, director.settings.files
         self.tokens = TokenFile(settings.tokens)
         self.hub = Hub(
-            director, desk, Watch(director), Doorkeeper(self.tokens), Trail(director.settings.state_dir)
-        )
+            director, desk, Watch(director, partial(states, desk)), Doorkeeper(self.tokens),
+            Trail(director.settings.state_dir),
+        )  # fmt: skip
         self.contexts: Contexts | None = None
         if settings.certificate is not None:
             own = Files(files.ca, settings.certificate, files.revoked)

@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,12 +25,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from ipshare import durable
 from ipshare.errors import IpshareError, NoPrivilege, Refused
 
 PREFIX = "ips_"
+AGAIN_S = 1.0
+"""A file that could not be read is read again so long after, whether it changed or not."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_Stamp = tuple[int, int, int]
 
 
 class Role(IntEnum):
@@ -114,16 +117,18 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.trouble = path, ""
-        self._stamp: _Stamp | None = None
+        self._stamp: durable.Stamp | None = None
+        self._again_s = 0.0
         self._tokens: list[Token] = []
 
     def current(self) -> list[Token]:
-        stamp = _stamp(self.path)
-        if stamp != self._stamp:
+        stamp = durable.stamp(self.path)
+        if stamp != self._stamp or (self.trouble and time.monotonic() >= self._again_s):
             try:
                 self._tokens, self.trouble = read(self.path), ""
-            except IpshareError as error:
+            except IpshareError as error:  # it may have been for a moment
                 self._tokens, self.trouble = [], error.message
+                self._again_s = time.monotonic() + AGAIN_S
             self._stamp = stamp
         return self._tokens
 
@@ -163,27 +168,8 @@ def _changing(path: Path) -> Iterator[list[Token]]:
             tokens = read(path)
             yield tokens
             content = json.dumps({"tokens": [asdict(one) for one in tokens]}, indent=1) + "\n"
-            _write(path, content.encode())
+            durable.write(path, content.encode(), 0o600)
         finally:
             os.close(lock)
     except OSError as error:
         raise NoPrivilege(f"cannot write {path}: {error.strerror}", hint="run as its owner") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    aside.unlink(missing_ok=True)
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -1,6 +1,7 @@
 """A QEMU guest is migrated alive between two end points, with real agents, engines and director, while
-clients at both distribution points talk to it: refused, failed half way, and done; its director is killed
-meanwhile, and one distribution point is late, so that the redirect has to carry its packets."""
+clients at both distribution points talk to it: refused, failed half way, and done, when its whole site is
+evacuated; the director is killed meanwhile, and one distribution point is late, so that the redirect has to
+carry its packets."""
 
 from __future__ import annotations
 
@@ -73,6 +74,8 @@ class World:
             self._write(name)
             role = "endpoint" if name in "AB" else "distribution"
             text += f'[[node]]\nname = "{name}"\naddress = "{lab.address(name, 4)}:7443"\n{role} = "{name}"\n'
+            if role == "endpoint":  # a site each
+                text += f'site = "{name}"\ncapacity = 1\n[[site]]\nname = "{name}"\n'
         tables = {
             kind: [_bare(row) for row in rows[kind]] for kind in ("network", "endpoint", "distribution")
         }
@@ -234,7 +237,8 @@ def test_s1_11_a_guest_goes_and_its_connections_stay(tmp_path: Path) -> None:
         qmp.do("migrate-set-parameters", **{"max-bandwidth": 1 << 30})
         qmp.close()
         here.processes["D"].send_signal(signal.SIGSTOP)
-        assert here.ask("migrate", "guest", "--to", "B", "--why", "tests")["step"] != "refused"
+        plan = here.ask("director", "evacuate", "A", "--yes", "--why", "storm")  # its whole site
+        assert [(m["way"], m["bar"], m["target"]) for m in plan["moves"]] == [("live", "", "B")], plan
         assert here.at("settling")["step"] == "settling"
         here.kill("director")  # the next one goes on where this one was
         with lab.capture("A", "r2") as at_a:
@@ -247,6 +251,9 @@ def test_s1_11_a_guest_goes_and_its_connections_stay(tmp_path: Path) -> None:
         done = here.at("done")
         assert done["step"] == "done" and done["notes"] == [], done
         assert done["downtime_ms"] is not None and done["redirected_ms"] is not None
+        assert done["order"] == plan["evacuation"]
+        left = here.ask("director", "evacuations", plan["evacuation"], "--wait", "60s")
+        assert (left["state"], [s["state"] for s in left["steps"]]) == ("done", ["done"]), left
 
         # and now nothing comes to A, where the guest's old process has gone
         guest.kill()

@@ -12,10 +12,11 @@ import pytest
 
 from ipshare import config as configuration
 from ipshare.agent import remote as remote_module
-from ipshare.agent.assignment import SEEN
+from ipshare.agent.assignment import EARLIER, SEEN
 from ipshare.agent.daemon import Daemon
 from ipshare.certs.contexts import Contexts
 from ipshare.certs.identity import identity
+from ipshare.config.assigned import FILE
 from ipshare.engine.packet_words import packet
 from tests.agent_world import World
 from tests.pki import Pki
@@ -39,8 +40,9 @@ def target(world: World) -> str:
 
 
 def kept(world: World) -> list[int]:
-    number: list[int] = json.loads((world.directory / "state" / SEEN).read_text())["content"]["number"]
-    return number
+    """What director was heard last, as the disk says."""
+    first = (world.directory / "state" / SEEN).read_text().partition("\n")[0].split()
+    return [int(first[at]) for at in (3, 5, 7)]
 
 
 def test_an_assignment_becomes_the_nodes_tables_and_outlives_its_agent(world: RemoteWorld) -> None:
@@ -142,7 +144,7 @@ def test_an_agent_that_dies_in_between_has_the_old_and_takes_no_older_one(world:
         await director.close()
 
     async def dies(agent: Daemon) -> None:
-        agent.node.store.keep_text = die  # type: ignore[method-assign]
+        agent.node.store.keep_as = die  # type: ignore[method-assign]
         director = await Caller(world.host, world.pki.files("director", "d1")).meet()
         assert not (await director.ask(**request((1, 2, 1), assigned("B"))))["ok"]
         await director.close()
@@ -163,9 +165,69 @@ def test_an_agent_that_dies_in_between_has_the_old_and_takes_no_older_one(world:
         world.serve(scenario)
 
 
-def test_damaged_numbers_refuse_everything(world: RemoteWorld) -> None:
+def test_what_is_heard_is_on_the_disk_before_anything_is_done_about_it(world: RemoteWorld) -> None:
+    state = world.directory / "state"
+
+    async def scenario(agent: Daemon) -> None:
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
+        assert (await director.ask(**request((1, 1, 1), assigned("A"))))["ok"]
+        apply, found = agent.node.apply, []
+
+        def looking(*arguments: Any, **more: Any) -> Any:
+            found.append((kept(world), (state / FILE).read_text().partition("\n")[0].split()[3:8:2]))
+            return apply(*arguments, **more)
+
+        agent.node.apply = looking  # type: ignore[method-assign]
+        assert (await director.ask(**request((1, 2, 0), assigned("B"))))["ok"]
+        assert found == [([1, 2, 0], ["1", "1", "1"])], "and what is in force is as it was until then"
+        assert (state / FILE).read_text() == (state / SEEN).read_text()
+        assert not (await director.ask(**request((1, 2, 1), 'binding = "no"')))["ok"]
+        assert kept(world) == [1, 2, 1]
+        assert (state / FILE).read_text().endswith(assigned("B"))
+        await director.close()
+
+    async def later(agent: Daemon) -> None:
+        """What somebody did to the file of what was heard never gets in force."""
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
+        assert (await director.ask(verb="assigned"))["result"]["seen"] == [1, 3, 1]
+        first = (state / SEEN).read_text().partition("\n")[0]
+        (state / SEEN).write_text(first + "\n" + assigned("B"))
+        assert (await director.ask(**request((1, 3, 1), assigned("A"))))["ok"]
+        assert (state / FILE).read_text().endswith(assigned("A"))
+        await director.close()
+
+    async def dies(agent: Daemon) -> None:
+        agent.node.apply = die  # type: ignore[method-assign]
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
+        assert not (await director.ask(**request((1, 3, 1), assigned("A"))))["ok"]
+        await director.close()
+
+    def die(*_: Any, **_more: Any) -> None:
+        raise OSError("as if killed here")
+
+    for each in (scenario, dies, later):
+        world.serve(each)
+
+
+def test_what_an_earlier_version_heard_counts(world: RemoteWorld) -> None:
     (world.directory / "state").mkdir()
-    (world.directory / "state" / SEEN).write_text("{")
+    record = {"version": 1, "content": {"number": [3, 2, 1], "digest": "0" * 64}}
+    (world.directory / "state" / EARLIER).write_text(json.dumps(record))
+
+    async def scenario(agent: Daemon) -> None:
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
+        assert "stale" in (await director.ask(**request((3, 2, 0), assigned("A"))))["error"]["message"]
+        assert "another" in (await director.ask(**request((3, 2, 1), assigned("A"))))["error"]["message"]
+        assert (await director.ask(**request((3, 3, 1), assigned("A"))))["ok"]
+        await director.close()
+
+    world.serve(scenario)
+
+
+@pytest.mark.parametrize("name", [SEEN, EARLIER])
+def test_damaged_numbers_refuse_everything(world: RemoteWorld, name: str) -> None:
+    (world.directory / "state").mkdir()
+    (world.directory / "state" / name).write_text("{")
 
     async def scenario(agent: Daemon) -> None:
         director = await Caller(world.host, world.pki.files("director", "d1")).meet()

@@ -107,3 +107,18 @@ def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
     store = Store(tmp_path / "state")
     store.put(State())
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+def test_two_names_of_what_is_kept_part_with_the_next_write(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    store.keep_text("heard", "one")
+    (store.dir / "has.new").write_text("of who died in between")
+    store.keep_as("heard", "has")
+    store.keep_text("heard", "two")
+    assert [(store.dir / name).read_text() for name in ("heard", "has")] == ["two", "one"]
+    store.keep_as("heard", "has")
+    store.keep_text("has", "three")
+    assert [(store.dir / name).read_text() for name in ("heard", "has")] == ["two", "three"]
+    assert sorted(entry.name for entry in store.dir.iterdir()) == ["has", "heard"]
+    with pytest.raises(IpshareError, match="cannot write"):
+        store.keep_as("nothing", "has")

@@ -18,7 +18,7 @@ from ipshare.agent.reconcile import Reconciler
 from ipshare.agent.server import Caller
 from ipshare.bgp.control import Control
 from ipshare.bgp.speaker import Speaker
-from ipshare.errors import EngineError, NotRunning, Refused
+from ipshare.errors import EngineError, IpshareError, NotRunning, Refused
 from ipshare.model import Config
 from tests.agent_world import World, site
 from tests.fake_bird import journal, program
@@ -285,6 +285,42 @@ def test_a_drain_outlives_agents_and_boots(world: World, run: Path) -> None:
     agent.looks(0)
     assert agent.drain(False) == "rising"
     assert agent.looks(3) == ["announced"]
+
+
+class FromDirector:
+    """A caller with a director's certificate."""
+
+    is_owner, may_assign = False, True
+
+    def __str__(self) -> str:
+        return "director d1"
+
+
+def test_a_director_and_an_operator_drain_side_by_side(world: World, run: Path) -> None:
+    agent = Agent(world)
+    agent.looks(0, 3)
+
+    def told(on: bool, **words: Any) -> list[str]:
+        ask = agent.announcer.verbs["drain"](FromDirector(), {"on": on, **words})
+        return list(asyncio.run(ask)["drained_by"])
+
+    with pytest.raises(IpshareError, match="term is the number"):
+        told(True)
+    assert told(True, term=3) == ["director"]
+    assert "director undrain" in agent.notes["bgp"]
+    assert agent.looks(60) == ["drained"]
+    agent.drain(True)
+    assert told(True, term=3) == ["director", "operator"]
+    assert told(False, term=3) == ["operator"], "what the operator drained stays"
+    assert Agent(world).looks(0, 10) == ["drained", "drained"]
+    told(True, term=3)
+    assert agent.drain(False) == "rising", "who is at the machine ends all of it"
+    world.agent().store.keep("director.json", {"number": [4, 1, 1], "digest": ""})
+    with pytest.raises(Refused, match="a director of term 4 was heard, this one has 3"):
+        told(True, term=3)
+    assert told(True, term=4) == ["director"]
+    agent.node.store.keep("drain.json", {"began_ns": 0})  # as an earlier release left it
+    assert told(False, term=4) == ["operator"]
 
 
 def test_without_bgp_nothing_is_left_of_it(world: World, run: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ipshare.certs import contexts as contexts_module
 from ipshare.certs.authority import Authority, looked_at
 from ipshare.certs.contexts import Contexts, Files
 from ipshare.certs.identity import Identity, Role, identity, of_peer, parse
@@ -201,3 +202,24 @@ def test_a_clock_that_is_behind_takes_new_certificates(pki: Pki) -> None:
     with at(datetime.now(UTC) - timedelta(minutes=50)):
         assert looked_at(pki.file("node", "a1")).state == "valid"
     assert made.begins < datetime.now(UTC)
+
+
+def test_a_file_that_could_not_be_read_for_a_moment_is_read_again(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list of revocations changed while the process had no descriptor left: it counts all the same."""
+    monkeypatch.setattr(contexts_module, "AGAIN_S", 0.0)
+    server = Contexts(pki.files("node", "a1"), server=True)
+    client = Contexts(pki.files("director", "d1"), server=False)
+    first = server.current()
+    pki.authority.revoke(who=identity("director", "d1"))
+    with monkeypatch.context() as moment:
+        moment.setattr(contexts_module, "_context", _too_many_open_files)
+        assert server.current() is first and "descriptors" in server.trouble
+    with pytest.raises(ssl.SSLCertVerificationError, match="revoked"):
+        meet(server.current(), client.current())
+    assert server.trouble == ""
+
+
+def _too_many_open_files(*_: object, **__: object) -> ssl.SSLContext:
+    raise IpshareError("no descriptors are left")

@@ -80,6 +80,39 @@ def test_a_revision_reaches_every_node_make_before_break(tmp_path: Path) -> None
     run(tmp_path, scenario)
 
 
+def test_a_change_asks_each_node_once_for_each_step(tmp_path: Path) -> None:
+    """While nodes answer one after the other all are judged again and again: who was asked is not asked for
+    the same twice, nor looked at when it has answered."""
+    names = ["a1", "b1", *(f"c{number}" for number in range(1, 9))]
+
+    async def scenario(fleet: Fleet) -> None:
+        await fleet.start()
+        director, agents = await fleet.direct(ALL_A, interval="10m", stale="30m"), fleet.agents
+        await settle(director)
+        asked = {name: agent.remote.counters["requests"] for name, agent in agents.items()}
+        judgements = []
+        judge = director._judge_now
+
+        def counted() -> None:
+            judge()
+            judgements.append(director.number)
+
+        director._judge_now = counted  # type: ignore[method-assign]
+        for name in names[2:]:
+            agents[name].gate.clear()
+        await director.change(fleet.wanted(ALL_A + SEVEN_B, interval="10m", stale="30m").topology, "me", "")
+        for name in names[2:]:
+            seen = len(judgements)
+            agents[name].gate.set()
+            await until(lambda name=name: node(director, name)["outcome"] == "acked")  # type: ignore[misc]
+            await until(lambda seen=seen: len(judgements) > seen)  # type: ignore[misc]
+        await settle(director)
+        now = {name: agent.remote.counters["requests"] - asked[name] for name, agent in agents.items()}
+        assert now == {name: 2 if name == "a1" else 1 for name in names}, "make and final; final alone"
+
+    run(tmp_path, scenario, names)
+
+
 def test_a_silent_node_is_caught_up_and_holds_back_what_it_must(tmp_path: Path) -> None:
     async def scenario(fleet: Fleet) -> None:
         await fleet.start()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ipshare.agent import watcher
 from ipshare.config.reference import markdown
-from ipshare.director import config
+from ipshare.director import config, limits
 from ipshare.errors import ConfigError
 from ipshare.hazards import settings as hazards
 
@@ -63,6 +64,27 @@ CASES = {
     ),
     "no duration": ('patience = "30s"', "patience = 30", "director.patience: a duration is a string"),
     "a table that is not ours": ("[[site]]", "[pair]\n[[site]]", "pair: unknown key 'pair'"),
+    "no pause": ('interval = "1s"', 'interval = "0s"', "director.interval: 0 s is out of range"),
+    "silent before it answers": (
+        'stale_after = "5s"',
+        'stale_after = "1s"',
+        "director.stale_after: a node that answers every 1 s would be silent after 1 s",
+    ),
+    "forgotten at once": (
+        'half_life = "5m"',
+        'half_life = "0s"',
+        "health.half_life: 0 s is out of range",
+    ),
+    "a probe that nodes refuse": (
+        'timeout = "1s"',
+        'timeout = "2m"',
+        "health.timeout: 120 s is out of range",
+    ),
+    "a fence that nodes refuse": (
+        'fence_time = "30s"',
+        'fence_time = "1h"',
+        "failover.fence_time: 3600 s is out of range",
+    ),
     "a store without members": (
         "[[site]]",
         '[store]\nkind = "etcd"\n[[site]]',
@@ -193,3 +215,20 @@ def test_without_a_director_and_without_toml() -> None:
 def test_the_reference_is_current() -> None:
     """If not: the end of docs/director.md is markdown(File.model_json_schema(by_alias=True))."""
     assert (DOCS / "director.md").read_text().endswith(markdown(config.File.model_json_schema(by_alias=True)))
+
+
+def test_a_file_that_is_not_there_is_one_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as found:
+        config.settings(tmp_path / "nowhere.toml")
+    assert [problem.message for problem in found.value.problems] == [f"no such file: {tmp_path}/nowhere.toml"]
+
+
+def test_more_probes_than_a_node_makes() -> None:
+    """It would refuse all of them, and what else the director tells it with them."""
+    rows = "".join(
+        f'[[endpoint]]\nname = "E{n}"\ntunnel = ["10.9.{n // 250}.{n % 250 + 1}"]\nlocal = ["10.1.0.0/24"]\n'
+        for n in range(1001)
+    )
+    found = mistakes(GOOD + rows)
+    assert any("health: 10" in text and "a node makes 1000 probes" in text for text in found), found[:3]
+    assert limits.MOST_PROBES == watcher.MOST

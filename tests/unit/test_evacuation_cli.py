@@ -38,6 +38,31 @@ def keys_in(value: Any) -> set[str]:
     return set(value) | {key for keys in inner for key in keys}
 
 
+async def exported(file: Path, ask: Any, value: Any) -> None:
+    """The file is behind what was evacuated; then it is not."""
+    assert len((await value("diff"))["changes"]) == 12
+    behind, copy = file.read_text(), file.with_name("copy.toml")
+    file.write_text(f"# ours\n{behind}# the end\n")
+    file.chmod(0o640)
+    shown = await ask("export")
+    assert shown.startswith("# ours\n") and shown.endswith("# the end\n")
+    assert f"{copy}: written" in await ask("export", "--write", str(copy))
+    assert copy.read_text() == shown
+    found = await value("export", "--write", str(file))
+    assert set(found) == documented("director export")
+    assert (found["written"], found["revision"]) == ([str(file)], 6)
+    assert file.read_text() == shown and file.stat().st_mode & 0o777 == 0o640
+    assert file.with_name("director.toml.bak").read_text() == f"# ours\n{behind}# the end\n"
+    assert (await value("diff"))["changes"] == []
+    assert "revision 6: nothing had to be changed" in await ask("apply", "--wait", "60s")
+    assert "nothing differs" in await ask("export", "--write", str(file))
+    file.write_text(shown.replace("capacity = 10", "capacity = 11"))
+    assert "has changes that no revision has" in await ask("export", "--write", str(file), code=3)
+    assert "capacity = 11" in file.read_text()
+    assert "written" in await ask("export", "--write", str(file), "--force")
+    assert file.read_text() == shown
+
+
 def test_an_evacuation_from_the_earthquake_to_its_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +127,7 @@ def test_an_evacuation_from_the_earthquake_to_its_end(
                 assert fleet.serves("w3") <= {"d1", "e1"}
                 assert "nothing runs there" in await ask("evacuate", "houston")
                 assert "cannot be stopped: it is done" in await ask("stop", id_, code=3)
+                await exported(file, ask, value)
                 back = await ask("evacuate", "--node", "d1", "--avoid", "denver", code=6)
                 assert "no other site takes anything" in back
                 process.send_signal(signal.SIGTERM)

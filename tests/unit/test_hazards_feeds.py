@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -238,3 +239,29 @@ def test_a_cancel_is_remembered_after_the_feed_forgot_it() -> None:
     assert report(one, 60, NOW + 60).voids == {(SENDER, made.reference(1)["identifier"])}
     take(one, Answer(made.nws()), at=172_900, now=NOW + 172_900)
     assert report(one, 172_900, NOW + 172_900).voids == frozenset()
+
+
+def test_what_follows_a_packed_document_is_not_read() -> None:
+    """It would be kept, whatever its length: here there is no end of it."""
+
+    async def scenario() -> Answer:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
+            writer.write(head + gzip.compress(GOOD))
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(bytes(1 << 10))
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+
+        door = await asyncio.start_server(serve, "127.0.0.1", 0)
+        fetcher = Fetcher(timeout_s=2.0)
+        try:
+            port = door.sockets[0].getsockname()[1]
+            return await fetcher.get(f"http://127.0.0.1:{port}/x", "nws")
+        finally:
+            await fetcher.close()
+            door.close()
+
+    assert asyncio.run(scenario()).body == GOOD

@@ -15,9 +15,9 @@ import pytest
 
 from ipshare.agent.server import Server
 from ipshare.cli import main
+from ipshare.director.attended import boottime_s
 from ipshare.director.desk import Desk
 from ipshare.director.run import SOCKET
-from ipshare.director.warden import boottime_s
 from ipshare.director.warden_desk import failover_of, health_of, verbs
 from ipshare.errors import Refused
 from tests.director_world import Fleet
@@ -107,8 +107,8 @@ class World:
         self.doors[node] = await asyncio.start_server(lambda _r, w: w.close(), where, self.port)
         self.port = self.doors[node].sockets[0].getsockname()[1]
 
-    async def direct(self, mode: str, kind: str = "exclusive") -> None:
-        text = TOPOLOGY.format(a=host(1), b=host(2), port=self.port, mode=mode, kind=kind)
+    async def direct(self, mode: str, kind: str = "exclusive", more: str = "") -> None:
+        text = TOPOLOGY.format(a=host(1), b=host(2), port=self.port, mode=mode, kind=kind) + more
         await self.fleet.direct(text, stale="3s")
 
     def events(self) -> list[tuple[str, str, float]]:
@@ -135,7 +135,7 @@ class World:
         return failover_of(self.fleet.warden)
 
     def workload(self) -> dict[str, Any]:
-        found = self.told()["workloads"]
+        found = [row for row in self.told()["workloads"] if row["name"] == "shop"]
         return found[0] if found else {}
 
     def is_at(self, node: str) -> bool:
@@ -144,6 +144,10 @@ class World:
         row = self.fleet.director.topology.by_name["workload"]["shop"]
         now = self.workload()
         return (row["node"], now.get("node"), now.get("state")) == (node, node, "running")
+
+    def has(self, node: str) -> bool:
+        """The director knows that it could run there."""
+        return self.fleet.warden is not None and self.fleet.warden.has("shop", node) is True
 
     def end(self) -> None:
         for door in self.doors.values():

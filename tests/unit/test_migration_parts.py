@@ -18,7 +18,7 @@ from ipshare.config import check_text
 from ipshare.director import fit
 from ipshare.director.topology import Topology
 from ipshare.errors import Refused
-from ipshare.migration import drbd, machine
+from ipshare.migration import commands, drbd, machine
 from ipshare.migration.adapter import MigrationError, NotInTime, Target, Where, adapter_of, target_of
 from ipshare.migration.command import CommandAdapter
 from ipshare.migration.machine import Event, Migration, Step
@@ -124,6 +124,22 @@ def test_a_start_that_did_not_end_well_is_no_answer() -> None:
         run(CommandAdapter(late).migrate(THERE))
     with pytest.raises(MigrationError, match="does not start"):
         run(CommandAdapter(wanted(start=("/no/such/program",))).migrate(THERE))
+
+
+def test_a_command_that_takes_too_long_is_killed_with_all_of_it(tmp_path: Path) -> None:
+    def child_is_gone() -> bool:
+        text = (tmp_path / "child").read_text().strip() if (tmp_path / "child").exists() else ""
+        stat = Path(f"/proc/{text}/stat")
+        return bool(text) and (not stat.exists() or stat.read_text().split()[2] == "Z")
+
+    async def begin() -> None:
+        with pytest.raises(NotInTime):
+            await commands.run(["/bin/sh", "-c", f"sleep 60 & echo $! > {tmp_path}/child; wait"], 0.5)
+        async with asyncio.timeout(20):
+            while not child_is_gone():
+                await asyncio.sleep(0.02)
+
+    asyncio.run(begin())
 
 
 def test_only_three_words_say_where_it_runs() -> None:

@@ -16,7 +16,6 @@ from ipshare.director.evacuation.begin import evacuating
 from ipshare.director.evacuation.mover import Seen
 from ipshare.director.evacuation.runner import Ask
 from ipshare.director.migrations import Migrations
-from ipshare.director.migrations_desk import tie
 from ipshare.errors import ConfigError, Refused
 from ipshare.migration.machine import Step
 from tests.migration_world import MigrationFleet
@@ -266,8 +265,8 @@ def test_what_an_evacuation_moves_is_not_migrated_and_the_other_way_round(tmp_pa
         migrations = await fleet.lead()
         assert fleet.director is not None
         assert await fleet.director.settled(1, LONG_S)
-        async with evacuating(fleet.director, fleet.wanted(fleet.text).settings.evacuation) as verbs:
-            tie(migrations, verbs.evacuations)
+        settings = fleet.wanted(fleet.text).settings.evacuation
+        async with evacuating(fleet.director, settings, migrations=migrations) as verbs:
             evacuations = verbs.evacuations
             one = await evacuations.propose(Ask(node="a1"), "tests", "it shakes")
             step = record.Step("web", ("web",), 1.0, "a1", "here", "b1", "here", "tests")

@@ -10,6 +10,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from ipshare.director import config
+from ipshare.web import changing
+from tests.threads import loop_thread
 from tests.web_world import WebWorld, serving
 
 MOVE = {"change": {"do": "move", "moves": {"shop": "a1"}}, "why": "try"}
@@ -27,6 +30,22 @@ def problem(answer: httpx2.Response, status: int) -> dict[str, Any]:
     assert found["status"] == status
     assert found["hint"], found
     return found
+
+
+def test_a_plan_is_judged_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A viewer may ask for one, of any size: leases are renewed by the loop."""
+    judged, compared = (
+        loop_thread(monkeypatch, *one) for one in ((config, "topology"), (changing, "changes"))
+    )
+
+    async def scenario(world: WebWorld) -> None:
+        await world.settle()
+        viewer = world.client("viewer")
+        for change in (MOVE["change"], {"do": "replace", "topology": {}}):
+            await viewer.post("/api/v1/plan", json={"change": change})
+        assert judged == [False] * 2 and compared[:1] == [False]
+
+    serving(tmp_path, scenario)
 
 
 def test_a_move_from_plan_to_every_node(tmp_path: Path) -> None:
@@ -352,7 +371,7 @@ def test_who_stands_by_says_who_leads_and_a_migration_is_not_crossed(
     one = {"id": "shop-1", "workloads": ["shop"], "source": "b1", "target": "a1", "step": "migrating"}
 
     async def migrations(_caller: Any, _request: dict[str, Any]) -> dict[str, Any]:
-        return {"migrations": [one | {"over": False, "trouble": "", "reason": ""}]}
+        return {"migrations": [one | {"over": False, "trouble": "", "reason": "", "times": []}]}
 
     async def scenario(world: WebWorld) -> None:
         operator = world.client("operator")
@@ -368,10 +387,10 @@ def test_who_stands_by_says_who_leads_and_a_migration_is_not_crossed(
         problem(await operator.get("/api/v1/health"), 404)
 
         async def health(_caller: Any, _request: dict[str, Any]) -> dict[str, Any]:
-            return {"units": []}
+            return {"targets": [], "nodes": []}
 
         world.server.hub.desk.add({"health": health}, list)
-        assert (await operator.get("/api/v1/health")).json() == {"units": [], "failover": None}
+        assert (await operator.get("/api/v1/health")).json() == {"targets": [], "nodes": [], "failover": None}
         assert (await operator.get("/api/v1/migrations")).json()["items"][0]["step"] == "migrating"
         assert "Live migrations" in (await operator.get("/")).text
         other = await operator.put("/api/v1/bindings/203.0.113.9/32", json={"to": "B"}, headers=match(1))

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ipshare.web.server import WebServer
+from tests.operations_world import OperationsWorld
 from tests.web_world import WebWorld, serving
 
 EXAMPLES = 5
@@ -53,4 +54,4 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
         assert process.returncode == 0, text[-12000:]
         assert "generated" in text, text[-3000:]
 
-    serving(tmp_path, scenario, plain=True, nodes=False, most_s=840)
+    serving(tmp_path, scenario, plain=True, nodes=False, most_s=840, kind=OperationsWorld, stale="1s")

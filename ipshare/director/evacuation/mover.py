@@ -32,15 +32,23 @@ class Group:
     target: str
     who: str
     why: str
+    way: str = ""
+    """As ipshare.director.evacuation.ways says; "": as the mover does by itself."""
+    bar: str = ""
+    """Why it cannot go that way."""
+    order: str = ""
+    """The evacuation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What became of a group. again: somebody else changed something, nothing was done, plan anew."""
+    """What became of a group. again: somebody else changed something, nothing was done, plan anew.
+    ``target``: another one than it was planned for."""
 
     outcome: Literal["done", "failed", "again"]
     why: str = ""
     revision: int = 0
+    target: str = ""
 
 
 @dataclass
@@ -129,6 +137,11 @@ class TopologyMover:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(rest):
                     await self._director.judged()
+
+    def arrived(self, target: str, waited_s: float) -> str | None:
+        """What the newest revision waits for no more, as text; None: it waits for somebody."""
+        verdict, why = self._progress(target, frozenset(), waited_s)
+        return why if verdict == "done" else None
 
     def _progress(self, target: str, before: frozenset[str], waited_s: float) -> tuple[str, str]:
         director = self._director

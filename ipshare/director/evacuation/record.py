@@ -12,11 +12,11 @@ none. Pure: times come in as text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from ipshare.placement.plan import Plan
+from ipshare.placement.plan import Move, Plan
 
 State = Literal["proposed", "running", "stopped", "done", "incomplete", "refused", "aborted", "over"]
 StepState = Literal["waiting", "moving", "done", "failed"]
@@ -27,7 +27,7 @@ OPEN: tuple[State, ...] = ("proposed", "running", "stopped")
 @dataclass(frozen=True, slots=True)
 class Step:
     """One unit on its way. ``revision``: the one that moved it; ``alone``: it failed beside others, and is
-    tried once more by itself."""
+    tried once more by itself; ``way``: how it goes; ``bar``: why it cannot go so."""
 
     unit: str
     workloads: tuple[str, ...]
@@ -41,6 +41,8 @@ class Step:
     outcome: str = ""
     revision: int = 0
     alone: bool = False
+    way: str = ""
+    bar: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +94,18 @@ class Evacuation:
         return replace(self, events=(*self.events, Event(time, text))[-MOST_EVENTS:])
 
 
-def planned(evacuation: Evacuation, plan: Plan) -> Evacuation:
-    """With ``plan`` in place of what waits. Units that were moved or failed are not moved again."""
+def planned(
+    evacuation: Evacuation, plan: Plan, way: Callable[[Move], tuple[str, str]] = lambda _move: ("", "")
+) -> Evacuation:
+    """With ``plan`` in place of what waits; ``way``: of each move, and why it cannot go so. Units that were
+    moved or failed are not moved again."""
     kept = [step for step in evacuation.steps if step.state != "waiting"]
     alone = {step.workloads for step in evacuation.steps if step.alone}
     settled = {name for step in kept for name in step.workloads}
     new = [
         Step(
             move.unit, move.workloads, move.size, move.source, move.source_site, move.target,
-            move.target_site, move.why, alone=move.workloads in alone,
+            move.target_site, move.why, "waiting", "", 0, move.workloads in alone, *way(move),
         )
         for move in plan.moves
         if not settled.intersection(move.workloads)
@@ -130,8 +135,8 @@ def stepped(evacuation: Evacuation, steps: Iterable[Step]) -> Evacuation:
 
 def failed_together(steps: Iterable[Step]) -> tuple[Step, ...]:
     """Steps of one batch that failed, as what they become: if there are several, each may be innocent and is
-    tried once more, alone."""
-    failed = [step for step in steps if step.state == "failed"]
+    tried once more, alone. What failed to go alive harmed nobody, and nobody harmed it: it has failed."""
+    failed = [step for step in steps if step.state == "failed" and step.way != "live"]
     if len(failed) < 2:
         return tuple(failed)
     return tuple(step if step.alone else replace(step, state="waiting", alone=True) for step in failed)

@@ -23,11 +23,12 @@ from ipshare.director.evacuation.mover import Group, Moved, Mover, Seen, Topolog
 from ipshare.director.evacuation.places import layout
 from ipshare.director.evacuation.record import Evacuation, Step
 from ipshare.director.evacuation.settings import Settings
+from ipshare.director.evacuation.ways import Ways
 from ipshare.director.moves import moved
 from ipshare.director.topology import changes
 from ipshare.errors import IpshareError, Refused
 from ipshare.placement import plan as placement
-from ipshare.placement.plan import Plan
+from ipshare.placement.plan import Move, Plan
 
 log = logging.getLogger(__name__)
 PREFIX = "evacuation/"
@@ -53,9 +54,11 @@ class Evacuations:
         settings: Settings,
         mover: Mover | None = None,
         wall: Callable[[], float] = time.time,
+        ways: Ways | None = None,
     ) -> None:
         self.director, self.settings, self._wall = director, settings, wall
         self.mover = mover or TopologyMover(director, settings.patience_s)
+        self.ways = ways or Ways(director)
         self.known: dict[str, Evacuation] = {}
         self.unsafe: Callable[[], Collection[str]] = frozenset  # sites in danger: nothing goes there
         self.held: Callable[[str], str] = lambda _workload: ""  # why somebody else moves it now
@@ -119,14 +122,16 @@ class Evacuations:
         return [*changes(before, after), *refused]
 
     def exclusive(self, plan: Plan) -> list[str]:
-        """Workloads that would have to be stopped and started, which the mover does not."""
-        going = {name for move in plan.moves for name in move.workloads}
-        rows = self.director.topology.rows("workload") if not self.mover.starts else ()
+        """Workloads that would have to be stopped and started, which nobody does."""
+        going = {n for m in plan.moves if self.ways.way(m).way == "by hand" for n in m.workloads}
+        rows = self.director.topology.rows("workload")
         return [row["name"] for row in rows if row["name"] in going and row.get("kind") != "shared"]
 
-    def moves(self, workload: str) -> str:
-        """Why nobody else may move it now; "": nothing is against it."""
+    def moves(self, workload: str, order: str = "") -> str:
+        """Why nobody else may move it now, but on ``order`` of an evacuation; "": nothing is against it."""
         for one in self.known.values():
+            if one.id == order:
+                continue
             steps = one.of("waiting", "moving") if one.state in ("running", "stopped") else one.of("moving")
             if any(workload in step.workloads for step in steps):
                 return f"evacuation {one.id} moves it"
@@ -166,10 +171,12 @@ class Evacuations:
                 hint = f"ipshare director evacuations {one.id}"
                 raise Refused(f"{one.what} is being left already: {one.id} is {one.state}", hint=hint)
         if not plan.moves and not plan.stays:
-            raise Refused(f"nothing runs at {ask.site or ask.node}")
+            raise Refused(f"nothing runs at {ask.site or ask.node}", hint="it is left already")
         name = episode or self._name(ask)
         new = Evacuation(name, ask.site, ask.node, ask.avoid, who, why, self._now(), episode)
-        new = record.planned(new, plan).noted(self._now(), f"proposed by {who}: {why or 'no reason given'}")
+        new = record.planned(new, plan, self._way).noted(
+            self._now(), f"proposed by {who}: {why or 'no reason given'}"
+        )
         await self._put(new)
         log.warning("evacuation %s is proposed by %s: %s", name, who, why)
         return new
@@ -264,7 +271,7 @@ class Evacuations:
             one = self.known[id_]
             if one.state != "running":
                 return False
-            one = record.planned(one, plan)
+            one = record.planned(one, plan, self._way)
             moving = tuple(replace(step, state="moving") for step in record.batch(one, self.settings.at_once))
             if not moving:
                 one = record.ended(one)
@@ -273,12 +280,7 @@ class Evacuations:
                 return await self._prune()
             await self._put(record.stepped(one, moving))
         results = await asyncio.gather(*(self._move(one, step, seen) for step in moving))
-        new = [
-            replace(step, state="waiting")
-            if moved.outcome == "again"
-            else replace(step, state=moved.outcome, outcome=moved.why, revision=moved.revision)
-            for step, moved in zip(moving, results, strict=True)
-        ]
+        new = [self._stepped(step, moved) for step, moved in zip(moving, results, strict=True)]
         one = self.known[id_]
         for step, result in zip(new, results, strict=True):
             text = f"{step.unit}, {step.source} to {step.target}: {result.outcome}"
@@ -291,16 +293,31 @@ class Evacuations:
 
     async def _move(self, one: Evacuation, step: Step, seen: Seen) -> Moved:
         why = f"evacuation {one.id}: {step.unit} from {step.source} to {step.target}"
-        if held := next((text for name in step.workloads if (text := self.held(name))), ""):
+        held = next((text for name in step.workloads if (text := self.held(name))), "")
+        if held and step.way != "live":  # else it may be this one's own
             return Moved("failed", held)
         try:
             who = one.answered_by or one.who
-            return await self.mover.move(Group(step.workloads, step.source, step.target, who, why), seen)
+            ends = (step.workloads, step.source, step.target)
+            return await self.mover.move(Group(*ends, who, why, step.way, step.bar, one.id), seen)
         except Exception as error:
             if self.director.bar():
                 raise
             log.exception("%s", why)
             return Moved("failed", getattr(error, "message", repr(error)))
+
+    def _way(self, move: Move) -> tuple[str, str]:
+        going = self.ways.way(move)
+        return going.way, going.bar
+
+    def _stepped(self, step: Step, moved: Moved) -> Step:
+        if moved.outcome == "again":
+            return replace(step, state="waiting")
+        new = replace(step, state=moved.outcome, outcome=moved.why, revision=moved.revision)
+        if moved.target in ("", step.target):
+            return new
+        site = self.director.topology.by_name["node"].get(moved.target, {}).get("site", "")
+        return replace(new, target=moved.target, target_site=site)
 
     async def _put(self, one: Evacuation) -> None:
         """What cannot be kept is not so."""
@@ -308,6 +325,7 @@ class Evacuations:
         self.known[one.id] = one
         try:
             await self.director.work(store.put_note, self.director.term, PREFIX + one.id, record.to_text(one))
+            self.director.tell()
         except IpshareError:
             if self.known[one.id] is one:
                 if before is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,7 +29,13 @@ class Evacuation(Table):
     patience: Duration = Field(
         default=120.0,
         json_schema_extra={"default": "2m"},
-        description="A group that has not arrived after so long is taken back.",
+        description="A group that has not arrived after so long is taken back. A live migration takes its "
+        "own time; this is how long it may wait for nodes that are silent.",
+    )
+    not_live: Literal["stay", "cold"] = Field(
+        default="stay",
+        description="What becomes of a workload with [[migration]] that cannot be moved alive, or was not. "
+        "stay: it stays where it runs, and has failed. cold: it goes as one without [[migration]] does.",
     )
 
 
@@ -39,6 +45,7 @@ class Settings:
 
     at_once: int = 4
     patience_s: float = 120.0
+    not_live: Literal["stay", "cold"] = "stay"
     hazards: hazards.Settings | None = None
 
 
@@ -52,7 +59,7 @@ def read(document: Document, node_patience_s: float) -> Settings:
             watched = hazards.settings(document)
     if table._broken:
         return Settings(hazards=watched)
-    return Settings(table.at_once, table.patience, watched)
+    return Settings(table.at_once, table.patience, table.not_live, watched)
 
 
 def _findings(table: Evacuation, node_patience_s: float) -> Iterator[Finding]:

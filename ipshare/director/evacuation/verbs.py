@@ -1,6 +1,7 @@
 """verbs: what a director answers operators about evacuations and hazards, added to those of its desk.
 
-evacuate             the plan for a site or a node; proposed, or begun, where that is asked for
+evacuate             the plan for a site or a node; proposed, or begun, where that is asked for; `digest`:
+                     only if the plan is still that one
 evacuations          all that are kept, or one with its steps and events
 approve, refuse      a proposal; stop, continue, abort: one that runs
 hazards              feeds, sites, episodes
@@ -9,6 +10,8 @@ hazards              feeds, sites, episodes
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +20,8 @@ from ipshare.agent.server import Asker
 from ipshare.director.evacuation.record import Evacuation
 from ipshare.director.evacuation.runner import Ask, Evacuations
 from ipshare.director.evacuation.watch import HazardWatch
-from ipshare.errors import IpshareError
+from ipshare.errors import IpshareError, Refused
+from ipshare.placement.plan import Plan
 
 Request = dict[str, Any]
 Verb = Callable[[Asker, Request], Awaitable[Request]]
@@ -59,19 +63,24 @@ class Verbs:
         evacuations.check(ask)
         await evacuations.acquainted()
         plan = await evacuations.plan(ask)
+        ways = await evacuations.ways.checked(plan.moves)
         found = {
             "possible": plan.is_possible,
             "alarm": plan.is_alarm,
             "exact": plan.is_exact,
-            "moves": [asdict(move) for move in plan.moves],
+            "moves": [asdict(m) | asdict(going) for m, going in zip(plan.moves, ways, strict=True)],
             "stays": [asdict(stay) for stay in plan.stays],
             "avoided": sorted({*ask.avoid, *evacuations.unsafe()} - {ask.site}),
             "unfit": evacuations.unfit(),
             "at_once": evacuations.settings.at_once,
             "changes": evacuations.differences(plan),
             "exclusive": evacuations.exclusive(plan),
+            "not_live": evacuations.settings.not_live,
+            "digest": digest_of(plan),
             "evacuation": None,
         }
+        if (seen := _text(request, "digest")) and seen != found["digest"]:
+            raise Refused("the plan is another one by now", hint="look at it, and confirm that one")
         if request.get("propose") or request.get("run"):
             who, why = _who(caller, request), _text(request, "why")
             one = await evacuations.propose(ask, who, why)
@@ -121,6 +130,12 @@ class Verbs:
 
     def _one(self, request: Request) -> Evacuation:
         return self.evacuations.one(_text(request, "id"))
+
+
+def digest_of(plan: Plan) -> str:
+    """Names what would go where, and what stays."""
+    text = json.dumps([[asdict(move) for move in plan.moves], [asdict(stay) for stay in plan.stays]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _short(one: Evacuation) -> Request:

@@ -1,0 +1,57 @@
+"""durable: files that are whole whatever happens: written aside, on the disk, renamed, and so is the name.
+
+``stamp`` tells whether a file is another one, or says something else, than when it was looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+Stamp = tuple[int, int, int]
+
+
+def write(path: Path, content: bytes, mode: int) -> None:
+    """A reader finds the old file or the new one, also after a loss of power once this has returned. Nobody
+    ever reads more of it than ``mode`` allows. Raises OSError."""
+    aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def link(path: Path, other: Path) -> None:
+    """What ``path`` is now, ``other`` is as well: nothing is written twice, and a later `write` to either
+    leaves the other as it is. Raises OSError."""
+    aside = other.with_name(f".{other.name}.new")
+    aside.unlink(missing_ok=True)
+    aside.hardlink_to(path)
+    aside.replace(other)
+    sync(other.parent)
+
+
+def sync(folder: Path) -> None:
+    """The names in it, too, are on the disk. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def stamp(path: Path) -> Stamp:
+    """Another one after each change, also of who may read it; zeros: there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return found.st_ctime_ns, found.st_ino, found.st_size

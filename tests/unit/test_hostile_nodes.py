@@ -1,0 +1,202 @@
+"""Nodes that answer nonsense, or should not be there any more: the director, and all others, go on."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ipshare.agent import rounds
+from ipshare.certs.contexts import Contexts
+from ipshare.certs.identity import identity
+from ipshare.director import answers, desk, migrations
+from ipshare.director.desk import Desk
+from ipshare.director.link import Link, Silent
+from ipshare.errors import IpshareError
+from ipshare.migration.machine import Migration, Moment, Step
+from tests.director_world import ALL_A, SEVEN_B, Fleet
+from tests.pki import Pki
+from tests.threads import loop_thread
+from tests.unit.test_agent_daemon import until
+from tests.unit.test_director import Root, node, run, settle
+
+ASSIGNED: dict[str, Any] = {"has": [1, 2, 1], "seen": [1, 2, 1], "digest": "x", "announces": None}
+SHOP = {
+    "name": "shop", "epoch": 1, "released": 0, "state": "running", "why": "", "can_fence": False,
+}  # fmt: skip
+SEEN: dict[str, Any] = {
+    "clock": {"boot": "x", "ns": 1}, "probes": [{"name": "x", "up": True, "age_s": 0.5}], "workloads": [SHOP],
+    "paths": [], "announces": True, "withdraw_after_s": 3.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        ("has", [1, 2]), ("has", [1, 2, "x"]), ("has", [1, -2, 1]), ("has", None), ("seen", [1.5, 2, 1]),
+        ("digest", None), ("announces", "no"),
+    ],
+)  # fmt: skip
+def test_an_answer_to_assigned_is_looked_at(key: str, bad: Any) -> None:
+    assert answers.assigned(ASSIGNED) == ASSIGNED
+    with pytest.raises(IpshareError, match=f"no {key} that can be understood"):
+        answers.assigned({**ASSIGNED, key: bad})
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        ("clock", {"boot": "x"}), ("clock", None), ("probes", [{"name": "x", "up": True, "age_s": -1}]),
+        ("probes", [{"name": "x", "up": True, "age_s": float("nan")}]), ("probes", {}), ("probes", ["x"]),
+        ("workloads", [{**SHOP, "epoch": "1"}]), ("workloads", [{"name": "shop"}]), ("paths", [1]),
+        ("announces", 1), ("withdraw_after_s", float("inf")),
+    ],
+)  # fmt: skip
+def test_an_answer_to_watch_is_looked_at(key: str, bad: Any) -> None:
+    assert answers.seen(SEEN) == SEEN
+    with pytest.raises(IpshareError, match=f"no {key} that can be understood"):
+        answers.seen({**SEEN, key: bad})
+
+
+def test_a_node_that_answers_nonsense_is_nobody_elses_trouble(tmp_path: Path) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        said: dict[str, Any] = {"has": [10**6, 2, "x"], "seen": [1, 1, 1], "digest": "", "announces": 0}
+
+        async def nonsense(_caller: Any, _request: dict[str, Any]) -> dict[str, Any]:
+            return said
+
+        fleet.agents["d1"].handle = nonsense  # type: ignore[method-assign]
+        await fleet.start()
+        director = await fleet.direct(ALL_A + '[health]\ninterval = "100ms"\n')
+        assert fleet.warden is not None
+        others = ("a1", "b1", "c1")
+        await until(lambda: all(node(director, one)["outcome"] == "acked" for one in others))
+        assert "no has that can be understood" in node(director, "d1")["why"]
+        attended = fleet.warden.nodes
+        await until(lambda: "clock" in attended["d1"].trouble)
+        was = {one: attended[one].heard_s for one in others}
+        await until(lambda: all(attended[one].heard_s > was[one] for one in others))
+        said.clear()
+        await until(lambda: "has" in director.nodes["d1"].trouble)
+        task = director.nodes["d1"].task
+        assert task is not None and not task.done(), "it may come to its senses"
+
+    run(tmp_path, scenario)
+
+
+def test_a_connection_ends_with_the_certificate_at_its_other_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the node itself would go on: its key is what was stolen."""
+    pki = Pki(tmp_path)
+
+    async def scenario() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.readline():
+                writer.write(b'{"ok": true, "result": {}}\n')
+            writer.close()
+
+        context = Contexts(pki.files("node", "a1"), server=True).current()
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        link = Link("a1", f"127.0.0.1:{port}", Contexts(pki.files("director", "d1"), server=False))
+        assert await link.ask("assigned", 30) == {}
+        before = link._streams
+        assert await link.ask("assigned", 30) == {} and link._streams is before
+        monkeypatch.setattr(link, "_ends_s", 0.0)
+        assert await link.ask("assigned", 30) == {} and link._streams is not before
+        pki.authority.revoke(who=identity("node", "a1"))
+        with pytest.raises(Silent, match="revoked"):
+            await link.ask("assigned", 30)
+        link.close()
+        server.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "reply", [b"{}", b'{"ok": false}', b'{"ok": false, "error": {}}', b"[1]", b'{"ok": 1}']
+)
+def test_an_answer_that_is_none_is_silence(tmp_path: Path, reply: bytes) -> None:
+    pki = Pki(tmp_path)
+
+    async def scenario() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            writer.write(reply + b"\n")
+            await reader.read()
+            writer.close()
+
+        context = Contexts(pki.files("node", "a1"), server=True).current()
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        link = Link("a1", f"127.0.0.1:{port}", Contexts(pki.files("director", "d1"), server=False))
+        with pytest.raises(Silent):
+            await link.ask("assigned", 30)
+        link.close()
+        server.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_a_mistake_ends_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "AGAIN_S", 0.0)
+    errors: list[Exception] = [OSError(5, "foreseen by nobody"), IpshareError("the store cannot be read")]
+
+    async def job() -> None:
+        if errors:
+            raise errors.pop()
+
+    asyncio.run(asyncio.wait_for(rounds.for_ever(job), 30))
+    assert not errors
+
+
+def test_what_takes_long_is_done_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases are renewed by the loop: nobody's question about a large installation holds it up."""
+    seen = loop_thread(monkeypatch, desk, "changes")
+
+    async def scenario(fleet: Fleet) -> None:
+        await fleet.start()
+        director = await fleet.direct(ALL_A)
+        await settle(director)
+        await director.change(fleet.wanted(ALL_A + SEVEN_B).topology, "me", "7")
+        asked = Desk(director, tmp_path / "director.toml")
+        history = await asked.handle(Root(), {"verb": "history", "limit": 1})
+        assert [one["changes"] for one in history["revisions"]] == [1]
+        await asked.handle(Root(), {"verb": "show", "revision": 2})
+        await asked.handle(Root(), {"verb": "diff", "again": 1})
+        assert seen == [False] * 3, "in the loop's thread"
+
+    run(tmp_path, scenario)
+
+
+def test_migrations_that_are_over_are_forgotten_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "MOST_OVER", 3)
+    kept: dict[str, str] = {}
+
+    def put_note(_term: int, key: str, text: str) -> None:
+        kept[key] = text
+        if not text:
+            del kept[key]
+
+    async def work(job: Any, *words: Any) -> Any:
+        return job(*words)
+
+    director: Any = SimpleNamespace(store=SimpleNamespace(put_note=put_note), work=work, term=1)
+
+    async def scenario() -> list[str]:
+        all_of_it = migrations.Migrations(director)
+        for number in range(5):
+            times = (Moment(float(number), "asked for"),)
+            over = Migration(f"m{number}", ("shop",), "a1", "b1", "me", "", Step.DONE, times=times)
+            one = all_of_it._all[over.id] = migrations.Carried(over)
+            await all_of_it._put(one, over)
+        return [state.id for state, _ in all_of_it.all()]
+
+    assert asyncio.run(scenario()) == ["m4", "m3", "m2"]
+    assert sorted(kept) == [f"{migrations.NOTE}m{number}" for number in (2, 3, 4)]

@@ -1,0 +1,151 @@
+"""The keeper by itself: leases in, what is done about a workload out; real commands, no agent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipshare.agent import hooks, keeper
+from ipshare.agent.confirm import SystemClock
+from ipshare.agent.keeper import Keeper
+
+HOOK = """#!/bin/sh
+# VERB FOLDER
+cd "$2" || exit 1
+case "$1" in
+status) if test -e silent; then exec sleep 60; fi; test -e runs ;;
+start) : > runs ;;
+stop) if test ! -e lame; then rm -f runs; fi ;;
+esac
+"""
+
+
+class Owner:
+    is_owner = True
+
+
+class World:
+    """A keeper of one workload, "shop"."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.clock = folder, SystemClock()
+        (folder / "hook").write_text(HOOK)
+        (folder / "hook").chmod(0o755)
+        self.keeper = Keeper(folder, folder / "state", "a1", self.clock)
+
+    def spec(self) -> dict[str, Any]:
+        hook, folder = str(self.folder / "hook"), str(self.folder)
+        words = {verb: [hook, verb, folder] for verb in ("start", "stop", "status")}
+        return {"name": "shop", **words, "fence": [], "stop_s": 5.0}
+
+    async def order(self, **more: Any) -> dict[str, Any]:
+        """The workload's row, if it has one."""
+        told = await self.keeper.handle(Owner(), {"verb": "order", **more})
+        return next(iter(told["workloads"]), {})
+
+    async def hold(self, epoch: int) -> dict[str, Any]:
+        hold = {
+            "name": "shop", "epoch": epoch, "boot": self.clock.boot_id(),
+            "since_ns": self.clock.boottime_ns(), "lease_s": 600.0, "stop_s": 5.0,
+            "addresses": ["203.0.113.7/32"],
+        }  # fmt: skip
+        return await self.order(specs=[self.spec()], holds=[hold])
+
+    async def until(self, good: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        async with asyncio.timeout(60):
+            while not good(row := await self.order()):
+                await asyncio.sleep(0.02)
+        return row
+
+    async def close(self) -> None:
+        tasks = [kept.task for kept in self.keeper.kept.values() if kept.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def is_(word: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda row: row.get("state") == word
+
+
+async def _a_silent_status(world: World) -> None:
+    await world.hold(1)
+    await world.until(is_("running"))
+    (world.folder / "silent").touch()
+    row = await world.until(is_("unknown"))
+    assert "nobody knows whether it runs" in row["why"]
+    (world.folder / "lame").touch()
+    await world.order(stops=[{"name": "shop", "epoch": 1}])
+    row = await world.until(lambda row: "it was to be stopped" in row["why"])
+    assert (world.folder / "runs").exists() and row["released"] == 0, "it runs, and is given back"
+    for name in ("silent", "lame"):
+        (world.folder / name).unlink()
+    row = await world.until(is_("stopped"))
+    assert row["released"] == 1 and not (world.folder / "runs").exists()
+
+
+def test_a_status_that_does_not_answer_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "STATUS_S", 0.2)
+    monkeypatch.setattr(keeper, "AGAIN_S", 0.02)
+    monkeypatch.setattr(keeper, "STATUS_EVERY_S", 0.02)
+    run(tmp_path, _a_silent_status)
+
+
+async def _given_back_and_back_again(world: World) -> None:
+    await world.hold(5)
+    await world.until(is_("running"))
+    await world.close()
+    world.keeper = Keeper(world.folder, world.folder / "state", "a1", world.clock)  # it was killed
+    await world.order(specs=[world.spec()])
+    await world.until(is_("running"))
+    await world.order(stops=[{"name": "shop", "epoch": 5}])
+    await world.until(lambda row: row["released"] == 5)
+    await world.order(specs=[])
+    await world.until(lambda row: not row)
+    row = await world.order(specs=[world.spec()])  # the table is in the site file once more
+    assert not row["may_run"], "by the lease that was given back"
+
+
+def test_a_lease_that_was_given_back_is_over(tmp_path: Path) -> None:
+    run(tmp_path, _given_back_and_back_again)
+
+
+def test_a_kept_lease_that_was_given_back_starts_nothing(tmp_path: Path) -> None:
+    """The list of leases could not be written after the order to stop; the one of epochs could."""
+
+    async def begin(world: World) -> None:
+        await world.hold(5)
+        await world.until(is_("running"))
+        await world.close()
+        released = {"version": 1, "content": {"shop": 5}}
+        (world.folder / "state" / keeper.RELEASED).write_text(json.dumps(released))
+        world.keeper = Keeper(world.folder, world.folder / "state", "a1", world.clock)
+        assert not (await world.order(specs=[world.spec()]))["may_run"]
+        await world.until(is_("stopped"))
+
+    (tmp_path / "state").mkdir()
+    run(tmp_path, begin)
+
+
+@pytest.mark.parametrize("size", [10, 2_000_000])
+def test_a_command_may_write_much(tmp_path: Path, size: int) -> None:
+    """Nobody reads while a command runs whose pipe is full: it would wait, and be killed."""
+    script = f"head -c {size} /dev/zero | tr '\\0' x >&2; echo the end >&2; exit 3"
+    ran = asyncio.run(hooks.run(["/bin/sh", "-c", script], 60))
+    assert ran.status == 3 and ran.said.endswith("the end") and len(ran.said) <= hooks.MOST_SAID
+
+
+def run(folder: Path, job: Callable[[World], Any]) -> None:
+    async def begin() -> None:
+        world = World(folder)
+        try:
+            await job(world)
+        finally:
+            await world.close()
+
+    asyncio.run(begin())
