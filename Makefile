@@ -5,7 +5,7 @@ PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
 APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base etcd-server bird2 frr chromium chromium-driver qemu-system-x86 lz4 mtools
 
-.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap fuzz appliance test-appliance clean
+.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap perf-faults fuzz appliance test-appliance clean
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
@@ -60,14 +60,14 @@ lint: setup-test
 # build/appliance-work/update.key, made here, unless another key is named.
 UPDATE_KEY := build/appliance-work/update.key
 APT_APPLIANCE := mmdebstrap squashfs-tools mtools fdisk e2fsprogs qemu-utils grub-common grub-pc-bin grub-efi-amd64-bin
-appliance: setup-test
+appliance: setup
 	@sh appliance/packages.sh $(APT_APPLIANCE)
 	@mkdir -p build/appliance-work && test -f $(UPDATE_KEY) || $(PY) -m ipshare appliance key $(UPDATE_KEY)
 	$(PY) -m ipshare appliance build --update-key $(UPDATE_KEY).pub $(APPLIANCE)
 
-# Boots an image in QEMU: its seed, an update, one that is broken, power cuts. IPSHARE_EMULATE=1 where KVM does not work: very slow.
+# Boots images in QEMU, two at once at most (docs/appliance.md). IPSHARE_EMULATE=1 where KVM does not work: very slow.
 test-appliance: setup-test
-	@sh appliance/packages.sh $(APT_APPLIANCE) qemu-system-x86 openssh-client
+	@sh appliance/packages.sh $(APT_APPLIANCE) qemu-system-x86 openssh-client ovmf
 	IPSHARE_APPLIANCE=build/appliance IPSHARE_APPLIANCE_KEY=$(UPDATE_KEY) $(PY) -m pytest tests/appliance --timeout=7200 $(PYTEST)
 
 bench: setup-test
@@ -88,6 +88,10 @@ perf-pair: setup-test
 # (make perf-remap REMAP="--engine vpp --only ipshare")
 perf-remap: setup-test
 	$(PY) -m perf.remap $(REMAP)
+
+# Each process of an installation killed, each link cut, one at a time, under 500 connections; root, a quarter of an hour or more
+perf-faults: setup-test
+	$(PY) -m perf.faults $(FAULTS)
 
 # One fuzz target for as long as you like: make fuzz TARGET=fuzz_parse SECONDS=3600
 SECONDS ?= 600

@@ -2,7 +2,8 @@
 be cut.
 
 With KVM; IPSHARE_EMULATE=1: without, for machines whose /dev/kvm is missing or runs no boot loader. Waits are
-for lines on the console, with a bound that only a box that hangs reaches.
+for lines on the console, with a bound that only a box that hangs reaches. Cards are in fixed slots: ens16 is
+the one for SSH, ens17, ens18 ... are taps of the caller.
 """
 
 from __future__ import annotations
@@ -12,40 +13,71 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 BOUND_S = 1800 if os.environ.get("IPSHARE_EMULATE") else 300
+# Emulated, the fastest processor is one that has what numpy wants, nothing wider, and needs no page table
+# isolation: that would cost a flush at each system call.
+EMULATED_CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm,+aes,+pclmulqdq"
+KVM, EMULATED = (["-accel", "kvm", "-cpu", "host"], ["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU])
+FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 
 
 class Box:
-    """One machine with a disk of its own on top of the image."""
+    """One machine with a disk of its own on top of the image. `taps`: descriptors; `size`: of the disk;
+    `sticks`: more volumes, vdc, vdd ..., that are only read."""
 
-    def __init__(self, place: Path, image: Path, seed: Path, key: Path) -> None:
-        self.place, self.seed, self.key = place, seed, key
-        self.disk, self.console = place / "disk.qcow2", place / "console.log"
+    def __init__(
+        self,
+        place: Path,
+        image: Path,
+        seed: Path,
+        key: Path,
+        *,
+        name: str = "disk",
+        taps: Sequence[int] = (),
+        size: str = "",
+        uefi: bool = False,
+        sticks: Sequence[Path] = (),
+    ) -> None:
+        self.place, self.seed, self.key, self.taps, self.uefi = place, seed, key, tuple(taps), uefi
+        self.sticks = tuple(sticks)
+        self.name, self.disk, self.console = name, place / f"{name}.qcow2", place / f"{name}.console"
         base = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image.resolve())]
-        subprocess.run([*base, str(self.disk)], check=True)
+        subprocess.run([*base, str(self.disk), *([size] if size else [])], check=True)
+        if uefi:
+            shutil.copy(FIRMWARE.with_name("OVMF_VARS_4M.fd"), place / f"{name}.vars")
         self.process: subprocess.Popen[bytes] | None = None
-        self.seen = 0
+        self.seen, self.began = 0, 0.0
 
     def power_on(self) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        emulated = bool(os.environ.get("IPSHARE_EMULATE"))
-        how = ["-accel", "tcg,thread=multi", "-cpu", "max"] if emulated else ["-accel", "kvm", "-cpu", "host"]
-        command = ["qemu-system-x86_64", *how, "-smp", "2", "-m", "1024", "-display", "none", "-vga", "none"]
+        how = EMULATED if os.environ.get("IPSHARE_EMULATE") else KVM
+        command = ["qemu-system-x86_64", *how, "-smp", "1", "-m", "1024", "-display", "none", "-vga", "none"]
         command += ["-serial", f"file:{self.console}", "-monitor", "none"]
-        command += [
-            "-drive",
-            f"file={self.disk},if=virtio",
-            "-drive",
-            f"file={self.seed},format=raw,if=virtio",
-        ]
-        command += ["-nic", f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{self.port}-:22"]
+        command += ["-drive", f"file={self.disk},if=virtio,format=qcow2"]
+        command += ["-drive", f"file={self.seed},format=raw,if=virtio"]
+        for stick in self.sticks:
+            command += ["-drive", f"file={stick},format=raw,if=virtio,readonly=on"]
+        if self.uefi:
+            command += ["-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}"]
+            command += ["-drive", f"if=pflash,format=raw,file={self.place / f'{self.name}.vars'}"]
+        command += ["-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{self.port}-:22"]
+        command += ["-device", "virtio-net-pci,netdev=n0,addr=0x10,romfile="]
+        for number, tap in enumerate(self.taps, 1):
+            mac = f"52:54:00:{sum(self.name.encode()) & 255:02x}:{os.getpid() & 255:02x}:{number:02x}"
+            command += ["-netdev", f"tap,id=n{number},fd={tap}"]
+            command += [
+                "-device",
+                f"virtio-net-pci,netdev=n{number},mac={mac},addr={0x10 + number:#x},romfile=",
+            ]
         self.seen = 0
         self.console.unlink(missing_ok=True)
-        self.process = subprocess.Popen(command)
+        self.began = time.monotonic()
+        self.process = subprocess.Popen(command, pass_fds=self.taps, start_new_session=True)
 
     def cut_power(self) -> None:
         if self.process is not None:
@@ -68,8 +100,14 @@ class Box:
             f"the console never said {text!r}; its end:\n{self.console.read_text(errors='replace')[-3000:]}"
         )
 
-    def ssh(self, command: str, given: Path | None = None) -> str:
-        """Runs a command in the box; `given`: a file for its input."""
+    def healthy(self) -> str:
+        """The console up to the line that ends a start; its time is printed."""
+        said = self.says(": healthy")
+        print(f"{self.name}: healthy {time.monotonic() - self.began:.0f} s after power-on")
+        return said
+
+    def command(self) -> list[str]:
+        """ssh to it."""
         options = ["-i", str(self.key), "-p", str(self.port)]
         for option in (
             "StrictHostKeyChecking=no",
@@ -80,13 +118,19 @@ class Box:
             options += ["-o", option]
         ssh = shutil.which("ssh")
         assert ssh is not None, "openssh-client is not installed"
+        return [ssh, *options, "root@127.0.0.1"]
+
+    def ssh(self, command: str, given: Path | None = None) -> str:
+        """Runs a command in the box; `given`: a file for its input."""
         with open(given or os.devnull, "rb") as stdin:
             done = subprocess.run(
-                [ssh, *options, "root@127.0.0.1", command],
-                stdin=stdin,
-                capture_output=True,
-                text=True,
-                timeout=BOUND_S,
+                [*self.command(), command], stdin=stdin, capture_output=True, text=True, timeout=BOUND_S
             )
         assert done.returncode == 0, f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
+
+
+def ssh_key(place: Path) -> Path:
+    key = place / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(key)], check=True)
+    return key

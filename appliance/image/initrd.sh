@@ -4,6 +4,7 @@
 #   /data               the data partition; if it cannot be mounted, memory, and /run/ipshare-degraded says so
 #   /etc                what is in the image, changes in /data/overlay/etc
 #   /var                what is in the image, changes in memory, but for what /data keeps: logs, state of ipshare and chrony
+# A factory reset is done here, before anything of /data is in use: the order for it is /data/appliance/reset.
 mount_top() { :; }
 mount_premount() { :; }
 mount_bottom() { :; }
@@ -29,6 +30,24 @@ data() {
 	mkdir -p "$1/overlay/etc" "$1/overlay/etc.work" || { echo "the data partition cannot be written"; umount "$1"; return 1; }
 }
 
+# Removes what the order says; itself last, so that a reset that loses power is done again.
+reset() {
+	[ -e "$1/appliance/reset" ] || return 0
+	if grep -q everything "$1/appliance/reset"; then
+		echo "ipshare: factory reset: everything on /data goes" >/dev/console
+		find "$1" -mindepth 1 -maxdepth 1 ! -name appliance ! -name lost+found -exec rm -rf {} +
+	else
+		echo "ipshare: factory reset: epochs of pairs, terms of witnesses and directors stay" >/dev/console
+		rm -rf "$1/overlay" "$1/var/log" "$1/var/lib/chrony"
+		find "$1/var/lib/ipshare" -type f ! -name '*.epoch' ! -name heard.json -exec rm -f {} +
+	fi
+	find "$1/appliance" -mindepth 1 ! -name reset -exec rm -rf {} +
+	sync
+	rm -f "$1/appliance/reset"
+	sync
+	mkdir -p "$1/overlay/etc" "$1/overlay/etc.work"
+}
+
 mountroot() {
 	slot=a
 	for word in $(cat /proc/cmdline); do
@@ -45,6 +64,7 @@ mountroot() {
 		mount -t tmpfs -o size=64m,mode=0755 tmpfs "${rootmnt}/data"
 		mkdir -p "${rootmnt}/data/overlay/etc" "${rootmnt}/data/overlay/etc.work"
 	fi
+	reset "${rootmnt}/data"
 	over="${rootmnt}/data/overlay"
 	mount -t overlay -o "lowerdir=${rootmnt}/etc,upperdir=$over/etc,workdir=$over/etc.work" overlay "${rootmnt}/etc" ||
 		panic "ipshare: /etc cannot be laid over"
@@ -53,7 +73,7 @@ mountroot() {
 	mkdir -p /run/ipshare-var/upper /run/ipshare-var/work
 	mount -t overlay -o "lowerdir=${rootmnt}/var,upperdir=/run/ipshare-var/upper,workdir=/run/ipshare-var/work" overlay "${rootmnt}/var" ||
 		panic "ipshare: /var cannot be laid over"
-	for kept in lib/ipshare lib/ipshare-director lib/chrony log/journal; do
+	for kept in lib/ipshare lib/ipshare-director lib/ipshare-witness lib/chrony log/journal; do
 		mkdir -p "${rootmnt}/data/var/$kept" "${rootmnt}/var/$kept"
 		mount --bind "${rootmnt}/data/var/$kept" "${rootmnt}/var/$kept" || mount -o bind "${rootmnt}/data/var/$kept" "${rootmnt}/var/$kept"
 	done

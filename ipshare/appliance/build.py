@@ -217,14 +217,14 @@ def _root(order: Order, base: Path, staged: Path, tree: Path) -> str:
         "-Xcompression-level",
         str(order.level),
     ]
-    command += ["-noappend", "-no-progress", "-mkfs-time", str(order.epoch), "-b", "256K", "-quiet"]
+    command += ["-noappend", "-no-progress", "-b", "256K", "-quiet"]
     log = order.work / "mksquashfs.log"
     # Of a stream, mksquashfs makes a root that everybody may write, which sshd refuses.
-    command += ["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0", "-root-time", str(order.epoch)]
+    command += ["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"]
+    # Not by options: of a stream, mksquashfs 4.5 forgets -root-time.
+    env = tools.surroundings() | {"SOURCE_DATE_EPOCH": str(order.epoch)}
     with base.open("rb") as source, log.open("wb") as said:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=tools.surroundings()
-        )
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=env)
         assert process.stdin is not None
         try:
             taken = archive.merged(source, entries, order.epoch, process.stdin)
@@ -303,7 +303,19 @@ def write_disk(order: Order, slot: Path, raw: Path, env: dict[str, str]) -> None
     with data.open("wb") as file:
         file.truncate(plan["data"].size)
     seed = layout.identity("hash")
-    make_data = ["mke2fs", "-q", "-F", "-t", "ext4", "-U", layout.identity("data"), "-L", "ipshare-data"]
+    make_data = [
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-b",
+        "4096",
+        "-U",
+        layout.identity("data"),
+        "-L",
+        "ipshare-data",
+    ]
     lazy = f"hash_seed={seed},lazy_itable_init=0,lazy_journal_init=0"
     tools.run([*make_data, "-E", lazy, str(data)], env={**env, "E2FSPROGS_FAKE_TIME": str(order.epoch)})
     raw.unlink(missing_ok=True)

@@ -16,8 +16,10 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ipshare.appliance import grow
 from ipshare.appliance import seed as seeds
 from ipshare.appliance.overlay import SITE
+from ipshare.errors import IpshareError
 
 NAMES = ("meta-data", "user-data", "network-config")
 APPLIED = "data/appliance/seed.applied"
@@ -61,21 +63,21 @@ def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Pat
         return False
     files = dict(found.files)
     good = _judge_site(files, say, root)
-    _write(root / "etc/hostname", found.hostname + "\n", 0o644)
-    _write(root / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {found.hostname}\n::1 localhost\n", 0o644)
-    _write(root / KEYS, "".join(key + "\n" for key in found.keys), 0o644)
+    write(root / "etc/hostname", found.hostname + "\n", 0o644)
+    write(root / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {found.hostname}\n::1 localhost\n", 0o644)
+    write(root / KEYS, "".join(key + "\n" for key in found.keys), 0o644)
     place = root / NETWORKS
     place.mkdir(parents=True, exist_ok=True)
     for old in place.glob("10-seed-*.network"):
         if old.name not in found.networks:
             old.unlink()
     for name, text in found.networks.items():
-        _write(place / name, text, 0o644)
+        write(place / name, text, 0o644)
     if found.servers:
-        _write(root / "etc/resolv.conf", "".join(f"nameserver {server}\n" for server in found.servers), 0o644)
+        write(root / "etc/resolv.conf", "".join(f"nameserver {server}\n" for server in found.servers), 0o644)
     for path, (text, mode) in files.items():
-        _write(root / path.lstrip("/"), text, mode)
-    _write(applied, digest + "\n", 0o600)
+        write(root / path.lstrip("/"), text, mode)
+    write(applied, digest + "\n", 0o600)
     say(
         f"seed: {found.instance} applied: {found.hostname}, {len(found.keys)} SSH keys, "
         f"{len(found.networks)} interfaces, {len(files)} files"
@@ -84,28 +86,12 @@ def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Pat
 
 
 def _judge_site(files: dict[str, tuple[str, int]], say: Callable[[str], None], root: Path) -> bool:
-    """Takes a site file with mistakes out of `files`, after saying them. Judged beside the seed's other
-    files: it may include them."""
-    if SITE not in files:
-        return True
-    from ipshare import config
-    from ipshare.errors import IpshareError
-
-    with tempfile.TemporaryDirectory() as place:
-        there = root / "etc/ipshare"
-        for old in there.glob("*") if there.is_dir() else ():
-            if old.is_file():
-                _write(Path(place) / old.name, old.read_text(errors="replace"), 0o600)
-        for path, (text, mode) in files.items():
-            _write(Path(place) / path.removeprefix(seeds.BELOW), text, mode)
-        try:
-            problems = [str(problem) for problem in config.check(Path(place) / "site.toml").problems]
-        except (IpshareError, OSError) as error:
-            problems = [str(error)]
+    """Takes a site file with mistakes out of `files`, after saying them."""
+    problems = site_problems(files, root)
     if not problems:
         return True
     for problem in problems:
-        say(f"site.toml: {problem.replace(place + '/', '')}")
+        say(f"site.toml: {problem}")
     kept = (
         "the one before it stays"
         if (root / SITE.lstrip("/")).exists()
@@ -116,13 +102,36 @@ def _judge_site(files: dict[str, tuple[str, int]], say: Callable[[str], None], r
     return False
 
 
-def _write(path: Path, text: str, mode: int) -> None:
+def site_problems(files: Mapping[str, tuple[str | bytes, int]], root: Path) -> list[str]:
+    """What is wrong with the site file among `files`. It is judged beside the others, and those that are
+    there: it may include them."""
+    if SITE not in files:
+        return []
+    from ipshare import config
+
+    with tempfile.TemporaryDirectory() as place:
+        there = root / "etc/ipshare"
+        for old in there.glob("*") if there.is_dir() else ():
+            if old.is_file():
+                write(Path(place) / old.name, old.read_bytes(), 0o600)
+        for path, (text, mode) in files.items():
+            if not path.startswith(seeds.BELOW):
+                continue
+            write(Path(place) / path.removeprefix(seeds.BELOW), text, mode)
+        try:
+            problems = [str(problem) for problem in config.check(Path(place) / "site.toml").problems]
+        except (IpshareError, OSError) as error:
+            problems = [str(error)]
+    return [problem.replace(place + "/", "") for problem in problems]
+
+
+def write(path: Path, content: str | bytes, mode: int) -> None:
     """The whole file or the one before it, also if the power goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".new")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     part.chmod(mode)
@@ -134,6 +143,11 @@ def run(say: Callable[[str], None]) -> None:
     degraded = Path("/run/ipshare-degraded")
     if degraded.exists():
         say(f"degraded: {degraded.read_text().strip()}; nothing is kept until this is mended")
+    else:
+        try:
+            grow.grow(say)
+        except (IpshareError, OSError, ValueError) as error:
+            say(f"/data stays as large as it is: {error}")
     try:
         device = seeds.find()
         if device is None:

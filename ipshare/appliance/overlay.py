@@ -52,6 +52,23 @@ StandardError=journal+console
 TimeoutStartSec=300
 """
 
+GUARD = """# Resets a machine whose engine hangs, and hears from systemd if it hangs itself.
+[Unit]
+Description=ipshare: resets the machine if its engine hangs
+After=ipshare-agent@site.service
+
+[Service]
+Type=notify
+ExecStart=/usr/bin/ipshare appliance guard
+Restart=always
+RestartSec=5
+WatchdogSec=60
+Nice=-15
+OOMScoreAdjust=-900
+StandardOutput=journal+console
+StandardError=journal+console
+"""
+
 AGENT = """[Unit]
 After=ipshare-firstboot.service network-online.target
 Wants=network-online.target
@@ -99,12 +116,14 @@ PLAIN = {
     "/etc/modules-load.d/ipshare.conf": "tun\nnf_tables\n",
     f"{UNITS}/ipshare-firstboot.service": FIRSTBOOT,
     f"{UNITS}/ipshare-health.service": HEALTH,
+    f"{UNITS}/ipshare-guard.service": GUARD,
 }
 
 DEBIAN = "/lib/systemd/system"
 ETC = "/etc/systemd/system"
 LINKS = {
     f"{WANTED}/ipshare-health.service": f"{UNITS}/ipshare-health.service",
+    f"{WANTED}/ipshare-guard.service": f"{UNITS}/ipshare-guard.service",
     f"{WANTED}/ipshare-agent@site.service": f"{UNITS}/ipshare-agent@.service",
     f"{WANTED}/systemd-networkd.service": f"{DEBIAN}/systemd-networkd.service",
     f"{ETC}/sysinit.target.wants/ipshare-firstboot.service": f"{UNITS}/ipshare-firstboot.service",

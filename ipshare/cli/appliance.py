@@ -13,6 +13,7 @@ from typing import IO, Any
 import click
 
 from ipshare.cli import exits, output
+from ipshare.cli.appliance_keep import backup_, factory_reset_, guard_, restore_
 from ipshare.cli.options import json_option
 from ipshare.errors import Refused
 
@@ -24,6 +25,10 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.group("appliance")
 def appliance_() -> None:
     """A bootable image that is a node: build it, seed it, update it (docs/appliance.md)."""
+
+
+for _verb in (backup_, restore_, factory_reset_, guard_):
+    appliance_.add_command(_verb)
 
 
 @appliance_.command("build")

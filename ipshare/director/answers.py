@@ -25,6 +25,11 @@ def seen(said: Any) -> dict[str, Any]:
     return _checked("watch", said, _SEEN)
 
 
+def news(said: Any) -> dict[str, Any]:
+    """An answer to `news`. Raises IpshareError."""
+    return _checked("news", said, _NEWS)
+
+
 def _checked(verb: str, said: Any, wanted: Mapping[str, Check]) -> dict[str, Any]:
     found: dict[str, Any] = said if isinstance(said, dict) else {}
     for key, check in wanted.items():
@@ -68,11 +73,16 @@ def _rows(check: Check) -> Check:
 
 _ASSIGNED: dict[str, Check] = {
     "has": _three, "seen": _three, "digest": _text, "announces": _or_none(_bool),
+    "drained_by": _or_none(_rows(lambda who: who in ("director", "operator"))),
 }  # fmt: skip
 _WORKLOAD = _table(name=_text, epoch=_whole, released=_whole, state=_text, why=_text, can_fence=_bool)
-_SEEN: dict[str, Check] = {
+_NEWS: dict[str, Check] = {
+    "read": lambda value: isinstance(value, list) and len(value) == 2 and _text(value[0]) and _whole(value[1]),
+    "version": _whole,
+    "probes": _rows(_table(name=_text, up=_bool, age_s=_number, for_s=_number)),
+}
+_SEEN: dict[str, Check] = _NEWS | {
     "clock": _table(boot=_text, ns=_whole),
-    "probes": _rows(_table(name=_text, up=_bool, age_s=_number)),
     "workloads": _rows(_WORKLOAD),
     "paths": _rows(_table()),
     "announces": _or_none(_bool),

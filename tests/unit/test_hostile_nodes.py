@@ -12,7 +12,7 @@ import pytest
 from ipshare.agent import rounds
 from ipshare.certs.contexts import Contexts
 from ipshare.certs.identity import identity
-from ipshare.director import answers, desk, migrations
+from ipshare.director import answers, desk, migrations, warden
 from ipshare.director.desk import Desk
 from ipshare.director.link import Link, Silent
 from ipshare.errors import IpshareError
@@ -187,7 +187,9 @@ def test_migrations_that_are_over_are_forgotten_at_last(monkeypatch: pytest.Monk
     async def work(job: Any, *words: Any) -> Any:
         return job(*words)
 
-    director: Any = SimpleNamespace(store=SimpleNamespace(put_note=put_note), work=work, term=1)
+    director: Any = SimpleNamespace(
+        store=SimpleNamespace(put_note=put_note), work=work, term=1, tell=lambda: None
+    )
 
     async def scenario() -> list[str]:
         all_of_it = migrations.Migrations(director)
@@ -200,3 +202,30 @@ def test_migrations_that_are_over_are_forgotten_at_last(monkeypatch: pytest.Monk
 
     assert asyncio.run(scenario()) == ["m4", "m3", "m2"]
     assert sorted(kept) == [f"{migrations.NOTE}m{number}" for number in (2, 3, 4)]
+
+
+def test_nobody_looks_for_a_place_while_nothing_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes milliseconds for each workload, at each look of each node, in the loop that renews leases."""
+    asked: list[str] = []
+    monkeypatch.setattr(warden.elsewhere, "targets", lambda *words: asked.append(words[1]))
+    workload = '[[workload]]\nname = "shop"\nnode = "a1"\naddresses = ["203.0.113.0/24"]\n'
+
+    async def scenario(fleet: Fleet) -> None:
+        await fleet.start()
+        await fleet.direct(ALL_A + workload + "[health]\n[failover]\n")
+        assert fleet.warden is not None
+        looks = 0
+        judge = fleet.warden._judge
+
+        async def counted() -> None:
+            nonlocal looks
+            looks += 1
+            await judge()
+
+        fleet.warden._judge = counted  # type: ignore[method-assign]
+        await until(lambda: looks > 5)
+        assert asked == []
+
+    run(tmp_path, scenario)

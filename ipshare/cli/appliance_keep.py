@@ -1,0 +1,74 @@
+"""appliance backup, restore, factory-reset: the verbs for what a box was told; guard, which resets it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import click
+
+from ipshare.cli import output
+from ipshare.cli.options import json_option
+from ipshare.errors import Refused
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command("backup")
+@click.option(
+    "-o", "--output", "target", type=PATH, required=True, help="The backup. It holds keys: mode 0600."
+)
+@json_option
+def backup_(target: Path, as_json: bool) -> None:
+    """At the box: what it was told (site files, keys, name, addresses) in one file; no state."""
+    import ipshare
+    from ipshare.appliance import backup
+
+    names = backup.backup(target, ipshare.__version__)
+    if as_json:
+        output.emit({"file": str(target), "entries": names})
+        return
+    output.line(f"{target}: {len(names)} files; it holds keys")
+
+
+@click.command("restore")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+def restore_(file: Path, as_json: bool) -> None:
+    """At the box: make what it was told that of a backup. One with a site file that has mistakes changes
+    nothing."""
+    from ipshare.appliance import backup
+
+    about, names = backup.restore(file)
+    if as_json:
+        output.emit({"hostname": about.get("hostname"), "version": about.get("version"), "entries": names})
+        return
+    output.line(f"{about.get('hostname')}: {len(names)} files; they count from the next start")
+
+
+@click.command("factory-reset")
+@click.option("--everything", is_flag=True, help="Epochs and terms, too: the box leaves its pair for good.")
+@click.option("--reboot", is_flag=True, help="Start at once.")
+@click.option("--yes", is_flag=True, help="It is meant.")
+@json_option
+def factory_reset_(everything: bool, reboot: bool, yes: bool, as_json: bool) -> None:
+    """At the box: at the next start forget what it was told, keys and logs, too. Its seed is applied anew."""
+    from ipshare.appliance import backup
+
+    if not yes:
+        raise Refused("a factory reset takes configuration, keys and logs", hint="--yes, if that is meant")
+    order = backup.order_reset(everything)
+    if as_json:
+        output.emit({"order": order})
+    else:
+        output.line(f"factory reset at the next start: {order}")
+    if reboot:
+        subprocess.run(["systemctl", "reboot"], check=False)
+
+
+@click.command("guard")
+def guard_() -> None:
+    """At the box, by its unit: reset the machine if its engine hangs for half a minute."""
+    from ipshare.appliance import guard
+
+    guard.run(lambda text: output.line(f"ipshare: {text}"))
