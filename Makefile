@@ -5,7 +5,7 @@ PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
 APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base etcd-server bird2 frr chromium chromium-driver qemu-system-x86 lz4 mtools
 
-.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap fuzz appliance test-appliance clean
+.PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap perf-faults fuzz appliance test-appliance clean
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
@@ -88,6 +88,10 @@ perf-pair: setup-test
 # (make perf-remap REMAP="--engine vpp --only ipshare")
 perf-remap: setup-test
 	$(PY) -m perf.remap $(REMAP)
+
+# Each process of an installation killed, each link cut, one at a time, under 500 connections; root, a quarter of an hour or more
+perf-faults: setup-test
+	$(PY) -m perf.faults $(FAULTS)
 
 # One fuzz target for as long as you like: make fuzz TARGET=fuzz_parse SECONDS=3600
 SECONDS ?= 600

@@ -129,15 +129,22 @@ class Routers:
         (self.frr / "bgpd.conf").write_text(frr_conf(lab))
         for path in (self.frr, *self.frr.iterdir()):
             shutil.chown(path, "frr", "frr")  # its daemons insist on a user of their own
-        self._start(
-            "r1", [str(BIRD), "-f", "-c", self._conf, "-s", self._ctl, "-P", str(self.dir / "r1.pid")]
-        )
-        for name in ("zebra", "bgpd"):
-            files = {"-f": f"{name}.conf", "-i": f"{name}.pid", "-z": "zserv.api"}
-            words = [word for option, file in files.items() for word in (option, str(self.frr / file))]
-            words += ["-P", "0", "--vty_socket", str(self.frr), "--log", "stdout"]
-            self._start("r2", [str(FRR / name), *words])
-        self._open()
+        self.processes: dict[str, subprocess.Popen[Any]] = {}
+        for name in ("bird", "zebra", "bgpd"):
+            self.start(name)
+
+    def start(self, name: str) -> None:
+        """bird on r1, zebra or bgpd on r2; again, after it was killed."""
+        if name == "bird":
+            files = ["-c", self._conf, "-s", self._ctl, "-P", str(self.dir / "r1.pid")]
+            self.processes[name] = self._start("r1", [str(BIRD), "-f", *files])
+            return
+        paths = {"-f": f"{name}.conf", "-i": f"{name}.pid", "-z": "zserv.api"}
+        words = [word for option, file in paths.items() for word in (option, str(self.frr / file))]
+        words += ["-P", "0", "--vty_socket", str(self.frr), "--log", "stdout"]
+        self.processes[name] = self._start("r2", [str(FRR / name), *words])
+        if name == "bgpd":
+            self._open()
 
     def _open(self) -> None:
         """FRR's sessions begin when bgpd has heard of the interfaces: a route with a link-local next hop that
@@ -166,8 +173,8 @@ class Routers:
     def _ctl(self) -> str:
         return str(self.dir / "r1.ctl")
 
-    def _start(self, node: str, command: list[str]) -> None:
-        self.lab.popen(node, command, stdout=self.errors, stderr=self.errors)
+    def _start(self, node: str, command: list[str]) -> subprocess.Popen[Any]:
+        return self.lab.popen(node, command, stdout=self.errors, stderr=self.errors)
 
     def write(self, text: str) -> None:
         Path(self._conf).write_text(text)

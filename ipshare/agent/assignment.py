@@ -120,7 +120,7 @@ class Assignment:
         return done
 
     def _apply(self, text: str) -> Done:
-        return self._node.apply(configuration.load(self._file, assigned=text))
+        return self._node.apply(configuration.load(self._file, assigned=text), quick=True)
 
     def _check(self, heard: Heard) -> None:
         if self.trouble:

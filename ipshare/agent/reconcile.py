@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ipshare.agent import drains, redirects, remaps
+from ipshare.agent.alike import process, same_network
 from ipshare.agent.clusters import Clusters
 from ipshare.agent.confirm import Clock, State, applied, confirmed, remaining_s, rolled_back, trial_of
 from ipshare.agent.flows import drift as flows_drift
@@ -184,8 +185,9 @@ class Reconciler:
             return self._pass(kept), note
         return self.apply(wanted), note
 
-    def apply(self, wanted: Config, confirm_within_s: float | None = None) -> Done:
-        """Makes ``wanted`` the node's configuration. On any error the node is on the one before.
+    def apply(self, wanted: Config, confirm_within_s: float | None = None, *, quick: bool = False) -> Done:
+        """Makes ``wanted`` the node's configuration. On any error the node is on the one before. ``quick``:
+        the kernel is not asked where only bindings differ.
 
         Raises Refused (nothing changed), EngineError, NetError.
         """
@@ -201,7 +203,7 @@ class Reconciler:
             return self._pass(wanted, preflight=self.attached(wanted) is None)
         self._check_same_engine(wanted)
         remaps.check_channels(self.store, wanted)
-        return self._switch(before, applied(before, self.store.add(wanted), trial), wanted)
+        return self._switch(before, applied(before, self.store.add(wanted), trial), wanted, quick)
 
     def confirm(self) -> None:
         """The trial's configuration stays."""
@@ -365,7 +367,7 @@ class Reconciler:
         """What this machine has against ``config``."""
         return self.routes.preflight(config, engine_runs=self.attached(config) is not None)
 
-    def _pass(self, config: Config, *, preflight: bool = True) -> Done:
+    def _pass(self, config: Config, *, preflight: bool = True, routes: bool = True) -> Done:
         engine, started = self.attached(config), False
         if preflight and (problems := self.routes.preflight(config, engine_runs=engine is not None)):
             raise NotReady(problems)
@@ -387,7 +389,7 @@ class Reconciler:
             plan = diff(engine.read(), self.data_path.tables(engine, self._effective(config, draining)))
             generation = engine.apply(plan)
             copies = self.data_path.copies(engine, config)
-            lines = tuple(self.routes.apply(redirects.effective(self.store, config)))
+            lines = tuple(self.routes.apply(redirects.effective(self.store, config))) if routes else ()
         except (Exception, KeyboardInterrupt):
             if started:
                 self.data_path.stop(config, engine)
@@ -431,7 +433,7 @@ class Reconciler:
         self.engine = self.data_path.attach(config)
         return self.engine
 
-    def _switch(self, before: State, after: State, config: Config) -> Done:
+    def _switch(self, before: State, after: State, config: Config, quick: bool = False) -> Done:
         """From one state to another; back to the one before if that fails. The state is written first: an
         agent that dies in between leaves a trial with its deadline, or a configuration that its successor
         compares."""
@@ -441,7 +443,8 @@ class Reconciler:
         drains.save(self.store, drains.after(self.store, config, self.clock))
         self.store.put(after)
         try:
-            return self._pass(config)
+            same = quick and self._is_same_network(config)
+            return self._pass(config, preflight=not same, routes=not same)
         except (Exception, KeyboardInterrupt):
             self.store.put(before)
             drains.save(self.store, kept)
@@ -451,6 +454,13 @@ class Reconciler:
                 except IpshareError as error:
                     log.error("could not restore the configuration before: %s", error)
             raise
+
+    def _is_same_network(self, config: Config) -> bool:
+        """And the engine is the one that has its routes: the kernel need not be asked about it, which takes
+        longer than all the rest. Whether it is as it should be is looked at now and then anyway."""
+        engine = self.attached(config)
+        known = self.config is not None and engine is not None and engine.info().boot_id == self._left[0]
+        return known and same_network(self.config, config)
 
     def _expire(self, state: State) -> State:
         log.warning("the configuration was not confirmed in time: rolling back")
@@ -472,7 +482,7 @@ class Reconciler:
         engine = self.attached(ours) if ours is not None else None
         if ours is None or engine is None or _is_bare(ours, engine):
             return
-        if _process(ours) != _process(wanted):
+        if process(ours) != process(wanted):
             raise Refused(
                 "[engine], [vpp] or runtime_dir changed: that needs a new engine, and a moment "
                 "without traffic",
@@ -483,11 +493,3 @@ class Reconciler:
 def _is_bare(config: Config, engine: Engine) -> bool:
     """An engine that others run, with nothing of ours in it: it is as good as none."""
     return config.vpp is not None and not config.vpp.managed and not diff(engine.read(), Tables())
-
-
-def _process(config: Config) -> tuple[object, ...]:
-    """What an engine is started with, or told once."""
-    vpp = config.vpp
-    if vpp is not None:
-        vpp = replace(vpp, interfaces=(), bridges=(), routes=(), neighbors=())
-    return config.engine, config.node.runtime_dir, vpp

@@ -38,7 +38,7 @@ MIGRATES = frozenset(f"migrate_{step}" for step in ("check", "expect", "start", 
 VERBS: dict[str, frozenset[str]] = {
     Role.DIRECTOR: LOOKS
     | MIGRATES
-    | {"assign", "watch", "fence", "drain", "remap_set", "remap_bind", "remap_clear"},
+    | {"assign", "watch", "news", "fence", "drain", "remap_set", "remap_bind", "remap_clear"},
     Role.OPERATOR: LOOKS,
 }
 """What each role may say."""

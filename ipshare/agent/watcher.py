@@ -1,12 +1,15 @@
 """watcher: what this node sees of end points and workloads for its director: probes that the director names.
 
 One task for each probe, for as long as somebody asks: without a director for FORGET_S nothing is probed any
-more. A probe is one of ipshare.agent.cluster_probes: a TCP connection, an HTTP request, an ICMP echo.
+more. A probe is one of ipshare.agent.cluster_probes: a TCP connection, an HTTP request, an ICMP echo. One is
+begun every interval, whether those before were answered or not; what the newest says that has ended counts.
+A failure that is noticed late says nothing: this process stood still, and may have slept through the answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ from ipshare.model import Address, ClusterProbe
 FORGET_S = 60.0
 MOST = 1000
 SOONEST_S = 0.05
+LATE_S = 0.1
+"""A time-out that is noticed later than that was not waited for properly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +36,26 @@ class Watched:
     probe: ClusterProbe
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """``at_s``: when the newest probe began; ``since_s``: when the first of those that said the same did."""
+
+    at_s: float
+    since_s: float
+    up: bool
+
+
 class Watcher:
-    """``clock``: monotonic seconds."""
+    """``clock``: monotonic seconds. ``version`` is another one after each change of what ``report`` says is
+    up; `changed` waits for that."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._tasks: dict[Watched, asyncio.Task[None]] = {}
-        self._seen: dict[Watched, tuple[float, bool]] = {}
+        self._seen: dict[Watched, State] = {}
         self._asked_s = clock()
+        self.version = time.monotonic_ns()  # no other agent's on this machine
+        self._news = asyncio.Event()
 
     def follow(self, wanted: list[Watched]) -> None:
         """Probes these from now on, and no others."""
@@ -53,9 +70,22 @@ class Watcher:
     def report(self) -> list[dict[str, Any]]:
         now = self._clock()
         return [
-            {"name": one.name, "address": str(one.address), "up": up, "age_s": round(now - at, 3)}
-            for one, (at, up) in self._seen.items()
+            {
+                "name": one.name,
+                "address": str(one.address),
+                "up": state.up,
+                "age_s": round(now - state.at_s, 3),
+                "for_s": round(now - state.since_s, 3),
+            }
+            for one, state in self._seen.items()
         ]
+
+    async def changed(self, since: int, within_s: float) -> None:
+        """Until ``version`` is not ``since``, or that time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self.version == since:
+                    await self._news.wait()
 
     async def close(self) -> None:
         for task in self._tasks.values():
@@ -64,12 +94,34 @@ class Watcher:
         self._tasks, self._seen = {}, {}
 
     async def _watch(self, one: Watched) -> None:
-        while self._clock() - self._asked_s < FORGET_S:
-            began = self._clock()
-            up = await probe(one.probe, one.address) is not None
-            self._seen[one] = (began, up)
-            await asyncio.sleep(max(SOONEST_S, began + one.probe.interval_s - self._clock()))
+        under_way: set[asyncio.Task[None]] = set()
+        try:
+            while self._clock() - self._asked_s < FORGET_S:
+                began = self._clock()
+                task = asyncio.create_task(self._ask(one, began), name=f"probe {one.name}")
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+                await asyncio.sleep(max(SOONEST_S, began + one.probe.interval_s - self._clock()))
+        finally:
+            for task in under_way:
+                task.cancel()
         self._seen.pop(one, None)
+
+    async def _ask(self, one: Watched, began: float) -> None:
+        up = await probe(one.probe, one.address) is not None
+        if up or self._clock() - began <= one.probe.timeout_s + LATE_S:
+            self._learn(one, began, up)
+
+    def _learn(self, one: Watched, began: float, up: bool) -> None:
+        before = self._seen.get(one)
+        if one not in self._tasks or (before is not None and before.at_s >= began):
+            return
+        is_new = before is None or before.up != up
+        self._seen[one] = State(began, began if before is None or is_new else before.since_s, up)
+        if is_new:
+            self.version += 1
+            self._news.set()
+            self._news = asyncio.Event()
 
 
 def parsed(rows: Any) -> list[Watched]:

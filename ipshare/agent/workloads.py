@@ -2,6 +2,7 @@
 
     watch   from a director: what to probe, leases and orders to stop; answers as `seen`
     seen    this node's clock, what its probes and paths say, how its workloads stand
+    news    from a director: what its probes say, as soon as that is not what it was told last
     fence   from a director: run the fence command against another node
 
 Leases and commands go to the keeper (ipshare.agent.keeper), which the agent starts, and starts again. A
@@ -34,6 +35,7 @@ from ipshare.model import Config
 
 LOOK_S = 0.5
 ANSWER_S = 5.0
+LONGEST_NEWS_S = 30.0
 MOST_FENCE_S = 600.0
 Request = dict[str, Any]
 
@@ -57,7 +59,7 @@ class Workloads:
         self._asking = asyncio.Lock()
         self._rows: list[Request] = []
         self._term, self._ended = 0, False
-        self.verbs = {"watch": self._watch, "seen": self._seen, "fence": self._fence}
+        self.verbs = {"watch": self._watch, "seen": self._seen, "fence": self._fence, "news": self._news}
 
     async def run(self) -> None:
         """For the life of the agent."""
@@ -107,7 +109,7 @@ class Workloads:
         return {
             "clock": {"boot": clock.boot_id(), "ns": clock.boottime_ns()},
             "term": max(self._term, self._assignment.seen.number[0]),
-            "probes": self._watcher.report(),
+            **self._probes(),
             "paths": self._paths(),
             "workloads": self._rows,
             "announces": self._assignment.report()["announces"],
@@ -122,6 +124,26 @@ class Workloads:
         self.heard.take(request.get("heard"))
         await self.look(holds=holds, stops=stops)
         return await self._seen(caller, request)
+
+    async def _news(self, caller: Asker, request: Request) -> Request:
+        """Changes nothing: a director that does not count any more may hear it."""
+        since, within_s = request.get("version"), request.get("within_s")
+        if (
+            type(since) is not int
+            or not isinstance(within_s, int | float)
+            or not 0 <= within_s <= LONGEST_NEWS_S
+        ):
+            raise IpshareError(f"version is a number, within_s one up to {LONGEST_NEWS_S:g}")
+        await self._watcher.changed(since, within_s)
+        return self._probes()
+
+    def _probes(self) -> Request:
+        clock = self._node.clock
+        return {
+            "read": [clock.boot_id(), clock.boottime_ns()],
+            "version": self._watcher.version,
+            "probes": self._watcher.report(),
+        }
 
     async def _fence(self, caller: Asker, request: Request) -> Request:
         self._check(caller, request)

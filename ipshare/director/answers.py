@@ -25,6 +25,11 @@ def seen(said: Any) -> dict[str, Any]:
     return _checked("watch", said, _SEEN)
 
 
+def news(said: Any) -> dict[str, Any]:
+    """An answer to `news`. Raises IpshareError."""
+    return _checked("news", said, _NEWS)
+
+
 def _checked(verb: str, said: Any, wanted: Mapping[str, Check]) -> dict[str, Any]:
     found: dict[str, Any] = said if isinstance(said, dict) else {}
     for key, check in wanted.items():
@@ -54,6 +59,10 @@ def _three(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(_whole, value))
 
 
+def _reading(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _text(value[0]) and _whole(value[1])
+
+
 def _or_none(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
@@ -68,11 +77,17 @@ def _rows(check: Check) -> Check:
 
 _ASSIGNED: dict[str, Check] = {
     "has": _three, "seen": _three, "digest": _text, "announces": _or_none(_bool),
+    "drained_by": _or_none(_rows(lambda who: who in ("director", "operator"))),
 }  # fmt: skip
 _WORKLOAD = _table(name=_text, epoch=_whole, released=_whole, state=_text, why=_text, can_fence=_bool)
+_NEWS: dict[str, Check] = {
+    "read": _reading,
+    "version": _whole,
+    "probes": _rows(_table(name=_text, up=_bool, age_s=_number, for_s=_number)),
+}
 _SEEN: dict[str, Check] = {
     "clock": _table(boot=_text, ns=_whole),
-    "probes": _rows(_table(name=_text, up=_bool, age_s=_number)),
+    **_NEWS,
     "workloads": _rows(_WORKLOAD),
     "paths": _rows(_table()),
     "announces": _or_none(_bool),

@@ -14,6 +14,7 @@ from typing import Any
 
 from ipshare.director.failover import Case
 from ipshare.director.link import Link
+from ipshare.director.listening import Ear
 from ipshare.exclusive.grants import Grant
 
 Request = dict[str, Any]
@@ -30,6 +31,7 @@ class Attended:
     name: str
     address: str
     link: Link
+    ear: Ear
     task: asyncio.Task[None] | None = None
     heard_s: float = 0.0
     stamp: tuple[str, int] | None = None
@@ -37,6 +39,11 @@ class Attended:
     trouble: str = "not heard yet"
     stays: bool = False  # as in ipshare.director.staying.Point
     withdraws: bool = False  # it answered that it may, and was told nothing else
+
+    @property
+    def probes(self) -> bool:
+        """Whether it was heard to look after something."""
+        return self.said is not None and bool(self.said["probes"])
 
     def row(self, workload: str) -> Request | None:
         rows = self.said["workloads"] if self.said is not None else ()

@@ -121,7 +121,7 @@ class Desk:
             "final": facts.has[1] == FINAL,
             "announces": facts.announces,
             "drained": is_drained(director.topology, row.name),
-            "drained_by": told.get("drained_by", []),
+            "drained_by": told.get("drained_by") or [],
             "stale_refused": told.get("stale_refused"),
         }
 

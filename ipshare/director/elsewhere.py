@@ -6,10 +6,11 @@ left needs no room elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from ipshare.director.evacuation.places import layout
+from ipshare.director.failover import Case
 from ipshare.director.topology import Topology
 from ipshare.placement.plan import Plan, fail
 
@@ -28,6 +29,14 @@ def units(topology: Topology) -> dict[str, tuple[str, ...]]:
     }
 
 
+def exclusive(topology: Topology, cases: Iterable[Case]) -> dict[str, str]:
+    """Exclusive workloads -> the node that is to have them: where a failover takes them, else as written."""
+    rows = topology.rows("workload")
+    wanted = {row["name"]: row["node"] for row in rows if row.get("kind", "exclusive") == "exclusive"}
+    moving = {name: one.target for one in cases if one.phase == "moving" for name in one.workloads}
+    return wanted | {name: target for name, target in moving.items() if name in wanted}
+
+
 def targets(
     topology: Topology,
     leave: str,
@@ -42,3 +51,14 @@ def targets(
     )
     placed = tuple(one for one in here.workloads if one.node != leave or one.name in moving)
     return fail(replace(here, workloads=placed), leave, avoid)
+
+
+def place(topology: Topology, leave: str, unit: Collection[str], able: Collection[str]) -> tuple[str, str]:
+    """Where a unit that is on node ``leave`` can go, and why nowhere: one of them is "". ``able``: not
+    ``leave`` itself."""
+    others = "no other node is alive, up, and has what it needs"
+    plan = targets(topology, leave, unit, able)
+    for move in plan.moves:
+        if set(move.workloads) == set(unit):
+            return move.target, ""
+    return "", next((stay.why for stay in plan.stays), others) if able else others

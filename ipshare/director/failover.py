@@ -12,7 +12,8 @@ its store: each step is taken once, or again with the same outcome, also by anot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ class Case:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Of one unit now. ``down_s``: how long it has been down by quorum, in this arrangement; None: it is not.
+    ``after_s``: how long what is down has to be; None: as long as the rules say.
     ``target``: where it could go, "": nowhere, because of ``nowhere``. ``is_target_able``: the target of its
     case can still take it. ``at``: the node that the topology has it on; ``is_there``: all of it runs at the
     case's target."""
@@ -61,6 +63,12 @@ class Facts:
     nowhere: str = ""
     is_target_able: bool = True
     is_there: bool = False
+    after_s: float | None = None
+
+    def left_s(self, rules: Rules) -> float:
+        """Until it has been down for long enough; 0 or less: it has. For ever where it is not down."""
+        after_s = rules.after_s if self.after_s is None else self.after_s
+        return math.inf if self.down_s is None else after_s - self.down_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ def step(case: Case | None, unit: str, facts: Facts, rules: Rules, time: str) ->
         if facts.target:
             return replace(case, target=facts.target, note=f"{case.target} failed too")
         return replace(case, note=f"{case.target} failed too: {facts.nowhere}")
-    if rules.mode == "off" or facts.down_s is None or facts.down_s < rules.after_s or facts.is_suppressed:
+    if rules.mode == "off" or facts.left_s(rules) > 0 or facts.is_suppressed:
         return None
     begun = case or Case(unit, facts.workloads, facts.at, "", "proposed", facts.why, time)
     if not facts.target:
@@ -108,7 +116,18 @@ def is_done(case: Case, facts: Facts) -> bool:
     return case.phase == "moving" and facts.is_target_able and facts.is_there
 
 
-def reason(case: Case, how: Sequence[str]) -> str:
+def together(cases: Sequence[Case]) -> list[Case]:
+    """Cases that go the same way for the same reason, as one each."""
+    found: dict[tuple[str, str, str], Case] = {}
+    for case in cases:
+        key = (case.source, case.target, case.why)
+        one = found.get(key)
+        found[key] = case if one is None else replace(one, workloads=(*one.workloads, *case.workloads))
+    return list(found.values())
+
+
+def reason(case: Case, how: Mapping[str, str]) -> str:
     """What the revision says. ``how``: how each exclusive workload was freed at the source."""
-    freed = f"; {', '.join(how)}" if how else ""
+    words = [f"{name} {how[name]}" for name in case.workloads if name in how]
+    freed = f"; {', '.join(words)}" if words else ""
     return f"{', '.join(case.workloads)} from {case.source} to {case.target}: {case.why}{freed}"

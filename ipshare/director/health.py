@@ -17,21 +17,24 @@ Word = Literal["up", "down", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """``observer`` saw ``target``, which is at ``place``, at ``at_s``."""
+    """``observer`` saw ``target``, which is at ``place``, at ``at_s``, and the same since ``since_s`` at
+    least; None: at ``at_s`` only."""
 
     observer: str
     target: str
     up: bool
     at_s: float
     place: str = ""
+    since_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``why``: the observers' words."""
+    """``why``: the observers' words; ``since_s``: since when enough of them see it down."""
 
     word: Word = "unknown"
     why: str = "nobody was heard"
+    since_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,8 @@ def verdicts(
 def _verdict(
     seen: list[Observation], doubted: frozenset[str], now_s: float, stale_s: float, quorum: int | None
 ) -> Verdict:
-    words = []
-    ups = downs = 0
+    words, since = [], list[float]()
+    ups = 0
     for one in sorted(seen, key=lambda one: one.observer):
         age_s = now_s - one.at_s
         said = f"{one.observer}: {'answers' if one.up else 'does not answer'}"
@@ -86,10 +89,12 @@ def _verdict(
             words.append(f"{said}, as nothing else does: not counted")
         else:
             words.append(said)
-            ups, downs = ups + one.up, downs + (not one.up)
+            ups += one.up
+            since += [] if one.up else [one.at_s if one.since_s is None else one.since_s]
     why = "; ".join(words) or "nobody was heard"
-    if downs and downs >= (quorum if quorum is not None else (ups + downs) // 2 + 1):
-        return Verdict("down", why)
+    needed = quorum if quorum is not None else (ups + len(since)) // 2 + 1
+    if len(since) >= max(1, needed):
+        return Verdict("down", why, sorted(since)[max(1, needed) - 1])
     return Verdict("up" if ups else "unknown", why)
 
 
@@ -102,12 +107,34 @@ def track(before: Track, verdict: Verdict, now_s: float, *, flaps: int, half_lif
     is_suppressed = penalty >= (flaps / 2 if before.is_suppressed else flaps - 0.5)
     return Track(
         verdict,
-        before.since_s if verdict.word == before.verdict.word else now_s,
+        before.since_s if verdict.word == before.verdict.word else _began_s(before, verdict, now_s),
         penalty,
         now_s,
         before.last if verdict.word == "unknown" else verdict.word,
         is_suppressed,
     )
+
+
+def tracked(
+    before: Mapping[str, Track], found: Mapping[str, Verdict], now_s: float, *, flaps: int, half_life_s: float
+) -> dict[str, Track]:
+    """The next state of each."""
+    return {
+        name: track(
+            before.get(name, Track(since_s=now_s, at_s=now_s)),
+            verdict,
+            now_s,
+            flaps=flaps,
+            half_life_s=half_life_s,
+        )
+        for name, verdict in found.items()
+    }
+
+
+def _began_s(before: Track, verdict: Verdict, now_s: float) -> float:
+    """When a change was: what is down was so when the first probe began that nobody answered, and not before
+    it was something else."""
+    return now_s if verdict.since_s is None else min(now_s, max(verdict.since_s, before.since_s))
 
 
 def rearranged(tracks: Mapping[str, Track], names: Iterable[str], now_s: float) -> dict[str, Track]:

@@ -35,6 +35,14 @@ def targets(topology: Topology, health: Health) -> list[str]:
     return list(dict.fromkeys(key for key, _, _ in _wanted(topology, health)))
 
 
+def by_echo(topology: Topology, health: Health) -> frozenset[str]:
+    """Keys of what is looked after by ICMP alone."""
+    kinds: dict[str, set[str]] = {}
+    for key, probe, _ in _wanted(topology, health):
+        kinds.setdefault(key, set()).add(probe.kind)
+    return frozenset(key for key, found in kinds.items() if found == {"icmp"})
+
+
 def probes(topology: Topology, health: Health, node: str) -> list[dict[str, Any]]:
     """What ``node`` is told."""
     row = topology.nodes.get(node)
@@ -48,8 +56,8 @@ def probes(topology: Topology, health: Health, node: str) -> list[dict[str, Any]
             "kind": probe.kind,
             "port": probe.port or 0,
             "path": probe.path,
-            "interval_s": health.interval,
-            "timeout_s": health.timeout,
+            "interval_s": health.echo_interval if probe.kind == "icmp" else health.interval,
+            "timeout_s": health.echo_timeout if probe.kind == "icmp" else health.timeout,
         }
         for key, probe, address in _wanted(topology, health)
     ]

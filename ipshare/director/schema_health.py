@@ -41,10 +41,22 @@ class Health(Table):
     no probe names them."""
 
     interval: Duration = Field(
-        default=1.0, json_schema_extra={"default": "1s"}, description="Time between two probes of a kind."
+        default=1.0,
+        json_schema_extra={"default": "1s"},
+        description="Time between two connections, or HTTP requests.",
     )
     timeout: Duration = Field(
-        default=1.0, json_schema_extra={"default": "1s"}, description="A probe that takes longer has failed."
+        default=1.0, json_schema_extra={"default": "1s"}, description="One that takes longer has failed."
+    )
+    echo_interval: Duration = Field(
+        default=0.1,
+        json_schema_extra={"default": "100ms"},
+        description="Time between two echo requests. 50 ms or more.",
+    )
+    echo_timeout: Duration = Field(
+        default=0.25,
+        json_schema_extra={"default": "250ms"},
+        description="An echo that takes longer has failed: more than the longest way there and back.",
     )
     stale: Duration = Field(
         default=5.0,
@@ -83,6 +95,12 @@ class Failover(Table):
     after: Duration = Field(
         default=10.0, json_schema_extra={"default": "10s"}, description="How long something has to be down."
     )
+    shared_after: Duration = Field(
+        default=0.45,
+        json_schema_extra={"default": "450ms"},
+        description="How long an end point that is probed by ICMP has to be down until its shared workloads "
+        "go elsewhere.",
+    )
     lease: Duration = Field(
         default=20.0,
         json_schema_extra={"default": "20s"},
@@ -98,7 +116,8 @@ class Failover(Table):
         default=0.01, description="Bound of the rate error of every clock; 0.01 is one per cent."
     )
     limit: Count = Field(
-        default=3, description="So many automatic failovers in `period` at most; others are proposed."
+        default=3,
+        description="So many nodes in `period` at most are left by automatic failovers; others are proposed.",
     )
     period: Duration = Field(default=600.0, json_schema_extra={"default": "10m"}, description="For `limit`.")
     fence: list[str] = Field(
@@ -147,10 +166,11 @@ def _times(health: Health, failover: Failover, interval_s: float) -> Iterator[Fi
     found = timing.troubles(
         lease_s=failover.lease, stop_s=failover.stop_time, drift=failover.drift, interval_s=interval_s,
         stale_s=health.stale, after_s=failover.after, probe_interval_s=health.interval,
-        probe_timeout_s=health.timeout,
+        probe_timeout_s=health.timeout, echo_interval_s=health.echo_interval,
+        echo_timeout_s=health.echo_timeout, shared_after_s=failover.shared_after,
     )  # fmt: skip
     for key, message, hint in found:
-        yield ("health" if key == "stale" else "failover", key), message, hint
+        yield ("health" if key in ("stale", "echo_interval") else "failover", key), message, hint
     if failover.fence and not failover.fence[0].startswith("/"):
         text = f"{failover.fence[0]!r} is not an absolute path"
         yield ("failover", "fence", 0), text, "begin it with /"

@@ -13,17 +13,18 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
 from ipshare.certs.contexts import Contexts
-from ipshare.director import answers, elsewhere, failover, probing
+from ipshare.director import answers, elsewhere, failover, listening, probing
 from ipshare.director.attended import Attended, Request, boottime_s, troubles
 from ipshare.director.daemon import Director
 from ipshare.director.failover import Case, Facts
 from ipshare.director.fencing import Fences
-from ipshare.director.health import Observation, Track, suspects, track, verdicts
+from ipshare.director.health import Track, suspects, tracked, verdicts
 from ipshare.director.link import Link
 from ipshare.director.moves import moved
 from ipshare.director.rollout import FINAL
@@ -67,6 +68,7 @@ class Warden:
         self._changing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._start_s = 0.0
+        self._soonest_s = math.inf  # until something has been down for long enough
 
     async def start(self) -> None:
         """Goes on where the store says that somebody was."""
@@ -90,23 +92,31 @@ class Warden:
                 task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
         for node in self.nodes.values():
+            await node.ear.close()
             node.link.close()
 
     # ---- nodes ------------------------------------------------------------------
 
-    def _follow(self) -> None:
+    async def _follow(self) -> None:
         """A task for each node of the topology."""
         rows = self.director.topology.nodes
         for name in [n for n, one in self.nodes.items() if n not in rows or rows[n].address != one.address]:
             gone = self.nodes.pop(name)
             assert gone.task is not None, "each node has one"
             gone.task.cancel()
+            await gone.ear.close()
             gone.link.close()
         for name, row in rows.items():
             if name not in self.nodes:
-                node = Attended(name, row.address, Link(name, row.address, self._contexts))
-                self.nodes[name] = node
+                links = [Link(name, row.address, self._contexts) for _ in range(2)]
+                node = self.nodes[name] = Attended(name, row.address, links[0], self._ear(links[1]))
                 node.task = asyncio.create_task(self._attend(node), name=f"attend {name}")
+
+    def _ear(self, link: Link) -> listening.Ear:
+        def listens() -> bool:
+            return link.name in self.nodes and self.nodes[link.name].probes and not self.director.bar()
+
+        return listening.Ear(link, self._news.set, listens, self.director.settings.interval_s, self._stale_s)
 
     async def _attend(self, node: Attended) -> None:
         while True:
@@ -139,6 +149,7 @@ class Warden:
             node.withdraws = bool(words["heard"]["may_withdraw"])
             node.stays = not node.withdraws
         node.heard_s, node.said, node.trouble = boottime_s(), said, ""
+        node.ear.take(said, node.heard_s)
         node.stamp = (said["clock"]["boot"], said["clock"]["ns"])
 
     def _heard(self, node: Attended, stamp: tuple[str, int]) -> Request:
@@ -201,7 +212,7 @@ class Warden:
         while True:
             self._news.clear()
             try:
-                self._follow()
+                await self._follow()
                 async with self._changing:
                     await self._judge()
                 if self.watch.failover is not None:
@@ -211,7 +222,7 @@ class Warden:
             except Exception:
                 log.exception("warden: a judgement failed; it is tried again")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.director.settings.interval_s):
+                async with asyncio.timeout(min(self.director.settings.interval_s, self._soonest_s)):
                     await self._news.wait()
 
     async def _judge(self) -> None:
@@ -236,44 +247,37 @@ class Warden:
         """What is down, and since when."""
         topology, health = self.director.topology, self.watch.health
         places = probing.places(topology)
-        observations = [
-            Observation(node.name, row["name"], row["up"], node.heard_s - row["age_s"], places[row["name"]])
-            for node in self.nodes.values()
-            if node.said is not None
-            for row in node.said["probes"]
-            if row["name"] in places
-        ]
+        observations = listening.heard((node.ear for node in self.nodes.values()), places)
         self._suspected = suspects(observations, now_s, health.stale)
         targets = probing.targets(topology, health)
         found = verdicts(targets, observations, now_s, stale_s=health.stale, quorum=health.quorum)
-        self.tracks = {
-            name: track(
-                self.tracks.get(name, Track(since_s=now_s, at_s=now_s)), verdict, now_s,
-                flaps=health.flaps, half_life_s=health.half_life,
-            )
-            for name, verdict in found.items()
-        }  # fmt: skip
+        self.tracks = tracked(self.tracks, found, now_s, flaps=health.flaps, half_life_s=health.half_life)
 
     def _cases(self, now_s: float, settings: Failover, notes: dict[str, str]) -> dict[str, Case]:
         """The next state of each; what changed goes into ``notes``."""
         wall, began = time.time(), list(self._began)
         began = [at for at in began if 0 <= wall - at < settings.period]
-        found = {}
-        self._barred = {}
+        found: dict[str, Case] = {}
+        self._barred, self._soonest_s = {}, math.inf
+        left = {case.source for case in self.cases.values() if case.phase == "moving"}
         for unit, workloads in elsewhere.units(self.director.topology).items():
             case = self.cases.get(unit)
             facts = self._facts(unit, workloads, case, now_s)
+            has_room = facts.at in left or len(began) < settings.limit  # all that leaves a node counts once
+            rules = failover.Rules(settings.mode, settings.after, has_room)
+            left_s = facts.left_s(rules)
+            self._soonest_s = min(self._soonest_s, left_s if left_s > 0 else math.inf)
             why = next(filter(None, map(self._held, workloads)), "")
             if why and (case is None or case.phase != "moving"):
-                if facts.down_s is not None and facts.down_s >= settings.after:
+                if left_s <= 0:
                     self._barred[unit] = f"{facts.why}; no failover: {why}"
                 continue
-            rules = failover.Rules(settings.mode, settings.after, len(began) < settings.limit)
             after = failover.step(case, unit, facts, rules, now_text())
             if after is not None:
                 found[unit] = after
-                is_new = after.phase == "moving" and (case is None or case.phase != "moving")
-                began += [wall] if is_new and settings.mode == "automatic" else []
+                if after.phase == "moving" and facts.at not in left:
+                    began += [wall] if settings.mode == "automatic" else []
+                    left.add(facts.at)
         for unit in set(found) | set(self.cases):
             if found.get(unit) != self.cases.get(unit):
                 notes[f"case/{unit}"] = json.dumps(found[unit].to_json()) if unit in found else ""
@@ -284,47 +288,51 @@ class Warden:
 
     def _facts(self, unit: str, workloads: tuple[str, ...], case: Case | None, now_s: float) -> Facts:
         topology = self.director.topology
-        rows = topology.by_name["workload"]
-        at = rows[workloads[0]]["node"]
+        at = topology.by_name["workload"][workloads[0]]["node"]
         arrangement = (at, tuple((self.grants.get(name), self._has_run(name)) for name in workloads))
         if self._arranged_s.get(unit, (None, 0.0))[0] != arrangement:
             self._arranged_s[unit] = (arrangement, now_s)
         down = list(self._down(unit, workloads, at, now_s))
         steady = [one for one in down if not one[2]] or down
-        able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
-        plan = elsewhere.targets(topology, at, workloads, able - {at})
-        moves = [move for move in plan.moves if set(move.workloads) == set(workloads)]
-        others = "no other node is alive, up, and has what it needs"
-        nowhere = next((stay.why for stay in plan.stays), others) if able - {at} else others
+        worst = max(steady, key=lambda one: one[0] - one[3], default=(None, "", False, None))
+        able, to, nowhere = set[str](), "", ""
+        if down or (case is not None and case.phase == "moving"):  # else nobody asks where to: it takes long
+            able = {name for name in topology.nodes if self._is_able(name, workloads, now_s)}
+            to, nowhere = elsewhere.place(topology, at, workloads, able - {at})
         target = case.target if case is not None else ""
         return Facts(
             workloads,
             at,
-            max((one[0] for one in steady), default=None),
+            worst[0],
             "; ".join(one[1] for one in down),
             bool(down) and all(one[2] for one in down),
-            moves[0].target if moves else "",
-            "" if moves else nowhere,
+            to,
+            nowhere,
             not target or target in able or self._may_come_back(target, now_s),
             bool(target) and all(self._runs(name, target, now_s) for name in workloads),
+            worst[3],
         )
 
     def _down(
         self, unit: str, workloads: tuple[str, ...], at: str, now_s: float
-    ) -> Iterator[tuple[float, str, bool]]:
-        """(for how long in this arrangement, why, suppressed) of what is down of a unit."""
+    ) -> Iterator[tuple[float, str, bool, float]]:
+        """(for how long in this arrangement, why, suppressed, how long it has to be) of what is down."""
+        assert self.watch.failover is not None, "who acts has the table"
         names = [probing.endpoint_key(self.director.topology.nodes[at].endpoint or "")]
         for workload in workloads:
-            row = self.nodes[at].row(workload) if at in self.nodes and self.is_heard(at, now_s) else None
+            row = self.nodes[at].row(workload) if self.is_heard(at, now_s) else None
             grant = self.grants.get(workload)
             is_being_moved = self._is_exclusive(workload) and (grant is None or not grant.is_held)
             if not is_being_moved and not (row is not None and row["state"] == "starting"):
                 names.append(probing.workload_key(workload))
+        quick = set[str]() if any(map(self._is_exclusive, workloads)) else {names[0]}
+        quick &= probing.by_echo(self.director.topology, self.watch.health)
         for name in names:
             one = self.tracks.get(name)
             if one is not None and one.verdict.word == "down":
                 since_s = max(one.since_s, self._arranged_s[unit][1])
-                yield now_s - since_s, f"{name} is down ({one.verdict.why})", one.is_suppressed
+                after_s = self.watch.failover.shared_after if name in quick else self.watch.failover.after
+                yield now_s - since_s, f"{name} is down ({one.verdict.why})", one.is_suppressed, after_s
 
     def _is_down(self, node: str) -> bool:
         row = self.director.topology.nodes.get(node)
@@ -389,18 +397,7 @@ class Warden:
 
     def _granted(self, now_s: float, cases: dict[str, Case], notes: dict[str, str]) -> dict[str, Grant]:
         """The next record of each exclusive workload."""
-        wanted = {
-            row["name"]: row["node"]
-            for row in self.director.topology.rows("workload")
-            if self._is_exclusive(row["name"])
-        }
-        wanted |= {
-            name: case.target
-            for case in cases.values()
-            if case.phase == "moving"
-            for name in case.workloads
-            if name in wanted
-        }
+        wanted = elsewhere.exclusive(self.director.topology, cases.values())
         found = dict[str, Grant]()
         for name in set(wanted) | set(self.grants):
             before = self.grants.get(name, Grant())
@@ -433,19 +430,31 @@ class Warden:
     # ---- acting -----------------------------------------------------------------
 
     async def _act(self, now_s: float, settings: Failover) -> None:
+        done = {}
         for unit, case in list(self.cases.items()):
             if case.phase != "moving":
                 continue
             for name in case.workloads:
                 self._fence(name, case, settings, now_s)
             if failover.is_done(case, self._facts(unit, case.workloads, case, now_s)):
-                how = [f"{name} {self.grants[name].how}" for name in case.workloads if name in self.grants]
-                number = self.director.number  # what comes meanwhile is not undone: then it is done again
-                try:
-                    topology = moved(self.director.topology, dict.fromkeys(case.workloads, case.target))
-                    await self.director.change(topology, "failover", failover.reason(case, how), number)
-                except IpshareError as error:
-                    self.cases[unit] = replace(case, note=error.message.partition("\n")[0])
+                done[unit] = case
+        if done and not await self._move(done):  # what is wrong with one keeps no other back
+            for unit, case in done.items() if len(done) > 1 else ():
+                await self._move({unit: case})
+
+    async def _move(self, done: dict[str, Case]) -> bool:
+        """One revision for all of them; False: it was not to be."""
+        moves = {name: case.target for case in done.values() for name in case.workloads}
+        how = {name: grant.how for name, grant in self.grants.items()}
+        why = "; ".join(failover.reason(case, how) for case in failover.together(list(done.values())))
+        number = self.director.number  # what comes meanwhile is not undone: then it is done again
+        try:
+            topology = moved(self.director.topology, moves)
+            return await self.director.change(topology, "failover", why, number)
+        except IpshareError as error:
+            note = error.message.partition("\n")[0]
+            self.cases |= {unit: replace(case, note=note) for unit, case in done.items()}
+        return False
 
     def _fence(self, name: str, case: Case, settings: Failover, now_s: float) -> None:
         """Of a node that is not heard, and has not given it up."""
@@ -469,8 +478,7 @@ class Warden:
             if not grant.leaving or not grant.epoch or epoch not in (None, grant.epoch):
                 raise Refused(f"nobody has to give up {name!r}", hint="ipshare director failover show")
             grant = replace(grant, fenced=grant.epoch)
-            notes = {f"grant/{name}": json.dumps(asdict(grant))}
-            await self._note(notes)
+            await self._note({f"grant/{name}": json.dumps(asdict(grant))})
             self.grants[name] = grant
         self._news.set()
         return grant
@@ -485,8 +493,7 @@ class Warden:
             if why := next(filter(None, map(self._held, case.workloads)), ""):
                 raise Refused(f"{unit}: {why}", hint="ipshare migrate --list")
             case = failover.approved(case)
-            notes = {f"case/{unit}": json.dumps(case.to_json())}
-            await self._note(notes)
+            await self._note({f"case/{unit}": json.dumps(case.to_json())})
             self.cases[unit] = case
         self._news.set()
         return case

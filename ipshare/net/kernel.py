@@ -3,18 +3,19 @@
 A Kernel acts on the network namespace of the thread that made it and must be used by that thread only
 (and not inside a running asyncio loop: use asyncio.to_thread). For each action it can tell whether its
 state is there, say what undo will need (JSON values), bring it about and put it back. It never changes
-a route or rule whose protocol number is not ours, and undoes a setting only while it is as we left it.
+a route or rule whose protocol number is not ours, and undoes a setting only while it is as we left it. It is
+made for one pass, and believes what it has read until it changes something itself: a dump costs milliseconds.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pyroute2 import IPRoute  # type: ignore[import-untyped]
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
@@ -33,6 +34,7 @@ from ipshare.net.actions import (
     describe,
 )
 
+T = TypeVar("T")
 PROC_SYS = Path("/proc/sys")
 _ANY = {4: "0.0.0.0", 6: "::"}
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -60,6 +62,7 @@ class Kernel:
             raise NetError(
                 f"cannot open a netlink socket: {error.strerror}", hint="AF_NETLINK must be allowed"
             ) from None
+        self._read: dict[tuple[Any, ...], Any] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +76,9 @@ class Kernel:
 
     def links(self) -> dict[str, dict[str, Any]]:
         """Name -> index, up, mtu, kind ("" for hardware) of every device."""
+        return self._once(("links",), self._links)
+
+    def _links(self) -> dict[str, dict[str, Any]]:
         found = {}
         for message in self._ip.get_links():
             info = message.get_attr("IFLA_LINKINFO")
@@ -84,14 +90,20 @@ class Kernel:
             }
         return found
 
-    def addresses(self) -> Iterator[tuple[int, str]]:
+    def addresses(self) -> list[tuple[int, str]]:
         """(device index, "address/length") of every address."""
+        return self._once(("addresses",), lambda: list(self._addresses()))
+
+    def _addresses(self) -> Iterator[tuple[int, str]]:
         for message in self._ip.get_addr():
             address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             yield message["index"], f"{address}/{message['prefixlen']}"
 
-    def routes(self, family: int, table: int) -> Iterator[dict[str, Any]]:
+    def routes(self, family: int, table: int) -> list[dict[str, Any]]:
         """Routes of one table: prefix, kind, oif (device index), via, metric, mtu, lock, protocol."""
+        return self._once(("routes", family, table), lambda: list(self._routes(family, table)))
+
+    def _routes(self, family: int, table: int) -> Iterator[dict[str, Any]]:
         for message in self._ip.route("dump", family=_AF[family], table=table):
             if message.get_attr("RTA_TABLE") != table:
                 continue
@@ -107,8 +119,17 @@ class Kernel:
                 "protocol": message["proto"],
             }
 
-    def rules(self, family: int) -> Iterator[tuple[RuleAdd, int]]:
+    def rules(self, family: int) -> list[tuple[RuleAdd, int]]:
         """(the rule as far as our words go, its protocol number), for every rule of a family."""
+        return self._once(("rules", family), lambda: list(self._rules(family)))
+
+    def _once(self, what: tuple[Any, ...], read: Callable[[], T]) -> T:
+        if what not in self._read:
+            self._read[what] = read()
+        found: T = self._read[what]
+        return found
+
+    def _rules(self, family: int) -> Iterator[tuple[RuleAdd, int]]:
         for message in self._ip.get_rules(family=_AF[family]):
             action = _ACTION_NAMES.get(message["action"])
             source, destination = message.get_attr("FRA_SRC"), message.get_attr("FRA_DST")
@@ -127,6 +148,7 @@ class Kernel:
     def up(self, device: str) -> None:
         """Switches a device on, its MTU as it is."""
         self._ip.link("set", index=self._index(device), state="up")
+        self._read.clear()
 
     # -- the four questions about an action --------------------------------
 
@@ -169,6 +191,8 @@ class Kernel:
             self._do(action)
         except (NetlinkError, OSError) as error:
             raise _failure(action, error) from error
+        finally:
+            self._read.clear()
 
     def undo(self, action: Action, before: Any) -> bool:
         """Puts back what was there before. False: somebody else changed it since, it was left alone."""
@@ -178,6 +202,8 @@ class Kernel:
             if error.code in (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL):
                 return True  # gone meanwhile, with its device
             raise _failure(action, error) from error
+        finally:
+            self._read.clear()
 
     # -- how -----------------------------------------------------------------
 
@@ -195,12 +221,14 @@ class Kernel:
         return str(path.relative_to(PROC_SYS))
 
     def _index(self, device: str) -> int:
-        found = self._ip.link_lookup(ifname=device)
-        if not found:
+        if device not in self.links():
+            self._read.pop(("links",))  # it may be new
+        found = self.links().get(device)
+        if found is None:
             raise NetError(
                 f"there is no device {device}", hint="start ipshare-engine first: it makes the ips-* devices"
             )
-        return int(found[0])
+        return int(found["index"])
 
     def _route(self, action: RouteAdd) -> dict[str, Any] | None:
         """The route with this key, ours; a foreign one in its place is an error."""
@@ -246,6 +274,7 @@ class Kernel:
         try:
             self._ip.route("add", **arguments)
         except NetlinkError as error:
+            self._read.clear()
             if error.code != errno.EEXIST or self._route(action) is None:
                 raise
             self._ip.route("replace", **arguments)

@@ -143,7 +143,7 @@ class Watch:
                 self._said[name] = (outcome, why)
                 data = {"revision": self._revision, "node": name, "outcome": outcome, "why": why}
                 self._add("node", data)
-            drained_by = list(director.nodes[name].told.get("drained_by", ()))
+            drained_by = list(director.nodes[name].told.get("drained_by") or ())
             if self._drained.get(name, []) != drained_by:
                 self._drained[name] = drained_by
                 self._add("drain", {"node": name, "by": drained_by})

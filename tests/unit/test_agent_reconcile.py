@@ -120,6 +120,22 @@ def test_a_first_start_interrupted_anywhere(tmp_path: Path, kill: bool) -> None:
     assert cut >= 6
 
 
+def test_a_quick_apply_asks_the_kernel_only_about_what_is_new_to_it(world: World) -> None:
+    agent = world.agent()
+    agent.start(site(world.directory))
+    world.against, world.installed = [Problem("m", 0, 0, "", "a firewall drops", "open it")], ()
+    assert agent.apply(site(world.directory, to="B"), quick=True).generation == 2
+    assert (world.target(PACKET), world.installed) == (TO_B, ())
+    assert agent.drift() == ["route 203.0.113.0/24"]
+    for more, quick in ((EXTRA_NETWORK, True), ("", False)):
+        with pytest.raises(NotReady):
+            agent.apply(site(world.directory, more=more), quick=quick)
+    world.kill_engine()  # one that has no routes yet
+    world.against = []
+    assert agent.apply(site(world.directory, to="A"), quick=True).engine_started
+    assert world.installed == ("route 203.0.113.0/24",)
+
+
 def test_what_this_machine_has_against_it_is_said_at_once_and_nothing_changes(world: World) -> None:
     world.against = [Problem("m", 0, 0, "", "rp_filter", "sysctl"), Problem("m", 0, 0, "", "tun", "modprobe")]
     with pytest.raises(NotReady) as caught:

@@ -130,6 +130,32 @@ def test_probes_are_made_for_as_long_as_they_are_asked_for(world: RemoteWorld) -
     world.serve(scenario)
 
 
+def test_news_come_at_once_and_only_to_a_director(world: RemoteWorld) -> None:
+    site = world.directory / "site.toml"
+    site.write_text(site.read_text() + 'roles = ["director", "operator"]\n')
+
+    async def scenario(agent: Daemon) -> None:
+        director = await Caller(world.host, world.pki.files("director", "d1")).meet()
+        other = await Caller(world.host, world.pki.files("director", "d2")).meet()
+        for words in ({}, {"version": "1", "within_s": 1}, {"version": 1, "within_s": 31}, {"version": 1}):
+            assert not (await director.ask(verb="news", **words))["ok"], words
+        begun = (await director.ask(verb="watch", term=3, probes=[]))["result"]
+        news = asyncio.create_task(other.ask(verb="news", version=begun["version"], within_s=25))
+        assert (await director.ask(verb="watch", term=3, probes=[probe()]))["ok"]
+        told = (await news)["result"]
+        assert [row["up"] for row in told["probes"]] == [True]
+        assert told["version"] != begun["version"]
+        again = (await other.ask(verb="news", version=told["version"], within_s=0.05))["result"]
+        assert again["version"] == told["version"]
+        operator = await Caller(world.host, world.pki.files("operator", "o1")).meet()
+        refused = await operator.ask(verb="news", version=1, within_s=1)
+        assert "does not allow that" in refused["error"]["message"]
+        for one in (director, other, operator):
+            await one.close()
+
+    world.serve(scenario)
+
+
 def test_only_a_director_gives_leases_and_an_operator_looks(world: RemoteWorld) -> None:
     site = world.directory / "site.toml"
     site.write_text(site.read_text() + 'roles = ["director", "operator"]\n')

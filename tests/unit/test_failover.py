@@ -78,7 +78,7 @@ def test_a_case_is_done_when_it_runs_there_and_says_what_was_seen() -> None:
     assert not is_done(MOVING, DOWN)
     assert is_done(MOVING, replace(DOWN, is_there=True))
     assert not is_done(PROPOSED, replace(DOWN, is_there=True))
-    assert reason(MOVING, ["w stopped"]) == "w from a to b: it is down; w stopped"
+    assert reason(MOVING, {"w": "stopped", "other": "expired"}) == "w from a to b: it is down; w stopped"
     assert Case.of_json(json.loads(json.dumps(MOVING.to_json()))) == MOVING
 
 
@@ -178,9 +178,17 @@ def test_whatever_clocks_do_the_wait_outlasts_the_lease() -> None:
         assert wait_s(lease, stop, drift) / mine >= (lease + stop) / other - 1e-9
     good: dict[str, Any] = {
         "lease_s": 20, "stop_s": 10, "drift": 0.01, "interval_s": 1, "stale_s": 5, "after_s": 10,
-        "probe_interval_s": 1, "probe_timeout_s": 1,
+        "probe_interval_s": 1, "probe_timeout_s": 1, "echo_interval_s": 0.1, "echo_timeout_s": 0.25,
+        "shared_after_s": 0.45,
     }  # fmt: skip
     assert list(troubles(**good)) == []
+    for bad, key in (
+        (("shared_after_s", 0.44), "shared_after"),
+        (("echo_timeout_s", 0.3), "shared_after"),
+        (("echo_timeout_s", 3), "stale"),
+        (("echo_interval_s", 0.04), "echo_interval"),
+    ):
+        assert key in [one for one, _, _ in troubles(**(good | dict([bad])))]
 
 
 SECOND = 10**9

@@ -42,7 +42,7 @@ def test_the_reason_has_the_observers_words() -> None:
     words = ["C A down 1", "D A up 7", "E A down 0", "E B down 0", "C B up 0"]
     suspected = "E: does not answer, as nothing else does: not counted"
     found = verdicts(["A"], seen(*words), 100.0, stale_s=STALE)["A"]
-    assert found == Verdict("down", f"C: does not answer; D: answers, 7 s ago: stale; {suspected}")
+    assert found == Verdict("down", f"C: does not answer; D: answers, 7 s ago: stale; {suspected}", 99.0)
 
 
 def test_whatever_is_seen_silence_makes_nobody_down_and_age_never_helps() -> None:

@@ -83,6 +83,19 @@ stop_time = "2s"
 """
 
 
+OTHER = """
+limit = 1
+[[binding]]
+global = "203.0.113.8/32"
+to = "A"
+[[workload]]
+name = "other"
+node = "a1"
+kind = "shared"
+addresses = ["203.0.113.8/32"]
+"""
+
+
 class World:
     """A fleet, with a port at each end point that answers probes until it is closed."""
 
@@ -217,7 +230,7 @@ def test_a_shared_workload_is_moved_and_nothing_is_started(
     """And what operators see of it, by the command line."""
 
     async def scenario(world: World) -> None:
-        await world.direct("automatic", "shared")
+        await world.direct("automatic", "shared", OTHER)
         director, warden = world.fleet.director, _warden(world)
         assert director is not None
         file = tmp_path / "director.toml"
@@ -239,6 +252,9 @@ def test_a_shared_workload_is_moved_and_nothing_is_started(
         await until(lambda: director.topology.by_name["workload"]["shop"]["node"] == "b1")
         assert await director.settled(director.number, 60), director.outcomes()
         assert world.fleet.agents["c1"].sends("203.0.113.7") == "10.2.0.7"
+        assert world.fleet.agents["c1"].sends("203.0.113.8") == "10.2.0.8"
+        assert director.number == 2, "what leaves a node is one revision, and counts once for the limit"
+        assert director.revision is not None and director.revision.why.startswith("shop, other from a1 to b1")
         assert world.events() == []
         assert "end point A  down" in await ask("health")
         assert json.loads((await ask("health", "--json"))[2:])["targets"][0]["state"] == "down"

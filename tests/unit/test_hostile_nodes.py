@@ -12,7 +12,7 @@ import pytest
 from ipshare.agent import rounds
 from ipshare.certs.contexts import Contexts
 from ipshare.certs.identity import identity
-from ipshare.director import answers, desk, migrations
+from ipshare.director import answers, desk, migrations, warden
 from ipshare.director.desk import Desk
 from ipshare.director.link import Link, Silent
 from ipshare.errors import IpshareError
@@ -27,9 +27,11 @@ ASSIGNED: dict[str, Any] = {"has": [1, 2, 1], "seen": [1, 2, 1], "digest": "x", 
 SHOP = {
     "name": "shop", "epoch": 1, "released": 0, "state": "running", "why": "", "can_fence": False,
 }  # fmt: skip
+PROBE = {"name": "x", "up": True, "age_s": 0.5, "for_s": 2}
+NEWS: dict[str, Any] = {"read": ["x", 1], "version": 7, "probes": [PROBE]}
 SEEN: dict[str, Any] = {
-    "clock": {"boot": "x", "ns": 1}, "probes": [{"name": "x", "up": True, "age_s": 0.5}], "workloads": [SHOP],
-    "paths": [], "announces": True, "withdraw_after_s": 3.0,
+    **NEWS, "clock": {"boot": "x", "ns": 1}, "workloads": [SHOP], "paths": [],
+    "announces": True, "withdraw_after_s": 3.0,
 }  # fmt: skip
 
 
@@ -49,8 +51,8 @@ def test_an_answer_to_assigned_is_looked_at(key: str, bad: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "bad"),
     [
-        ("clock", {"boot": "x"}), ("clock", None), ("probes", [{"name": "x", "up": True, "age_s": -1}]),
-        ("probes", [{"name": "x", "up": True, "age_s": float("nan")}]), ("probes", {}), ("probes", ["x"]),
+        ("clock", {"boot": "x"}), ("clock", None), ("probes", [{**PROBE, "age_s": -1}]),
+        ("probes", [{**PROBE, "age_s": float("nan")}]), ("probes", {}), ("probes", ["x"]),
         ("workloads", [{**SHOP, "epoch": "1"}]), ("workloads", [{"name": "shop"}]), ("paths", [1]),
         ("announces", 1), ("withdraw_after_s", float("inf")),
     ],
@@ -59,6 +61,19 @@ def test_an_answer_to_watch_is_looked_at(key: str, bad: Any) -> None:
     assert answers.seen(SEEN) == SEEN
     with pytest.raises(IpshareError, match=f"no {key} that can be understood"):
         answers.seen({**SEEN, key: bad})
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        ("read", ["x"]), ("read", ["x", -1]), ("read", None), ("version", "7"), ("probes", None),
+        ("probes", [{**PROBE, "for_s": None}]), ("probes", [{**PROBE, "for_s": -1}]),
+    ],
+)  # fmt: skip
+def test_an_answer_to_news_is_looked_at(key: str, bad: Any) -> None:
+    assert answers.news(NEWS) == NEWS
+    with pytest.raises(IpshareError, match=f"no {key} that can be understood"):
+        answers.news({**NEWS, key: bad})
 
 
 def test_a_node_that_answers_nonsense_is_nobody_elses_trouble(tmp_path: Path) -> None:
@@ -187,7 +202,9 @@ def test_migrations_that_are_over_are_forgotten_at_last(monkeypatch: pytest.Monk
     async def work(job: Any, *words: Any) -> Any:
         return job(*words)
 
-    director: Any = SimpleNamespace(store=SimpleNamespace(put_note=put_note), work=work, term=1)
+    director: Any = SimpleNamespace(
+        store=SimpleNamespace(put_note=put_note), work=work, term=1, tell=lambda: None
+    )
 
     async def scenario() -> list[str]:
         all_of_it = migrations.Migrations(director)
@@ -200,3 +217,30 @@ def test_migrations_that_are_over_are_forgotten_at_last(monkeypatch: pytest.Monk
 
     assert asyncio.run(scenario()) == ["m4", "m3", "m2"]
     assert sorted(kept) == [f"{migrations.NOTE}m{number}" for number in (2, 3, 4)]
+
+
+def test_nobody_looks_for_a_place_while_nothing_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes milliseconds for each workload, at each look of each node, in the loop that renews leases."""
+    asked: list[str] = []
+    monkeypatch.setattr(warden.elsewhere, "targets", lambda *words: asked.append(words[1]))
+    workload = '[[workload]]\nname = "shop"\nnode = "a1"\naddresses = ["203.0.113.0/24"]\n'
+
+    async def scenario(fleet: Fleet) -> None:
+        await fleet.start()
+        await fleet.direct(ALL_A + workload + "[health]\n[failover]\n")
+        assert fleet.warden is not None
+        looks = 0
+        judge = fleet.warden._judge
+
+        async def counted() -> None:
+            nonlocal looks
+            looks += 1
+            await judge()
+
+        fleet.warden._judge = counted  # type: ignore[method-assign]
+        await until(lambda: looks > 5)
+        assert asked == []
+
+    run(tmp_path, scenario)

@@ -275,7 +275,8 @@ class BgpNode:
         if self.agent.poll() is None:
             self.agent.kill()
         self.agent.wait()
-        self.cli("down", str(self.file))
+        if self.runtime.exists():
+            self.cli("down", str(self.file))
 
 
 def reaches(router: str, family: int) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.bgp_lab import MISSING
-from tests.vpp.bgp_vpp import LINKS, BgpNode, bgp_node, reaches, until
+from tests.vpp.bgp_vpp import LINKS, WAIT_S, BgpNode, bgp_node, reaches, until
 from tests.vpp.port_lab import run, space
 
 VHOST = Path("/dev/vhost-net")
@@ -123,5 +123,6 @@ def test_down_leaves_nothing(node: BgpNode) -> None:
     bird = node.ask()["bird_pid"]
     node.ask("down")
     until(lambda: not node.routes(), "withdrawn")
+    assert node.agent.wait(WAIT_S) == 0, "it ends by itself"
     until(lambda: not Path(f"/proc/{bird}").exists(), "BIRD ends")
     assert "to1" not in run("bird", "ip link") and not node.runtime.exists()

@@ -21,7 +21,6 @@ from ipshare.director.evacuation.record import Evacuation
 from ipshare.director.evacuation.runner import Ask, Evacuations
 from ipshare.director.evacuation.watch import HazardWatch
 from ipshare.errors import IpshareError, Refused
-from ipshare.placement.plan import Plan
 
 Request = dict[str, Any]
 Verb = Callable[[Asker, Request], Awaitable[Request]]
@@ -76,9 +75,9 @@ class Verbs:
             "changes": evacuations.differences(plan),
             "exclusive": evacuations.exclusive(plan),
             "not_live": evacuations.settings.not_live,
-            "digest": digest_of(plan),
             "evacuation": None,
         }
+        found["digest"] = digest_of(found["moves"], found["stays"])
         if (seen := _text(request, "digest")) and seen != found["digest"]:
             raise Refused("the plan is another one by now", hint="look at it, and confirm that one")
         if request.get("propose") or request.get("run"):
@@ -132,10 +131,9 @@ class Verbs:
         return self.evacuations.one(_text(request, "id"))
 
 
-def digest_of(plan: Plan) -> str:
-    """Names what would go where, and what stays."""
-    text = json.dumps([[asdict(move) for move in plan.moves], [asdict(stay) for stay in plan.stays]])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def digest_of(*parts: Any) -> str:
+    """Names what would go where, by which way, and what stays."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _short(one: Evacuation) -> Request:
