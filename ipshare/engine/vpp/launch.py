@@ -23,7 +23,8 @@ from ipshare.engine.vpp.find import PLUGIN, find
 from ipshare.engine.vpp.startup import Settings, startup_conf
 from ipshare.errors import EngineError, NoPrivilege
 
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 180.0
+"""For one that neither ends nor answers, on a machine however slow: its end is noticed at once."""
 STOP_TIMEOUT_S = 10.0
 IN_CREATE = 0x100
 QUIET = ("vat-plug/load", "received signal", "received SIG")
