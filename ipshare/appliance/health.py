@@ -30,10 +30,14 @@ def wanted() -> list[str]:
     return ["ssh.service", *([AGENT] if READY.exists() and Path("/etc/ipshare/site.toml").exists() else [])]
 
 
-def missing(patience_s: float = PATIENCE_S, is_active: Callable[[str], bool] = _is_active) -> list[str]:
+def missing(
+    patience_s: float = PATIENCE_S,
+    is_active: Callable[[str], bool] = _is_active,
+    units: Callable[[], list[str]] = wanted,
+) -> list[str]:
     """The units that are wanted and are not active, after waiting for them."""
     end = time.monotonic() + patience_s
-    while left := [unit for unit in wanted() if not is_active(unit)]:
+    while left := [unit for unit in units() if not is_active(unit)]:
         if time.monotonic() > end:
             break
         time.sleep(0.5)
@@ -64,7 +68,9 @@ def judge(say: Callable[[str], None]) -> bool:
         )
     if not on_trial and Path("/run/ipshare-degraded").exists() is False:
         READY.parent.mkdir(parents=True, exist_ok=True)
-        if _is_active(AGENT):
+        # Waited for: on a slow machine its first start may fail and the next one succeed.
+        has_site = Path("/etc/ipshare/site.toml").exists()
+        if has_site and not missing(units=lambda: [AGENT]):
             READY.touch()
         else:
             READY.unlink(missing_ok=True)

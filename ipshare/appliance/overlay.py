@@ -49,7 +49,7 @@ RemainAfterExit=yes
 ExecStart=/usr/bin/ipshare appliance health --reboot
 StandardOutput=journal+console
 StandardError=journal+console
-TimeoutStartSec=300
+TimeoutStartSec=600
 """
 
 GUARD = """# Resets a machine whose engine hangs, and hears from systemd if it hangs itself.

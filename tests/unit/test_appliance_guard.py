@@ -1,4 +1,4 @@
-"""What a box's guard takes for a hang, and when it resets the machine."""
+"""What a box's guard takes for a hang, and when it resets the machine; what its health gate waits for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ipshare.appliance import guard
+from ipshare.appliance import guard, health
 
 C1 = Path("/run/ipshare/c1/engine.sock")
 
@@ -42,3 +42,9 @@ def test_the_reset_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     guard.run(said.append, trigger, patience_s=0)
     assert said == ["the engine of c1 has 1 packet threads that hang since 0 s: this machine is reset"]
     assert trigger.read_text() == "b"
+
+
+def test_health_waits_for_a_unit_that_fails_first_and_names_one_that_stays_away() -> None:
+    answers = iter([False, False, True])
+    assert health.missing(60, lambda unit: next(answers), lambda: [health.AGENT]) == []
+    assert health.missing(0, lambda unit: False, lambda: [health.AGENT]) == [health.AGENT]
