@@ -9,19 +9,20 @@ import os
 from pathlib import Path
 
 Stamp = tuple[int, int, int]
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def write(path: Path, content: bytes, mode: int) -> None:
     """A reader finds the old file or the new one, also after a loss of power once this has returned. Nobody
     ever reads more of it than ``mode`` allows. Raises OSError."""
     aside = path.with_name(f".{path.name}.new")
-    aside.unlink(missing_ok=True)
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        with open(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        fd = os.open(aside, NEW, mode)
+    except FileExistsError:  # of who died here
+        aside.unlink(missing_ok=True)
+        fd = os.open(aside, NEW, mode)
+    try:
+        _put(fd, content)
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
@@ -29,12 +30,26 @@ def write(path: Path, content: bytes, mode: int) -> None:
     sync(path.parent)
 
 
+def _put(fd: int, content: bytes) -> None:
+    """All of it is on the disk, and ``fd`` closed. Without a file object, which asks the system much more."""
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def link(path: Path, other: Path) -> None:
     """What ``path`` is now, ``other`` is as well: nothing is written twice, and a later `write` to either
     leaves the other as it is. Raises OSError."""
     aside = other.with_name(f".{other.name}.new")
-    aside.unlink(missing_ok=True)
-    aside.hardlink_to(path)
+    try:
+        aside.hardlink_to(path)
+    except FileExistsError:  # of who died here
+        aside.unlink(missing_ok=True)
+        aside.hardlink_to(path)
     aside.replace(other)
     sync(other.parent)
 

@@ -29,7 +29,7 @@ WATCH_S = 8.0
 """Where nothing is to be noticed: for so long at least, above all that goes stale."""
 ROUTED_S, FAILOVER_S, FRR_S = 0.3, 1.0, 11.0
 STALE_S, LEASE_S, LOOK_S, ROLL_S, START_S = 5.0, 10.0, 1.0, 0.45, 1.0
-HOLD_S = 9.0
+HOLD_S = 9.0 + ROUTED_S
 WAIT_S = (20 + 10) * 1.01 / 0.99
 Strike = Callable[[World], AbstractContextManager[None]]
 
@@ -200,7 +200,7 @@ FAULTS = (
           "c3 has no other router: bgpd starts, D's session opens (retry 5 s + wait 2 s, twice)"),
     Fault("zebra of r2", lambda w: router_dies(w, "zebra"), 0, "The router's kernel keeps its routes"),
     Fault("link C-r1", link("r1", "C"), ROUTED_S, "The router sees that the link is dark, or by BFD"),
-    Fault("link D-r2", link("r2", "D"), HOLD_S, "There is no BFD with r2: its hold time, 9 s"),
+    Fault("link D-r2", link("r2", "D"), HOLD_S, "No BFD with r2: its hold time, 9 s, and the routers"),
     Fault("link A-r2", link("r2", "A"), FAILOVER_S, MOVED, ("c1 web", "c3 web")),
     Fault("link B-r1", link("r1", "B"), FAILOVER_S, MOVED, ("c1 app", "c3 app")),
     Fault("link r1-r2", link("r1", "r2"), STALE_S + LOOK_S + ROLL_S,

@@ -19,7 +19,7 @@ from ipshare.errors import IpshareError
 READY = Path("/data/appliance/agent.ready")
 """There if the agent was ready in the good slot."""
 AGENT = "ipshare-agent@site.service"
-PATIENCE_S = 120
+PATIENCE_S = 240
 
 
 def _is_active(unit: str) -> bool:

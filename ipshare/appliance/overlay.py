@@ -73,6 +73,9 @@ AGENT = """[Unit]
 After=ipshare-firstboot.service network-online.target
 Wants=network-online.target
 ConditionPathExists=/etc/ipshare/site.toml
+
+[Service]
+TimeoutStartSec=300
 """
 
 ONLINE = """[Service]

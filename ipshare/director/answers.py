@@ -59,6 +59,10 @@ def _three(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(_whole, value))
 
 
+def _reading(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _text(value[0]) and _whole(value[1])
+
+
 def _or_none(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
@@ -77,12 +81,13 @@ _ASSIGNED: dict[str, Check] = {
 }  # fmt: skip
 _WORKLOAD = _table(name=_text, epoch=_whole, released=_whole, state=_text, why=_text, can_fence=_bool)
 _NEWS: dict[str, Check] = {
-    "read": lambda value: isinstance(value, list) and len(value) == 2 and _text(value[0]) and _whole(value[1]),
+    "read": _reading,
     "version": _whole,
     "probes": _rows(_table(name=_text, up=_bool, age_s=_number, for_s=_number)),
 }
-_SEEN: dict[str, Check] = _NEWS | {
+_SEEN: dict[str, Check] = {
     "clock": _table(boot=_text, ns=_whole),
+    **_NEWS,
     "workloads": _rows(_WORKLOAD),
     "paths": _rows(_table()),
     "announces": _or_none(_bool),

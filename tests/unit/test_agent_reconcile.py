@@ -134,6 +134,11 @@ def test_a_quick_apply_asks_the_kernel_only_about_what_is_new_to_it(world: World
     world.against = []
     assert agent.apply(site(world.directory, to="A"), quick=True).engine_started
     assert world.installed == ("route 203.0.113.0/24",)
+    world.kill_engine()  # somebody else has started another one
+    world.agent().start(site(world.directory, to="A"))
+    world.installed = ()
+    agent.apply(site(world.directory, to="B"), quick=True)
+    assert world.installed == ("route 203.0.113.0/24",)
 
 
 def test_what_this_machine_has_against_it_is_said_at_once_and_nothing_changes(world: World) -> None:

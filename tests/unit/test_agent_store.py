@@ -112,7 +112,8 @@ def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
 def test_two_names_of_what_is_kept_part_with_the_next_write(tmp_path: Path) -> None:
     store = Store(tmp_path / "state")
     store.keep_text("heard", "one")
-    (store.dir / "has.new").write_text("of who died in between")
+    (store.dir / ".heard.new").write_text("of who died in between")
+    (store.dir / ".has.new").write_text("of who died in between")
     store.keep_as("heard", "has")
     store.keep_text("heard", "two")
     assert [(store.dir / name).read_text() for name in ("heard", "has")] == ["two", "one"]

@@ -86,6 +86,17 @@ def test_flaps_are_suppressed_until_half_is_forgotten() -> None:
     assert 55 <= now <= 65, "half of three flaps was forgotten in one half-life"
 
 
+def test_it_is_down_since_the_first_probe_in_vain_of_as_many_observers_as_it_takes() -> None:
+    at = {"C": 99.6, "D": 99.8, "E": 99.0}
+    every = [Observation(who, "A", False, 99.9, "A", since) for who, since in at.items()]
+    found = verdicts(["A"], every, 100.0, stale_s=STALE)["A"]
+    assert (found.word, found.since_s) == ("down", 99.6)
+    assert verdicts(["A"], every, 100.0, stale_s=STALE, quorum=3)["A"].since_s == 99.8
+    for up_s, since_s in ((90.0, 99.6), (99.7, 99.7)):  # not before it was up
+        one = track(Track(), Verdict("up"), up_s, flaps=3, half_life_s=60.0)
+        assert track(one, found, 100.0, flaps=3, half_life_s=60.0).since_s == since_s
+
+
 def test_not_knowing_is_no_flap() -> None:
     one = Track()
     for now, word in enumerate(["up", "unknown", "up", "unknown", "unknown", "up"]):

@@ -27,9 +27,11 @@ ASSIGNED: dict[str, Any] = {"has": [1, 2, 1], "seen": [1, 2, 1], "digest": "x", 
 SHOP = {
     "name": "shop", "epoch": 1, "released": 0, "state": "running", "why": "", "can_fence": False,
 }  # fmt: skip
+PROBE = {"name": "x", "up": True, "age_s": 0.5, "for_s": 2}
+NEWS: dict[str, Any] = {"read": ["x", 1], "version": 7, "probes": [PROBE]}
 SEEN: dict[str, Any] = {
-    "clock": {"boot": "x", "ns": 1}, "probes": [{"name": "x", "up": True, "age_s": 0.5}], "workloads": [SHOP],
-    "paths": [], "announces": True, "withdraw_after_s": 3.0,
+    **NEWS, "clock": {"boot": "x", "ns": 1}, "workloads": [SHOP], "paths": [],
+    "announces": True, "withdraw_after_s": 3.0,
 }  # fmt: skip
 
 
@@ -49,8 +51,8 @@ def test_an_answer_to_assigned_is_looked_at(key: str, bad: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "bad"),
     [
-        ("clock", {"boot": "x"}), ("clock", None), ("probes", [{"name": "x", "up": True, "age_s": -1}]),
-        ("probes", [{"name": "x", "up": True, "age_s": float("nan")}]), ("probes", {}), ("probes", ["x"]),
+        ("clock", {"boot": "x"}), ("clock", None), ("probes", [{**PROBE, "age_s": -1}]),
+        ("probes", [{**PROBE, "age_s": float("nan")}]), ("probes", {}), ("probes", ["x"]),
         ("workloads", [{**SHOP, "epoch": "1"}]), ("workloads", [{"name": "shop"}]), ("paths", [1]),
         ("announces", 1), ("withdraw_after_s", float("inf")),
     ],
@@ -59,6 +61,19 @@ def test_an_answer_to_watch_is_looked_at(key: str, bad: Any) -> None:
     assert answers.seen(SEEN) == SEEN
     with pytest.raises(IpshareError, match=f"no {key} that can be understood"):
         answers.seen({**SEEN, key: bad})
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        ("read", ["x"]), ("read", ["x", -1]), ("read", None), ("version", "7"), ("probes", None),
+        ("probes", [{**PROBE, "for_s": None}]), ("probes", [{**PROBE, "for_s": -1}]),
+    ],
+)  # fmt: skip
+def test_an_answer_to_news_is_looked_at(key: str, bad: Any) -> None:
+    assert answers.news(NEWS) == NEWS
+    with pytest.raises(IpshareError, match=f"no {key} that can be understood"):
+        answers.news({**NEWS, key: bad})
 
 
 def test_a_node_that_answers_nonsense_is_nobody_elses_trouble(tmp_path: Path) -> None:
