@@ -162,6 +162,7 @@ class Reconciler:
     """Global IPs that are not delivered here (ipshare.agent.workloads)."""
     _learned: frozenset[tuple[str, int]] = frozenset()
     _left: tuple[str, int] = ("", 0)
+    _is_down: bool = False  # taken down: who looks for drift before the agent ends mends nothing
     _drains: tuple[Drain, ...] = ()
 
     def start(self, wanted: Config) -> tuple[Done, str]:
@@ -236,7 +237,7 @@ class Reconciler:
     def drift(self) -> list[str]:
         """What is not as the last pass left it, cheaply found: no table is read."""
         if self.config is None:
-            return ["nothing is applied yet"]
+            return [] if self._is_down else ["nothing is applied yet"]
         info = self.engine_info()
         if info is None:
             return ["the engine is gone"]
@@ -326,7 +327,7 @@ class Reconciler:
         stopped = self.data_path.stop(config, engine)
         if config.pair is not None and made_here(config.pair):
             remove_ports(config.node.state_dir)
-        self.engine, self.config = None, None
+        self.engine, self.config, self._is_down = None, None, True
         state = self.store.state()
         if state.trial is not None:
             self.store.put(rolled_back(state))

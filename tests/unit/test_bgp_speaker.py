@@ -240,6 +240,14 @@ def test_an_engine_that_others_started_is_held_before_it_gets_tables(world: Worl
     assert Agent(world).looks(0, 3) == ["rising", "announced"]
 
 
+def test_a_node_that_was_taken_down_is_not_mended(world: World) -> None:
+    """An agent looks for drift until it has ended."""
+    agent = Agent(world)
+    agent.node.down(agent.config())
+    assert agent.node.drift() == []
+    assert world.agent().drift() == ["nothing is applied yet"]
+
+
 def test_a_new_generation_a_refused_and_a_failed_one_tell_bird_nothing(world: World, run: Path) -> None:
     agent = Agent(world)
     agent.looks(0, 3)
