@@ -2,12 +2,12 @@
 
     python -m perf.director [--nodes 100] [--rounds 30] [--full]
 
-The nodes are simulated: one process, one event loop and one disk for all of them, but a connection with TLS
-for each, the agent's own code for the protocol, for what counts and for what is written, and its real writes
-(three fsyncs for each assignment). What each would do on a machine of its own they do one after the other on
-this one's cores; without --full they leave out to check and apply the assignment, and WRITERS threads write
-for all of them, not one thread each. The result says how much processor time a flip took at either side. Two
-nodes are end points, the others distribution points. A round moves one address there and back.
+The nodes are simulated: PROCESSES processes and one disk for all of them, but a connection with TLS for each,
+the agent's own code for the protocol, for what counts and for what is written, and its real writes (three
+fsyncs for each assignment). What each would do on a machine of its own they do one after the other on this
+one's cores; without --full they leave out to check and apply the assignment, and WRITERS threads of a process
+write for all of its nodes, not one thread each. The result says how much processor time a flip took at either
+side. Two nodes are end points, the others distribution points. A round moves one address there and back.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from tests.pki import Pki
 
 TARGET_MS = 200.0
 WRITERS = 8
+PROCESSES = 2
 
 
 class Keeping(Assignment):
@@ -46,9 +47,10 @@ def names(count: int) -> list[str]:
     return ["a1", "b1", *(f"c{number}" for number in range(1, count - 1))]
 
 
-async def simulate(folder: Path, count: int, full: bool) -> None:
-    """The nodes, until standard input ends."""
-    agents = [SimAgent(folder, Existing(folder), name, n) for n, name in enumerate(names(count), 1)]
+async def simulate(folder: Path, count: int, share: int, full: bool) -> None:
+    """The nodes that are one process' share, until standard input ends."""
+    ours = list(enumerate(names(count), 1))[share::PROCESSES]
+    agents = [SimAgent(folder, Existing(folder), name, n) for n, name in ours]
     pool = ThreadPoolExecutor(WRITERS)
     for agent in agents:
         await agent.start()
@@ -70,16 +72,16 @@ class Existing(Pki):
         self.folder, self.authority = folder, Authority(folder / "ca")
 
 
-def busy_ms(pid: int) -> float:
-    """Processor time that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1e3 / os.sysconf("SC_CLK_TCK")
+def busy_ms(*pids: int) -> float:
+    """Processor time that processes have had."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(of[11]) + int(of[12]) for of in fields) * 1e3 / os.sysconf("SC_CLK_TCK")
 
 
-async def measure(folder: Path, count: int, rounds: int, nodes: int) -> tuple[list[float], list[float]]:
+async def measure(folder: Path, count: int, rounds: int, nodes: list[int]) -> tuple[list[float], list[float]]:
     """ms of each whole change, and of its flip: from the first distribution point's turn to the last ack.
-    ``nodes``: their process."""
-    fleet = Fleet.__new__(Fleet)  # its nodes are in the other process
+    ``nodes``: their processes."""
+    fleet = Fleet.__new__(Fleet)  # its nodes are in other processes
     fleet.directory, fleet.pki, fleet.names = folder, Existing(folder), names(count)
     director = await fleet.direct(ALL_A, interval="1s", patience="60s")
     assert await director.settled(1, 120), director.outcomes()
@@ -100,7 +102,7 @@ async def measure(folder: Path, count: int, rounds: int, nodes: int) -> tuple[li
                 turn.append(time.monotonic())
             for sign in (-1, 1)[marks : len(turn)]:
                 parts["director"].append(sign * busy_ms(os.getpid()))
-                parts["nodes"].append(sign * busy_ms(nodes))
+                parts["nodes"].append(sign * busy_ms(*nodes))
 
         director._judge_now = watched  # type: ignore[method-assign]
         began = time.monotonic()
@@ -128,9 +130,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--simulate", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--share", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.simulate is not None:
-        return asyncio.run(simulate(options.simulate, options.nodes, options.full))
+        return asyncio.run(simulate(options.simulate, options.nodes, options.share, options.full))
     with tempfile.TemporaryDirectory(prefix="ipshare-") as scratch:
         pki = Pki(Path(scratch))
         for name in names(options.nodes):
@@ -145,18 +148,23 @@ def main() -> None:
             "--nodes",
             str(options.nodes),
         ]
-        nodes = subprocess.Popen(
-            [*command, *(["--full"] if options.full else [])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"IPSHARE_TEST_HOSTS": str(os.getpid())},
-        )
+        command += ["--full"] if options.full else []
+        settings = os.environ | {"IPSHARE_TEST_HOSTS": str(os.getpid())}
+        nodes = [
+            subprocess.Popen(
+                [*command, "--share", str(share)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=settings
+            )
+            for share in range(PROCESSES)
+        ]
         try:
-            assert nodes.stdout is not None and nodes.stdout.readline() == b"ready\n"
-            whole, flips = asyncio.run(measure(Path(scratch), options.nodes, options.rounds, nodes.pid))
+            for one in nodes:
+                assert one.stdout is not None and one.stdout.readline() == b"ready\n"
+            pids = [one.pid for one in nodes]
+            whole, flips = asyncio.run(measure(Path(scratch), options.nodes, options.rounds, pids))
         finally:
-            nodes.kill()
-            nodes.wait()
+            for one in nodes:
+                one.kill()
+                one.wait()
     how = "applied" if options.full else "kept"
     print(f"{options.nodes} nodes, {options.rounds} rounds, {how}; {machine.this().describe()}")
     print(line("flip, first to last", flips))

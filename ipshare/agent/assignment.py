@@ -143,15 +143,22 @@ class Assignment:
     def _load(self) -> None:
         folder = self._node.store.dir
         self.has = _first(folder / FILE) or Heard()
-        self.seen = self.has
-        for name, read in ((SEEN, _first), (EARLIER, _record)):
-            if (folder / name).exists():
-                if (kept := read(folder / name)) is None:
-                    self.trouble = (
-                        f"{folder / name}, which says what director was heard last, is not readable"
-                    )
-                    return
-                self.seen = max(self.seen, kept, key=lambda heard: heard.number)
+        try:
+            self.seen = max(self.has, newest(folder), key=lambda heard: heard.number)
+        except Refused as unreadable:
+            self.seen, self.trouble = self.has, unreadable.message
+
+
+def newest(folder: Path) -> Heard:
+    """Of all that was heard of, by what is in the node's ``state_dir``. Raises Refused where a record of it
+    is not readable."""
+    found = Heard()
+    for name, read in ((SEEN, _first), (EARLIER, _record)):
+        if (folder / name).exists():
+            if (kept := read(folder / name)) is None:
+                raise Refused(f"{folder / name}, which says what director was heard last, is not readable")
+            found = max(found, kept, key=lambda heard: heard.number)
+    return found
 
 
 def _first(path: Path) -> Heard | None:

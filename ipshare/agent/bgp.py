@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ipshare.agent import bgp_drain
-from ipshare.agent.assignment import SEEN
+from ipshare.agent.assignment import newest
 from ipshare.agent.reconcile import Reconciler
 from ipshare.agent.server import Asker
 from ipshare.bgp.control import BirdGone
@@ -122,8 +122,7 @@ class Announcer:
         if not isinstance(on, bool):
             raise IpshareError("on is true or false")
         await self._bgp(caller, request)
-        heard = self._node.store.kept(SEEN) or {"number": (0, 0, 0)}
-        by = bgp_drain.asking(caller, request, heard["number"][0])
+        by = bgp_drain.asking(caller, request, newest(self._node.store.dir).number[0])
         await self._work(bgp_drain.keep, self._node.store, self._node.clock, on, by)
         self._audit("drain", "on" if on else "off", str(caller), None)
         await self.look()

@@ -323,7 +323,8 @@ def test_a_director_and_an_operator_drain_side_by_side(world: World, run: Path) 
     assert Agent(world).looks(0, 10) == ["drained", "drained"]
     told(True, term=3)
     assert agent.drain(False) == "rising", "who is at the machine ends all of it"
-    world.agent().store.keep("director.json", {"number": [4, 1, 1], "digest": ""})
+    heard = f"# assigned: term 4 revision 1 step 1 sha256 {'0' * 64}\n"
+    world.agent().store.keep_text("director.heard", heard)
     with pytest.raises(Refused, match="a director of term 4 was heard, this one has 3"):
         told(True, term=3)
     assert told(True, term=4) == ["director"]
