@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import SessionNotCreatedException
+from selenium.common.exceptions import SessionNotCreatedException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -60,6 +60,16 @@ class Browser:
 
     def find(self, css: str) -> WebElement:
         return WebDriverWait(self.driver, PATIENCE_S).until(lambda d: d.find_element(By.CSS_SELECTOR, css))
+
+    def click(self, css: str) -> None:
+        """Again where an event has renewed that part of the page between a look and the click."""
+        for left in reversed(range(20)):
+            try:
+                self.find(css).click()
+                break
+            except StaleElementReferenceException:
+                if not left:
+                    raise
 
     def text(self, css: str = "body") -> str:
         return self.find(css).text

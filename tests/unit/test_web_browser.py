@@ -36,11 +36,11 @@ def move(browser: Browser, world: WebWorld, loop: asyncio.AbstractEventLoop) -> 
     browser.says("203.0.113.7/32")
     assert len(browser.driver.find_elements(By.CSS_SELECTOR, ".map .site")) == 4
     browser.picture("overview")
-    browser.find("a[href='/move']").click()
+    browser.click("a[href='/move']")
     browser.find("input[value='workload shop']").send_keys(Keys.SPACE)
     browser.find("input[name=to][value=a1]").send_keys(Keys.SPACE)
     browser.picture("move")
-    browser.find("form[action='/move/plan'] button").click()
+    browser.click("form[action='/move/plan'] button")
     browser.says("~ workload shop: node b1 -> a1")
     browser.says("Nothing stands in the way")
     assert world.director.number == 1, "a plan changes nothing"
@@ -48,7 +48,7 @@ def move(browser: Browser, world: WebWorld, loop: asyncio.AbstractEventLoop) -> 
     browser.picture("plan")
     gate = world.fleet.agents["c1"].gate
     loop.call_soon_threadsafe(gate.clear)
-    browser.find("form[action='/move/confirm'] button").click()
+    browser.click("form[action='/move/confirm'] button")
     browser.says("waits for c1", ".timeline")
     assert browser.find("[data-state]").get_attribute("data-state") == "running"
     browser.picture("rolling-out")
@@ -75,7 +75,7 @@ def move(browser: Browser, world: WebWorld, loop: asyncio.AbstractEventLoop) -> 
     browser.says("there is no node", "[role=alert]")
     loud = [one for one in browser.complaints() if not any(f" {n} " in one for n in ("401", "404", "422"))]
     assert not loud, "nothing is refused by the page's own policy"
-    browser.find("button.link").click()
+    browser.click("button.link")
     browser.find("#token")
 
 

@@ -36,6 +36,12 @@ LEASES = [
     {"name": "web", "node": "a1", "epoch": 1, "leaving": False, "freed": "", "state": "running", "why": ""},
 ]
 
+RENEW = """
+document.querySelector("#leases").dataset.old = "yes"
+htmx.ajax("GET", "/parts/health", {target: document.querySelector("[hx-get='/parts/health']")})
+"""
+"""What an event does."""
+
 
 class Ill:
     """What a director with [health] and [failover] would say while end point A is down: verbs of its desk."""
@@ -81,12 +87,12 @@ def tabs_to(browser: Browser, css: str) -> None:
 
 def migrate(browser: Browser, world: OperationsWorld) -> None:
     """What the browser's thread does, while the director's loop goes on."""
-    browser.find("a[href='/migrate']").click()
+    browser.click("a[href='/migrate']")
     browser.find("input[name=workload][value=web]").send_keys(Keys.SPACE)
     browser.find("input[name=to][value=b1]").send_keys(Keys.SPACE)
     browser.picture("migrate")
     world.guests.sync(False)
-    browser.find("form[action='/migrate/plan'] button").click()
+    browser.click("form[action='/migrate/plan'] button")
     browser.says("sync", "[role=alert]")
     assert not browser.driver.find_elements(By.CSS_SELECTOR, "form[action='/migrate/confirm'] button")
     browser.picture("migrate-refused")
@@ -126,14 +132,14 @@ def evacuate(browser: Browser, world: OperationsWorld) -> None:
     browser.driver.get(world.server.url + "/evacuate")
     browser.find("input[value='site dallas']").send_keys(Keys.SPACE)
     browser.picture("evacuate")
-    browser.find("form[action='/evacuate/plan'] button").click()
+    browser.click("form[action='/evacuate/plan'] button")
     browser.says("~ workload web: node b1 -> a1")
     browser.find("#why").send_keys("flood")
     browser.picture("evacuate-plan")
-    browser.find("button[value=propose]").click()
+    browser.click("button[value=propose]")
     browser.until(lambda: state(browser) == "proposed")
     browser.picture("evacuation-proposed")
-    browser.find("button[formaction$='/approve']").click()
+    browser.click("button[formaction$='/approve']")
     browser.until(lambda: state(browser) == "done")
     browser.says("1 of 1 have gone")
     browser.picture("evacuated")
@@ -144,14 +150,14 @@ def evacuate(browser: Browser, world: OperationsWorld) -> None:
 def drain(browser: Browser, world: OperationsWorld) -> None:
     browser.driver.get(world.server.url + "/nodes/c1")
     browser.find("#why").send_keys("new kernel")
-    browser.find("form[action$='/drain'] button").click()
+    browser.click("form[action$='/drain'] button")
     browser.says("by director", ".tiles")
     browser.picture("node-drained")
     browser.driver.get(world.server.url + "/nodes/d1")
-    browser.find("form[action$='/drain'] button").click()
+    browser.click("form[action$='/drain'] button")
     browser.says("no other distribution point announces", "[role=alert]")
     browser.driver.get(world.server.url + "/nodes/c1")
-    browser.find("form[action$='/drain'] button").click()
+    browser.click("form[action$='/drain'] button")
     browser.says("in service", ".tiles")
 
 
@@ -162,10 +168,13 @@ def heal(browser: Browser, world: OperationsWorld, ill: Ill) -> None:
     browser.picture("overview-ill")
     browser.driver.get(world.server.url + "/health")
     browser.picture("health")
-    browser.find("form[action='/failover/approve'] button").click()
+    browser.click("form[action='/failover/approve'] button")
     browser.says("moving")
     browser.find("input[name=sure]").send_keys(Keys.SPACE)
-    browser.find("form[action='/failover/fenced'] button").click()
+    browser.driver.execute_script(RENEW)
+    browser.until(lambda: not browser.driver.find_elements(By.CSS_SELECTOR, "#leases[data-old]"))
+    assert browser.find("input[name=sure]").is_selected(), "what is being filled in stays"
+    browser.click("form[action='/failover/fenced'] button")
     browser.until(lambda: ill.sure == 1)
     assert ill.approved == 1
 
