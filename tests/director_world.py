@@ -109,8 +109,9 @@ class SimAgent:
     async def stop(self) -> None:
         """As when its process is killed: the engine goes on, and so does who keeps workloads to leases."""
         await self.remote.close()
-        self.looks.cancel()
-        await asyncio.gather(self.looks, return_exceptions=True)
+        async with self.workloads._asking:  # a keeper that is being started is there, or will not be
+            self.looks.cancel()
+            await asyncio.gather(self.looks, return_exceptions=True)
         await self.workloads.close()
         self.worker.shutdown()
 
