@@ -41,6 +41,9 @@ def net(tmp_path: Path, kind: type[Half]) -> Iterator[Net]:
         for node in (made.a, made.b):
             limits = f"capacity = 4096\nhalf_open = {HALF_OPEN}\nhalf_open_per_source = {PER_SOURCE}\n"
             text = node.file.read_text().replace("capacity = 4096\n", limits)
+            if "misses" not in text:  # on a busy machine a pair with the usual times may change roles
+                text = text.replace("[pair]\n", '[pair]\ninterval = "500ms"\nmisses = 4\n')
+            assert "misses = 4" in text
             node.file.write_text(text + ROUTE if kind.owns_lan else text)
             if not kind.owns_lan:
                 run(lab.names[node.name], f"ip route add {DEVICE} via 10.0.0.9")
@@ -91,6 +94,10 @@ def sessions(node: Any) -> dict[str, Any]:
     return found
 
 
+def is_active(node: Any) -> bool:
+    return bool(node.status()["pair"]["state"] == "active")
+
+
 def mirrored(node: Any) -> int:
     """Changes that went to the standby."""
     return int(node.status()["mirror"]["counters"]["EVENTS_SENT"])
@@ -106,7 +113,8 @@ def test_a_flood_of_syns_at_a_tracked_binding(net: Net) -> None:
     mac = net.lab.mac(active.name, "wan0")
     with contextlib.closing(Forger(net.lab.names["server"], "wan0", mac)) as forger:
         forger.syns(["192.0.2.77"], NOBODY, SYNS // 4 * FLOOD)
-        until(lambda: sessions(active)["source_limit"] > 0)
+        until(lambda: sessions(active)["source_limit"] > 0 or not is_active(active))
+        assert is_active(active), "this test is not about takeovers"
         assert sessions(active)["half_open"] <= PER_SOURCE + len(mine)
         forger.syns([f"192.0.2.{n}" for n in range(120, 250)], NOBODY, SYNS * FLOOD)
         until(lambda: sessions(active)["half_open_full"] > 0)
