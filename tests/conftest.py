@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -50,6 +51,17 @@ def lane_of(module: Path) -> str:
     if "sanitized" in module.name:
         return "sanitized"
     return "clocks" if any(word in module.name for word in CLOCKS) else "namespaces"
+
+
+@pytest.fixture(autouse=True)
+def _log_handlers() -> Iterator[None]:
+    """What a command that was run here installed for its own life ends with the test."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for handler in [one for one in root.handlers if one not in before]:
+        root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="module", autouse=True)

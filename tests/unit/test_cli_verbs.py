@@ -186,7 +186,7 @@ def test_every_verb_is_documented_and_has_a_json_switch() -> None:
                 continue
             for leaf in leaves_of(command):
                 options = {name for parameter in leaf.params for name in parameter.opts}
-                assert "--json" in options or leaf.name in ("exec", "run"), leaf.name
+                assert "--json" in options or leaf.name in ("exec", "run", "guard"), leaf.name
 
 
 def test_the_exit_codes_of_the_documentation_are_those_of_the_code() -> None:
