@@ -184,7 +184,7 @@ def test_a_drill(tmp_path: Path, kind: type[Half]) -> None:
     """Every fault on purpose, under traffic: measured, counted at both nodes, undone; refused where nobody
     could take over."""
     with pair_lab(tmp_path, kind) as lab:
-        nodes = Nodes(lab, times='interval = "50ms"\nmisses = 4', delivers=True)
+        nodes = Nodes(lab, times='interval = "50ms"\nmisses = 8', delivers=True)
         try:
             for node in (nodes.a, nodes.b):
                 node.start()
@@ -212,7 +212,8 @@ def _drill(nodes: Nodes) -> None:
     assert killed["epoch"] > killed["epoch_before"]
     assert cut["takeover_s"] is None and cut["state"] == "active" and cut["epoch"] == cut["epoch_before"]
     assert all_cut["takeover_s"] > 0 and all_cut["both_packets"] > 0, "without a witness both forward then"
-    assert said["late_packets"] == 0 and paused["state"] == "standby"
+    # Not "standby now": on a crowded machine the other one may have lost the role again.
+    assert said["late_packets"] == 0 and paused["epoch"] > paused["epoch_before"], paused
     assert seen["late_packets"] == 0 and seen["reigns"] >= 2
     assert "ipshare_drill" not in run(nodes.lab.names[active.name], "nft list tables")
     standby.cli("pair", "maintenance", "on")
