@@ -52,16 +52,22 @@ StandardError=journal+console
 TimeoutStartSec=600
 """
 
-GUARD = """# Resets a machine whose engine hangs, and hears from systemd if it hangs itself.
+GUARD = """# Resets a machine whose data path hangs. If it hangs itself, systemd ends it (SIGABRT) and resets the
+# machine; if it fails otherwise, it is started again: a mistake in it must not be a box that is reset for ever.
 [Unit]
-Description=ipshare: resets the machine if its engine hangs
+Description=ipshare: resets the machine if its data path hangs
 After=ipshare-agent@site.service
+FailureAction=reboot-immediate
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
 ExecStart=/usr/bin/ipshare appliance guard
 Restart=always
 RestartSec=5
+RestartPreventExitStatus=SIGABRT
+TimeoutStartSec=300
+TimeoutAbortSec=10
 WatchdogSec=60
 Nice=-15
 OOMScoreAdjust=-900
