@@ -37,11 +37,11 @@ reset() {
 		echo "ipshare: factory reset: everything on /data goes" >/dev/console
 		find "$1" -mindepth 1 -maxdepth 1 ! -name appliance ! -name lost+found -exec rm -rf {} +
 	else
-		echo "ipshare: factory reset: epochs of pairs, terms of witnesses and directors stay" >/dev/console
+		echo "ipshare: factory reset: epochs of pairs and workloads, terms of witnesses and directors stay" >/dev/console
 		rm -rf "$1/overlay" "$1/var/log" "$1/var/lib/chrony"
-		find "$1/var/lib/ipshare" -type f ! -name '*.epoch' ! -name heard.json -exec rm -f {} +
+		find "$1/var/lib/ipshare" -type f ! -name '*.epoch' ! -name director.heard ! -name director.json ! -name released.json -exec rm -f {} +
 	fi
-	find "$1/appliance" -mindepth 1 ! -name reset -exec rm -rf {} +
+	find "$1/appliance" -mindepth 1 ! -name reset ! -name clock -exec rm -rf {} +
 	sync
 	rm -f "$1/appliance/reset"
 	sync

@@ -2,15 +2,15 @@
 
 What was applied has to outlive the files that it was read from (they are edited in place), and a restart of
 the agent. ``decode(T, encode(x)) == x`` for every type of the model but a bulk array, which the store
-keeps beside. Pure. An unknown or missing field raises, so that a file of another version is never half
-understood.
+keeps beside. Pure. A missing field has its default, if it has one: an earlier version did not know it. An
+unknown field raises, so that a file of a later version is never half understood.
 """
 
 from __future__ import annotations
 
 import types
 import typing
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from ipaddress import (
@@ -92,6 +92,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _dataclass(kind: Any, data: Any) -> Any:
     names = {f.name for f in fields(kind)}
-    if not isinstance(data, dict) or set(data) != names:
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    if not isinstance(data, dict) or not needed <= set(data) <= names:
         raise ValueError(f"not the fields of {kind.__name__}")
     return kind(**{name: decode(_hints(kind)[name], value) for name, value in data.items()})

@@ -48,6 +48,8 @@ class Kept:
     spec: dict[str, Any]
     held: Held
     addresses: list[str] = field(default_factory=list)
+    over_ns: int = 0
+    """The latest end of any lease since it was seen to be stopped; an order to stop does not change it."""
     why: str = ""
     kick: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -66,7 +68,7 @@ class Keeper:
         self.kept: dict[str, Kept] = {}
         self.ended = asyncio.Event()
         self._released: dict[str, int] = self._lasting.kept(RELEASED) or {}
-        self._known = self._load()
+        self._known, self._written = self._load(), ""
         self._verbs = {"order": self._order, "fence": self._fence, "end": self._end}
 
     async def handle(self, caller: Asker, request: Request) -> Request:
@@ -93,11 +95,11 @@ class Keeper:
             if name in self.kept:
                 self.kept[name].spec = spec
             else:
-                addresses, held = self._known.pop(name, ([], Held()))  # once: it may be given back
+                addresses, held, over = self._known.pop(name, ([], Held(), 0))  # once: it may be given back
                 held = replace(held, released=self._released.get(name, 0))
                 if held.epoch <= held.released:
                     held = replace(held, until_ns=0, lease_ns=0)
-                kept = self.kept[name] = Kept(name, spec, held, addresses)
+                kept = self.kept[name] = Kept(name, spec, held, addresses, over)
                 kept.task = asyncio.create_task(self._tend(kept), name=name)
         for name in set(self.kept) - set(specs):
             kept = self.kept[name]
@@ -266,21 +268,29 @@ class Keeper:
         if held.word != kept.held.word:
             log.warning("workload %s: %s -> %s (epoch %d)", kept.name, kept.held.word, held.word, held.epoch)
         kept.held = held
+        kept.over_ns = 0 if held.word == "stopped" else max(kept.over_ns, held.until_ns)
+        self._write()
 
     def _write(self) -> None:
-        """Leases; whoever loses them stops what runs, so that nothing has to be on the disk."""
+        """Leases; whoever loses them stops what runs, so that nothing has to be on the disk. Words and ends
+        are for ipshare.appliance.guard_leases."""
         content = {
             kept.name: {
                 "epoch": kept.held.epoch, "until_ns": kept.held.until_ns, "lease_ns": kept.held.lease_ns,
                 "leaving": kept.held.leaving, "addresses": kept.addresses,
+                "word": kept.held.word, "over_ns": kept.over_ns, "stop_ns": kept.stop_ns,
             }
             for kept in self.kept.values()
         }  # fmt: skip
+        text = json.dumps({"boot": self._clock.boot_id(), "leases": content})
+        if text == self._written:
+            return
         aside = self._volatile.with_name(LEASES + ".new")
-        aside.write_text(json.dumps({"boot": self._clock.boot_id(), "leases": content}))
+        aside.write_text(text)
         aside.replace(self._volatile)
+        self._written = text
 
-    def _load(self) -> dict[str, tuple[list[str], Held]]:
+    def _load(self) -> dict[str, tuple[list[str], Held, int]]:
         try:
             record = json.loads(self._volatile.read_text())
             if record["boot"] != self._clock.boot_id():
@@ -289,6 +299,7 @@ class Keeper:
                 name: (
                     list(one["addresses"]),
                     Held(int(one["epoch"]), int(one["until_ns"]), int(one["lease_ns"]), int(one["leaving"])),
+                    int(one.get("over_ns", one["until_ns"])),
                 )
                 for name, one in record["leases"].items()
             }

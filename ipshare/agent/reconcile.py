@@ -26,7 +26,7 @@ from ipshare.agent.hand_over import hand_over
 from ipshare.agent.leases import addresses_in
 from ipshare.agent.pair_ports import made_here
 from ipshare.agent.pair_ports import remove as remove_ports
-from ipshare.agent.store import Store, same
+from ipshare.agent.store import Store, Unwritable, same
 from ipshare.bgp.speaker import Speaker
 from ipshare.engine.desired import desired
 from ipshare.engine.drained import Drain, with_drains
@@ -175,16 +175,19 @@ class Reconciler:
         state, note = self.store.state(), ""
         if state.trial is not None:
             if remaining_s(state, self.clock):
-                current = self._stored(state.current)
-                return self._pass(
-                    current
-                ), "a configuration waits for its confirmation; it goes on being tried"
+                note = "a configuration waits for its confirmation; it goes on being tried"
+                return self._pass(self._stored(state.current)), note
             state = self._expire(state)
         kept, rejected = self.store.config(state.current), self.store.config(state.rejected)
         if kept is not None and rejected is not None and same(rejected, wanted):
             note = "the file holds what was rolled back: staying on the one before; `ipshare apply` takes it"
             return self._pass(kept), note
-        return self.apply(wanted), note
+        try:
+            return self.apply(wanted), note
+        except Unwritable as error:
+            if kept is None or self.store.state() != state:
+                raise
+            return self._pass(kept), f"{error.message}: starting with what was applied last"
 
     def apply(self, wanted: Config, confirm_within_s: float | None = None, *, quick: bool = False) -> Done:
         """Makes ``wanted`` the node's configuration. On any error the node is on the one before. ``quick``:

@@ -17,11 +17,15 @@ from typing import Any
 from ipshare import durable
 from ipshare.agent.codec import decode, encode
 from ipshare.agent.confirm import State
-from ipshare.errors import IpshareError, NoPrivilege
+from ipshare.errors import IpshareError, NoPrivilege, Refused
 from ipshare.model import BindingSet, Config
 
 log = logging.getLogger(__name__)
 VERSION = 1
+
+
+class Unwritable(IpshareError):
+    """A file could not be written: the disk is full, or gone. What was there before is there."""
 
 
 class Store:
@@ -33,7 +37,7 @@ class Store:
 
     def state(self) -> State:
         try:
-            record = json.loads((self.dir / "state.json").read_text())
+            record = _of_now(self.dir / "state.json")
             state: State = decode(State, record["state"])
             return state
         except FileNotFoundError:
@@ -81,7 +85,7 @@ class Store:
             return self._cache[serial]
         folder = self.dir / "configs" / str(serial)
         try:
-            record = json.loads((folder / "config.json").read_text())["config"]
+            record = _of_now(folder / "config.json")["config"]
             bulk = record.pop("bulk")
             config: Config = decode(Config, {**record, "bulk": None})
             if bulk is not None:
@@ -103,8 +107,7 @@ class Store:
     def kept(self, name: str) -> Any:
         """What ``keep`` wrote; None: nothing, or not readable."""
         try:
-            record = json.loads((self.dir / name).read_text())
-            return record["content"] if record["version"] == VERSION else None
+            return _of_now(self.dir / name)["content"]
         except FileNotFoundError:
             return None
         except PermissionError as error:
@@ -143,7 +146,7 @@ class Store:
         except PermissionError as error:
             raise _no_privilege(self.dir) from error
         except OSError as error:
-            raise IpshareError(
+            raise Unwritable(
                 f"cannot keep state in {self.dir}: {error.strerror}", hint="set state_dir in [node]"
             ) from error
 
@@ -159,6 +162,24 @@ class Store:
             raise _no_privilege(path.parent) from error
         except OSError as error:
             raise _unwritable(path, error) from error
+
+
+def format_of(path: Path) -> int:
+    """The version of ipshare's files by which ``path`` was written; 0: it does not say. Raises OSError."""
+    try:
+        return int(json.loads(path.read_text())["version"])
+    except (ValueError, TypeError, KeyError):
+        return 0
+
+
+def _of_now(path: Path) -> Any:
+    """What is in the file. Raises Refused where a later version wrote it."""
+    if (found := format_of(path)) > VERSION:
+        raise Refused(
+            f"{path} was written by a later ipshare (format {found}, this one knows {VERSION})",
+            hint="start that one again; nothing was changed",
+        )
+    return json.loads(path.read_text())
 
 
 def same(one: Config, other: Config) -> bool:
@@ -207,6 +228,6 @@ def _no_privilege(folder: Path) -> NoPrivilege:
     return NoPrivilege(f"may not use {folder}", hint="run as root")
 
 
-def _unwritable(path: Path, error: OSError) -> IpshareError:
+def _unwritable(path: Path, error: OSError) -> Unwritable:
     # NumPy reports a full disk without an errno of its own.
-    return IpshareError(f"cannot write {path}: {error.strerror or error}", hint="is the disk full?")
+    return Unwritable(f"cannot write {path}: {error.strerror or error}", hint="is the disk full?")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ipshare.appliance import slots
+from ipshare.appliance import room, slots
 from ipshare.errors import IpshareError
 
 READY = Path("/data/appliance/agent.ready")
@@ -61,12 +61,14 @@ def judge(say: Callable[[str], None]) -> bool:
         say(f"slot {slot} ({version}): healthy, kept from now on")
     else:
         say(f"slot {slot} ({version}): healthy")
+    if why := room.degraded():
+        say(f"degraded: {why}")
     if word == "rolled-back":
         say(
             f"the update in slot {slots.other(slot)} did not come up and was given up; "
             "this is the version before it"
         )
-    if not on_trial and Path("/run/ipshare-degraded").exists() is False:
+    if not on_trial and not room.IN_MEMORY.exists():
         READY.parent.mkdir(parents=True, exist_ok=True)
         # Waited for: on a slow machine its first start may fail and the next one succeed.
         has_site = Path("/etc/ipshare/site.toml").exists()

@@ -52,16 +52,57 @@ StandardError=journal+console
 TimeoutStartSec=600
 """
 
-GUARD = """# Resets a machine whose engine hangs, and hears from systemd if it hangs itself.
+CLOCK = """# A clock that is empty begins with the last known time, before certificates are made or judged.
 [Unit]
-Description=ipshare: resets the machine if its engine hangs
+Description=ipshare: the clock does not begin before the last known time
+DefaultDependencies=no
+After=local-fs.target systemd-journald.socket
+Before=ipshare-firstboot.service chrony.service sysinit.target shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=-/usr/bin/ipshare appliance clock
+ExecStop=-/usr/bin/ipshare appliance clock --keep
+StandardOutput=journal+console
+StandardError=journal+console
+TimeoutStartSec=300
+"""
+
+CLOCK_KEPT = """[Unit]
+Description=ipshare: keeps the time of now for the next start
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/ipshare appliance clock --keep
+"""
+
+CLOCK_TIMER = """[Unit]
+Description=ipshare: keeps the time every now and then
+
+[Timer]
+OnBootSec=10min
+OnUnitActiveSec=30min
+"""
+
+GUARD = """# Resets a machine whose data path hangs. If it hangs itself, systemd ends it (SIGABRT) and
+# resets the machine; if it fails otherwise, it is started again: a mistake in it must not be a box that is
+# reset for ever.
+[Unit]
+Description=ipshare: resets the machine if its data path hangs
 After=ipshare-agent@site.service
+FailureAction=reboot-immediate
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
 ExecStart=/usr/bin/ipshare appliance guard
 Restart=always
 RestartSec=5
+RestartPreventExitStatus=SIGABRT
+TimeoutStartSec=300
+TimeoutAbortSec=10
 WatchdogSec=60
 Nice=-15
 OOMScoreAdjust=-900
@@ -97,8 +138,14 @@ Kind=!*
 DHCP=yes
 """
 
-CHRONY = """# -s: where the clock is empty, it begins with the last known time.
-DAEMON_OPTS="-F 1 -s"
+CHRONY = """# Without -s, which could put the clock back: ipshare-clock.service has the last known time.
+DAEMON_OPTS="-F 1"
+"""
+
+JOURNAL = """[Journal]
+Storage=persistent
+SystemMaxUse=64M
+SystemKeepFree=32M
 """
 
 PLAIN = {
@@ -110,7 +157,7 @@ PLAIN = {
     "/etc/default/chrony": CHRONY,
     "/etc/ssh/sshd_config.d/ipshare.conf": SSHD,
     "/etc/systemd/network/80-dhcp.network": DHCP,
-    "/etc/systemd/journald.conf.d/ipshare.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n",
+    "/etc/systemd/journald.conf.d/ipshare.conf": JOURNAL,
     "/etc/systemd/system.conf.d/ipshare.conf": "[Manager]\nRuntimeWatchdogSec=60\nRebootWatchdogSec=120\n",
     "/etc/systemd/system/ipshare-agent@.service.d/appliance.conf": AGENT,
     "/etc/systemd/system/systemd-networkd-wait-online.service.d/any.conf": ONLINE,
@@ -120,6 +167,9 @@ PLAIN = {
     f"{UNITS}/ipshare-firstboot.service": FIRSTBOOT,
     f"{UNITS}/ipshare-health.service": HEALTH,
     f"{UNITS}/ipshare-guard.service": GUARD,
+    f"{UNITS}/ipshare-clock.service": CLOCK,
+    f"{UNITS}/ipshare-clock-kept.service": CLOCK_KEPT,
+    f"{UNITS}/ipshare-clock-kept.timer": CLOCK_TIMER,
 }
 
 DEBIAN = "/lib/systemd/system"
@@ -129,6 +179,8 @@ LINKS = {
     f"{WANTED}/ipshare-guard.service": f"{UNITS}/ipshare-guard.service",
     f"{WANTED}/ipshare-agent@site.service": f"{UNITS}/ipshare-agent@.service",
     f"{WANTED}/systemd-networkd.service": f"{DEBIAN}/systemd-networkd.service",
+    f"{ETC}/sysinit.target.wants/ipshare-clock.service": f"{UNITS}/ipshare-clock.service",
+    f"{ETC}/timers.target.wants/ipshare-clock-kept.timer": f"{UNITS}/ipshare-clock-kept.timer",
     f"{ETC}/sysinit.target.wants/ipshare-firstboot.service": f"{UNITS}/ipshare-firstboot.service",
     f"{ETC}/sockets.target.wants/systemd-networkd.socket": f"{DEBIAN}/systemd-networkd.socket",
     f"{ETC}/network-online.target.wants/systemd-networkd-wait-online.service": (

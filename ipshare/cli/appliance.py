@@ -13,7 +13,7 @@ from typing import IO, Any
 import click
 
 from ipshare.cli import exits, output
-from ipshare.cli.appliance_keep import backup_, factory_reset_, guard_, restore_
+from ipshare.cli.appliance_keep import backup_, clock_, factory_reset_, guard_, restore_
 from ipshare.cli.options import json_option
 from ipshare.errors import Refused
 
@@ -27,7 +27,7 @@ def appliance_() -> None:
     """A bootable image that is a node: build it, seed it, update it (docs/appliance.md)."""
 
 
-for _verb in (backup_, restore_, factory_reset_, guard_):
+for _verb in (backup_, restore_, factory_reset_, clock_, guard_):
     appliance_.add_command(_verb)
 
 
@@ -259,14 +259,13 @@ def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
 @appliance_.command("status")
 @json_option
 def status_(as_json: bool) -> None:
-    """At the box: versions, slots, what the next start tries."""
-    from ipshare.appliance import slots
+    """At the box: versions, slots, what the next start tries, room on /data."""
+    from ipshare.appliance import room, slots
 
     slot = slots.running()
     with slots.environment() as path:
         boot = slots.look(path)
-    degraded = Path("/run/ipshare-degraded")
-    why = degraded.read_text().strip() if degraded.exists() else ""
+    why, free = room.degraded(), room.free()
     record = {
         "slot": slot,
         "release": slots.release(),
@@ -275,11 +274,12 @@ def status_(as_json: bool) -> None:
         "tries": boot.tries,
     }
     if as_json:
-        output.emit(record | {"degraded": why})
+        output.emit(record | {"degraded": why, "data_free": free})
         return
     output.line(f"slot {slot} runs: {slots.release().get('version')}; {boot.good} is the good one")
     if boot.trial:
         output.line(f"slot {boot.trial} is on trial, {boot.tries} tries left")
+    output.line(f"/data has {free >> 20:,} MiB left")
     if why:
         output.line(f"degraded: {why}")
 
@@ -305,10 +305,12 @@ def health_(ctx: click.Context, reboot: bool, as_json: bool) -> None:
 @appliance_.command("firstboot")
 @json_option
 def firstboot_(as_json: bool) -> None:
-    """At the box, before its network: apply a seed that is new."""
-    from ipshare.appliance import firstboot
+    """At the box, before its network: keep what another version left, apply a seed that is new."""
+    from ipshare.appliance import before, firstboot
 
     said: list[str] = []
-    firstboot.run(said.append if as_json else lambda text: output.line(f"ipshare: {text}"))
+    say = said.append if as_json else lambda text: output.line(f"ipshare: {text}")
+    before.at_start(say)
+    firstboot.run(say)
     if as_json:
         output.emit({"said": said})

@@ -1,4 +1,5 @@
-"""appliance backup, restore, factory-reset: the verbs for what a box was told; guard, which resets it."""
+"""appliance backup, restore, factory-reset: the verbs for what a box was told; clock, the time that it knows;
+guard, which resets it."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import click
 
 from ipshare.cli import output
 from ipshare.cli.options import json_option
-from ipshare.errors import Refused
+from ipshare.errors import IpshareError, Refused
 
 PATH = click.Path(path_type=Path)
 
@@ -66,9 +67,31 @@ def factory_reset_(everything: bool, reboot: bool, yes: bool, as_json: bool) -> 
         subprocess.run(["systemctl", "reboot"], check=False)
 
 
+@click.command("clock")
+@click.option("--keep", is_flag=True, help="Keep the time of now for the next start, instead.")
+@json_option
+def clock_(keep: bool, as_json: bool) -> None:
+    """At the box, by its unit: put a clock that is empty forward to the last known time."""
+    from ipshare.appliance import clock
+
+    try:
+        if keep:
+            kept, late = clock.keep(), 0.0
+        else:
+            kept = clock.known()
+            late = clock.put_forward(lambda text: None if as_json else output.line(f"ipshare: {text}"))
+    except OSError as error:
+        raise IpshareError(
+            f"the time cannot be {'kept' if keep else 'set'}: {error.strerror}", hint="run as root"
+        ) from error
+    if as_json:
+        output.emit({"known": kept, "put_forward_s": late})
+
+
 @click.command("guard")
 def guard_() -> None:
-    """At the box, by its unit: reset the machine if its engine hangs for half a minute."""
+    """At the box, by its unit: reset the machine if its data path hangs for half a minute, or a workload may
+    run beyond its lease."""
     from ipshare.appliance import guard
 
     guard.run(lambda text: output.line(f"ipshare: {text}"))

@@ -117,6 +117,7 @@ ipshare_configure (ipshare_main_t *im, u32 service, u32 delivery, u32 cells, u32
       return VNET_API_ERROR_UNSPECIFIED;
     }
   im->counter_cells = cells;
+  ipshare_alive_create ();
   lock_tables (im);
   ipshare_options_enable ();
   im->configured = 1;

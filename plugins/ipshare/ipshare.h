@@ -151,6 +151,9 @@ extern ipshare_main_t ipshare_main;
     [IPSHARE_TO_IP6_ND] = "ip6-discover-neighbor",                                                                    \
   }
 
+/* alive.c: turns of threads in the stats segment; once, when it is configured. */
+void ipshare_alive_create (void);
+
 /* counters.c: per-binding cells in the stats segment, before any table. 0 or an API error and *needed. */
 int ipshare_counters_create (ipshare_main_t *im, u32 cells, u64 *needed);
 void ipshare_stats_space (u64 *free_bytes, u64 *size);

@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -182,6 +183,30 @@ def test_a_damaged_epoch_file(lab: PairLab) -> None:
     assert verdict(lab.a) == "PAIR_NOT_ACTIVE"
     lab.a.clear()
     assert verdict(lab.a) == "OK"
+
+
+def test_an_epoch_that_cannot_be_kept_is_not_used(lab: PairLab, tmp_path: Path) -> None:
+    """The disk is full: ordered to, and alone, the node does not become active until there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(disk)], check=True)
+    try:
+        (disk / "filler").write_bytes(b"x" * 4096)
+        lab.a.epoch_file = disk / "pair.epoch"
+        lab.a.start()
+        lab.a.join()
+        lab.a.load()
+        lab.a.order(lib.IPS_CTL_PAIR_FORCE)
+        until(lambda: int(lab.a.state()["flags"]) & lib.IPS_CTL_PAIR_NO_EPOCH_FILE)
+        assert not lab.a.is_in(ACTIVE) and verdict(lab.a) == "PAIR_NOT_ACTIVE"
+        assert not lab.a.epoch_file.exists()
+        (disk / "filler").unlink()
+        lab.a.order(lib.IPS_CTL_PAIR_FORCE)
+        takes_over(lab.a)
+        assert epoch_on_disk(lab.a) == int(lab.a.state()["epoch"])
+        lab.a.kill()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_rubbish_from_the_peers_address(lab: PairLab) -> None:

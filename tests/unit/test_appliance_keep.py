@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from ipshare.agent import assignment, keeper
 from ipshare.appliance import backup, firstboot, grow, layout, tools
 from ipshare.errors import Refused
 from tests.appliance_site import SITE
@@ -103,7 +104,9 @@ def test_a_factory_reset_keeps_epochs_and_terms_unless_everything_goes(
     data = tmp_path / "data"
     kept = {
         "var/lib/ipshare/c1/pair.epoch",
-        "var/lib/ipshare/c1/heard.json",
+        f"var/lib/ipshare/c1/{assignment.SEEN}",
+        f"var/lib/ipshare/c1/{assignment.EARLIER}",
+        f"var/lib/ipshare/c1/{keeper.RELEASED}",
         "var/lib/ipshare-witness/p/state",
         "var/lib/ipshare-director/terms",
     }

@@ -111,6 +111,37 @@ async def _given_back_and_back_again(world: World) -> None:
     assert not row["may_run"], "by the lease that was given back"
 
 
+async def _the_end_of_the_latest_lease(world: World) -> None:
+    def row() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((world.folder / keeper.LEASES).read_text())["leases"]["shop"]
+        return found
+
+    await world.hold(5)
+    await world.until(is_("running"))
+    held = row()
+    assert held["word"] == "running" and held["over_ns"] == held["until_ns"] > 0
+    (world.folder / "lame").touch()
+    await world.order(stops=[{"name": "shop", "epoch": 5}])
+    await world.until(lambda row: "it was to be stopped" in row["why"])
+    late = row()
+    assert late["word"] in ("stuck", "stopping") and late["until_ns"] == 0
+    assert late["over_ns"] == held["over_ns"], "until then somebody counts on it"
+    await world.close()
+    world.keeper = Keeper(world.folder, world.folder / "state", "a1", world.clock)  # it was killed
+    await world.order(specs=[world.spec()])
+    assert row()["over_ns"] == held["over_ns"], "what it does not know as stopped may still run"
+    (world.folder / "lame").unlink()
+    await world.until(is_("stopped"))
+    assert (row()["word"], row()["over_ns"]) == ("stopped", 0)
+
+
+def test_until_when_it_has_to_be_stopped_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "AGAIN_S", 0.02)
+    run(tmp_path, _the_end_of_the_latest_lease)
+
+
 def test_a_lease_that_was_given_back_is_over(tmp_path: Path) -> None:
     run(tmp_path, _given_back_and_back_again)
 

@@ -114,6 +114,15 @@ def test_threads_are_summed(tmp_path: Path, written: Written) -> None:
     assert segment.names("/err") == ["/err/ipshare/x"] and len(segment.names()) == 4
 
 
+def test_a_scalar_is_that_of_now(tmp_path: Path, written: Written) -> None:
+    """Its value is in the directory, which is remembered for the sake of names."""
+    segment = opened(tmp_path, written)
+    assert segment.scalar("/sys/heartbeat") == 42
+    entry = struct.pack("<IIQ", SCALAR, 0, 42)
+    struct.pack_into("<Q", written.memory, written.memory.find(entry) + 8, 43)
+    assert segment.scalar("/sys/heartbeat") == 43
+
+
 def test_what_is_read_is_a_copy(tmp_path: Path, written: Written) -> None:
     segment = opened(tmp_path, written)
     simple = segment.simple("/err/ipshare/x")

@@ -12,6 +12,7 @@ import array
 import mmap
 import os
 import socket as sockets
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,11 +45,12 @@ class _Moved(Exception):
 
 
 class Segment:
-    """The stats segment of one VPP process; once that is gone the numbers stand still. Not thread-safe."""
+    """The stats segment of one VPP process, ``pid``; once that is gone the numbers stand still. Not
+    thread-safe."""
 
     def __init__(self, socket: Path | str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         """Raises ``EngineGone``, ``EngineSilent``, ``EngineError`` (a segment of another version)."""
-        self._memory = _mapped(Path(socket), timeout_s)
+        self._memory, self.pid = _mapped(Path(socket), timeout_s)
         self.size = len(self._memory)
         self._head = np.frombuffer(self._memory, "<u8", HEADER_WORDS)
         if int(self._head[0]) != VERSION:
@@ -139,7 +141,7 @@ class Segment:
             raise EngineError(f"VPP has no counter {name}", hint="is the plugin that it is of enabled?")
         if int(entries[at[0]]["type"]) not in kinds:
             raise EngineError(f"VPP's counter {name} is of another kind ({int(entries[at[0]]['type'])})")
-        return entries[at[0]]
+        return self._vector(int(self._head[4]), ENTRY)[at[0]]  # a scalar's value is here, and goes on
 
     def _rows(self, name: str, layout: np.dtype[Any], kind: int) -> list[npt.NDArray[Any]]:
         return [self._vector(pointer, layout) for pointer in self._pointers(name, kind).tolist()]
@@ -173,13 +175,15 @@ def _stacked(rows: list[U64]) -> U64:
     return out
 
 
-def _mapped(path: Path, timeout_s: float) -> mmap.mmap:
+def _mapped(path: Path, timeout_s: float) -> tuple[mmap.mmap, int]:
+    """The segment, and whose it is."""
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_SEQPACKET) as peer:
         peer.settimeout(timeout_s)
         try:
             peer.connect(str(path))
             fd = _received(peer)
-        except TimeoutError as error:
+            pid, _, _ = struct.unpack("3i", peer.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12))
+        except (TimeoutError, BlockingIOError) as error:  # the latter: too many wait there
             raise EngineSilent(f"VPP hands out no stats segment on {path}", hint="is it stopped?") from error
         except OSError as error:
             why = error.strerror or str(error)
@@ -188,7 +192,7 @@ def _mapped(path: Path, timeout_s: float) -> mmap.mmap:
                 hint="start it first; statseg { socket-name ... } in startup.conf says where",
             ) from error
     try:
-        return mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
+        return mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ), pid
     except (OSError, ValueError) as error:
         raise EngineError(f"VPP's stats segment cannot be mapped: {error}") from error
     finally:
