@@ -50,7 +50,9 @@ def matching(problems: list[Problem], mistake: Mistake) -> list[Problem]:
 
 
 @pytest.mark.parametrize(
-    "good", [*(good for good, _ in FILES), GOOD_CHANNEL, GOOD_CLUSTER, GOOD_METAL], ids=[*KINDS, "channel", "cluster", "metal"]
+    "good",
+    [*(good for good, _ in FILES), GOOD_CHANNEL, GOOD_CLUSTER, GOOD_METAL],
+    ids=[*KINDS, "channel", "cluster", "metal"],
 )
 def test_the_good_file_is_good(good: str) -> None:
     report = check_text(good)
