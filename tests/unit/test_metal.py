@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from ipshare.engine.vpp import cards as on_pci
 from ipshare.engine.vpp.slice import SCOPE, SLICE, cpus, way_in
 from ipshare.errors import Refused
 from ipshare.model import Card, Hugepages, Metal
+from ipshare.net.facts import reached_by
 
 MIB = 1 << 20
 WAN, LAN, MLX, OTHER = "0000:03:00.0", "0000:03:00.1", "0000:04:00.0", "0000:05:00.0"
@@ -349,3 +351,37 @@ def test_the_unit_comes_before_the_agent_and_never_stops_a_start() -> None:
     assert "ExecStart=-/usr/bin/ipshare vpp prepare --last-good /etc/ipshare/site.toml" in text
     assert f"{overlay.WANTED}/ipshare-hugepages.service" in overlay.LINKS
     assert "Requires" not in text and "Requires=ipshare-hugepages" not in overlay.AGENT
+
+
+def test_systemd_takes_every_line_of_it(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("UNIT NOT VERIFIED: no systemd-analyze (Debian: systemd)")
+    copy = tmp_path / "ipshare-hugepages.service"
+    text = overlay.PLAIN[f"{overlay.UNITS}/{copy.name}"]
+    copy.write_text(text.replace("/usr/bin/ipshare", "/bin/true"))
+    command = ["systemd-analyze", "verify", copy]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if copy.name in line]) == (0, [])
+
+
+# ---- how the machine is reached -------------------------------------------------
+
+
+class Netlink:
+    """Five devices: loopback, one with an address, one with a link-local one, one that is the way out."""
+
+    def links(self) -> dict[str, dict[str, int]]:
+        return {name: {"index": number} for number, name in enumerate(["lo", "ens4", "ens5", "ens6", "ens7"])}
+
+    def addresses(self) -> list[tuple[int, str]]:
+        return [(0, "127.0.0.1/8"), (0, "::1/128"), (1, "192.0.2.1/24"), (2, "fe80::1/64"), (9, "10.0.0.1/8")]
+
+    def routes(self, family: int, table: int) -> list[dict[str, object]]:
+        assert table == 254
+        found = {4: ("10.0.0.0/8", 4), 6: ("::/0", 3)}[family]
+        return [{"prefix": found[0], "oif": found[1]}]
+
+
+def test_by_which_cards_the_machine_is_reached() -> None:
+    found = reached_by(Netlink())  # type: ignore[arg-type]
+    assert found == {"ens4": "has 192.0.2.1/24", "ens6": "has the default route"}

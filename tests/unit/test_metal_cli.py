@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ipshare.agent import vpp as agent_vpp
 from ipshare.agent import vpp_preflight
 from ipshare.agent.run import applied_last
 from ipshare.agent.vpp import vpp_of
@@ -16,6 +18,8 @@ from ipshare.appliance.machine import Finding
 from ipshare.cli import exits
 from ipshare.cli.app import run
 from ipshare.config import load_text
+from ipshare.engine.vpp.slice import SCOPE, SLICE, way_in
+from ipshare.errors import EngineError
 from ipshare.model import Metal
 from tests.cases.config_mistakes import GOOD, GOOD_VPP
 from tests.cases.metal_mistakes import GOOD_METAL
@@ -116,3 +120,25 @@ def test_the_agent_starts_no_vpp_on_cards_that_are_not_dpdks(
     driver.rename(tmp_path / "drivers/vfio-pci")
     (card / "driver").symlink_to(tmp_path / "drivers/vfio-pci")
     assert [p.message for p in vpp_preflight._cards(vpp_of(load_text(GOOD_METAL)))] == [other]
+
+
+@pytest.mark.parametrize("has", ["1-3", "1"])
+def test_vpp_is_started_in_its_slice_where_that_has_its_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has: str
+) -> None:
+    group = tmp_path / "groups" / SLICE
+    group.mkdir(parents=True)
+    (group / "cpuset.cpus").write_text(has)
+    started: list[tuple[str, ...]] = []
+
+    def start(_: object, *, wrap: tuple[str, ...]) -> None:
+        started.append(wrap)
+        raise EngineError("no VPP here")
+
+    monkeypatch.setattr(agent_vpp, "start", start)
+    monkeypatch.setattr(agent_vpp, "way_in", partial(way_in, cgroups=tmp_path / "groups"))
+    text = GOOD_METAL.replace('name = "v1"', f'name = "v1"\nruntime_dir = "{tmp_path}/run"')
+    with pytest.raises(EngineError, match="no VPP here"):
+        agent_vpp.VppDataPath().launch(load_text(text))
+    assert started == [SCOPE if has == "1-3" else ()]
+    assert ("ipshare vpp prepare was not run" in caplog.text) is (has == "1")
