@@ -34,6 +34,9 @@ from ipshare.model_flows import Tracking as Tracking
 from ipshare.model_groups import Group as Group
 from ipshare.model_groups import GroupMember as GroupMember
 from ipshare.model_groups import Peer as Peer
+from ipshare.model_metal import Card as Card
+from ipshare.model_metal import Hugepages as Hugepages
+from ipshare.model_metal import Metal as Metal
 from ipshare.model_migration import Migrating as Migrating
 from ipshare.model_migration import Redirect as Redirect
 from ipshare.model_natlog import Lease as Lease
@@ -254,6 +257,7 @@ class Vpp:
     statseg_size: int  # 0: what counter_cells need
     buffers: int
     poll_sleep_s: float
+    metal: Metal
     interfaces: tuple[Interface, ...]
     bridges: tuple[Bridge, ...]
     routes: tuple[Route, ...]

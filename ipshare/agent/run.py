@@ -28,7 +28,7 @@ def run_agent(file: Path, *, group: str | None = None, last_good: bool = False) 
     try:
         config = configuration.load(file)
     except ConfigError as error:
-        found = _last_good(file) if last_good else None
+        found = applied_last(file) if last_good else None
         if found is None:
             raise
         for problem in error.problems:
@@ -52,7 +52,7 @@ def _engine_socket(config: Config) -> Path:
     return engine_socket(config.node.runtime_dir)
 
 
-def _last_good(file: Path) -> Config | None:
+def applied_last(file: Path) -> Config | None:
     """The stored configuration whose main file was ``file``."""
     for folder in sorted(STATE_ROOT.iterdir()) if STATE_ROOT.is_dir() else ():
         config = Store(folder).current()

@@ -35,6 +35,7 @@ from ipshare.engine.vpp.launch import start
 from ipshare.engine.vpp.ports_apply import make_tables
 from ipshare.engine.vpp.ports_keep import Ports
 from ipshare.engine.vpp.retval import Retval
+from ipshare.engine.vpp.slice import way_in
 from ipshare.engine.vpp.startup import PLUGINS, Settings
 from ipshare.errors import NoPrivilege, NotRunning, Problem
 from ipshare.model import Config, Vpp
@@ -92,6 +93,7 @@ def settings(config: Config) -> Settings:
         statseg_bytes=vpp.statseg_size,
         buffers=vpp.buffers,
         poll_sleep_us=round(vpp.poll_sleep_s * 1e6),
+        metal=vpp.metal,
         plugins=(*PLUGINS, *(LINUX_CP if pairs else ())),
         binary=vpp.binary,
         plugin_path=vpp.plugin_path,
@@ -135,7 +137,10 @@ class VppDataPath:
 
         make_runtime_dir(config.node.runtime_dir)
         vpp.api_socket.parent.mkdir(mode=0o755, exist_ok=True)
-        process = start(settings(config)).process
+        wrap = way_in(vpp.metal)
+        if vpp.metal.is_isolated and not wrap:
+            log.warning("VPP's cores are not its own: ipshare vpp prepare was not run, or could not")
+        process = start(settings(config), wrap=wrap).process
         process.returncode = 0  # it outlives us: Popen must not warn; EngineGuard reaps
         engine = engine_of(config)
         _answers(engine)

@@ -14,10 +14,11 @@ from ipshare.agent.netspec import read_facts
 from ipshare.agent.pair import preflight as pair_preflight
 from ipshare.agent.vpp import LCP_SYNC, no_vpp, settings, vpp_of
 from ipshare.bgp.speaker import NAMESPACES
+from ipshare.engine.vpp.cards import BESIDE_THE_KERNEL, SYS, VFIO, address_of, driver
 from ipshare.engine.vpp.engine import VppEngine
 from ipshare.engine.vpp.find import PLUGIN, find
 from ipshare.engine.vpp.ports_wanted import is_loopback
-from ipshare.engine.vpp.startup import CELL_BYTES
+from ipshare.engine.vpp.startup import CELL_BYTES, DPDK
 from ipshare.errors import NotRunning, Problem
 from ipshare.model import Config, Vpp
 from ipshare.net.clusters import unprobed
@@ -36,7 +37,7 @@ def preflight(config: Config, engine: VppEngine | None) -> list[Problem]:
     if not vpp.managed:
         raise no_vpp(vpp)
     short = memory_short(config)
-    found = [*_installed(config), *_devices(vpp), *_pair(config, None), *_probed(config)]
+    found = [*_installed(config), *_devices(vpp), *_cards(vpp), *_pair(config, None), *_probed(config)]
     return found if short is None else [*found, short]
 
 
@@ -74,9 +75,11 @@ def _installed(config: Config) -> Iterator[Problem]:
     except NotRunning as error:
         yield _problem(error.message, error.hint)
         return
+    looked = ", ".join(str(path) for path in install.plugin_dirs)
     if install.plugin is None:
-        looked = ", ".join(str(path) for path in install.plugin_dirs)
         yield _problem(f"{PLUGIN} is nowhere: looked in {looked}", "install the package vpp-plugin-ipshare")
+    if what.metal.cards and not any((path / DPDK).is_file() for path in install.plugin_dirs):
+        yield _problem(f"{DPDK} is nowhere: looked in {looked}", "install the package vpp-plugin-dpdk")
 
 
 def _devices(vpp: Vpp) -> Iterator[Problem]:
@@ -89,6 +92,18 @@ def _devices(vpp: Vpp) -> Iterator[Problem]:
                 "correct `host`, or make the device first: ip link show",
             )
     yield from _pairs(vpp)
+
+
+def _cards(vpp: Vpp) -> Iterator[Problem]:
+    """Cards are given to DPDK by `ipshare vpp prepare` alone, which keeps those by which we are reached."""
+    for card in vpp.metal.cards:
+        address = address_of(card, SYS)
+        if address is None or not (SYS / "bus/pci/devices" / address).exists():
+            hint = "lspci -D and ip -br link show what there is; correct `device` in [[vpp.dpdk]]"
+            yield _problem(f"{card.device} is no network card on PCI here", hint)
+        elif (has := driver(address, SYS)) != VFIO and has not in BESIDE_THE_KERNEL:
+            message = f"card {card.device} ({address}) is driven by {has or 'nothing'}, not by {VFIO}"
+            yield _problem(message, "ipshare vpp prepare gives it away, or says why it does not")
 
 
 def _pairs(vpp: Vpp) -> Iterator[Problem]:

@@ -3,8 +3,9 @@ changes nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from ipshare.appliance.machine import Finding
 
 DPDK = frozenset(
     [
@@ -33,15 +34,6 @@ DPDK = frozenset(
 )
 """Kernel drivers of devices for which DPDK, as VPP builds it, has a driver of its own, and those that hand
 devices to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. `is_good`: None where it does not matter for the embedded engine."""
-
-    name: str
-    text: str
-    is_good: bool | None
 
 
 def look(root: Path = Path("/")) -> list[Finding]:

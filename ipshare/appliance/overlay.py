@@ -37,6 +37,25 @@ StandardError=journal+console
 TimeoutStartSec=300
 """
 
+HUGEPAGES = """# What the site file asks of the machine under a VPP: hugepages, cards, cores. It never
+# fails the boot: what is missing goes to console and journal. After the network: the card by which the
+# box is reached is known by its address.
+[Unit]
+Description=ipshare: hugepages, cards and cores for VPP
+After=ipshare-firstboot.service network-online.target
+Wants=network-online.target
+Before=ipshare-agent@site.service
+ConditionPathExists=/etc/ipshare/site.toml
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=-/usr/bin/ipshare vpp prepare --last-good /etc/ipshare/site.toml
+StandardOutput=journal+console
+StandardError=journal+console
+TimeoutStartSec=120
+"""
+
 HEALTH = """# A slot on trial becomes the good one here, or the machine starts again. Says on the console what
 # the box is.
 [Unit]
@@ -165,6 +184,7 @@ PLAIN = {
     "/etc/modprobe.d/ipshare.conf": "blacklist floppy\n",
     "/etc/modules-load.d/ipshare.conf": "tun\nnf_tables\n",
     f"{UNITS}/ipshare-firstboot.service": FIRSTBOOT,
+    f"{UNITS}/ipshare-hugepages.service": HUGEPAGES,
     f"{UNITS}/ipshare-health.service": HEALTH,
     f"{UNITS}/ipshare-guard.service": GUARD,
     f"{UNITS}/ipshare-clock.service": CLOCK,
@@ -175,6 +195,7 @@ PLAIN = {
 DEBIAN = "/lib/systemd/system"
 ETC = "/etc/systemd/system"
 LINKS = {
+    f"{WANTED}/ipshare-hugepages.service": f"{UNITS}/ipshare-hugepages.service",
     f"{WANTED}/ipshare-health.service": f"{UNITS}/ipshare-health.service",
     f"{WANTED}/ipshare-guard.service": f"{UNITS}/ipshare-guard.service",
     f"{WANTED}/ipshare-agent@site.service": f"{UNITS}/ipshare-agent@.service",

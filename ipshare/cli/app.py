@@ -68,6 +68,7 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Appliance": {
         "appliance": ("appliance", "A bootable image: build, seed, bundle, install, status."),
         "hw-check": ("machine", "What this machine has for a node: cards, hugepages, cores."),
+        "vpp": ("vpp", "The VPP that the agent starts: its start-up file, and the machine under it."),
         "support-bundle": ("machine", "Configuration, logs and counters in one archive, without secrets."),
     },
     "Trying": {

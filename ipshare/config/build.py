@@ -33,7 +33,9 @@ def build(site: Site, bulk: BindingSet | None) -> model.Config:
     node, is_vpp = _node(site.node, endpoint, distribution), site.engine.kind == "vpp"
     half = pair(site, site.pair) if site.pair is not None and not is_observer(site) else None
     tracked = sessions(site, bulk)
-    workers = site.engine.workers if site.engine.workers is not None else 0 if is_vpp else 2
+    workers = site.engine.workers
+    if workers is None:
+        workers = len(site.vpp.worker_cores) if is_vpp else 2
     return model.Config(
         node=node,
         engine=model.Engine(**{**dict(site.engine), "workers": workers}),

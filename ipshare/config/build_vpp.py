@@ -27,6 +27,7 @@ def vpp(site: Site, node: model.Node) -> model.Vpp:
         statseg_size=wanted.statseg_size or 0,
         buffers=wanted.buffers,
         poll_sleep_s=wanted.poll_sleep,
+        metal=_metal(wanted),
         interfaces=tuple(_interface(site, port) for port in site.interface),
         bridges=tuple(
             model.Bridge(bridge.name, bridge.id, bridge.bvi, site.document.place(bridge._path))
@@ -65,4 +66,24 @@ def _interface(site: Site, port: schema.Interface) -> model.Interface:
         linux_cp_netns=port.linux_cp_netns,
         rx_mode=port.rx_mode or ("interrupt" if port.host is not None else None),
         place=site.document.place(port._path),
+    )
+
+
+def _metal(wanted: schema.Vpp) -> model.Metal:
+    return model.Metal(
+        main_core=wanted.main_core,
+        worker_cores=tuple(wanted.worker_cores),
+        is_isolated=wanted.isolate_cores,
+        hugepages=tuple(model.Hugepages(pages.size, pages.count, pages.numa) for pages in wanted.hugepages),
+        cards=tuple(
+            model.Card(
+                card.device,
+                card.name or "",
+                card.rx_queues or 0,
+                card.tx_queues or 0,
+                card.rx_descriptors or 0,
+                card.tx_descriptors or 0,
+            )
+            for card in wanted.dpdk
+        ),
     )

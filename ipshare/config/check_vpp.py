@@ -24,7 +24,18 @@ EMBEDDED_ONLY = {
     "reply_table": "VPP looks at replies on their interfaces, without a table",
     "rule_priority": "VPP has no rules",
 }
-MANAGED_ONLY = ("binary", "plugin_path", "heap_size", "statseg_size", "buffers", "poll_sleep")
+MANAGED_ONLY = (
+    "binary",
+    "plugin_path",
+    "heap_size",
+    "statseg_size",
+    "buffers",
+    "poll_sleep",
+    "main_core",
+    "worker_cores",
+    "isolate_cores",
+    "dpdk",
+)
 
 
 def given(site: Site, section: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ipshare.config import (
     check_clusters,
     check_flows,
     check_groups,
+    check_metal,
     check_migration,
     check_nat,
     check_natlog,
@@ -37,7 +38,8 @@ from ipshare.model import BindingSet, Config
 
 _BESIDE = (check_bgp, check_bgp_vpp, check_workload, check_migration)
 _FLOWS = (check_flows, check_nat, check_natlog, check_channel, check_clusters, *_BESIDE)
-_PARTS = (checks, check_places, check_bindings, check_vpp, check_subnets, check_pair, check_groups, *_FLOWS)
+_VPP = (check_vpp, check_metal, check_subnets)
+_PARTS = (checks, check_places, check_bindings, *_VPP, check_pair, check_groups, *_FLOWS)
 ALL_CHECKS: dict[str, list[checks.Check]] = {
     kind: [check for part in _PARTS for check in part.CHECKS.get(kind, [])]
     for kind in dict.fromkeys(kind for part in _PARTS for kind in part.CHECKS)

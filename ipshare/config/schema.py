@@ -34,6 +34,8 @@ from ipshare.config.schema_pair import PairWitness as PairWitness
 from ipshare.config.schema_pair import _without_default
 from ipshare.config.schema_remote import Remote as Remote
 from ipshare.config.schema_vpp import Bridge as Bridge
+from ipshare.config.schema_vpp import Dpdk as Dpdk
+from ipshare.config.schema_vpp import Hugepages as Hugepages
 from ipshare.config.schema_vpp import Interface as Interface
 from ipshare.config.schema_vpp import Neighbor as Neighbor
 from ipshare.config.schema_vpp import Route as Route

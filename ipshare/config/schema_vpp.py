@@ -11,11 +11,13 @@ from pydantic import Field
 
 from ipshare.config.values import (
     Address,
+    Card,
     Device,
     Duration,
     InterfaceAddress,
     Mac,
     Name,
+    PageSize,
     PortName,
     Prefix,
     Size,
@@ -24,6 +26,47 @@ from ipshare.config.values import (
 
 VppTable = Annotated[int, Field(ge=0, le=0xFFFFFFFE)]
 Lookup = Literal["service", "delivery"]
+
+
+Core = Annotated[int, Field(ge=0, le=1023)]
+Queues = Annotated[int, Field(ge=1, le=256)]
+Descriptors = Annotated[int, Field(ge=32, le=32768)]
+
+
+class Hugepages(Table):
+    """Hugepages of one size on one NUMA node; `ipshare vpp prepare` allocates them, at boot by its unit."""
+
+    size: PageSize = Field(
+        default=2 << 20,
+        json_schema_extra={"default": "2MiB"},
+        description="Size of a page: what the processor has, on x86 2MiB and 1GiB.",
+    )
+    count: int = Field(ge=1, le=1 << 24, description="How many.")
+    numa: int = Field(default=0, ge=0, le=1023, description="NUMA node.")
+
+
+class Dpdk(Table):
+    """A network card that a managed VPP drives by DPDK; `ipshare vpp prepare` gives it to vfio-pci."""
+
+    device: Card = Field(
+        description="PCI address, as lspci -D shows it, or the name that the card has in Linux at boot."
+    )
+    name: PortName | None = Field(
+        default=None,
+        description="VPP's name of the interface. Default: by speed and place, as TenGigabitEthernet3/0/0.",
+    )
+    rx_queues: Queues | None = Field(
+        default=None, description="Queues for receiving. Default: as VPP has it, 1."
+    )
+    tx_queues: Queues | None = Field(
+        default=None, description="Queues for sending. Default: as VPP has it, one for each thread."
+    )
+    rx_descriptors: Descriptors | None = Field(
+        default=None, description="Packets that a receive queue holds. Default: as VPP has it for this card."
+    )
+    tx_descriptors: Descriptors | None = Field(
+        default=None, description="Packets that a send queue holds. Default: as VPP has it for this card."
+    )
 
 
 class Vpp(Table):
@@ -74,13 +117,35 @@ class Vpp(Table):
         default=None,
         description="Where managed: VPP's stats segment. Default: what counter_cells need.",
     )
-    buffers: int = Field(default=16384, ge=2048, le=1 << 22, description="Where managed: packet buffers.")
+    buffers: int = Field(
+        default=16384,
+        ge=2048,
+        le=1 << 22,
+        description="Where managed: packet buffers on each NUMA node. In hugepages where some are asked for "
+        "and there.",
+    )
     poll_sleep: Duration = Field(
         default=0.0,
         json_schema_extra={"default": "0s"},
         description="Where managed: pause between two turns of the main thread, for labs; it costs latency. "
         "0s: poll.",
     )
+    main_core: Core | None = Field(
+        default=None,
+        description="Where managed: processor of the main thread. Default: any.",
+    )
+    worker_cores: list[Core] = Field(
+        default=[],
+        description="Where managed: processors of the worker threads, one each, instead of `workers` in "
+        "[engine].",
+    )
+    isolate_cores: bool = Field(
+        default=False,
+        description="Where managed: `ipshare vpp prepare` keeps everything but VPP off main_core and "
+        "worker_cores, by cpusets.",
+    )
+    hugepages: list[Hugepages] = Field(default=[], description="Hugepages that this machine shall have.")
+    dpdk: list[Dpdk] = Field(default=[], description="Where managed: network cards that DPDK drives.")
 
 
 class Interface(Table):

@@ -31,6 +31,8 @@ SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**
 DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(us|ms|s|m|h|d))+$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB|kB|MB|GB)$"
 MAC_PATTERN = r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$"
+_DOMAIN = r"[0-9a-fA-F]{4}:"
+CARD_PATTERN = _DOMAIN + r"[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]"
 SAMPLE_PATTERN = r"^1/[1-9][0-9]*$"
 
 
@@ -164,6 +166,25 @@ def device(value: object) -> str:
     if value in (".", "..") or re.search(r"[\s/:]", value):
         raise Invalid(f"{value!r} is no device name", "leave out spaces, slashes and colons")
     return value
+
+
+def card(value: object) -> str:
+    """A network card: its PCI address, in lower case, or Linux's name of it."""
+    if not isinstance(value, str) or not re.search(r":|^[0-9a-fA-F]{2}\.[0-7]$", value):
+        return device(value)
+    if re.fullmatch(CARD_PATTERN, value):
+        return value.lower()
+    short = re.fullmatch(CARD_PATTERN.removeprefix(_DOMAIN), value)
+    hint = f'write "0000:{value.lower()}"' if short else 'write it as lspci -D does: "0000:03:00.0"'
+    raise Invalid(f"not a PCI address: {value!r}", hint)
+
+
+def page_size(value: object) -> int:
+    """Bytes of a hugepage: a power of two."""
+    bytes_ = size(value)
+    if bytes_ < 1 << 16 or bytes_ & (bytes_ - 1):
+        raise Invalid(f"no hugepage has {bytes_} bytes", 'write "2MiB" or "1GiB"')
+    return bytes_
 
 
 def port_name(value: object) -> str:

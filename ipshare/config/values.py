@@ -82,6 +82,8 @@ Pool = Annotated[AddressRange, _validator(units.pool), _text("192.0.2.8-192.0.2.
 Collector = Annotated[tuple[AnyAddress, int], _validator(units.collector), _text("192.0.2.9:4789")]
 PathEnd = Annotated[tuple[AnyAddress, int], _validator(units.collector), _text("10.9.0.1:6081")]
 Device = Annotated[str, _validator(units.device), _text("eth0", r"^[^\s/:]{1,15}$")]
+Card = Annotated[str, _validator(units.card), _text("0000:03:00.0", r"^\S+$")]
+PageSize = Annotated[int, _validator(units.page_size), _text("2MiB", units.SIZE_PATTERN)]
 PortName = Annotated[str, _validator(units.port_name), _text("host-eth0", r"^[^\s]{1,63}$")]
 InterfaceAddress = Annotated[
     IPv4Interface | IPv6Interface, _validator(units.interface_address), _text("10.0.1.2/29")

@@ -6,12 +6,14 @@ Everything here concerns the network namespace of the calling thread.
 from __future__ import annotations
 
 import os
+from ipaddress import ip_interface
 from pathlib import Path
 
 from ipshare.net.kernel import PROC_SYS, Kernel
 
 _CAP_NET_ADMIN = 12
 _RTPROT_RA = 9
+_MAIN = 254
 
 
 def conntrack_in_use() -> bool:
@@ -24,10 +26,26 @@ def ra_devices(kernel: Kernel) -> tuple[str, ...]:
     names = {link["index"]: name for name, link in kernel.links().items()}
     learned = {
         names[route["oif"]]
-        for route in kernel.routes(6, 254)
+        for route in kernel.routes(6, _MAIN)
         if route["prefix"] == "::/0" and route["protocol"] == _RTPROT_RA and route["oif"] in names
     }
     return tuple(sorted(learned))
+
+
+def reached_by(kernel: Kernel) -> dict[str, str]:
+    """Devices by which this machine is reached, each with what it has: an address, or the default route.
+    Link-local addresses and those of loopback do not count."""
+    names = {link["index"]: name for name, link in kernel.links().items()}
+    found = {
+        names[index]: f"has {address}"
+        for index, address in kernel.addresses()
+        if index in names and not (ip := ip_interface(address).ip).is_link_local and not ip.is_loopback
+    }
+    for family in (4, 6):
+        for route in kernel.routes(family, _MAIN):
+            if route["prefix"] in ("0.0.0.0/0", "::/0") and route["oif"] in names:
+                found[names[route["oif"]]] = "has the default route"
+    return found
 
 
 def has_net_admin() -> bool:

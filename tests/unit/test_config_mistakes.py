@@ -27,6 +27,7 @@ from tests.cases.config_mistakes import (
     Mistake,
 )
 from tests.cases.flow_mistakes import GOOD_NAT, NAT_MISTAKES
+from tests.cases.metal_mistakes import GOOD_METAL, METAL_MISTAKES
 from tests.cases.pair_mistakes import ALONE
 
 FILES = [(GOOD, MISTAKES), (GOOD_VPP, VPP_MISTAKES), (GOOD_PAIR, PAIR_MISTAKES), (GOOD_NAT, NAT_MISTAKES)]
@@ -35,6 +36,7 @@ EVERY = [(good, mistake) for good, mistakes in FILES for mistake in mistakes]
 EVERY += [(GOOD_PAIR, mistake) for mistake in ALONE]
 EVERY += [(GOOD_CHANNEL, mistake) for mistake in CHANNEL_MISTAKES]
 EVERY += [(GOOD_CLUSTER, mistake) for mistake in CLUSTER_MISTAKES]
+EVERY += [(GOOD_METAL, mistake) for mistake in METAL_MISTAKES]
 
 
 def problems_of(text: str) -> list[Problem]:
@@ -48,7 +50,9 @@ def matching(problems: list[Problem], mistake: Mistake) -> list[Problem]:
 
 
 @pytest.mark.parametrize(
-    "good", [*(good for good, _ in FILES), GOOD_CHANNEL, GOOD_CLUSTER], ids=[*KINDS, "channel", "cluster"]
+    "good",
+    [*(good for good, _ in FILES), GOOD_CHANNEL, GOOD_CLUSTER, GOOD_METAL],
+    ids=[*KINDS, "channel", "cluster", "metal"],
 )
 def test_the_good_file_is_good(good: str) -> None:
     report = check_text(good)

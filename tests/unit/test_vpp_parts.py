@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from ipshare import __version__
-from ipshare.agent.vpp import VppDataPath
+from ipshare.agent.vpp import VppDataPath, settings
+from ipshare.config import load_text
 from ipshare.core import lib
 from ipshare.engine.failures import ImageRefused
 from ipshare.engine.vpp import Install, Settings, VppEngine
@@ -21,6 +22,8 @@ from ipshare.engine.vpp.launch import said
 from ipshare.engine.vpp.retval import Retval, text
 from ipshare.engine.vpp.startup import STATS_OWN, startup_conf, statseg_bytes
 from ipshare.errors import EngineError, NoPrivilege, NotRunning
+from ipshare.model import Metal
+from tests.cases.metal_mistakes import GOOD_METAL
 from tests.vpp_sites import site
 
 MB = 1 << 20
@@ -117,7 +120,7 @@ HERE = Install(Path("/v/bin/vpp"), (Path("/v/plugins"), Path("/ours")), Path("/o
 
 def test_startup_conf() -> None:
     conf = startup_conf(
-        Settings(Path("/run/node"), workers=2, counter_cells=1000, extra="cpu { main-core 0 }"), HERE
+        Settings(Path("/run/node"), workers=2, counter_cells=1000, extra="cpu { main-core 0 }"), HERE, {}
     )
     lines = conf.splitlines()
     assert "socksvr { socket-name /run/node/api.sock }" in lines
@@ -128,9 +131,38 @@ def test_startup_conf() -> None:
     assert conf.count("{") == conf.count("}")
 
 
+def test_startup_conf_of_a_machine_of_ones_own() -> None:
+    """Cores, hugepages and cards of a site file; without them nothing of it, as before."""
+    config = load_text(GOOD_METAL)
+    assert config.engine.workers == 2
+    conf = startup_conf(settings(config), HERE, {"0000:03:00.0": "0000:03:00.0", "ens5": "0000:04:00.0"})
+    lines = conf.splitlines()
+    assert "cpu { main-core 1 corelist-workers 2,3 }" in lines
+    assert "buffers { buffers-per-numa 16384 }" in lines, "VPP takes hugepages, or small ones"
+    assert any(line.startswith("statseg { size 128M ") for line in lines)
+    at = lines.index("dpdk {")
+    assert lines[at + 1 : at + 4] == [
+        "  dev 0000:03:00.0 { name wan num-rx-queues 2 }",
+        "  dev 0000:04:00.0",
+        "}",
+    ]
+    assert "  plugin dpdk_plugin.so { enable }" in lines and conf.count("{") == conf.count("}")
+    bare = startup_conf(Settings(Path("/n")), HERE, {})
+    assert "dpdk" not in bare and "cpu" not in bare and "buffers { page-size default " in bare
+
+
+def test_the_stats_segment_has_room_for_workers_that_are_given_by_core() -> None:
+    by_core = Settings(Path("/n"), metal=Metal(worker_cores=(2, 3, 4)))
+    assert startup_conf(by_core, HERE, {}) == startup_conf(Settings(Path("/n"), workers=3), HERE, {}).replace(
+        "cpu { workers 3 }", "cpu { corelist-workers 2,3,4 }"
+    )
+    assert not by_core.floats and not Settings(Path("/n"), metal=Metal(main_core=0)).floats
+    assert Settings(Path("/n")).floats and not Settings(Path("/n"), workers=1).floats
+
+
 def test_sockets_may_lie_elsewhere() -> None:
     settings = Settings(Path("/run/node"), api_socket=Path("/a/api.sock"), stats_socket=Path("/b/stats.sock"))
-    conf = startup_conf(settings, HERE)
+    conf = startup_conf(settings, HERE, {})
     assert "socket-name /a/api.sock" in conf and "socket-name /b/stats.sock" in conf
     assert "cpu" not in conf
 
@@ -144,12 +176,13 @@ def test_vpps_do_not_share_memory() -> None:
 def test_the_stats_segment_holds_all_cells_of_all_threads(cells: int, workers: int) -> None:
     assert statseg_bytes(cells, workers) - STATS_OWN >= cells * 16 * (workers + 1)
     settings = Settings(Path("/n"), counter_cells=cells, workers=workers)
-    assert f"size {-(-statseg_bytes(cells, workers) // MB)}M" in startup_conf(settings, HERE)
-    assert "size 7M" in startup_conf(Settings(Path("/n"), counter_cells=cells, statseg_bytes=7 * MB), HERE)
+    assert f"size {-(-statseg_bytes(cells, workers) // MB)}M" in startup_conf(settings, HERE, {})
+    settings = Settings(Path("/n"), counter_cells=cells, statseg_bytes=7 * MB)
+    assert "size 7M" in startup_conf(settings, HERE, {})
 
 
 def test_without_our_plugin() -> None:
-    assert PLUGIN not in startup_conf(Settings(Path("/n"), is_ours_enabled=False), HERE)
+    assert PLUGIN not in startup_conf(Settings(Path("/n"), is_ours_enabled=False), HERE, {})
 
 
 def test_what_vpp_said(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ipshare.engine.vpp.cards import addresses
 from ipshare.engine.vpp.find import PLUGIN, find
 from ipshare.engine.vpp.startup import Settings, startup_conf
 from ipshare.errors import EngineError, NoPrivilege
@@ -74,7 +75,7 @@ def start(
     """Starts VPP and returns when its API answers. ``wrap``: a command that runs VPP (nsenter, taskset).
 
     ``needs_plugin`` False: start even without ours. Raises ``EngineError`` (``NoPrivilege``) with what VPP
-    said, ``NotRunning``: VPP is not installed.
+    said, ``NotRunning``: VPP is not installed, ``Refused``: a card is not there.
     """
     install = find(settings.binary, settings.plugin_path)
     if needs_plugin and install.plugin is None:
@@ -88,7 +89,7 @@ def start(
             raise EngineError(f"{path} is too long for a socket", hint="use a shorter directory")
     clean(settings)
     conf = settings.directory / "startup.conf"
-    conf.write_text(startup_conf(settings, install))
+    conf.write_text(startup_conf(settings, install, addresses(settings.metal.cards)))
     with contextlib.closing(_Watch(settings.api.parent)) as watch:
         with settings.log.open("wb") as output:
             process = subprocess.Popen(
@@ -105,7 +106,7 @@ def start(
             raise
     if not is_ready:
         raise _failure(process, settings)
-    if not settings.workers and not settings.is_pinned:
+    if settings.floats:
         _float(process.pid)
     _unname_shared_memory(settings)
     return Vpp(process, settings)
