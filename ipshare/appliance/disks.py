@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +72,9 @@ def _against(disk: Disk, needed: int, taken: set[str], root: Path) -> list[str]:
     if _text(block / "ro") == "1":
         why.append("it is read-only")
     if others := sorted(taken - {disk.name}):
-        why.append(f"{', '.join(others)} has an appliance already, and two in one machine are taken for one another")
+        why.append(
+            f"{', '.join(others)} has an appliance already, and two in one machine are taken for one another"
+        )
     return list(dict.fromkeys(why))
 
 
@@ -89,4 +90,4 @@ def _mounted(root: Path) -> dict[str, list[str]]:
 def _has_ours(disk: Disk, root: Path) -> bool:
     place = root / "dev/disk/by-partlabel"
     links = place.glob("ipshare-*") if place.is_dir() else ()
-    return any(os.path.basename(os.readlink(link)) in disk.parts for link in links)
+    return any(link.readlink().name in disk.parts for link in links)

@@ -18,6 +18,7 @@ TRIES = 2
 """So that one power cut during a trial does not end it."""
 HEAD = "# GRUB Environment Block\n"
 SIZE = 1024
+KERNEL = "panic=10 console=tty0 console=ttyS0,115200n8"
 
 MODULES = [
     "part_gpt",
@@ -61,9 +62,7 @@ def config(arguments: str = "") -> str:
         f'set tries={n - 1}; set slot="$trial"; save_env tries'
         for n in range(TRIES, 0, -1)
     )
-    line = (
-        f"boot=ipshare ipshare.slot=$slot panic=10 console=tty0 console=ttyS0,115200n8 {arguments}".rstrip()
-    )
+    line = f"boot=ipshare ipshare.slot=$slot {KERNEL} {arguments}".rstrip()
     return f"""serial --unit=0 --speed=115200
 terminal_input console serial
 terminal_output console serial
@@ -102,7 +101,7 @@ def live_early(uuid: str) -> str:
 
 def live(uuid: str, arguments: str = "") -> str:
     """grub.cfg of the ISO: the live system is the slot that it has."""
-    line = f"boot=ipshare ipshare.live={uuid} panic=10 console=tty0 console=ttyS0,115200n8 {arguments}".rstrip()
+    line = f"boot=ipshare ipshare.live={uuid} {KERNEL} {arguments}".rstrip()
     return f"""serial --unit=0 --speed=115200
 terminal_input console serial
 terminal_output console serial

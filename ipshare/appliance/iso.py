@@ -1,6 +1,6 @@
 """iso: the installation medium: one file that boots by BIOS and UEFI, from a CD and from a USB stick.
 
-    El Torito, BIOS     GRUB with iso9660, boot/bios.img; the same for a stick, through the MBR (boot_hybrid.img)
+    El Torito, BIOS     GRUB, boot/bios.img; the same for a stick, through the MBR (boot_hybrid.img)
     El Torito, UEFI     a FAT volume with GRUB, appended as a partition, so that a stick has it, too
     ipshare/            what a disk is made of (medium); the live system is the slot there
 
@@ -64,7 +64,10 @@ def write(slot: Path, raw: Path, target: Path, work: Path, about: About) -> None
         file.truncate(EFI_SIZE)
     at = ["-i", str(efi)]
     sectors = str(EFI_SIZE // layout.SECTOR)
-    tools.run(["mformat", *at, "-v", "IPSHARE-EFI", "-N", EFI_SERIAL, "-T", sectors, "-h", "64", "-s", "32", "::"], env=env)
+    tools.run(
+        ["mformat", *at, "-v", "IPSHARE-EFI", "-N", EFI_SERIAL, "-T", sectors, "-h", "64", "-s", "32", "::"],
+        env=env,
+    )
     tools.run(["mmd", *at, "::/EFI", "::/EFI/BOOT"], env=env)
     tools.run(["mcopy", "-m", *at, str(program), "::/EFI/BOOT/"], env=env)
     target.unlink(missing_ok=True)

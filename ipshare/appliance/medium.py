@@ -1,5 +1,5 @@
-"""medium: what an installation medium (the ISO) has, and how a disk is made of it. Written by the builder, read
-at the box.
+"""medium: what an installation medium (the ISO) has, and how a disk is made of it. Written by the builder,
+read at the box.
 
     ipshare/disk.json      version, sizes of the layout, the pieces with their digests
     ipshare/ipshare.slot   the slot, as it is: the live system runs from it, too
@@ -21,7 +21,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from ipshare.appliance import layout, tools
 from ipshare.errors import IpshareError, Refused
@@ -49,7 +49,8 @@ class Medium:
     slot_mib: int
     data_mib: int
     pieces: tuple[Piece, ...]
-    layout: int = layout.NUMBER
+    number: int = layout.NUMBER
+    """Of the layout."""
 
     @property
     def disk(self) -> layout.Disk:
@@ -93,7 +94,9 @@ def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
     while size:
         piece = file.read(min(BLOCK, size))
         if not piece:
-            raise IpshareError("the installation medium ends early", hint="write it again, compare SHA256SUMS")
+            raise IpshareError(
+                "the installation medium ends early", hint="write it again, compare SHA256SUMS"
+            )
         size -= len(piece)
         yield piece
 
@@ -110,14 +113,14 @@ def read(place: Path = PLACE) -> Medium:
         ) from None
     except (KeyError, TypeError, ValueError) as error:
         raise Refused(f"{place}/disk.json cannot be read: {error}", hint="write the medium again") from error
-    if medium.layout != layout.NUMBER:
-        raise Refused(f"the medium is of layout {medium.layout}", hint="start from it, and install there")
+    if medium.number != layout.NUMBER:
+        raise Refused(f"the medium is of layout {medium.number}", hint="start from it, and install there")
     return medium
 
 
 def install(medium: Medium, place: Path, target: Path, say: Callable[[str], None]) -> None:
-    """Makes `target`, a disk or a file, a disk of the appliance. What it had is lost. Raises before it boots if
-    what was read back is not what the medium has."""
+    """Makes `target`, a disk or a file, a disk of the appliance. What it had is lost. Raises before it boots
+    if what was read back is not what the medium has."""
     code = (place / SECTOR).read_bytes()
     if len(code) != CODE:
         raise Refused(f"{place / SECTOR} has {len(code)} octets", hint="write the medium again")
@@ -160,16 +163,20 @@ def _write(disk: IO[bytes], source: Path, piece: Piece) -> None:
     digest = hashlib.sha256()
     disk.seek(piece.start)
     try:
-        opened: IO[bytes] = gzip.open(source, "rb") if source.suffix == ".gz" else source.open("rb")  # type: ignore[assignment]
-        with opened as file:
+        with source.open("rb") as plain:
+            is_packed = source.suffix == ".gz"
+            file = cast(IO[bytes], gzip.GzipFile(fileobj=plain)) if is_packed else plain
             for part in _pieces(file, piece.size):
                 digest.update(part)
                 _all(disk, part)
     except (OSError, EOFError) as error:
-        raise IpshareError(f"{piece.file}: {error}", hint="the disk has no table and does not boot") from error
+        raise IpshareError(
+            f"{piece.file}: {error}", hint="the disk has no table and does not boot"
+        ) from error
     if digest.hexdigest() != piece.sha256:
         raise IpshareError(
-            f"{piece.file} of the medium is not what was built", hint="write the medium again, compare SHA256SUMS"
+            f"{piece.file} of the medium is not what was built",
+            hint="write the medium again, compare SHA256SUMS",
         )
 
 
