@@ -37,11 +37,20 @@ class Box:
     power: Callable[[str], object] = lambda verb: subprocess.run(["systemctl", verb], check=False)
 
 
+def addresses(text: str) -> list[str]:
+    """Of what `ip -json address` says: it leaves an empty record for what its filter took away."""
+    return [
+        f"{card['ifname']}  {address['local']}/{address['prefixlen']}"
+        for card in json.loads(text or "[]")
+        for address in card.get("addr_info", ())
+        if "local" in address
+    ]
+
+
 def lines() -> list[str]:
     """What the box is, now."""
     found = [Path("/proc/sys/kernel/hostname").read_text().strip()]
-    for card in json.loads(tools.run(["ip", "-json", "address", "show", "scope", "global"]) or "[]"):
-        found += [f"{card['ifname']}  {a['local']}/{a['prefixlen']}" for a in card.get("addr_info", [])]
+    found += addresses(tools.run(["ip", "-json", "address", "show", "scope", "global"]))
     if len(found) == 1:
         found.append("no address")
     agent = subprocess.run(

@@ -203,3 +203,10 @@ def test_the_console_of_the_live_system_is_a_menu(operator: Operator) -> None:
     operator.types("\x04")
     assert operator.ended() is None
     assert done == ["install", "reboot", "poweroff"]
+
+
+def test_addresses_are_read_past_the_gaps_that_ip_leaves() -> None:
+    text = '[{}, {"ifname": "lo", "addr_info": [{}]}, {"ifname": "ens3", "addr_info": [{}, {"local": "192.0.2.1", '
+    text += '"prefixlen": 24}]}]'
+    assert console.addresses(text) == ["ens3  192.0.2.1/24"]
+    assert console.addresses("") == []
