@@ -206,7 +206,7 @@ def test_the_console_of_the_live_system_is_a_menu(operator: Operator) -> None:
 
 
 def test_addresses_are_read_past_the_gaps_that_ip_leaves() -> None:
-    text = '[{}, {"ifname": "lo", "addr_info": [{}]}, {"ifname": "ens3", "addr_info": [{}, {"local": "192.0.2.1", '
-    text += '"prefixlen": 24}]}]'
+    text = '[{}, {"ifname": "lo", "addr_info": [{}]}, '
+    text += '{"ifname": "ens3", "addr_info": [{}, {"local": "192.0.2.1", "prefixlen": 24}]}]'
     assert console.addresses(text) == ["ens3  192.0.2.1/24"]
     assert console.addresses("") == []
