@@ -141,7 +141,7 @@ def test_a_key_comes_from_a_stick(operator: Operator, tmp_path: Path) -> None:
     assert isinstance(texts, dict) and texts["authorized_keys"] == KEY + "\n"
 
 
-@pytest.mark.parametrize("answered", range(len(BEGIN) + 2))
+@pytest.mark.parametrize("answered", range(len(BEGIN) + 3))
 def test_it_can_be_left_at_every_question(operator: Operator, tmp_path: Path, answered: int) -> None:
     asked(operator, tmp_path)
     operator.answers(*[*BEGIN, (NUMBER, "1"), (NUMBER, "3")][:answered])
