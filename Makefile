@@ -59,7 +59,7 @@ lint: setup-test
 # A bootable image (docs/appliance.md): build/appliance. APPLIANCE="--update-key KEY.pub": more options. Updates are signed with
 # build/appliance-work/update.key, made here, unless another key is named.
 UPDATE_KEY := build/appliance-work/update.key
-APT_APPLIANCE := mmdebstrap squashfs-tools mtools fdisk e2fsprogs qemu-utils grub-common grub-pc-bin grub-efi-amd64-bin
+APT_APPLIANCE := mmdebstrap squashfs-tools mtools fdisk e2fsprogs qemu-utils grub-common grub-pc-bin grub-efi-amd64-bin xorriso
 appliance: setup
 	@sh appliance/packages.sh $(APT_APPLIANCE)
 	@mkdir -p build/appliance-work && test -f $(UPDATE_KEY) || $(PY) -m ipshare appliance key $(UPDATE_KEY)

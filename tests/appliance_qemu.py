@@ -25,14 +25,15 @@ FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 
 
 class Box:
-    """One machine with a disk of its own on top of the image. `taps`: descriptors; `size`: of the disk;
-    `sticks`: more volumes, vdc, vdd ..., that are only read."""
+    """One machine with a disk of its own on top of the image, or an empty one of `size`. `taps`: descriptors;
+    `sticks`: more volumes, vdb or vdc ..., that are only read; `iso`: a CD, started from if the disk does not
+    start."""
 
     def __init__(
         self,
         place: Path,
-        image: Path,
-        seed: Path,
+        image: Path | None,
+        seed: Path | None,
         key: Path,
         *,
         name: str = "disk",
@@ -40,12 +41,14 @@ class Box:
         size: str = "",
         uefi: bool = False,
         sticks: Sequence[Path] = (),
+        iso: Path | None = None,
     ) -> None:
         self.place, self.seed, self.key, self.taps, self.uefi = place, seed, key, tuple(taps), uefi
-        self.sticks = tuple(sticks)
+        self.sticks, self.iso = tuple(sticks), iso
         self.name, self.disk, self.console = name, place / f"{name}.qcow2", place / f"{name}.console"
-        base = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image.resolve())]
-        subprocess.run([*base, str(self.disk), *([size] if size else [])], check=True)
+        base = ["-F", "qcow2", "-b", str(image.resolve())] if image is not None else []
+        create = ["qemu-img", "create", "-q", "-f", "qcow2", *base, str(self.disk)]
+        subprocess.run([*create, *([size] if size else [])], check=True)
         if uefi:
             shutil.copy(FIRMWARE.with_name("OVMF_VARS_4M.fd"), place / f"{name}.vars")
         self.process: subprocess.Popen[bytes] | None = None
@@ -57,9 +60,14 @@ class Box:
             self.port = probe.getsockname()[1]
         how = EMULATED if os.environ.get("IPSHARE_EMULATE") else KVM
         command = ["qemu-system-x86_64", *how, "-smp", "1", "-m", "1024", "-display", "none", "-vga", "none"]
-        command += ["-serial", f"file:{self.console}", "-monitor", "none"]
+        self.line = self.place / f"{self.name}.line"
+        line = f"socket,id=line,path={self.line},server=on,wait=off,logfile={self.console}"
+        command += ["-chardev", line, "-serial", "chardev:line", "-monitor", "none"]
         command += ["-drive", f"file={self.disk},if=virtio,format=qcow2"]
-        command += ["-drive", f"file={self.seed},format=raw,if=virtio"]
+        if self.seed is not None:
+            command += ["-drive", f"file={self.seed},format=raw,if=virtio"]
+        if self.iso is not None:
+            command += ["-drive", f"file={self.iso},media=cdrom,readonly=on"]
         for stick in self.sticks:
             command += ["-drive", f"file={stick},format=raw,if=virtio,readonly=on"]
         if self.uefi:
@@ -99,6 +107,15 @@ class Box:
         raise AssertionError(
             f"the console never said {text!r}; its end:\n{self.console.read_text(errors='replace')[-3000:]}"
         )
+
+    def types(self, text: str) -> None:
+        """A line at its console."""
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(str(self.line))
+            line.sendall(text.encode() + b"\n")
+            line.shutdown(socket.SHUT_WR)
+            while line.recv(4096):  # QEMU closes when it has taken all
+                pass
 
     def healthy(self) -> str:
         """The console up to the line that ends a start; its time is printed."""

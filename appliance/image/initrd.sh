@@ -1,5 +1,6 @@
 # scripts/ipshare of the initrd (boot=ipshare): the root of the slot that GRUB chose, and what lies over it.
 #   /run/ipshare-slot   the slot's squashfs: kernel, initrd, root.squashfs, release.json
+#   /run/ipshare-medium the ISO, where the live system runs from its slot; /data is memory there
 #   /                   root.squashfs, read-only
 #   /data               the data partition; if it cannot be mounted, memory, and /run/ipshare-degraded says so
 #   /etc                what is in the image, changes in /data/overlay/etc
@@ -19,6 +20,22 @@ part() {
 	readlink -f "/dev/disk/by-partlabel/ipshare-$1"
 }
 
+# The installation medium whose UUID GRUB named: a CD or a stick, found by what is on it, since udev here knows no CDs.
+medium() {
+	n=0
+	mkdir -p /run/ipshare-medium
+	while [ "$n" -lt 120 ]; do
+		for device in /dev/sr[0-9]* /dev/sd* /dev/vd* /dev/nvme*n* /dev/mmcblk* /dev/hd*; do
+			[ -b "$device" ] && mount -t iso9660 -o ro "$device" /run/ipshare-medium 2>/dev/null || continue
+			[ -e "/run/ipshare-medium/ipshare/$1" ] && return 0
+			umount /run/ipshare-medium
+		done
+		n=$((n + 1))
+		sleep 0.5
+	done
+	return 1
+}
+
 data() {
 	device=$(part data) || { echo "there is no data partition"; return 1; }
 	mount -o bind /dev "${rootmnt}/dev" # the root's e2fsck is taken, with the libraries that it has there
@@ -28,6 +45,12 @@ data() {
 	[ "$result" -lt 4 ] || { echo "the data partition is damaged: $(tail -n 1 /run/ipshare-fsck)"; return 1; }
 	mount -t ext4 -o noatime "$device" "$1" 2>/run/ipshare-fsck || { echo "the data partition cannot be mounted"; return 1; }
 	mkdir -p "$1/overlay/etc" "$1/overlay/etc.work" || { echo "the data partition cannot be written"; umount "$1"; return 1; }
+}
+
+# Instead of the data partition.
+memory() {
+	mount -t tmpfs -o size=64m,mode=0755 tmpfs "${rootmnt}/data"
+	mkdir -p "${rootmnt}/data/overlay/etc" "${rootmnt}/data/overlay/etc.work"
 }
 
 # Removes what the order says; itself last, so that a reset that loses power is done again.
@@ -49,20 +72,31 @@ reset() {
 }
 
 mountroot() {
-	slot=a
+	slot=a live=""
 	for word in $(cat /proc/cmdline); do
-		case "$word" in ipshare.slot=*) slot=${word#ipshare.slot=} ;; esac
+		case "$word" in
+		ipshare.slot=*) slot=${word#ipshare.slot=} ;;
+		ipshare.live=*) live=${word#ipshare.live=} ;;
+		esac
 	done
 	modprobe -q squashfs; modprobe -q overlay; modprobe -q loop; modprobe -q ext4
-	device=$(part "$slot") || panic "ipshare: slot $slot is on no disk"
 	mkdir -p /run/ipshare-slot
-	mount -t squashfs -o ro "$device" /run/ipshare-slot || panic "ipshare: slot $slot cannot be mounted"
+	if [ -n "$live" ]; then
+		modprobe -q isofs; modprobe -q sr_mod
+		medium "$live" || panic "ipshare: the medium $live is not found"
+		mount -t squashfs -o ro,loop /run/ipshare-medium/ipshare/ipshare.slot /run/ipshare-slot || panic "ipshare: the medium's slot cannot be mounted"
+		slot=live
+	else
+		device=$(part "$slot") || panic "ipshare: slot $slot is on no disk"
+		mount -t squashfs -o ro "$device" /run/ipshare-slot || panic "ipshare: slot $slot cannot be mounted"
+	fi
 	mount -t squashfs -o ro,loop /run/ipshare-slot/root.squashfs "${rootmnt}" || panic "ipshare: no root in slot $slot"
-	if ! why=$(data "${rootmnt}/data"); then
+	if [ -n "$live" ]; then
+		memory
+	elif ! why=$(data "${rootmnt}/data"); then
 		echo "ipshare: degraded: $why" >/dev/console
 		echo "$why" >/run/ipshare-degraded
-		mount -t tmpfs -o size=64m,mode=0755 tmpfs "${rootmnt}/data"
-		mkdir -p "${rootmnt}/data/overlay/etc" "${rootmnt}/data/overlay/etc.work"
+		memory
 	fi
 	reset "${rootmnt}/data"
 	over="${rootmnt}/data/overlay"

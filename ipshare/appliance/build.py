@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ipshare.appliance import archive, grub, layout, overlay, packages, sbom, tools
+from ipshare.appliance import archive, grub, iso, layout, overlay, packages, sbom, tools
 from ipshare.errors import IpshareError, Refused
 
 TOP = Path(__file__).parents[2]
@@ -35,8 +35,10 @@ NEEDED = (
     "mke2fs",
     "qemu-img",
     "grub-mkimage",
+    "xorriso",
 )
 ROOM = 4 << 30
+EXTENSIONS = ("raw", "qcow2", "iso", "slot", "packages", "cdx.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,10 @@ def build(order: Order, say: Callable[[str], None]) -> dict[str, object]:
         ["qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", str(raw), str(qcow2)]
     )
     step("qcow2")
+    target, work = order.output / f"{name}.iso", order.work / "iso"
+    about = iso.About(order.version, order.epoch, order.slot_mib, order.data_mib, order.arguments)
+    iso.write(slot, raw, target, work, about)
+    step("iso")
     debs = sbom.debian(status)
     (order.output / f"{name}.packages").write_text("".join(f"{p} {v} {a}\n" for p, v, a in debs))
     stamp = datetime.fromtimestamp(order.epoch, UTC).isoformat().replace("+00:00", "Z")
@@ -137,7 +143,7 @@ def build(order: Order, say: Callable[[str], None]) -> dict[str, object]:
     (order.output / f"{name}.cdx.json").write_text(
         sbom.cyclonedx("ipshare-appliance", order.version, stamp, debs, wheels, order.suite.name)
     )
-    files = [order.output / f"{name}.{ext}" for ext in ("raw", "qcow2", "slot", "packages", "cdx.json")]
+    files = [order.output / f"{name}.{ext}" for ext in EXTENSIONS]
     (order.output / "SHA256SUMS").write_text("".join(f"{_digest(path)}  {path.name}\n" for path in files))
     step("checksums")
     return {

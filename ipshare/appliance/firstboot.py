@@ -1,8 +1,9 @@
 """firstboot: runs at every start of a box, before its network: applies a seed that is new, and nothing that
 is wrong.
 
-A seed is applied as a whole or not at all, once: its digest is kept on /data, and what an operator changes
-later stays. Its site file is judged before it takes the place of the one that is there: with mistakes, the
+A seed is three files of NoCloud (seed), plain files (stick), or answers at the console (wizard).
+It is applied as a whole or not at all, once: its digest is kept on /data, and what an operator changes later
+stays. Its site file is judged before it takes the place of the one that is there: with mistakes, the
 previous one stays, or none, and the box comes up for management either way. Paths are relative to `root`, so
 that tests run it in a directory.
 """
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ipshare.appliance import grow
+from ipshare.appliance import grow, slots, stick, volumes
 from ipshare.appliance import seed as seeds
 from ipshare.appliance.overlay import SITE
 from ipshare.errors import IpshareError
@@ -27,35 +28,26 @@ KEYS = "etc/ssh/authorized_keys.d/root"
 NETWORKS = "etc/systemd/network"
 
 
-def read_volume(device: str) -> dict[str, str]:
-    """The files of a seed volume. Raises OSError if it cannot be mounted."""
-    with tempfile.TemporaryDirectory(dir="/run") as place:
-        done = subprocess.run(
-            ["mount", "-o", "ro", device, place], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise OSError(f"{device} cannot be mounted: {done.stderr.strip()}")
-        try:
-            return {name: _text(Path(place) / name) for name in NAMES if (Path(place) / name).is_file()}
-        finally:
-            subprocess.run(["umount", place], capture_output=True, check=False)
+def judged(texts: Mapping[str, str]) -> tuple[str, seeds.Seed | None, list[str]]:
+    """A digest of what a volume has, and what that says, or all that is wrong with it: NoCloud's files, or
+    plain ones."""
+    if any(name in texts for name in NAMES):
+        digest = _digest({name: texts.get(name, "") for name in NAMES})
+        return digest, *seeds.read(texts)
+    return _digest(dict(sorted(texts.items()))), *stick.read(texts)
 
 
-def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.read(seeds.MOST + 1).decode("utf-8", "replace")
+def _digest(texts: Mapping[str, str]) -> str:
+    return hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in texts.items()).encode()).hexdigest()
 
 
 def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Path("/")) -> bool:
     """Applies a seed that differs from the last one. Says what it did, or all that is wrong; true if the seed
     was taken."""
-    digest = hashlib.sha256(
-        "\0".join(f"{name}\0{texts.get(name, '')}" for name in NAMES).encode()
-    ).hexdigest()
+    digest, found, mistakes = judged(texts)
     applied = root / APPLIED
     if applied.exists() and applied.read_text().strip() == digest:
         return True
-    found, mistakes = seeds.read(texts)
     if found is None:
         for mistake in mistakes:
             say(f"seed: {mistake}")
@@ -63,26 +55,36 @@ def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Pat
         return False
     files = dict(found.files)
     good = _judge_site(files, say, root)
-    write(root / "etc/hostname", found.hostname + "\n", 0o644)
-    write(root / "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {found.hostname}\n::1 localhost\n", 0o644)
-    write(root / KEYS, "".join(key + "\n" for key in found.keys), 0o644)
-    place = root / NETWORKS
-    place.mkdir(parents=True, exist_ok=True)
-    for old in place.glob("10-seed-*.network"):
-        if old.name not in found.networks:
-            old.unlink()
-    for name, text in found.networks.items():
-        write(place / name, text, 0o644)
+    if found.hostname is not None:
+        hosts = f"127.0.0.1 localhost\n127.0.1.1 {found.hostname}\n::1 localhost\n"
+        write(root / "etc/hostname", found.hostname + "\n", 0o644)
+        write(root / "etc/hosts", hosts, 0o644)
+    if found.keys is not None:
+        write(root / KEYS, "".join(key + "\n" for key in found.keys), 0o644)
+    if found.networks is not None:
+        _networks(found.networks, root / NETWORKS)
     if found.servers:
         write(root / "etc/resolv.conf", "".join(f"nameserver {server}\n" for server in found.servers), 0o644)
     for path, (text, mode) in files.items():
         write(root / path.lstrip("/"), text, mode)
     write(applied, digest + "\n", 0o600)
-    say(
-        f"seed: {found.instance} applied: {found.hostname}, {len(found.keys)} SSH keys, "
-        f"{len(found.networks)} interfaces, {len(files)} files"
-    )
+    told = [
+        found.hostname or "no host name",
+        f"{len(found.keys or ())} SSH keys",
+        f"{len(found.networks or ())} interfaces",
+        f"{len(files)} files",
+    ]
+    say(f"seed: {found.instance} applied: {', '.join(told)}")
     return good
+
+
+def _networks(wanted: Mapping[str, str], place: Path) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    for old in place.glob("10-seed-*.network"):
+        if old.name not in wanted:
+            old.unlink()
+    for name, text in wanted.items():
+        write(place / name, text, 0o644)
 
 
 def _judge_site(files: dict[str, tuple[str, int]], say: Callable[[str], None], root: Path) -> bool:
@@ -143,19 +145,34 @@ def run(say: Callable[[str], None]) -> None:
     degraded = Path("/run/ipshare-degraded")
     if degraded.exists():
         say(f"degraded: {degraded.read_text().strip()}; nothing is kept until this is mended")
+    elif slots.is_live():
+        say("live system: what it is told is kept in memory, until it ends")
     else:
         try:
             grow.grow(say)
         except (IpshareError, OSError, ValueError) as error:
             say(f"/data stays as large as it is: {error}")
     try:
-        device = seeds.find()
+        device, second = volumes.find()
+        for line in second:
+            say(f"seed: {line}")
         if device is None:
-            say("no seed (a volume labelled CIDATA)")
+            say(f"no seed (a volume labelled {seeds.LABEL} or {stick.LABEL})")
         else:
-            apply(read_volume(device), say)
+            of_cloud = Path(device).name.upper() == seeds.LABEL
+            apply(volumes.read(device, lambda name: not of_cloud or name in NAMES), say)
     except OSError as error:
         say(f"seed: {error}; the settings before it stay")
-    name = Path("/etc/hostname").read_text().strip()
-    Path("/proc/sys/kernel/hostname").write_text(name)
+    name_machine()
     subprocess.run(["ssh-keygen", "-A"], capture_output=True, check=False)
+
+
+def name_machine() -> None:
+    Path("/proc/sys/kernel/hostname").write_text(Path("/etc/hostname").read_text().strip())
+
+
+def take_effect() -> None:
+    """What was applied to a box that runs: name, addresses, agent."""
+    name_machine()
+    subprocess.run(["systemctl", "restart", "systemd-networkd.service"], check=False)
+    subprocess.run(["systemctl", "restart", "--no-block", "ipshare-agent@site.service"], check=False)

@@ -18,6 +18,7 @@ TRIES = 2
 """So that one power cut during a trial does not end it."""
 HEAD = "# GRUB Environment Block\n"
 SIZE = 1024
+KERNEL = "panic=10 console=tty0 console=ttyS0,115200n8"
 
 MODULES = [
     "part_gpt",
@@ -41,6 +42,7 @@ MODULES = [
     "boot",
 ]
 BIOS_MODULES = [*MODULES, "biosdisk"]
+LIVE_MODULES = ["part_msdos", "iso9660", "loopback"]
 EFI_MODULES = [*MODULES, "all_video", "gfxterm", "efi_gop"]
 
 
@@ -60,9 +62,7 @@ def config(arguments: str = "") -> str:
         f'set tries={n - 1}; set slot="$trial"; save_env tries'
         for n in range(TRIES, 0, -1)
     )
-    line = (
-        f"boot=ipshare ipshare.slot=$slot panic=10 console=tty0 console=ttyS0,115200n8 {arguments}".rstrip()
-    )
+    line = f"boot=ipshare ipshare.slot=$slot {KERNEL} {arguments}".rstrip()
     return f"""serial --unit=0 --speed=115200
 terminal_input console serial
 terminal_output console serial
@@ -86,6 +86,32 @@ echo "ipshare: slot $slot cannot be read; the other one"
 if [ "$slot" = "b" ]; then set slot=a; else set slot=b; fi
 start
 echo "ipshare: neither slot can be read"
+sleep 10
+reboot
+"""
+
+
+def live_early(uuid: str) -> str:
+    """Embedded in the GRUB of the ISO with that UUID."""
+    return (
+        f"search --no-floppy --fs-uuid --set=root {uuid}\n"
+        "set prefix=($root)/boot/grub\nconfigfile ($root)/boot/grub/grub.cfg\n"
+    )
+
+
+def live(uuid: str, arguments: str = "") -> str:
+    """grub.cfg of the ISO: the live system is the slot that it has."""
+    line = f"boot=ipshare ipshare.live={uuid} {KERNEL} {arguments}".rstrip()
+    return f"""serial --unit=0 --speed=115200
+terminal_input console serial
+terminal_output console serial
+echo "ipshare: live system"
+loopback slot ($root)/ipshare/ipshare.slot
+if linux (slot)/vmlinuz {line}; then
+  initrd (slot)/initrd.img
+  boot
+fi
+echo "ipshare: this medium cannot be read"
 sleep 10
 reboot
 """

@@ -46,6 +46,11 @@ def missing(
 
 def judge(say: Callable[[str], None]) -> bool:
     """Judges the running slot; true if it may go on running."""
+    if slots.is_live():
+        left = missing()
+        state = f"not healthy: {', '.join(left)}" if left else "healthy"
+        say(f"live system ({slots.release().get('version')}): {state}")
+        return True
     slot = slots.running()
     with slots.environment() as path:
         on_trial = slots.look(path).trial == slot

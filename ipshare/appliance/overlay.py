@@ -129,6 +129,26 @@ StandardOutput=journal+console
 StandardError=journal+console
 """
 
+CONSOLE = """# In the place of a login, which needs a password: menu of the live system, wizard, what the box
+# is.
+[Unit]
+Description=ipshare: console on %I
+After=ipshare-firstboot.service systemd-user-sessions.service
+ConditionPathExists=/dev/%I
+
+[Service]
+ExecStart=/usr/bin/ipshare appliance console
+Restart=always
+RestartSec=2
+RestartPreventExitStatus=3
+StandardInput=tty-force
+StandardOutput=tty
+StandardError=journal
+TTYPath=/dev/%I
+TTYReset=yes
+TTYVHangup=yes
+"""
+
 AGENT = """[Unit]
 After=ipshare-firstboot.service network-online.target
 Wants=network-online.target
@@ -190,6 +210,7 @@ PLAIN = {
     f"{UNITS}/ipshare-clock.service": CLOCK,
     f"{UNITS}/ipshare-clock-kept.service": CLOCK_KEPT,
     f"{UNITS}/ipshare-clock-kept.timer": CLOCK_TIMER,
+    f"{UNITS}/ipshare-console@.service": CONSOLE,
 }
 
 DEBIAN = "/lib/systemd/system"
@@ -199,6 +220,11 @@ LINKS = {
     f"{WANTED}/ipshare-health.service": f"{UNITS}/ipshare-health.service",
     f"{WANTED}/ipshare-guard.service": f"{UNITS}/ipshare-guard.service",
     f"{WANTED}/ipshare-agent@site.service": f"{UNITS}/ipshare-agent@.service",
+    f"{WANTED}/ipshare-console@tty1.service": f"{UNITS}/ipshare-console@.service",
+    f"{WANTED}/ipshare-console@ttyS0.service": f"{UNITS}/ipshare-console@.service",
+    f"{ETC}/getty@.service": "/dev/null",
+    f"{ETC}/serial-getty@.service": "/dev/null",
+    f"{ETC}/getty-static.service": "/dev/null",
     f"{WANTED}/systemd-networkd.service": f"{DEBIAN}/systemd-networkd.service",
     f"{ETC}/sysinit.target.wants/ipshare-clock.service": f"{UNITS}/ipshare-clock.service",
     f"{ETC}/timers.target.wants/ipshare-clock-kept.timer": f"{UNITS}/ipshare-clock-kept.timer",

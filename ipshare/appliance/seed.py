@@ -34,13 +34,14 @@ MOST = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """What a seed says, judged. `files`: path -> (content, mode)."""
+    """What a seed says, judged. `files`: path -> (content, mode). None: it says nothing of that, and what the
+    box has stays (a seed of NoCloud says all of it)."""
 
     instance: str
-    hostname: str
-    keys: tuple[str, ...] = ()
+    hostname: str | None
+    keys: tuple[str, ...] | None = ()
     files: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    networks: Mapping[str, str] = field(default_factory=dict)
+    networks: Mapping[str, str] | None = field(default_factory=dict)
     servers: tuple[str, ...] = ()
 
 
@@ -158,12 +159,3 @@ def write_image(texts: Mapping[str, str], target: Path) -> None:
             tools.run(["mcopy", *at, str(path), f"::/{name}"])
         target.touch(mode=0o600)  # it may hold keys
         target.write_bytes(made.read_bytes())
-
-
-def find() -> str | None:
-    """At the box: the device with a volume of that label, or None."""
-    for label in (LABEL, LABEL.lower()):
-        device = Path("/dev/disk/by-label") / label
-        if device.exists():
-            return str(device)
-    return None

@@ -27,8 +27,18 @@ def other(slot: str) -> str:
     return "b" if slot == "a" else "a"
 
 
+def is_live() -> bool:
+    """This is the live system of an installation medium: it keeps nothing, and has no slots."""
+    return any(word.startswith("ipshare.live=") for word in Path("/proc/cmdline").read_text().split())
+
+
 def running() -> str:
     """The slot that this system was started from. Raises Refused where this is no appliance."""
+    if is_live():
+        raise Refused(
+            "this is the live system of an installation medium: it has no slots",
+            hint="ipshare appliance install-disk",
+        )
     for word in Path("/proc/cmdline").read_text().split():
         if word.startswith("ipshare.slot="):
             return word.removeprefix("ipshare.slot=")

@@ -20,10 +20,12 @@ PACKAGE_OF = {
     "mke2fs": "e2fsprogs",
     "qemu-img": "qemu-utils",
     "grub-mkimage": "grub-common",
+    "xorriso": "xorriso",
     "dpkg-deb": "dpkg",
 }
 GRUB = {
     Path("/usr/lib/grub/i386-pc/boot.img"): "grub-pc-bin",
+    Path("/usr/lib/grub/i386-pc/boot_hybrid.img"): "grub-pc-bin",
     Path("/usr/lib/grub/x86_64-efi/moddep.lst"): "grub-efi-amd64-bin",
 }
 PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))

@@ -13,6 +13,7 @@ from typing import IO, Any
 import click
 
 from ipshare.cli import exits, output
+from ipshare.cli.appliance_first import console_, install_disk_, wizard_
 from ipshare.cli.appliance_keep import backup_, clock_, factory_reset_, guard_, restore_
 from ipshare.cli.options import json_option
 from ipshare.errors import Refused
@@ -27,7 +28,7 @@ def appliance_() -> None:
     """A bootable image that is a node: build it, seed it, update it (docs/appliance.md)."""
 
 
-for _verb in (backup_, restore_, factory_reset_, clock_, guard_):
+for _verb in (backup_, restore_, factory_reset_, clock_, guard_, install_disk_, wizard_, console_):
     appliance_.add_command(_verb)
 
 
@@ -92,7 +93,7 @@ def build_(
     level: int,
     as_json: bool,
 ) -> None:
-    """Build the image: raw, qcow2, slot (for updates), list of packages, bill of materials, SHA256SUMS.
+    """Build the image: raw, qcow2, ISO, slot (for updates), list of packages, bill of materials, SHA256SUMS.
 
     SOURCE_DATE_EPOCH is the time of all files; by default that of the last commit.
     """

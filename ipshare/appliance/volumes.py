@@ -1,0 +1,75 @@
+"""volumes: at the box: sticks and disks with files for it, found by label, read and let go."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ipshare.appliance import seed, stick, tools
+
+BY_LABEL = Path("/dev/disk/by-label")
+FILE_SYSTEMS = ("vfat", "exfat", "ext2", "ext3", "ext4", "iso9660")
+
+
+def find(places: Path = BY_LABEL) -> tuple[str | None, list[str]]:
+    """The device to be read, a NoCloud seed before a stick; and what is to be said of a second one."""
+    labels = [
+        label.upper() if upper else label.lower() for label in (seed.LABEL, stick.LABEL) for upper in (1, 0)
+    ]
+    found = [label for label in labels if (places / label).exists()]
+    said = [f"a volume labelled {label} is there, too, and is not read" for label in found[1:]]
+    return (str(places / found[0]) if found else None), said
+
+
+def read(device: str, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, str]:
+    """The files in a volume's top directory, but for hidden ones; what is no UTF-8 has U+FFFD. Raises OSError
+    if it cannot be mounted."""
+    with tempfile.TemporaryDirectory(dir="/run") as place:
+        command = ["mount", "-o", "ro", device, place]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise OSError(f"{device} cannot be mounted: {done.stderr.strip()}")
+        try:
+            return files(Path(place), wanted)
+        finally:
+            subprocess.run(["umount", place], capture_output=True, check=False)
+
+
+def files(place: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, str]:
+    """The same of a directory."""
+    paths = [path for path in sorted(place.iterdir()) if not path.name.startswith(".") and wanted(path.name)]
+    return {path.name: _text(path) for path in paths if path.is_file() and not path.is_symlink()}
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(seed.MOST + 1).decode("utf-8", "replace")
+
+
+def others() -> list[str]:
+    """Devices with a file system that is not mounted: sticks, most likely."""
+    listed = json.loads(
+        tools.run(["lsblk", "--json", "--list", "--output", "PATH,FSTYPE,PARTLABEL,MOUNTPOINTS"])
+    )
+    return [
+        device["path"]
+        for device in listed["blockdevices"]
+        if device["fstype"] in FILE_SYSTEMS
+        and not any(device["mountpoints"])
+        and not str(device["partlabel"] or "").startswith("ipshare-")
+    ]
+
+
+def public_keys() -> dict[str, str]:
+    """Public SSH keys that sticks have: "device: file" -> its text."""
+    found = {}
+    for device in others():
+        try:
+            texts = read(device, lambda name: name.endswith(".pub") or name == stick.KEYS)
+        except OSError:
+            continue
+        found.update({f"{device}: {name}": text for name, text in texts.items()})
+    return found

@@ -1,0 +1,94 @@
+"""Plain files for a box: judged as a seed is, applied once, what there is no file for stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ipshare.appliance import firstboot, seed, stick, volumes
+from tests.appliance_site import SITE
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5F3c2 operator@example"
+NETWORK = "version: 2\nethernets: {ens4: {addresses: [192.0.2.1/24]}}\n"
+ALL = {"site.toml": SITE, "hostname": "c1\n", "authorized_keys": f"# me\n{KEY}\n\n", "network.yaml": NETWORK}
+
+
+def test_plain_files_are_applied_once_and_the_rest_stays(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert firstboot.apply(ALL | {"more.csv": "a\n"}, said.append, tmp_path)
+    assert said == ["seed: plain files applied: c1, 1 SSH keys, 1 interfaces, 2 files"]
+    assert (tmp_path / firstboot.KEYS).read_text() == KEY + "\n"
+    site = tmp_path / "etc/ipshare/site.toml"
+    assert site.read_text() == SITE and site.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "etc/ipshare/more.csv").exists() and not (tmp_path / "etc/ipshare/hostname").exists()
+    site.write_text(SITE + "# by hand\n")
+    assert firstboot.apply(ALL | {"more.csv": "a\n"}, said.append, tmp_path)
+    assert site.read_text().endswith("# by hand\n"), "the same again changes nothing"
+    assert firstboot.apply({"site.toml": SITE}, said.append, tmp_path)
+    assert site.read_text() == SITE
+    assert (tmp_path / "etc/hostname").read_text() == "c1\n" and KEY in (
+        tmp_path / firstboot.KEYS
+    ).read_text()
+    assert (tmp_path / "etc/systemd/network/10-seed-ens4.network").exists()
+
+
+def test_a_site_file_with_mistakes_leaves_the_one_before_it(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert firstboot.apply(ALL, said.append, tmp_path)
+    broken = SITE.replace('to = "A"', 'to = "Z"')
+    assert not firstboot.apply({"site.toml": broken, "hostname": "c2"}, said.append, tmp_path)
+    assert (tmp_path / "etc/ipshare/site.toml").read_text() == SITE
+    assert (tmp_path / "etc/hostname").read_text() == "c2\n"
+    assert any("site.toml:15" in line for line in said) and "the one before it stays" in said[-2]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        ("hostname", "a b", "hostname: 'a b' is none"),
+        ("authorized_keys", f"{KEY}\nnonsense\n", "authorized_keys:2: no public key"),
+        ("network.yaml", "version: 1\n", "network.yaml: version 2"),
+        ("network.yaml", "a: [\n", "network.yaml: no YAML"),
+        ("network.yaml", "version: 2\nethernets: {e: {addresses: [192.0.2.1]}}\n", "no prefix length"),
+        ("a name", "x", "a name of letters"),
+        ("photo.jpg", "\ufffd\ufffd", "is no text"),
+        ("big.csv", "x" * (seed.MOST + 1), "longer than"),
+    ],
+)
+def test_a_mistake_changes_nothing_and_is_said(name: str, text: str, word: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert firstboot.apply(ALL, said.append, tmp_path)
+    before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert not firstboot.apply(ALL | {"hostname": "c9", name: text}, said.append, tmp_path)
+    assert any(word in line for line in said), said
+    assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_nothing_and_too_much_are_mistakes() -> None:
+    assert stick.read({})[1] == ["there is no file; site.toml is one"]
+    assert stick.read({f"f{n}": "" for n in range(65)})[1] == ["65 files; 64 are taken"]
+
+
+def test_cut_anywhere_it_is_judged_not_crashed_on() -> None:
+    for name, text in ALL.items():
+        for end in range(len(text)):
+            found, mistakes = stick.read({**ALL, name: text[:end]})
+            assert (found is None) == bool(mistakes)
+
+
+def test_a_directory_is_read_without_what_systems_leave_there(tmp_path: Path) -> None:
+    (tmp_path / "System Volume Information").mkdir()
+    (tmp_path / ".Trashes").write_text("x")
+    (tmp_path / "site.toml").write_text(SITE)
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
+    assert volumes.files(tmp_path) == {"site.toml": SITE, "photo.jpg": "\ufffd\ufffd"}
+
+
+def test_a_seed_goes_before_a_stick_and_labels_are_found_in_both_cases(tmp_path: Path) -> None:
+    assert volumes.find(tmp_path) == (None, [])
+    (tmp_path / "ipshare-cfg").touch()
+    assert volumes.find(tmp_path) == (str(tmp_path / "ipshare-cfg"), [])
+    (tmp_path / "CIDATA").touch()
+    device, said = volumes.find(tmp_path)
+    assert device == str(tmp_path / "CIDATA") and "ipshare-cfg is there, too" in said[0]
