@@ -3,7 +3,7 @@
 # second time that costs nothing.
 PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
-APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base etcd-server bird2 frr chromium chromium-driver qemu-system-x86 lz4 mtools
+APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-14-dev dnsmasq-base etcd-server bird2 frr chromium chromium-driver qemu-system-x86 lz4 mtools openssh-client
 
 .PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap perf-faults fuzz appliance test-appliance clean
 demo: setup
@@ -67,7 +67,7 @@ appliance: setup
 
 # Boots images in QEMU, two at once at most (docs/appliance.md). IPSHARE_EMULATE=1 where KVM does not work: very slow.
 test-appliance: setup-test
-	@sh appliance/packages.sh $(APT_APPLIANCE) qemu-system-x86 openssh-client ovmf
+	@sh appliance/packages.sh $(APT_APPLIANCE) qemu-system-x86 ovmf
 	IPSHARE_APPLIANCE=build/appliance IPSHARE_APPLIANCE_KEY=$(UPDATE_KEY) $(PY) -m pytest tests/appliance --timeout=7200 $(PYTEST)
 
 bench: setup-test

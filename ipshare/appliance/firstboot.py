@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ipshare.appliance import grow, slots, stick, volumes
 from ipshare.appliance import seed as seeds
-from ipshare.appliance.overlay import SITE
+from ipshare.appliance.overlay import HOST_KEY, SITE
 from ipshare.errors import IpshareError
 
 NAMES = ("meta-data", "user-data", "network-config")
@@ -140,6 +140,23 @@ def write(path: Path, content: str | bytes, mode: int) -> None:
     part.rename(path)
 
 
+def host_key(say: Callable[[str], None], root: Path = Path("/")) -> None:
+    """Makes SSH's host key, if there is none: Ed25519 alone. An RSA key costs seconds of the first start, and
+    every client that this box wants knows Ed25519."""
+    target = root / HOST_KEY
+    if target.exists() and target.stat().st_size:
+        return
+    with tempfile.TemporaryDirectory() as place:
+        made = Path(place) / "key"
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            say(f"SSH has no host key: {done.stderr.strip()}")
+            return
+        write(target.with_name(target.name + ".pub"), made.with_suffix(".pub").read_text(), 0o644)
+        write(target, made.read_text(), 0o600)
+
+
 def run(say: Callable[[str], None]) -> None:
     """All that the unit does."""
     degraded = Path("/run/ipshare-degraded")
@@ -164,7 +181,7 @@ def run(say: Callable[[str], None]) -> None:
     except OSError as error:
         say(f"seed: {error}; the settings before it stay")
     name_machine()
-    subprocess.run(["ssh-keygen", "-A"], capture_output=True, check=False)
+    host_key(say)
 
 
 def name_machine() -> None:

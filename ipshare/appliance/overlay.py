@@ -15,6 +15,8 @@ from ipshare.appliance.archive import Entry
 UPDATE_KEY = "/usr/share/ipshare/update.pub"
 RELEASE = "/run/ipshare-slot/release.json"
 SITE = "/etc/ipshare/site.toml"
+HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
+"""Below the root. The only one: sshd is told so."""
 UNITS = "/usr/lib/systemd/system"
 WANTED = "/etc/systemd/system/multi-user.target.wants"
 
@@ -163,7 +165,8 @@ ExecStart=
 ExecStart=/lib/systemd/systemd-networkd-wait-online --any --timeout=15
 """
 
-SSHD = """PasswordAuthentication no
+SSHD = f"""HostKey /{HOST_KEY}
+PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 AuthorizedKeysFile /etc/ssh/authorized_keys.d/%u

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ipshare.appliance import bundle, firstboot, grub, network, seed, slots
+from ipshare.appliance import bundle, firstboot, grub, network, overlay, seed, slots
 from ipshare.errors import IpshareError, Refused
 from tests.appliance_site import SITE
 
@@ -106,6 +106,20 @@ def test_a_broken_seed_changes_nothing_and_says_why(name: str, text: str, word: 
     assert not firstboot.apply({**seeded(hostname="c9"), name: text}, said.append, tmp_path)
     assert any(word in line for line in said), said
     assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_host_key_is_made_once_and_it_is_the_one_that_sshd_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    key = tmp_path / overlay.HOST_KEY
+    key.parent.mkdir(parents=True)
+    key.touch()  # as the power may have left it
+    firstboot.host_key(said.append, tmp_path)
+    made = key.read_text()
+    assert made.startswith("-----BEGIN OPENSSH PRIVATE KEY-----") and key.stat().st_mode & 0o777 == 0o600
+    assert key.with_name(key.name + ".pub").read_text().startswith("ssh-ed25519 ")
+    assert f"HostKey /{overlay.HOST_KEY}\n" in overlay.PLAIN["/etc/ssh/sshd_config.d/ipshare.conf"]
+    firstboot.host_key(said.append, tmp_path)
+    assert key.read_text() == made and not said
 
 
 def test_a_seed_cut_anywhere_is_judged_not_crashed_on() -> None:
