@@ -1,4 +1,4 @@
-"""authority: a small certificate authority in a directory: the one door to the library `cryptography`.
+"""authority: a small certificate authority in a directory, by the library `cryptography`.
 
     ca.pem        its certificate: every node, director and operator needs it
     ca.key        its private key, mode 0600: whoever has it is everybody

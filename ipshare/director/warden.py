@@ -405,7 +405,7 @@ class Warden:
                 found |= {name: before} if name in self.grants else {}
                 continue
             rows = {one.name: one.row(name) for one in self.nodes.values()}
-            highest = max((row["epoch"] for row in rows.values() if row), default=0)
+            highest = answers.highest(row["epoch"] for row in rows.values() if row)
             row = rows.get(before.node) if self.is_heard(before.node, now_s) else None
             seen = Seen(row["epoch"], row["released"], row["state"]) if row else None
             quiet_s = now_s - max(self._counted_s.get(name, 0.0), self._start_s)
