@@ -19,3 +19,4 @@ class Workload:
     fence: tuple[str, ...]
     stop_s: float  # a stop that takes longer has failed
     place: Place = field(compare=False)
+    start_s: float = 600.0  # a start that takes longer has failed

@@ -1,11 +1,14 @@
 """assignment: what a director assigned to this node, and which director's word counts (SYSTEMS.md S1.9).
 
-    assign      {"number": [term, revision, step], "digest": ..., "text": TOML}: checked, applied, kept
+    assign      {"number": [term, revision, step], "digest": ..., "text": TOML, "proof": ...}: checked,
+                applied, kept
     assigned    which one the node has, which is the highest it heard of, whether it announces, who drains it
 
 A number is higher than another as tuples are. The highest that was heard is on the disk with what came with
 it (state_dir/director.heard, its number in the first line) before anything is done about it; lower ones are
 refused for good, over restarts: a director that was paused, cut off or restored from a backup undoes nothing.
+The director's signature under its term (ipshare.certs.terms) is kept in the second line, and shown to
+directors: a node's own word is not enough for them.
 The same again is no change; the same number with another content is refused. When all of it is in force, the
 same file gets a second name, state_dir/director.toml; ipshare.config.assigned makes that part of the
 configuration. A node without a director goes on with what it has.
@@ -17,7 +20,7 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +39,19 @@ Number = tuple[int, int, int]
 """(term, revision, step)."""
 NONE: Number = (0, 0, 0)
 _FIRST = re.compile(r"# assigned: term (\d+) revision (\d+) step (\d+) sha256 ([0-9a-f]{64})\n")
+MOST_PROOF = 8192
+"""Characters."""
+_PROOF = re.compile(r"[A-Za-z0-9+/=]+\.[A-Za-z0-9+/=]+")
+_SECOND = re.compile(rf"# term signed: ({_PROOF.pattern})\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A number, and what came with it."""
+    """A number, and what came with it. ``proof``: that a director began the term; "": none came."""
 
     number: Number = NONE
     digest: str = ""
+    proof: str = field(default="", compare=False)
 
 
 def digest_of(text: str) -> str:
@@ -88,6 +96,7 @@ class Assignment:
             "has": list(self.has.number),
             "digest": self.has.digest,
             "seen": list(self.seen.number),
+            "proof": self.seen.proof,
             "announces": self._announces(),
             "drained_by": bgp_drain.holders(self._node.store),
             "stale_refused": self.refused_stale,
@@ -112,7 +121,8 @@ class Assignment:
             return Done(self._generation())
         if heard != self._written:
             first = "# assigned: term {} revision {} step {} sha256 {}\n".format(*heard.number, heard.digest)
-            self._node.store.keep_text(SEEN, first + text)
+            second = f"# term signed: {heard.proof}\n" if heard.proof else ""
+            self._node.store.keep_text(SEEN, first + second + text)
             self._written = self.seen = heard
         done = self._apply(text)
         self._node.store.keep_as(SEEN, FILE)
@@ -166,9 +176,12 @@ def _first(path: Path) -> Heard | None:
     try:
         with path.open() as file:
             match = _FIRST.fullmatch(file.readline(256))
+            signed = _SECOND.fullmatch(file.readline(MOST_PROOF + 64))
     except (OSError, ValueError):
         return None
-    return Heard((int(match[1]), int(match[2]), int(match[3])), match[4]) if match else None
+    if match is None:
+        return None
+    return Heard((int(match[1]), int(match[2]), int(match[3])), match[4], signed[1] if signed else "")
 
 
 def _record(path: Path) -> Heard | None:
@@ -193,7 +206,10 @@ def _heard(request: dict[str, Any]) -> tuple[Heard, str]:
         raise IpshareError("number is [term, revision, step], from term 1 on")
     if not isinstance(text, str) or digest != digest_of(text):
         raise IpshareError("text is TOML, digest its SHA-256")
-    return Heard((number[0], number[1], number[2]), digest), text
+    proof = request.get("proof", "")
+    if not isinstance(proof, str) or len(proof) > MOST_PROOF or (proof and not _PROOF.fullmatch(proof)):
+        raise IpshareError("proof is a director's signature under the term: two parts in base64")
+    return Heard((number[0], number[1], number[2]), digest, proof), text
 
 
 def _name(table: Any) -> str | None:

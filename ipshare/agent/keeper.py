@@ -67,8 +67,15 @@ class Keeper:
         self._volatile, self._lasting = runtime_dir / LEASES, Store(state_dir)
         self.kept: dict[str, Kept] = {}
         self.ended = asyncio.Event()
-        self._released: dict[str, int] = self._lasting.kept(RELEASED) or {}
-        self._known, self._written = self._load(), ""
+        released = self._lasting.kept(RELEASED)
+        self._released: dict[str, int] = released or {}
+        path = state_dir / RELEASED
+        is_lost = released is None and path.exists()
+        if is_lost:
+            aside = path.with_name(RELEASED + ".damaged")
+            path.replace(aside)
+            log.error("%s is damaged, and kept as %s: no lease of before is held", path, aside.name)
+        self._known, self._written = ({} if is_lost else self._load()), ""
         self._verbs = {"order": self._order, "fence": self._fence, "end": self._end}
 
     async def handle(self, caller: Asker, request: Request) -> Request:
@@ -201,18 +208,28 @@ class Keeper:
         return None if wake is None else max(0.0, wake / 1e9)
 
     async def _start(self, kept: Kept) -> bool:
-        """False: it failed. A start that is under way when the lease runs out is killed, and stopped."""
+        """False: it failed. A start that is under way when the lease runs out, or its time, is killed, and
+        stopped."""
         self._now(kept, holder.became(kept.held, "starting"))
+        most_s = kept.spec["start_s"]
+        end_ns = self._clock.boottime_ns() + int(most_s * 1e9)
         try:
             running = await hooks.begin(kept.spec["start"], workload=kept.name, node=self._node)
         except OSError as error:
             kept.why = f"{kept.spec['start'][0]} cannot be started: {error.strerror}"
             self._now(kept, holder.became(kept.held, "stopped"))
             return False
-        while (ran := await self._or_news(kept, running)) is None:
-            if not kept.held.may_run(self._clock.boottime_ns(), kept.stop_ns):
+        while (ran := await self._or_news(kept, running, end_ns)) is None:
+            now = self._clock.boottime_ns()
+            if not kept.held.may_run(now, kept.stop_ns):
                 await running.kill()
                 return True  # `due` says stop now
+            if now >= end_ns:
+                await running.kill()
+                kept.why = f"start took longer than start_time ({most_s:g} s) and was killed"
+                log.error("workload %s: %s", kept.name, kept.why)
+                await self._stop(kept)
+                return False
         if ran.is_good and await self._runs(kept):
             kept.why = ""
             self._now(kept, holder.became(kept.held, "running"))
@@ -221,12 +238,13 @@ class Keeper:
         await self._stop(kept)
         return False
 
-    async def _or_news(self, kept: Kept, running: hooks.Running) -> hooks.Ran | None:
-        """Until it ends, the lease does, or something comes."""
+    async def _or_news(self, kept: Kept, running: hooks.Running, end_ns: int) -> hooks.Ran | None:
+        """Until it ends, the lease does, its time does, or something comes."""
         kept.kick.clear()
-        wake = holder.wake_ns(kept.held, self._clock.boottime_ns(), kept.stop_ns)
+        now = self._clock.boottime_ns()
+        wake = min(holder.wake_ns(kept.held, now, kept.stop_ns) or 0, end_ns - now)
         news = asyncio.create_task(kept.kick.wait())
-        end = asyncio.create_task(running.wait(max(0.0, (wake or 0) / 1e9)))
+        end = asyncio.create_task(running.wait(max(0.0, wake / 1e9)))
         await asyncio.wait({news, end}, return_when=asyncio.FIRST_COMPLETED)
         news.cancel()
         if not end.done():

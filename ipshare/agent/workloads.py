@@ -196,6 +196,7 @@ def _spec(config: Config, one: Any) -> Request:
         "status": list(one.status),
         "fence": list(one.fence),
         "stop_s": one.stop_s,
+        "start_s": one.start_s,
     }
 
 

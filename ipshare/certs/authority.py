@@ -1,4 +1,4 @@
-"""authority: a small certificate authority in a directory: the one door to the library `cryptography`.
+"""authority: a small certificate authority in a directory, by the library `cryptography`.
 
     ca.pem        its certificate: every node, director and operator needs it
     ca.key        its private key, mode 0600: whoever has it is everybody
@@ -90,6 +90,7 @@ class Authority:
     def issue(self, who: Identity, target: Path, days: int = DAYS, *, replace: bool = False) -> Issued:
         """A new key and certificate of ``who`` in the file ``target``. Raises Refused where it is there and
         is not to be replaced."""
+        _no_link(target)
         if target.exists() and not replace:
             raise Refused(f"{target} is there already", hint="`ipshare cert rotate` replaces it")
         ca, key = self._load()
@@ -120,6 +121,7 @@ class Authority:
     def rotate(self, target: Path, days: int = DAYS) -> tuple[Issued, Issued]:
         """The file ``target`` has a new key and certificate of the same holder: (the old, the new). The old
         one stays valid until it ends or is revoked."""
+        _no_link(target)
         old = _issued(_certificate(target), self._revoked())
         if old.identity is None or not self._of(old.serial).exists():
             raise Refused(f"{target} was not issued by the authority in {self.folder}")
@@ -264,6 +266,14 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def _no_link(target: Path) -> None:
+    """A rename would put the key where the link is, and leave the old one in the file that is used."""
+    if target.is_symlink():
+        raise Refused(
+            f"{target} is a symbolic link to {target.readlink()}", hint="name the file that is to be written"
+        )
 
 
 def _later(now: datetime, days: int) -> datetime:

@@ -42,8 +42,9 @@ def director_() -> None:
 @director_.command("run")
 @file_option
 @click.option(
-    "--least-term", type=int, default=0, help="Begin a term of at least this number: docs/director.md."
-)
+    "--least-term", type=click.IntRange(0, 2**62), default=0,
+    help="Begin a term of at least this number: docs/director.md.",
+)  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Log more.")
 @json_option
 def run(file: Path, least_term: int, verbose: bool, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from ipshare.config.checks import Check, Finding, unique_name
 from ipshare.config.resolve import readable
 from ipshare.config.site import Site
 
-LONGEST_STOP_S = 3600.0
+LONGEST_STOP_S, LONGEST_START_S = 3600.0, 86400.0
 
 
 def has_director(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]:
@@ -34,13 +34,15 @@ def programs(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]:
             yield Finding((*workload._path, key, 0), text, "begin it with /")
 
 
-def stop_time(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]:
-    if not 0 < workload.stop_time <= LONGEST_STOP_S:
-        text = f"a stop_time of {workload.stop_time:g} s is out of range"
-        yield Finding((*workload._path, "stop_time"), text, "above 0, up to 1h")
+def times(site: Site, workload: schema.SiteWorkload) -> Iterator[Finding]:
+    bounds = (("stop_time", LONGEST_STOP_S, "1h"), ("start_time", LONGEST_START_S, "24h"))
+    for key, longest_s, said in bounds:
+        if key not in workload._broken and not 0 < (time_s := getattr(workload, key)) <= longest_s:
+            text = f"a {key} of {time_s:g} s is out of range"
+            yield Finding((*workload._path, key), text, f"above 0, up to {said}")
 
 
-CHECKS: dict[str, list[Check]] = {"workload": [unique_name, has_director, not_migrated, programs, stop_time]}
+CHECKS: dict[str, list[Check]] = {"workload": [unique_name, has_director, not_migrated, programs, times]}
 
 
 def workloads(site: Site) -> tuple[model.Workload, ...]:
@@ -52,6 +54,7 @@ def workloads(site: Site) -> tuple[model.Workload, ...]:
             status=tuple(one.status),
             fence=tuple(one.fence),
             stop_s=one.stop_time,
+            start_s=one.start_time,
             place=site.document.place(one._path),
         )
         for one in site.workload

@@ -35,3 +35,8 @@ class SiteWorkload(Table):
         json_schema_extra={"default": "10s"},
         description="A stop that takes longer has failed: it is killed, and tried again.",
     )
+    start_time: Duration = Field(
+        default=600.0,
+        json_schema_extra={"default": "10m"},
+        description="A start that takes longer has failed: it is killed, stopped, and tried again.",
+    )

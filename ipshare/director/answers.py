@@ -7,12 +7,15 @@ nodes, whose leases and steps hang on the same judgement, do not feel it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ipshare.errors import IpshareError
 
 Check = Callable[[Any], bool]
+LARGEST = 2**63 - 1
+MOST_EPOCH = 2**48
+"""No workload changes its node so often: a greater epoch is not counted on from."""
 
 
 def assigned(said: Any) -> dict[str, Any]:
@@ -30,6 +33,11 @@ def news(said: Any) -> dict[str, Any]:
     return _checked("news", said, _NEWS)
 
 
+def highest(epochs: Iterable[int]) -> int:
+    """Of the epochs that nodes tell of: what a new one is counted on from; 0: none."""
+    return max((one for one in epochs if one <= MOST_EPOCH), default=0)
+
+
 def _checked(verb: str, said: Any, wanted: Mapping[str, Check]) -> dict[str, Any]:
     found: dict[str, Any] = said if isinstance(said, dict) else {}
     for key, check in wanted.items():
@@ -40,7 +48,7 @@ def _checked(verb: str, said: Any, wanted: Mapping[str, Check]) -> dict[str, Any
 
 
 def _whole(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= LARGEST
 
 
 def _number(value: Any) -> bool:
@@ -76,7 +84,7 @@ def _rows(check: Check) -> Check:
 
 
 _ASSIGNED: dict[str, Check] = {
-    "has": _three, "seen": _three, "digest": _text, "announces": _or_none(_bool),
+    "has": _three, "seen": _three, "digest": _text, "proof": _or_none(_text), "announces": _or_none(_bool),
     "drained_by": _or_none(_rows(lambda who: who in ("director", "operator"))),
 }  # fmt: skip
 _WORKLOAD = _table(name=_text, epoch=_whole, released=_whole, state=_text, why=_text, can_fence=_bool)

@@ -3,8 +3,9 @@ begins.
 
 A node's task looks at its node every interval, and at once when something is to be sent; whether something is
 says ipshare.director.rollout from the facts of all nodes. What a node says of itself is believed over what is
-remembered; of one that is silent nothing is known but what it may have. Nothing is sent after a node has told
-of a newer director. SIGTERM ends the director alone: nodes go on with what they have.
+remembered; of one that is silent nothing is known but what it may have. Nothing is sent after a node has
+shown the signature of a newer director; one that claims to have heard one and has none is silent. SIGTERM
+ends the director alone: nodes go on with what they have.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from ipshare.certs import terms
 from ipshare.certs.contexts import Contexts
 from ipshare.director import answers, render
 from ipshare.director.config import Settings, problems_at
@@ -67,6 +69,7 @@ class Director:
         self.settings, self.store, self._least = settings, store, least_term
         self.leading: Leading = leading or Alone()
         self._contexts = Contexts(settings.files, server=False)
+        self._signer = terms.Signer(settings.files)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._changing = asyncio.Lock()
         self._unsaved: set[str] = set()
@@ -260,7 +263,8 @@ class Director:
         assert self.rollout is not None, "something is due"
         number, text = self.rollout.revision, self.rollout.text(node.row.name, step)
         digest = self.rollout.digest(node.row.name, step)
-        words = {"number": [self.term, number, step], "digest": digest, "text": text}
+        proof = self._signer.proof(self.term)
+        words = {"number": [self.term, number, step], "digest": digest, "text": text, "proof": proof}
         node.asked = (number, step)
         try:
             answer = await node.link.ask("assign", self.settings.patience_s, self.bar, **words)
@@ -299,13 +303,11 @@ class Director:
     def _learn(self, node: Tended, told: dict[str, Any]) -> None:
         """What a node said of itself. Raises IpshareError for what cannot be understood."""
         told = answers.assigned(told)
+        self._judge_terms(node.row.name, told)
         name, rollout = node.row.name, self.rollout
         node.heard_s, node.trouble, node.told, node.announces = time.monotonic(), "", told, told["announces"]
         assert rollout is not None, "nodes come from a revision"
-        term, revision, step = told["has"]
-        if term > self.term or told["seen"][0] > self.term:
-            self.superseded = f"node {name} has heard a director of term {max(term, told['seen'][0])}"
-            log.error("%s, this one has %d: nothing is sent any more", self.superseded, self.term)
+        _, revision, step = told["has"]
         if revision > rollout.revision:
             revision, step = 0, FINAL
         elif revision == rollout.revision and told["digest"] != rollout.digest(name, step):
@@ -320,6 +322,20 @@ class Director:
             if kept.has == (rollout.revision, FINAL):
                 self._outcomes[rollout.revision, name, "acked"] = ""
             self._save_soon()
+
+    def _judge_terms(self, name: str, told: dict[str, Any]) -> None:
+        """A later director that signed its term is believed, and nothing is sent any more. Raises
+        IpshareError for one that the node alone tells of: that is the node's own trouble."""
+        claimed = max(told["has"][0], told["seen"][0])
+        if claimed <= self.term:
+            return
+        if not terms.is_proven(claimed, told["proof"] or "", self.settings.files):
+            raise IpshareError(
+                f"it claims to have heard term {claimed}, which no director has signed",
+                hint="if a store was lost, start with --least-term; else revoke the node's certificate",
+            )
+        self.superseded = f"node {name} has heard a director of term {claimed}"
+        log.error("%s, this one has %d: nothing is sent any more", self.superseded, self.term)
 
     # ---- all nodes ------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 One file, `state_dir`/director.db, and a lock beside it: one director at a time. A term is one start. Each
 write names the term that it belongs to and is refused when a later one has begun. A revision is never changed
 or removed. Everything is on the disk when a call returns (synchronous = FULL). ``SCHEMA`` is the version of
-the tables: a store of a later one is refused, not guessed at. Blocking; calls come from one thread.
+the tables: a store of a later one is refused, not guessed at. So is one that is damaged: it is looked through
+before it is opened for writing, and stays as it is. Blocking; calls come from one thread.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from ipshare.director.topology import Topology
 from ipshare.errors import IpshareError, NoPrivilege, Refused
 
+T = TypeVar("T")
 SCHEMA = 2
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -124,6 +126,7 @@ class SqliteStore:
         self.path = folder / "director.db"
         self._lock = lock(folder)
         try:
+            _look_through(self.path)
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             os.chmod(self.path, 0o600)  # noqa: PTH101
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -131,7 +134,7 @@ class SqliteStore:
             self._prepare()
         except (sqlite3.Error, OSError) as error:
             os.close(self._lock)
-            raise IpshareError(f"cannot use {self.path}: {error}", hint="is it a director's store?") from None
+            raise _unusable(self.path, error) from None
         except IpshareError:
             os.close(self._lock)
             raise
@@ -150,20 +153,19 @@ class SqliteStore:
         return next(iter(self.history(1)), None)
 
     def revision(self, number: int) -> Revision | None:
-        rows = self._db.execute("SELECT * FROM revisions WHERE number = ?", (number,)).fetchall()
-        return _revision(rows[0]) if rows else None
+        rows = self._rows("SELECT * FROM revisions WHERE number = ?", number)
+        return self._read(_revision, rows)[0] if rows else None
 
     def history(self, limit: int) -> list[Revision]:
-        rows = self._db.execute("SELECT * FROM revisions ORDER BY number DESC LIMIT ?", (limit,))
-        return [_revision(row) for row in rows.fetchall()]
+        rows = self._rows("SELECT * FROM revisions ORDER BY number DESC LIMIT ?", limit)
+        return self._read(_revision, rows)
 
     def outcomes(self, number: int) -> list[Outcome]:
         query = "SELECT node, time, outcome, detail FROM outcomes WHERE revision = ? ORDER BY time, node"
-        return [Outcome(*row) for row in self._db.execute(query, (number,)).fetchall()]
+        return [Outcome(*row) for row in self._rows(query, number)]
 
     def facts(self) -> dict[str, Kept]:
-        rows = self._db.execute("SELECT node, has, may FROM facts").fetchall()
-        return {node: Kept(_pair(has), frozenset(json.loads(may))) for node, has, may in rows}
+        return dict(self._read(_kept, self._rows("SELECT node, has, may FROM facts")))
 
     def add(self, revision: Revision, facts: Mapping[str, Kept]) -> None:
         with self._change() as db:
@@ -195,9 +197,21 @@ class SqliteStore:
 
     def notes(self, prefix: str) -> dict[str, str]:
         query = "SELECT key, text FROM notes WHERE substr(key, 1, ?) = ? ORDER BY key"
-        return dict(self._db.execute(query, (len(prefix), prefix)).fetchall())
+        return dict(self._rows(query, len(prefix), prefix))
 
     # ---- inside ---------------------------------------------------------------
+
+    def _rows(self, query: str, *words: Any) -> list[Any]:
+        try:
+            return self._db.execute(query, words).fetchall()
+        except sqlite3.Error as error:
+            raise _unusable(self.path, error) from None
+
+    def _read(self, of: Callable[[Any], T], rows: list[Any]) -> list[T]:
+        try:
+            return [of(row) for row in rows]
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise _unusable(self.path, error) from None
 
     def _keep(self, facts: Mapping[str, Kept]) -> None:
         rows = [(node, json.dumps(kept.has), json.dumps(sorted(kept.may))) for node, kept in facts.items()]
@@ -236,7 +250,44 @@ class SqliteStore:
                 raise
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
+            if _is_damage(error):
+                raise _unusable(self.path, error) from None
             raise IpshareError(f"cannot write {self.path}: {error}", hint="is the disk full?") from None
+
+
+def _look_through(path: Path) -> None:
+    """Every page; nothing is written, also not what waits in the write-ahead log. Raises sqlite3.Error."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    looked = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        found = looked.execute("PRAGMA quick_check(1)").fetchone()[0]
+    finally:
+        looked.close()
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"it is damaged: {str(found).splitlines()[-1]}")
+
+
+def _is_damage(error: Exception) -> bool:
+    return not isinstance(error, sqlite3.OperationalError | OSError)
+
+
+def _unusable(path: Path, error: Exception) -> IpshareError:
+    """What is wrong with it, and what to do: the file is as it was."""
+    if not _is_damage(error):
+        return IpshareError(
+            f"cannot use {path}: {error}", hint="is it a director's store, and may it be read?"
+        )
+    return IpshareError(
+        f"{path} is damaged, or no director's store: {error}",
+        hint=f"nothing was changed. Put back a copy; or move {path.name}* away, and start with --least-term "
+        "(docs/director.md, Whose word counts)",
+    )
+
+
+def _kept(row: tuple[str, str, str]) -> tuple[str, Kept]:
+    node, has, may = row
+    return node, Kept(_pair(has), frozenset(json.loads(may)))
 
 
 def _revision(row: tuple[int, int, str, str, str, str, str]) -> Revision:

@@ -14,12 +14,12 @@ import contextlib
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
+from ipshare.agent.confirm import SystemClock
 from ipshare.certs.contexts import Contexts
-from ipshare.director import answers, elsewhere, failover, listening, probing
+from ipshare.director import answers, elsewhere, failover, listening, pace, probing
 from ipshare.director.attended import Attended, Request, boottime_s, troubles
 from ipshare.director.daemon import Director
 from ipshare.director.failover import Case, Facts
@@ -59,7 +59,8 @@ class Warden:
         self._coming: dict[str, Case] = {}  # on their way to the store
         self._barred: dict[str, str] = {}  # unit -> why it is down and no case
         self._suspected: frozenset[str] = frozenset()
-        self._began: list[float] = []  # wall clock
+        self._began: list[float] = []  # boottime_s
+        self._boot = SystemClock().boot_id()
         self._counted_s = dict[str, float]()  # workload -> when the newest reading came that a lease has
         self._arranged_s: dict[str, tuple[object, float]] = {}  # unit -> its arrangement, since when it is so
         self._ran: dict[str, int] = {}  # workload -> epoch in which it was said to run
@@ -81,7 +82,7 @@ class Warden:
             elif kind == "case":
                 self.cases[name] = Case.of_json(json.loads(text))
             elif kind == BEGAN:
-                self._began = json.loads(text)
+                self._began = pace.of_text(text, self._boot, self._start_s)
         self._task = asyncio.create_task(self._judging(), name="warden")
 
     async def close(self) -> None:
@@ -255,8 +256,7 @@ class Warden:
 
     def _cases(self, now_s: float, settings: Failover, notes: dict[str, str]) -> dict[str, Case]:
         """The next state of each; what changed goes into ``notes``."""
-        wall, began = time.time(), list(self._began)
-        began = [at for at in began if 0 <= wall - at < settings.period]
+        began = pace.lately(self._began, now_s, settings.period)
         found: dict[str, Case] = {}
         self._barred, self._soonest_s = {}, math.inf
         left = {case.source for case in self.cases.values() if case.phase == "moving"}
@@ -276,13 +276,13 @@ class Warden:
             if after is not None:
                 found[unit] = after
                 if after.phase == "moving" and facts.at not in left:
-                    began += [wall] if settings.mode == "automatic" else []
+                    began += [now_s] if settings.mode == "automatic" else []
                     left.add(facts.at)
         for unit in set(found) | set(self.cases):
             if found.get(unit) != self.cases.get(unit):
                 notes[f"case/{unit}"] = json.dumps(found[unit].to_json()) if unit in found else ""
-        if len(began) > len(self._began):
-            notes[BEGAN] = json.dumps(began)
+        if began != self._began:
+            notes[BEGAN] = pace.to_text(began, self._boot)
         self._began = began
         return found
 
@@ -405,7 +405,7 @@ class Warden:
                 found |= {name: before} if name in self.grants else {}
                 continue
             rows = {one.name: one.row(name) for one in self.nodes.values()}
-            highest = max((row["epoch"] for row in rows.values() if row), default=0)
+            highest = answers.highest(row["epoch"] for row in rows.values() if row)
             row = rows.get(before.node) if self.is_heard(before.node, now_s) else None
             seen = Seen(row["epoch"], row["released"], row["state"]) if row else None
             quiet_s = now_s - max(self._counted_s.get(name, 0.0), self._start_s)

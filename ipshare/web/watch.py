@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from ipshare.director.store import now_text
 log = logging.getLogger(__name__)
 MOST = 4096
 BEAT_S = 15.0
+STILL_S = 1.0
+"""A reader that may not read any more reads so much longer at most, also where nothing happens."""
 MOST_READERS = 64
 PAUSE_S, LOOK_S = 0.1, 1.0
 """Between two looks at what stands beside the director, at least and at most."""
@@ -184,6 +187,7 @@ class Watch:
         try:
             at, lost = self._begin(last, of)
             yield "retry: 2000\n\n" + (_event("reset", "", {}) if lost else "")
+            said_s = time.monotonic()
             while True:
                 oldest = self.events[0].number if self.events else self._number + 1
                 if at + 1 < oldest and at < self._number:
@@ -200,10 +204,12 @@ class Watch:
                 came = self._came
                 if at == self._number:
                     try:
-                        async with asyncio.timeout(BEAT_S):
+                        async with asyncio.timeout(min(BEAT_S, STILL_S)):
                             await came.wait()
                     except TimeoutError:
-                        yield ": still here\n\n"
+                        if time.monotonic() - said_s >= BEAT_S:
+                            said_s = time.monotonic()
+                            yield ": still here\n\n"
                 if not goes_on():
                     return
         finally:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -36,7 +37,8 @@ CERTIFICATES = {Holder.DIRECTOR: Role.admin, Holder.OPERATOR: Role.operator}
 @dataclass(frozen=True, slots=True)
 class Caller:
     """``by``: certificate, token, session. ``csrf``: the word for changes; "": none is needed, for nothing
-    is sent by a browser on its own. ``token``: the hash of the one that this hangs on."""
+    is sent by a browser on its own. ``token``: the hash of the one that this hangs on. ``ends_s``:
+    when the certificate does, wall clock."""
 
     name: str
     role: Role
@@ -44,6 +46,7 @@ class Caller:
     csrf: str = ""
     token: str = ""
     session: str = ""
+    ends_s: float = math.inf
 
     def __str__(self) -> str:
         return f"{self.by} {self.name}"
@@ -106,7 +109,8 @@ class Doorkeeper:
                 self._count("certificate")
                 raise Failure(403, "the certificate has expired", "ipshare cert rotate, then connect again")
             name = str(peer.identity)
-            return Caller(name, role, "certificate", self._word(f"certificate {name}"))
+            word = self._word(f"certificate {name}")
+            return Caller(name, role, "certificate", word, ends_s=peer.ends_s)
         self._count("nobody")
         raise Failure(
             401, "nobody knows who asks", "send `Authorization: Bearer ips_...`, or a client certificate",
@@ -114,7 +118,9 @@ class Doorkeeper:
         )  # fmt: skip
 
     def still(self, caller: Caller) -> bool:
-        """Whether that caller would get in again, as far as tokens and sessions go: for long answers."""
+        """Whether that caller would get in again: for long answers."""
+        if time.time() >= caller.ends_s:
+            return False
         if caller.session and self._by_session_key(caller.session) is None:
             return False
         return not caller.token or self.tokens.of_digest(caller.token) is not None

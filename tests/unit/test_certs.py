@@ -223,3 +223,24 @@ def test_a_file_that_could_not_be_read_for_a_moment_is_read_again(
 
 def _too_many_open_files(*_: object, **__: object) -> ssl.SSLContext:
     raise IpshareError("no descriptors are left")
+
+
+def test_nothing_is_written_through_a_link_or_in_its_place(tmp_path: Path) -> None:
+    pki, outside = Pki(tmp_path), tmp_path / "outside"
+    outside.write_text("as it was")
+    file = pki.file("node", "a1")
+    before, link, dangling = file.read_bytes(), tmp_path / "link.pem", tmp_path / "dangling.pem"
+    link.symlink_to(file)
+    dangling.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(Refused, match="is a symbolic link"):
+        pki.authority.rotate(link)
+    for name in (link, dangling):
+        with pytest.raises(Refused, match="is a symbolic link"):
+            pki.authority.issue(identity("node", "b1"), name)
+    assert file.read_bytes() == before and link.is_symlink() and not (tmp_path / "nowhere").exists()
+    assert len(pki.authority.issued()) == 1, "nothing was given out"
+    planted = file.with_name(f".{file.name}.new")  # where the new text is written first
+    planted.symlink_to(outside)
+    pki.authority.rotate(file)
+    assert outside.read_text() == "as it was" and not planted.is_symlink()
+    assert file.read_bytes() != before and file.stat().st_mode & 0o7777 == 0o600

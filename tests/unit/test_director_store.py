@@ -150,7 +150,7 @@ def test_a_store_of_another_version_or_of_others_is_refused(tmp_path: Path) -> N
         SqliteStore(tmp_path / "other")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "director.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(IpshareError, match="cannot use"):
+    with pytest.raises(IpshareError, match="no director's store"):
         SqliteStore(tmp_path / "broken")
     SqliteStore(tmp_path / "fresh").close()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ipshare.agent import rounds
+from ipshare.certs import terms
 from ipshare.certs.contexts import Contexts
 from ipshare.certs.identity import identity
 from ipshare.director import answers, desk, migrations, warden
@@ -39,6 +40,7 @@ SEEN: dict[str, Any] = {
     ("key", "bad"),
     [
         ("has", [1, 2]), ("has", [1, 2, "x"]), ("has", [1, -2, 1]), ("has", None), ("seen", [1.5, 2, 1]),
+        ("seen", [2**63, 2, 1]), ("proof", 7),
         ("digest", None), ("announces", "no"),
     ],
 )  # fmt: skip
@@ -53,7 +55,8 @@ def test_an_answer_to_assigned_is_looked_at(key: str, bad: Any) -> None:
     [
         ("clock", {"boot": "x"}), ("clock", None), ("probes", [{**PROBE, "age_s": -1}]),
         ("probes", [{**PROBE, "age_s": float("nan")}]), ("probes", {}), ("probes", ["x"]),
-        ("workloads", [{**SHOP, "epoch": "1"}]), ("workloads", [{"name": "shop"}]), ("paths", [1]),
+        ("workloads", [{**SHOP, "epoch": "1"}]),
+        ("workloads", [{**SHOP, "epoch": 2**63}]), ("workloads", [{"name": "shop"}]), ("paths", [1]),
         ("announces", 1), ("withdraw_after_s", float("inf")),
     ],
 )  # fmt: skip
@@ -100,6 +103,56 @@ def test_a_node_that_answers_nonsense_is_nobody_elses_trouble(tmp_path: Path) ->
         assert task is not None and not task.done(), "it may come to its senses"
 
     run(tmp_path, scenario)
+
+
+def test_a_node_that_claims_a_later_term_halts_nobody(tmp_path: Path) -> None:
+    """Neither by its word nor with what it can sign itself."""
+
+    async def scenario(fleet: Fleet) -> None:
+        own = terms.Signer(fleet.agents["d1"].world.pki.files("node", "d1")).proof(2**40)
+        answer = fleet.agents["d1"].handle
+        claim = {"seen": [2**40, 1, 1], "proof": own}
+
+        async def boastful(caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+            said = await answer(caller, request)
+            return said | claim if request["verb"] in ("assign", "assigned") else said
+
+        fleet.agents["d1"].handle = boastful  # type: ignore[method-assign]
+        await fleet.start()
+        director = await fleet.direct(ALL_A)
+        await until(lambda: f"term {2**40}, which no director has signed" in node(director, "d1")["why"])
+        await director.change(fleet.wanted(ALL_A + SEVEN_B).topology, "me", "")
+        await until(lambda: fleet.agents["c1"].sends("203.0.113.7") == "10.2.0.7")
+        assert not director.bar()
+        signer = terms.Signer(director.settings.files)  # a true one is believed from whoever shows it
+        claim["proof"] = signer.proof(2**40)
+        await until(lambda: f"term {2**40}" in director.bar())
+
+    run(tmp_path, scenario)
+
+
+def test_a_signature_under_a_term_is_of_a_director_of_this_authority_for_that_term(tmp_path: Path) -> None:
+    pki, other = Pki(tmp_path / "one"), Pki(tmp_path / "other")
+    files, good = pki.files("director", "d1"), terms.Signer(pki.files("director", "d1")).proof(7)
+    assert terms.is_proven(7, good, files)
+    assert not terms.is_proven(8, good, files)
+    of_others = [
+        terms.Signer(pki.files("node", "a1")).proof(7),
+        terms.Signer(pki.files("operator", "o1")).proof(7),
+        terms.Signer(other.files("director", "d1")).proof(7),
+    ]
+    first, second = good.split(".")
+    mixed = first + "." + of_others[0].split(".")[1]
+    nonsense = ["", ".", "x.y", first, f"{second}.{first}", f"{good}.{second}", "A" * 10**5, "ü.ü", mixed]
+    for said in (*of_others, *nonsense, *(good[:end] for end in range(0, len(good), 7))):
+        assert not terms.is_proven(7, said, files), said[:60]
+    pki.authority.revoke(who=identity("director", "d1"))
+    assert not terms.is_proven(7, good, files)
+
+
+def test_an_epoch_that_no_workload_reaches_is_not_counted_on_from() -> None:
+    assert answers.highest([57, 2**63 - 1, 3]) == 57
+    assert answers.highest([2**48 + 1]) == answers.highest([]) == 0
 
 
 def test_a_connection_ends_with_the_certificate_at_its_other_end(

@@ -19,7 +19,7 @@ HOOK = """#!/bin/sh
 cd "$2" || exit 1
 case "$1" in
 status) if test -e silent; then exec sleep 60; fi; test -e runs ;;
-start) : > runs ;;
+start) : > runs; if test -e slow; then sleep 60; fi ;;
 stop) if test ! -e lame; then rm -f runs; fi ;;
 esac
 """
@@ -33,7 +33,7 @@ class World:
     """A keeper of one workload, "shop"."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.clock = folder, SystemClock()
+        self.folder, self.clock, self.start_s = folder, SystemClock(), 60.0
         (folder / "hook").write_text(HOOK)
         (folder / "hook").chmod(0o755)
         self.keeper = Keeper(folder, folder / "state", "a1", self.clock)
@@ -41,7 +41,7 @@ class World:
     def spec(self) -> dict[str, Any]:
         hook, folder = str(self.folder / "hook"), str(self.folder)
         words = {verb: [hook, verb, folder] for verb in ("start", "stop", "status")}
-        return {"name": "shop", **words, "fence": [], "stop_s": 5.0}
+        return {"name": "shop", **words, "fence": [], "stop_s": 5.0, "start_s": self.start_s}
 
     async def order(self, **more: Any) -> dict[str, Any]:
         """The workload's row, if it has one."""
@@ -140,6 +140,35 @@ def test_until_when_it_has_to_be_stopped_is_on_record(
 ) -> None:
     monkeypatch.setattr(keeper, "AGAIN_S", 0.02)
     run(tmp_path, _the_end_of_the_latest_lease)
+
+
+async def _a_start_without_an_end(world: World) -> None:
+    (world.folder / "slow").touch()
+    world.start_s = 0.3
+    await world.hold(1)
+    row = await world.until(lambda row: "start_time (0.3 s)" in row["why"])
+    assert row["may_run"], "it is tried again"
+    (world.folder / "slow").unlink()
+    assert (await world.until(is_("running")))["why"] == ""
+
+
+def test_a_start_is_bounded(tmp_path: Path) -> None:
+    run(tmp_path, _a_start_without_an_end)
+
+
+def test_a_damaged_list_of_what_was_given_back_is_kept_and_no_lease_of_before_is_held(tmp_path: Path) -> None:
+    async def begin(world: World) -> None:
+        await world.hold(5)
+        await world.until(is_("running"))
+        await world.close()
+        path = world.folder / "state" / keeper.RELEASED
+        path.write_bytes(b'{"version": 1, "content": {"sh\xff')
+        world.keeper = Keeper(world.folder, world.folder / "state", "a1", world.clock)
+        assert not (await world.order(specs=[world.spec()]))["may_run"]
+        assert path.with_name(path.name + ".damaged").read_bytes().endswith(b"\xff")
+
+    (tmp_path / "state").mkdir()
+    run(tmp_path, begin)
 
 
 def test_a_lease_that_was_given_back_is_over(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import json
 import logging
 import os
 import stat
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
 
+from ipshare import durable
 from ipshare.cli import main
 from ipshare.errors import IpshareError, NoPrivilege, Refused
 from ipshare.web import tokens, who
@@ -225,6 +228,38 @@ def test_a_revoked_token_ends_streams_and_requests(tmp_path: Path, monkeypatch: 
             async for _ in lines:
                 pass  # it ends
         assert (await viewer.get("/api/v1/status")).status_code == 401
+
+    serving(tmp_path, scenario, nodes=False)
+
+
+@pytest.mark.parametrize("by", ["certificate", "token", "session"])
+def test_a_stream_ends_when_the_credential_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr("ipshare.web.watch.STILL_S", 0.05)
+
+    async def scenario(world: WebWorld) -> None:
+        files = world.pki.files("operator", "alice") if by == "certificate" else None
+        client = await login(world, "viewer") if by == "session" else world.client(
+            None if files else "viewer", files
+        )  # fmt: skip
+        async with client.stream("GET", "/api/v1/events") as answer:
+            lines = answer.aiter_lines()
+            assert await anext(lines) == "retry: 2000"
+            if by == "certificate":
+                later = time.time() + 400 * 86400
+                monkeypatch.setattr(
+                    "ipshare.web.who.time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic)
+                )
+            else:
+                file = tmp_path / "tokens.json"
+                rows = json.loads(file.read_text())
+                for row in rows["tokens"]:
+                    row["expires"] = "2026-01-01T00:00:00+00:00"
+                durable.write(file, json.dumps(rows).encode(), 0o600)
+            async with asyncio.timeout(10):
+                async for _ in lines:
+                    pass  # it ends
 
     serving(tmp_path, scenario, nodes=False)
 
