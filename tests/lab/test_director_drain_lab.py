@@ -1,4 +1,4 @@
-"""A director's drain, from its command and from its HTTP API to the upstreams' kernels: agents over TLS, a real
+"""A director's drain, from its command and its HTTP API to the upstreams' kernels: agents over TLS, a real
 BIRD at C and D, a real BIRD and a real FRR upstream. Connections that are open stay, there and back.
 
 C has the default `drain_time`: it asks to be avoided (RFC 8326). D has none: it withdraws at once.

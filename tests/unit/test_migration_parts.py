@@ -182,7 +182,7 @@ def status(**more: str) -> str:
         ("[]", ["it is not configured here"]),
         ("", ["its state cannot be read"]),
         ('[{"name": "shop", "devices": 3}]', ["its state cannot be read"]),
-        ('[{"name": "shop", "devices": [], "connections": []}]', ["it has no peer"]),
+        ('[{"name": "shop", "devices": [], "connections": []}]', ["it has no volume", "it has no peer"]),
     ],
 )
 def test_drbd_is_in_sync_or_says_what_is_not(text: str, why: list[str]) -> None:
