@@ -2,7 +2,7 @@
 
 In sync: every volume UpToDate here, the connection Connected, every volume of the peer UpToDate and its
 replication Established. Of several connections the one that is called like the target counts; where none is,
-all of them. What cannot be read is not in sync.
+all of them. What cannot be read, or is not spoken of, is not in sync.
 """
 
 from __future__ import annotations
@@ -36,24 +36,32 @@ def troubles(text: str, resource: str, node: str) -> Iterator[str]:
         if not found:
             yield "it is not configured here"
             return
-        for volume in found[0]["devices"]:
+        volumes = found[0]["devices"]
+        if not volumes:
+            yield "it has no volume"
+        for volume in volumes:
             yield from _differs(f"volume {volume['volume']} here", volume["disk-state"], "UpToDate")
         links = found[0]["connections"]
         named = [link for link in links if link["name"] == node]
         if not links:
             yield "it has no peer"
         for link in named or links:
-            yield from _link(link)
+            yield from _link(link, [volume["volume"] for volume in volumes])
     except (ValueError, KeyError, TypeError, AttributeError):
         yield "its state cannot be read"
 
 
-def _link(link: dict[str, Any]) -> Iterator[str]:
+def _link(link: dict[str, Any], volumes: list[int]) -> Iterator[str]:
+    """``volumes``: their numbers here."""
     name = link["name"]
     if link["connection-state"] != "Connected":
         yield f"{name} is {link['connection-state']}"
         return
-    for volume in link["peer_devices"]:
+    there = {volume["volume"]: volume for volume in link["peer_devices"]}
+    for number in volumes:
+        if number not in there:
+            yield f"volume {number} is not at {name}"
+    for volume in there.values():
         at = f"volume {volume['volume']} at {name}"
         yield from _differs(at, volume["peer-disk-state"], "UpToDate")
         yield from _differs(at, volume["replication-state"], "Established")

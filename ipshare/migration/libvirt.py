@@ -80,17 +80,23 @@ class LibvirtAdapter:
             if domain is None:
                 raise MigrationError(f"domain {self._wanted.domain} does not run here")
             domain.migrateToURI3(target.said, {}, flags)
-            with contextlib.suppress(lv.libvirtError):  # no more than a number for people
-                downtime = domain.jobStats(lv.VIR_DOMAIN_JOB_STATS_COMPLETED).get("downtime")
-                return Moved(float(downtime) if downtime is not None else None)
-        return Moved()
+        return Moved(self._downtime_ms(target))
+
+    def _downtime_ms(self, target: Target) -> float | None:
+        """As the target has it: the source has no such domain any more. No more than a number for people."""
+        lv = self._libvirt
+        with contextlib.suppress(lv.libvirtError, MigrationError), self._at(target.said) as there:
+            domain = there.lookupByName(self._wanted.domain)
+            downtime = domain.jobStats(lv.VIR_DOMAIN_JOB_STATS_COMPLETED).get("downtime")
+            return float(downtime) if downtime is not None else None
+        return None
 
     def _where(self, target: Target) -> Where:
         """Raises MigrationError where an end does not answer that would have to be known."""
         lv, name = self._libvirt, self._wanted.domain
         with self._at(self._wanted.uri) as here:
             domain = self._active(here, name)
-            job = domain.jobInfo()[0] if domain is not None else lv.VIR_DOMAIN_JOB_NONE
+            job = self._job(domain) if domain is not None else lv.VIR_DOMAIN_JOB_NONE
             if domain is not None and job in (lv.VIR_DOMAIN_JOB_BOUNDED, lv.VIR_DOMAIN_JOB_UNBOUNDED):
                 return Where.MOVING
             if domain is not None and domain.state()[0] == lv.VIR_DOMAIN_RUNNING:
@@ -104,8 +110,19 @@ class LibvirtAdapter:
     def _cancel(self) -> None:
         with self._at(self._wanted.uri) as here:
             domain = self._active(here, self._wanted.domain)
-            if domain is not None and domain.jobInfo()[0] != self._libvirt.VIR_DOMAIN_JOB_NONE:
+            if domain is not None and self._job(domain) != self._libvirt.VIR_DOMAIN_JOB_NONE:
                 domain.abortJob()
+
+    def _job(self, domain: Any) -> int:
+        """Its kind; a driver that has no jobs has none now."""
+        lv = self._libvirt
+        try:
+            kind: int = domain.jobInfo()[0]
+        except lv.libvirtError as error:
+            if error.get_error_code() == lv.VIR_ERR_NO_SUPPORT:
+                return int(lv.VIR_DOMAIN_JOB_NONE)
+            raise
+        return kind
 
     @contextlib.contextmanager
     def _at(self, uri: str) -> Iterator[Any]:

@@ -24,10 +24,11 @@ FAMILIES = (4, 6)
 class Directed(BgpLab):
     """Sites have [bgp] and [remote]; all else is a director's, which lives beside C."""
 
-    def __init__(self, lab: Lab, pki: Pki) -> None:
+    def __init__(self, lab: Lab, pki: Pki, director: str = "") -> None:
+        """``director``: more of its file."""
         self.world = World(lab, pki)
         with self.world.file.open("a") as file:
-            file.write('[health]\ninterval = "500ms"\n')
+            file.write(f'[health]\ninterval = "500ms"\n{director}')
         super().__init__(lab)
         self.world.direct()
 
