@@ -280,7 +280,7 @@ def _unusable(path: Path, error: Exception) -> IpshareError:
         )
     return IpshareError(
         f"{path} is damaged, or no director's store: {error}",
-        hint=f"nothing was changed. Put back a copy; or move {path.name}* away, and start with --least-term "
+        hint=f"it was not repaired. Put back a copy; or move {path.name}* away, and start with --least-term "
         "(docs/director.md, Whose word counts)",
     )
 

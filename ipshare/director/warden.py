@@ -27,6 +27,7 @@ from ipshare.director.fencing import Fences
 from ipshare.director.health import Track, suspects, tracked, verdicts
 from ipshare.director.link import Link
 from ipshare.director.moves import moved
+from ipshare.director.noted import BEGAN, NOTES, read
 from ipshare.director.rollout import FINAL
 from ipshare.director.schema_health import Failover, Watch
 from ipshare.director.staying import Point, gone_s, may_withdraw
@@ -38,10 +39,6 @@ from ipshare.exclusive.grants import Grant, Seen
 log = logging.getLogger(__name__)
 DRIFT = 0.01
 """Where there is no [failover] to say it."""
-NOTES = "warden/"
-"""How the names of what is in the store begin."""
-BEGAN = "failovers"
-"""Key of the times at which automatic failovers began lately, in the store."""
 
 
 class Warden:
@@ -75,14 +72,10 @@ class Warden:
         """Goes on where the store says that somebody was."""
         self._start_s = boottime_s()
         self.director.withdrew = self.withdrew
-        for key, text in (await self.director.work(self.director.store.notes, NOTES)).items():
-            kind, _, name = key.removeprefix(NOTES).partition("/")
-            if kind == "grant":
-                self.grants[name] = Grant(**json.loads(text))
-            elif kind == "case":
-                self.cases[name] = Case.of_json(json.loads(text))
-            elif kind == BEGAN:
-                self._began = pace.of_text(text, self._boot, self._start_s)
+        noted = read(await self.director.work(self.director.store.notes, NOTES))
+        self.grants, self.cases = noted.grants, noted.cases
+        if noted.began:
+            self._began = pace.of_text(noted.began, self._boot, self._start_s)
         self._task = asyncio.create_task(self._judging(), name="warden")
 
     async def close(self) -> None:
