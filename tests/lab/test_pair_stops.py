@@ -135,14 +135,18 @@ def _stopped(engines: Engines, times: int, stop: Callable[[Half], None] = _stop)
         reign = taken_over(standby) if times > 1 else 0
         time.sleep(max(0.0, began + times * engines.dead_s - time.monotonic()))  # the fault itself
     finally:
+        goes_on = now_ns()
         active.signal(signal.SIGCONT)
     now, _ = engines.settled()
     if not reign and now is active:  # away for too short a time: it goes on once it has heard that
         return 0 if int(active.state()["epoch"]) == epoch else None
-    reign = reign or int(standby.state()["since_ns"])
+    state = standby.state()
+    reign, epoch = reign or int(state["since_ns"]), int(state["epoch"])
     engines.seen.more(round(engines.dead_s * 1000))
-    late = engines.seen.by(active.number, stands)
-    return late if int(standby.state()["since_ns"]) == reign else None
+    # Who was away for too short a time may have gone on, and lost its role after that.
+    late = engines.seen.by(active.number, stands if reign < goes_on else reign)
+    epochs = {int(half.state()["epoch"]) for half in (active, standby)}
+    return late if int(standby.state()["since_ns"]) == reign and epochs == {epoch} else None
 
 
 def test_one_that_hears_nobody_when_it_goes_on_waits_for_a_dead_time(engines: Engines) -> None:
