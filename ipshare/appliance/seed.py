@@ -9,6 +9,7 @@ commands are no part of it.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import tempfile
@@ -26,7 +27,7 @@ LABEL = "CIDATA"
 SIZE = 4 << 20
 HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.[A-Za-z0-9-]{1,63})*")
 KEY = re.compile(
-    r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-[a-z0-9@.-]+) [A-Za-z0-9+/=]+( [^\n]*)?"
+    r"(ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)|sk-[a-z0-9@.-]+) ([A-Za-z0-9+/=]+)(?: [^\n]*)?"
 )
 BELOW = "/etc/ipshare/"
 MOST = 1 << 20
@@ -43,6 +44,26 @@ class Seed:
     files: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     networks: Mapping[str, str] | None = field(default_factory=dict)
     servers: tuple[str, ...] = ()
+
+
+def is_public_key(line: str) -> bool:
+    """Whether it is one of SSH's, and whole: a seed that was cut within a key would lock everybody out. The
+    blob is strings with their lengths (RFC 4251, 5), the first one is the type."""
+    found = KEY.fullmatch(line)
+    if found is None:
+        return False
+    try:
+        blob = base64.b64decode(found[2], validate=True)
+    except ValueError:
+        return False
+    parts, at = list[bytes](), 0
+    while at < len(blob):
+        end = at + 4 + int.from_bytes(blob[at : at + 4], "big")
+        if end > len(blob):
+            return False
+        parts.append(blob[at + 4 : end])
+        at = end
+    return len(parts) >= 2 and parts[0] == found[1].encode() and all(parts[1:])
 
 
 def documents(
@@ -88,9 +109,11 @@ def read(texts: Mapping[str, str]) -> tuple[Seed | None, list[str]]:
         mistakes.append(f"hostname {hostname!r} is none")
     keys = user.get("ssh_authorized_keys") or []
     if not isinstance(keys, list) or not all(
-        isinstance(key, str) and KEY.fullmatch(key.strip()) for key in keys
+        isinstance(key, str) and is_public_key(key.strip()) for key in keys
     ):
-        mistakes.append("user-data: ssh_authorized_keys is a list of public keys, as in id_ed25519.pub")
+        mistakes.append(
+            "user-data: ssh_authorized_keys is a list of public keys, whole ones (id_ed25519.pub)"
+        )
         keys = []
     files = _files(user.get("write_files") or [], mistakes)
     networks: dict[str, str] = {}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import yaml
 
 from ipshare.appliance import network
-from ipshare.appliance.seed import BELOW, HOSTNAME, KEY, MOST, Seed
+from ipshare.appliance.seed import BELOW, HOSTNAME, MOST, Seed, is_public_key
 
 LABEL = "IPSHARE-CFG"
 HOST, KEYS, NETWORK, SITE = "hostname", "authorized_keys", "network.yaml", "site.toml"
@@ -56,7 +56,9 @@ def _keys(text: str, mistakes: list[str]) -> tuple[str, ...]:
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     keys = [(number, line) for number, line in lines if line and not line.startswith("#")]
     mistakes += [
-        f"{KEYS}:{n}: no public key, as in id_ed25519.pub" for n, key in keys if not KEY.fullmatch(key)
+        f"{KEYS}:{n}: no public key, or not a whole one (id_ed25519.pub)"
+        for n, key in keys
+        if not is_public_key(key)
     ]
     return tuple(key for _, key in keys)
 

@@ -126,7 +126,7 @@ def test_the_power_may_go_before_and_while_an_update_is_tried(box: Box) -> None:
 
 def test_an_update_without_a_root_is_rolled_back(box: Box) -> None:
     good, _, _ = before = slots(box)
-    box.ssh(f"ipshare appliance install {BROKEN} --reboot")
+    box.ssh(f"ipshare appliance install {BROKEN} --reboot", ends=True)
     box.says(f"slot {other(good)}")
     box.says(f"slot {other(good)}")
     box.says(f"slot {good}")

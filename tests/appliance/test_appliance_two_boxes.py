@@ -128,7 +128,7 @@ def test_an_update_of_the_distribution_point_forgets_nothing(pair: Pair, tmp_pat
     listed = "find /var/lib/ipshare /etc/ipshare -name remaps.json -o -name '*.toml' -o -name audit.log"
     before = c1.ssh(f"({listed}) | sort | xargs sha256sum").replace("audit.log", "")
     audit = c1.ssh("wc -l </var/lib/ipshare/c1/audit.log")
-    c1.ssh("ipshare appliance install - && systemctl reboot", made("2.0", tmp_path))
+    c1.ssh("ipshare appliance install - && systemctl reboot", made("2.0", tmp_path), ends=True)
     c1.says("slot b")
     assert "kept from now on" in c1.healthy() + c1.says("\n")
     after = c1.ssh(f"({listed}) | sort | xargs sha256sum").replace("audit.log", "")

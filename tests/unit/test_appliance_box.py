@@ -14,7 +14,7 @@ from ipshare.appliance import bundle, firstboot, grub, network, overlay, seed, s
 from ipshare.errors import IpshareError, Refused
 from tests.appliance_site import SITE
 
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5F3c2 operator@example"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL29DkcKJoNFqV7oOrBYH+9drzn1aMFXZCBcPX3PAnfo operator@example"
 ETHERNETS = {
     "mgmt": {"match": {"macaddress": "52:54:00:00:00:01"}, "dhcp4": True},
     "ens4": {

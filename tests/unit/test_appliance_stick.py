@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from ipshare.appliance import firstboot, seed, stick, volumes
+from ipshare.appliance.seed import is_public_key
 from tests.appliance_site import SITE
 
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5F3c2 operator@example"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL29DkcKJoNFqV7oOrBYH+9drzn1aMFXZCBcPX3PAnfo operator@example"
 NETWORK = "version: 2\nethernets: {ens4: {addresses: [192.0.2.1/24]}}\n"
 ALL = {"site.toml": SITE, "hostname": "c1\n", "authorized_keys": f"# me\n{KEY}\n\n", "network.yaml": NETWORK}
 
@@ -92,3 +93,11 @@ def test_a_seed_goes_before_a_stick_and_labels_are_found_in_both_cases(tmp_path:
     (tmp_path / "CIDATA").touch()
     device, said = volumes.find(tmp_path)
     assert device == str(tmp_path / "CIDATA") and "ipshare-cfg is there, too" in said[0]
+
+
+def test_a_key_that_was_cut_is_none() -> None:
+    """Whoever has only that one could not log in any more."""
+    kind, blob, _ = KEY.split()
+    assert is_public_key(KEY) and is_public_key(f"{kind} {blob}")
+    assert not any(is_public_key(f"{kind} {blob[:end]}") for end in range(len(blob)))
+    assert not is_public_key(KEY.replace("ssh-ed25519", "ssh-rsa"))

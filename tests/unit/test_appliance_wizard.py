@@ -13,7 +13,7 @@ from ipshare.appliance import console, firstboot, wizard
 from ipshare.appliance.wizard import Ethernet, Left, Terminal
 from ipshare.errors import Refused
 
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ5F3c2 operator@example"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL29DkcKJoNFqV7oOrBYH+9drzn1aMFXZCBcPX3PAnfo operator@example"
 CARDS = [
     Ethernet("ens3", "52:54:00:00:00:01", True),
     Ethernet("ens4", "52:54:00:00:00:02", False),

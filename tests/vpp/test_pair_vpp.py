@@ -71,7 +71,7 @@ def test_a_hung_worker_of_two_ends_the_reign(tmp_path: Path, worker: str) -> Non
             until(lambda: standby.is_in(ACTIVE))
             until(lambda: verdict(standby) == "OK")
             assert may_forward(active) is False
-            active.kill()  # where it is about to end, it would not end in order
+        active.kill()  # where it is about to end, it would not end in order
 
 
 def may_forward(half: Half) -> bool:
