@@ -138,13 +138,14 @@ class Box:
         return [ssh, *options, "root@127.0.0.1"]
 
     def ssh(self, command: str, given: Path | None = None, ends: bool = False) -> str:
-        """Runs a command in the box; `given`: a file for its input; `ends`: the box may be gone before SSH says
-        what became of it."""
+        """Runs a command in the box; `given`: a file for its input; `ends`: the box may be gone before the
+        command's end is told."""
         with open(given or os.devnull, "rb") as stdin:
             done = subprocess.run(
                 [*self.command(), command], stdin=stdin, capture_output=True, text=True, timeout=BOUND_S
             )
-        assert done.returncode in ((0, 255) if ends else (0,)), f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
+        said = f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
+        assert done.returncode in ((0, 255) if ends else (0,)), said
         return done.stdout
 
 
