@@ -141,8 +141,8 @@ def write(path: Path, content: str | bytes, mode: int) -> None:
 
 
 def host_key(say: Callable[[str], None], root: Path = Path("/")) -> None:
-    """Makes SSH's host key, if there is none: Ed25519 alone. An RSA key costs seconds of the first start, and
-    every client that this box wants knows Ed25519."""
+    """Makes SSH's host key, if there is none: Ed25519 alone. Every client that this box wants knows it, and
+    an RSA key would have to be searched for."""
     target = root / HOST_KEY
     if target.exists() and target.stat().st_size:
         return
