@@ -21,6 +21,9 @@ MOST_CODES = 5_000
 """Zones and counties of one alert."""
 MOST_VERTICES = 500_000
 """Of one document: beyond that, its further polygons are refused."""
+MOST_VALUES = 3_000_000
+"""Of a JSON document, by its commas and opening brackets (those in texts, too): 500,000 vertices are half of
+it. Built, each takes up to 90 bytes."""
 MOST_TEXT = 300
 MOST_REFERENCES = 1_000
 
@@ -29,6 +32,8 @@ def json_object(text: bytes) -> dict[str, Any]:
     """The document, which is a GeoJSON FeatureCollection. NaN and Infinity are no JSON."""
     if len(text) > MOST_BYTES:
         raise Unsound("too long")
+    if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise Unsound("too many values")
     try:
         value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):

@@ -14,7 +14,7 @@ from ipshare.hazards import cap, nws, usgs
 from ipshare.hazards.feeds import PARSERS
 from ipshare.hazards.geometry import in_polygon
 from ipshare.hazards.model import Parsed, Unsound
-from ipshare.hazards.reading import MOST_TEXT, code
+from ipshare.hazards.reading import MOST_TEXT, code, json_object
 from tests import hazard_feeds as made
 from tests.examples import examples
 from tests.hazard_feeds import NOW, SENDER
@@ -172,6 +172,14 @@ FILE = '<!DOCTYPE a [<!ENTITY f SYSTEM "file:///etc/passwd">]>'
 def test_hostile_xml(document: str, reason: str) -> None:
     with pytest.raises(Unsound, match=reason):
         cap.parse(document.encode())
+
+
+def test_many_small_values_are_refused_before_they_are_built() -> None:
+    """Where 32 MiB would become a GB. Half a million vertices are far from it."""
+    few, many = b"[1,2]," * 500_000, b"[],{}," * 800_000
+    assert json_object(b'{"features":[],"x":[' + few + b"0]}")["features"] == []
+    with pytest.raises(Unsound, match="too many values"):
+        json_object(b'{"features":[],"x":[' + many + b"0]}")
 
 
 @pytest.mark.parametrize(
