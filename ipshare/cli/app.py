@@ -177,6 +177,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.BROKEN_PIPE
     except OSError as error:
+        if _was_named(error.filename, words):
+            text = f"cannot use {error.filename}: {error.strerror}"
+            return output.fail(text, "name another file", exits.FAILURE, as_json=as_json)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             return _unexpected(error, as_json)
         text = f"no room for what there is to say or keep: {error.strerror}"
@@ -190,6 +193,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return output.fail(error.message, error.hint, error.exit_code, as_json=as_json, problems=problems)
     except Exception as error:
         return _unexpected(error, as_json)
+
+
+def _was_named(path: object, words: Sequence[str]) -> bool:
+    """Whether the command line names this path, one that it is made beside, or one below or above it: then
+    what is wrong with it is no bug."""
+    if not isinstance(path, str):
+        return False
+    failed = str(Path(path).absolute())
+    named = [str(Path(part).absolute()) for word in words for part in (word, word.partition("=")[2]) if part]
+    return any(
+        failed == one or failed.startswith((one + "/", one + ".")) or one.startswith(failed + "/")
+        for one in named
+    )
 
 
 def _unexpected(error: Exception, as_json: bool) -> int:

@@ -38,8 +38,10 @@ def backup_(target: Path, as_json: bool) -> None:
 def restore_(file: Path, as_json: bool) -> None:
     """At the box: make what it was told that of a backup. One with a site file that has mistakes changes
     nothing."""
-    from ipshare.appliance import backup
+    from ipshare.appliance import backup, slots
 
+    if not slots.is_live():
+        slots.running()  # elsewhere host name and SSH's keys are not ours
     about, names = backup.restore(file)
     if as_json:
         output.emit({"hostname": about.get("hostname"), "version": about.get("version"), "entries": names})
@@ -54,8 +56,9 @@ def restore_(file: Path, as_json: bool) -> None:
 @json_option
 def factory_reset_(everything: bool, reboot: bool, yes: bool, as_json: bool) -> None:
     """At the box: at the next start forget what it was told, keys and logs, too. Its seed is applied anew."""
-    from ipshare.appliance import backup
+    from ipshare.appliance import backup, slots
 
+    slots.running()
     if not yes:
         raise Refused("a factory reset takes configuration, keys and logs", hint="--yes, if that is meant")
     order = backup.order_reset(everything)

@@ -56,6 +56,32 @@ def test_a_full_disk_is_no_bug(words: list[str]) -> None:
     assert done.stderr.count("\n") == 2, "a sentence and a hint"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["appliance", "key", "/proc/x/update.key"],
+        ["appliance", "seed", "--hostname", "c1", "-o", "/proc/seed.img"],
+        ["appliance", "seed", "--hostname", "c1", "--output=/proc/seed.img"],
+        ["appliance", "backup", "-o", "/proc/box.backup"],
+    ],
+    ids=" ".join,
+)
+def test_a_file_that_cannot_be_where_it_was_asked_for_is_no_bug(words: list[str]) -> None:
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == exits.FAILURE, done.stderr
+    assert done.stderr.startswith("error: cannot use /proc/"), done.stderr
+    assert done.stderr.count("\n") == 2, "a sentence and a hint"
+
+
+@pytest.mark.parametrize("verb", [["restore", __file__], ["factory-reset", "--yes"]], ids=" ".join)
+def test_what_changes_a_box_is_refused_elsewhere(verb: list[str]) -> None:
+    done = subprocess.run(
+        [*COMMAND, "appliance", *verb], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert done.returncode == exits.REFUSED
+    assert "not started from an appliance image" in done.stderr
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_are_silence(closed: str) -> None:
     command = f"{sys.executable} -m ipshare version --json {closed}"
