@@ -104,16 +104,16 @@ def _judge_site(files: dict[str, tuple[str, int]], say: Callable[[str], None], r
     return False
 
 
-def site_problems(files: Mapping[str, tuple[str | bytes, int]], root: Path) -> list[str]:
+def site_problems(files: Mapping[str, tuple[str | bytes, int]], root: Path | None) -> list[str]:
     """What is wrong with the site file among `files`. It is judged beside the others, and those that are
-    there: it may include them."""
+    there: it may include them. Without `root`: of a box that has none yet."""
     if SITE not in files:
         return []
     from ipshare import config
 
     with tempfile.TemporaryDirectory() as place:
-        there = root / "etc/ipshare"
-        for old in there.glob("*") if there.is_dir() else ():
+        there = root / "etc/ipshare" if root is not None else None
+        for old in there.glob("*") if there is not None and there.is_dir() else ():
             if old.is_file():
                 write(Path(place) / old.name, old.read_bytes(), 0o600)
         for path, (text, mode) in files.items():

@@ -202,7 +202,7 @@ def seed_(
     stick."""
     import yaml
 
-    from ipshare.appliance import seed
+    from ipshare.appliance import firstboot, seed
 
     texts: dict[str, str] = {}
     for given in files:
@@ -223,12 +223,15 @@ def seed_(
             raise Refused(
                 f"{networks} has no ethernets", hint="version: 2, ethernets: {enp1s0: {addresses: [...]}}"
             )
+    if problems := firstboot.site_problems({path: (text, 0o600) for path, text in texts.items()}, None):
+        raise Refused("the box would not take this site file:\n" + "\n".join(problems))
     lines = [line for path in keys for line in path.read_text().splitlines() if line.strip()]
     seed.write_image(seed.documents(hostname, lines, texts, wanted), target)
     if as_json:
         output.emit({"file": str(target), "hostname": hostname, "keys": len(lines), "files": sorted(texts)})
         return
-    output.line(f"{target}: {hostname}, {len(lines)} SSH keys, {len(texts)} files")
+    nobody = "" if lines else " (nobody can log in)"
+    output.line(f"{target}: {hostname}, {len(lines)} SSH keys{nobody}, {len(texts)} files")
 
 
 @appliance_.command("install")

@@ -19,6 +19,7 @@ from ipshare.cli import exits
 from ipshare.cli.lab import down
 from ipshare.cli.output import UsageProblem
 from tests.agent_world import site_text
+from tests.appliance_site import SITE
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "ipshare"]
@@ -80,6 +81,34 @@ def test_what_changes_a_box_is_refused_elsewhere(verb: list[str]) -> None:
     )
     assert done.returncode == exits.REFUSED
     assert "not started from an appliance image" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("mformat") is None, reason="mtools is not installed")
+def test_a_seed_whose_site_file_the_box_would_not_take_is_not_written(tmp_path: Path) -> None:
+    """Judged as the box does, with the files that go beside it."""
+    site, bulk = tmp_path / "own.toml", tmp_path / "b.csv"
+    site.write_text(
+        SITE.replace(
+            '[[binding]]\nglobal = "198.51.100.0/24"\nto = "A"',
+            '[[bindings_file]]\nname = "bulk"\npath = "b.csv"',
+        )
+    )
+    bulk.write_text("global,to\n198.51.100.1,A\n")
+    words = ["appliance", "seed", "--hostname", "c1", "--config", str(site), "-o", str(tmp_path / "seed")]
+
+    def said(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *words, *more], capture_output=True, text=True, env=ENVIRONMENT, check=False
+        )
+
+    done = said()
+    assert done.returncode == exits.REFUSED and "b.csv" in done.stderr and "site.toml" in done.stderr, (
+        done.stderr
+    )
+    assert not (tmp_path / "seed").exists()
+    done = said("--file", f"b.csv={bulk}")
+    assert done.returncode == exits.OK and (tmp_path / "seed").exists(), done.stderr
+    assert "nobody can log in" in done.stdout
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
