@@ -7,8 +7,9 @@
     -> the next epoch, at the node that is wanted then
 
 Each step is on the director's disk before anything follows from it. What a node says while it is heard counts
-more than time: one that says it runs is not expired, nor is one that said last that it cannot stop. A record
-that is not there is one of an unknown holder: it expires like any other.
+more than time: one that says it runs is not expired, nor is one that once said that it cannot stop, until it
+says that it has: that it tries again says nothing. A record that is not there is one of an unknown holder: it
+expires like any other.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ UNKNOWN = "?"
 @dataclass(frozen=True, slots=True)
 class Grant:
     """``node``: who has epoch ``epoch``, "": nobody. ``how`` the one before was freed.
-    ``fenced``: epoch that a fence command, or an operator, says nobody runs. ``stuck``: the last that was
-    heard of it is that it cannot be stopped."""
+    ``fenced``: epoch that a fence command, or an operator, says nobody runs. ``stuck``: it could not be
+    stopped, and nobody said since that it was."""
 
     epoch: int = 0
     node: str = UNKNOWN
@@ -50,6 +51,8 @@ def step(grant: Grant, wanted: str, seen: Seen | None, quiet_s: float, wait_s: f
     """The next record. ``seen``: None where the node was not heard lately; ``quiet_s``: since the newest
     reading of its clock that a lease was counted from, or since this director began; ``highest``: epoch that
     any node has told of."""
+    if seen is not None and grant.node:
+        grant = replace(grant, stuck=seen.word == "stuck" or (grant.stuck and seen.word != "stopped"))
     if not grant.leaving:
         if grant.node == wanted:
             return grant
@@ -57,9 +60,9 @@ def step(grant: Grant, wanted: str, seen: Seen | None, quiet_s: float, wait_s: f
             return replace(grant, leaving=True)
         how = grant.how
     elif not (how := freed(grant, seen, quiet_s, wait_s)):
-        return grant if seen is None else replace(grant, stuck=seen.word == "stuck")
+        return grant
     if not wanted:
-        return replace(grant, node="", leaving=False, how=how)
+        return replace(grant, node="", leaving=False, how=how, stuck=False)
     return Grant(max(grant.epoch, highest) + 1, wanted, leaving=False, how=how)
 
 

@@ -58,6 +58,7 @@ class Troubles:
     director: bool = False
     keeper: bool = False
     machine: bool = False
+    sticks: bool = False  # stops fail, again and again
 
 
 class Node(NamedTuple):
@@ -111,6 +112,15 @@ def replaced() -> World:
     world = begin(Troubles())
     old = Director(False, world.kept, 0, (0, 0, 0))
     return world._replace(directors=(old, Director(grant=world.kept)), wanted="b")
+
+
+def stuck() -> World:
+    """A could not stop it, which the director has heard; it tries again, and may fail again."""
+    world = begin(Troubles(sticks=True))
+    node = Node(Held(1, leaving=1, word="stuck"))
+    grant = replace(world.kept, leaving=True, stuck=True)
+    director = Director(grant=grant, said=Seen(1, 0, "stuck"))
+    return world._replace(nodes=(node, Node()), directors=(director,), kept=grant, wanted="b")
 
 
 def explore(rates: tuple[int, int, int], first: World, rules: Rules = Rules()) -> list[World]:
@@ -170,7 +180,7 @@ def _tick(world: World, rates: tuple[int, int, int], rules: Rules) -> Iterator[S
             if stops < rate:
                 return
             stops -= rate
-        elif node.runs and not held.may_run(0, _stop(rules)):
+        elif node.runs and not held.may_run(0, _stop(rules)) and not world.left.sticks:
             return
         nodes.append(Node(held, stops, node.boot))
     directors = []
@@ -251,6 +261,8 @@ def _node(world: World, index: int, node: Node, rules: Rules) -> Iterator[Step]:
         yield f"{name} stops", now(holder.became(node.held, "stopping"), STOP)
     if node.held.word == "stopping":
         yield f"{name} has stopped", now(holder.became(node.held, "stopped"))
+        if left.sticks:
+            yield f"{name} could not stop it", now(holder.became(node.held, "stuck"))
     if node.held.word == "running":
         yield f"{name}: it ended by itself", now(holder.became(node.held, "stopped"))
     if left.keeper and node.held.word in ("running", "stopping"):  # it is back before anything is late

@@ -5,7 +5,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.models.exclusive import LEASE, STOP, Broken, Rules, Troubles, World, begin, explore, replaced
+from tests.models.exclusive import (
+    LEASE,
+    STOP,
+    Broken,
+    Rules,
+    Troubles,
+    World,
+    begin,
+    explore,
+    replaced,
+    stuck,
+)
 
 RATES = [(10, 10, 10), (11, 9, 11), (9, 11, 9), (11, 9, 9)]
 """Of the director, of A, of B: 11 is a clock that is a tenth too fast."""
@@ -21,6 +32,15 @@ def test_it_never_runs_twice_and_gets_there_by_each_way(rates: tuple[int, int, i
 def test_whoever_is_replaced_killed_or_booted(trouble: str) -> None:
     worlds = explore((11, 9, 11), begin(Troubles(**{trouble: True})))
     assert any(world.nodes[1].runs and not getattr(world.left, trouble) for world in worlds)
+
+
+def test_what_could_not_be_stopped_is_not_waited_for_however_often_it_is_tried() -> None:
+    """Trying again is no news: only that it was stopped is."""
+    worlds = explore((11, 9, 11), stuck())
+    assert {world.kept.how for world in worlds if world.nodes[1].runs} == {"stopped"}
+    assert any(
+        world.nodes[0].held.word == "stopping" and world.directors[0].quiet >= LEASE for world in worlds
+    )
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,11 @@ def test_grants_row_by_row() -> None:
     stuck = grants.step(leaving, "b", Seen(5, 0, "stuck"), 99.0, 10.0, 5)
     assert stuck == replace(leaving, stuck=True)
     assert grants.step(stuck, "b", None, 99.0, 10.0, 5) == stuck, "nobody says that it could be stopped since"
+    for word in ("stopping", "unknown", "running"):  # it tries again; its keeper is another one
+        assert grants.step(stuck, "b", Seen(5, 0, word), 99.0, 10.0, 5) == stuck
+    held = grants.step(first, "a", Seen(5, 0, "stuck"), 0.0, 10.0, 5)
+    assert held == replace(first, stuck=True), "remembered before it has to leave"
+    assert grants.step(replace(held, leaving=True), "b", None, 99.0, 10.0, 5).node == "a"
     assert grants.step(replace(stuck, fenced=5), "b", None, 0.0, 10.0, 5) == Grant(6, "b", False, "fenced")
     assert grants.step(stuck, "b", Seen(5, 5, "stopped"), 0.0, 10.0, 5) == Grant(6, "b", False, "stopped")
     assert grants.step(leaving, "b", Seen(5, 5, "stopped"), 0.0, 10.0, 5) == Grant(6, "b", False, "stopped")
