@@ -17,6 +17,7 @@ import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from ipaddress import ip_address
 from typing import Any
@@ -132,8 +133,8 @@ def _connected(address: str, port: int, kind: int, protocol: int = 0) -> socket.
     return client
 
 
-async def _udp(request: Udp) -> UdpReport:
-    """Sockets are flows; each sends its datagrams in turn, sizes going round."""
+async def _udp(request: Udp, begun: Callable[[], None]) -> UdpReport:
+    """Sockets are flows; each sends its datagrams in turn, sizes going round. ``begun``: each sent one."""
     loop = asyncio.get_running_loop()
     verdicts, seen = _Verdicts(request.expect, request.address), Counter[int]()
     make = random.Random(request.seed)
@@ -163,6 +164,8 @@ async def _udp(request: Udp) -> UdpReport:
                 clients[number % request.flows].send(sealed(Datagram(number, {}, sent[number])))
             except OSError as error:
                 verdicts.errors[type(error).__name__] += 1
+            if number == request.flows - 1 and not attempt:
+                begun()
             await asyncio.sleep(request.pause_s)
         try:
             async with asyncio.timeout(request.timeout_s):
@@ -268,19 +271,24 @@ def _checksum(data: bytes) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """KIND REQUEST-AS-JSON [FD]; closes FD when it begins; prints the report as JSON."""
+    """KIND REQUEST-AS-JSON [FD]; closes FD when it has begun; prints the report as JSON."""
     kind, fields = arguments[0], json.loads(arguments[1])
     for name in ("expect", "sizes"):
         if name in fields:
             fields[name] = tuple(fields[name])
     report: TcpReport | UdpReport | PingReport
-    if len(arguments) > 2:
-        os.close(int(arguments[2]))  # begins now: whoever holds the other end reads its end
-    if kind == "Tcp":
+
+    def begun() -> None:
+        if len(arguments) > 2:
+            os.close(int(arguments[2]))  # whoever holds the other end reads its end
+
+    if kind == "Udp":
+        report = asyncio.run(_udp(Udp(**fields), begun))
+    elif kind == "Tcp":
+        begun()
         report = asyncio.run(_tcp(Tcp(**fields)))
-    elif kind == "Udp":
-        report = asyncio.run(_udp(Udp(**fields)))
     else:
+        begun()
         report = asyncio.run(_ping(Ping(**fields)))
     print(json.dumps(asdict(report)))
 

@@ -190,7 +190,7 @@ class Running(Generic[Report]):
         self._process, self._kind, self._begun = process, kind, begun
 
     def wait_begun(self) -> None:
-        """Returns when the client sends its first packet (or has failed)."""
+        """Returns when the client sends its first packet, one of each flow of UDP, or has failed."""
         if self._begun >= 0:
             os.read(self._begun, 1)
             os.close(self._begun)
