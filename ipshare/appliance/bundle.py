@@ -125,9 +125,9 @@ def verified(file: IO[bytes], key: Ed25519PublicKey) -> Manifest:
 
 
 def write(file: IO[bytes], manifest: Manifest, target: Path, say: Callable[[str], None]) -> None:
-    """Writes the payload to a slot's device and reads it back. Its first octets come last, when all others are
-    on the disk: a slot with a beginning is whole. Raises before or after; the slot then is not to be started,
-    and, once writing began, has no beginning."""
+    """Writes the payload to a slot's device and reads it back. Its first octets come last, when all others
+    are on the disk: a slot with a beginning is whole. Raises before or after; the slot then is not to be
+    started, and, once writing began, has no beginning."""
     room = _size(target)
     if manifest.size > room:
         raise Refused(

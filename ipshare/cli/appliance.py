@@ -268,8 +268,8 @@ def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
 @reboot_option
 @json_option
 def rollback_(reboot: bool, as_json: bool) -> None:
-    """At the box: go back to the version before, in the slot that does not run: it is tried at the next start,
-    as an update is. Again: back again."""
+    """At the box: go back to the version before, in the slot that does not run: it is tried at the next
+    start, as an update is. Again: back again."""
     from ipshare.appliance import restart, slots
 
     say = (lambda text: None) if as_json else output.line
