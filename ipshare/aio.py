@@ -14,6 +14,7 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from ipshare import api
 from ipshare.api import Applied
+from ipshare.api_pair import ORDER_S
 from ipshare.engine.asking import Answer
 from ipshare.engine.flows import FlowsState, SessionDump
 from ipshare.engine.natlog import Block
@@ -115,13 +116,16 @@ class Node:
         finally:
             following.interrupt()
 
-    async def pair_switchover(self, *, timeout_s: float = api.ORDER_S) -> PairState:
+    async def pair_ready(self, *, wait_s: float = 0.0) -> PairState:
+        return await _run(self.sync.pair_ready, wait_s=wait_s)
+
+    async def pair_switchover(self, *, timeout_s: float = ORDER_S) -> PairState:
         return await _run(self.sync.pair_switchover, timeout_s=timeout_s)
 
-    async def pair_force(self, *, timeout_s: float = api.ORDER_S) -> PairState:
+    async def pair_force(self, *, timeout_s: float = ORDER_S) -> PairState:
         return await _run(self.sync.pair_force, timeout_s=timeout_s)
 
-    async def pair_maintenance(self, on: bool, *, timeout_s: float = api.ORDER_S) -> PairState:
+    async def pair_maintenance(self, on: bool, *, timeout_s: float = ORDER_S) -> PairState:
         return await _run(self.sync.pair_maintenance, on, timeout_s=timeout_s)
 
     async def sessions(self, **wanted: Any) -> Records:

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -33,18 +32,16 @@ from ipshare.agent.engines import EngineRoutes, Engines
 from ipshare.agent.reconcile import DataPath, Done, Reconciler, Routes
 from ipshare.agent.store import Store
 from ipshare.api_clusters import ClusterViews
+from ipshare.api_pair import PairHalf
 from ipshare.api_remap import RemapHalves
 from ipshare.engine.asking import Answer, ask
 from ipshare.engine.desired import desired
-from ipshare.engine.failures import EngineSilent
 from ipshare.engine.flows import Flowing, FlowsState, SessionDump
 from ipshare.engine.flows_text import mirror_report, nat_report
 from ipshare.engine.memory import MemoryEngine
 from ipshare.engine.moved import shares
 from ipshare.engine.natlog import Block, NatLogging, nat_log_report, whois
 from ipshare.engine.packet_words import packet as packet_of
-from ipshare.engine.pair_following import PairFollowing
-from ipshare.engine.pairing import Order, Pairing, PairState
 from ipshare.engine.plan import Plan, diff
 from ipshare.engine.plan_text import MAX_ITEMS, Summary, named, summarize
 from ipshare.engine.protocol import Engine, EngineInfo, Side
@@ -70,11 +67,9 @@ class Applied:
 
 STATUS_S = 5.0
 """How long ``status`` waits for an agent that may be at work."""
-ORDER_S = 10.0
-"""How long an order to a pair may take."""
 
 
-class Node(RemapHalves, ClusterViews):
+class Node(PairHalf, RemapHalves, ClusterViews):
     """One node. ``source``: a configuration file, or a Config.
 
     ``data_path``, ``routes`` and ``clock`` are for other hosts than this machine's kernel, and for tests.
@@ -278,70 +273,6 @@ class Node(RemapHalves, ClusterViews):
         ``drain(False)``. Returns as ``bgp``, when BIRD was told. Raises as that."""
         with AgentClient(self.config.node.runtime_dir) as agent:
             return agent.call("drain", on=on)
-
-    # ---- a redundant pair (S2) ----------------------------------------------
-
-    def pair(self) -> PairState:
-        """Where this node's half of its pair is. Raises Refused (it is half of none), NotRunning."""
-        state = self._pairing().pair_state()
-        if state is None:
-            raise Refused("the engine is half of no pair yet", hint="ipshare apply makes it one")
-        return state
-
-    def watch_pair(self) -> Iterator[PairState]:
-        """The state, and each further one. Goes on as long as an agent would start the engine again."""
-        following = self.following_pair()
-        while True:
-            yield following.next()
-
-    def following_pair(self) -> PairFollowing:
-        """What ``watch_pair`` does, one state at a time, to be interrupted by another thread."""
-        return PairFollowing(self._pairing, self._is_kept)
-
-    def pair_switchover(self, *, timeout_s: float = ORDER_S) -> PairState:
-        """The active hands over to the standby; either may be asked. Returns when this node has changed its
-        state. Raises Refused (why it cannot be now), EngineError (nothing came of it in time)."""
-        was = self.pair().state
-        done = (lambda state: state != "active") if was == "active" else (lambda state: state == "active")
-        return self._order("switchover", done, timeout_s)
-
-    def pair_force(self, *, timeout_s: float = ORDER_S) -> PairState:
-        """This node becomes active although it did not hear its peer. The caller vouches that the peer
-        forwards nothing. Raises as ``pair_switchover``."""
-        return self._order("force", lambda state: state == "active", timeout_s)
-
-    def pair_maintenance(self, on: bool, *, timeout_s: float = ORDER_S) -> PairState:
-        """``on``: this node is inop (an active one hands over first) until ``pair_maintenance(False)``."""
-        order: Order = "maintenance" if on else "service"
-        return self._order(order, lambda state: (state == "inop") is on, timeout_s)
-
-    def _order(self, order: Order, is_done: Callable[[str], bool], timeout_s: float) -> PairState:
-        engine = self._pairing()
-        with engine.watch_pair() as waiting:
-            agent, state = self._agent(), self.pair()
-            if agent is not None:
-                with agent:
-                    agent.call("pair", order=order)
-            else:
-                engine.pair_command(order)
-            end = time.monotonic() + timeout_s
-            while not is_done(state.state):
-                try:
-                    state = waiting.wait(state.changes, max(0.001, end - time.monotonic()))
-                except EngineSilent:
-                    raise EngineError(
-                        f"{order} was ordered, and this node is still {state.state} after {timeout_s:g} s",
-                        hint="see `ipshare pair status`",
-                    ) from None
-        return state
-
-    def _pairing(self) -> Pairing:
-        if (self.store.current() or self.config).pair is None:
-            raise Refused("this node is half of no pair", hint="see [pair] in docs/configuration.md")
-        engine = self.engine
-        if not isinstance(engine, Pairing):
-            raise Refused(f"engine {engine.info().kind} cannot be half of a pair")
-        return engine
 
     # ---- tracked connections (S2.7, S3) -------------------------------------
 

@@ -304,6 +304,8 @@ enum ips_ctl_pair_note {
   IPS_CTL_PAIR_MISMATCH = 4,      /* the peer's config_digest differs */
   IPS_CTL_PAIR_SAME_NODE = 32,    /* who speaks there says that it is this node, not its peer */
   IPS_CTL_PAIR_NO_WITNESS = 16,   /* it is not heard: not reached, not there, or with another key */
+  IPS_CTL_PAIR_OTHER_VERSION = 64, /* the peer speaks no version of the protocol that is spoken here */
+  IPS_CTL_PAIR_READY = 128,       /* a switchover would be taken now, asked here */
   IPS_CTL_PAIR_NO_EPOCH_FILE = 8, /* it could not be read or written: this node does not become active */
 };
 

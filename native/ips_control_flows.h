@@ -55,6 +55,7 @@ enum ips_ctl_mirror_note {
   IPS_CTL_MIRROR_WRONG_KEY = 1, /* datagrams come from the peer's address that another key sealed */
   IPS_CTL_MIRROR_MISMATCH = 2,  /* the peer's config_digest differs: nothing is mirrored */
   IPS_CTL_MIRROR_HEARD = 4,     /* the peer is heard */
+  IPS_CTL_MIRROR_OTHER_VERSION = 8, /* the peer speaks no version of the protocol that is spoken here */
 };
 /* FLOWS_STATE */
 struct ips_ctl_flows_state {

@@ -278,20 +278,27 @@ int ips_pair_message(struct ips_pair *m, const struct ips_pair_msg *msg, uint64_
 
 /* ---- the operator ---------------------------------------------------------------------------------- */
 
-static const char *switchover(struct ips_pair *m) {
+const char *ips_pair_unready(const struct ips_pair *m) {
   if (m->state == IPS_PAIR_ACTIVE) {
     if (ips_pair_silent(m)) return "the peer is not heard";
     bool knows_reign = m->peer.epoch.counter == m->reign;
     if (!knows_reign || !(m->peer.flags & IPS_PAIR_ELIGIBLE)) return "the peer is not ready to be active";
-    if (!(m->peer.flags & IPS_PAIR_MIRROR)) return "the peer's mirror is not up to date";
-    m->peer.flags |= IPS_PAIR_WANT;
-    return NULL;
+    return m->peer.flags & IPS_PAIR_MIRROR ? NULL : "the peer's mirror is not up to date";
   }
   if (m->state != IPS_PAIR_STANDBY) return "this node is neither active nor standby";
   if (ips_pair_silent(m) || m->peer.state != IPS_PAIR_ACTIVE) return "the peer is not active";
-  if (!m->facts.mirror_ready) return "this node's mirror is not up to date";
-  m->want_until_ns = m->now_ns + m->cfg.hold_ns;
-  m->send_now = 1;
+  return m->facts.mirror_ready ? NULL : "this node's mirror is not up to date";
+}
+
+static const char *switchover(struct ips_pair *m) {
+  const char *why = ips_pair_unready(m);
+  if (why) return why;
+  if (m->state == IPS_PAIR_ACTIVE) {
+    m->peer.flags |= IPS_PAIR_WANT;
+  } else {
+    m->want_until_ns = m->now_ns + m->cfg.hold_ns;
+    m->send_now = 1;
+  }
   return NULL;
 }
 

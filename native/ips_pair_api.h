@@ -178,6 +178,8 @@ int ips_pair_message(struct ips_pair *m, const struct ips_pair_msg *msg, uint64_
                      struct ips_pair_actions *out);
 void ips_pair_set_facts(struct ips_pair *m, const struct ips_pair_facts *facts, uint64_t now_ns,
                         struct ips_pair_actions *out);
+/* Why a switchover is refused now; NULL: it is not. */
+const char *ips_pair_unready(const struct ips_pair *m);
 /* NULL, or why nothing was done. */
 const char *ips_pair_order(struct ips_pair *m, int command, uint64_t now_ns, struct ips_pair_actions *out);
 /* ok: `counter` is on disk and the directory is synchronised. */

@@ -195,7 +195,7 @@ void ips_seal_info(const struct ips_seal *s, uint64_t now_ns, struct ips_seal_in
   const struct ips_seal_stream *st = &s->streams[s->now];
   *out = (struct ips_seal_info){
     .open = st->is_open, .alive = st->is_open && now_ns - s->heard_ns < s->c.silence_ns,
-    .version = st->version, .key_number = st->key_number, .mismatch = s->mismatch,
+    .other_version = s->other_version, .version = st->version, .key_number = st->key_number, .mismatch = s->mismatch,
     .unknown_items = s->unknown_items, .peer_boot = s->peer_boot, .opened = s->opened,
       .heard_ns = s->heard_ns};
 }

@@ -51,6 +51,7 @@ struct ips_seal {
   uint64_t hello_due_ns, confirm_due_ns, spoke_ns, heard_ns;
   uint64_t peer_boot, opened;
   bool same_boot;         /* the two last streams are with the same process */
+  bool other_version;     /* no version in common, said since a stream was opened last */
   uint16_t mismatch, unknown_items;
   uint64_t counters[IPS_SEAL_N_RESULTS];
 };

@@ -71,6 +71,7 @@ size_t ips_seal_tick(struct ips_seal *s, uint64_t now_ns, uint8_t *out);
 struct ips_seal_info {
   bool open;              /* a stream is there */
   bool alive;             /* and its peer was heard within silence_ns */
+  bool other_version;     /* the peer's last hello had no protocol version in common with us */
   uint8_t version;        /* negotiated */
   uint8_t key_number;     /* of the stream */
   uint16_t mismatch;      /* bit i: our item i differs at the peer, or is missing there */

@@ -67,6 +67,7 @@ static int open_stream(struct ips_seal *s, const uint8_t *d, unsigned key, uint6
   st->is_heard = d[1] == IPS_SEAL_CONFIRM;
   s->now ^= 1;
   s->opened++;
+  s->other_version = false;
   uint64_t boot = ips_be64(ips_ld64(d + BOOT));
   s->same_boot = boot == s->peer_boot;
   s->peer_boot = boot;
@@ -110,6 +111,7 @@ static int judge(struct ips_seal *s, const uint8_t *d, size_t len, unsigned *key
 int ips_seal_take_hello(struct ips_seal *s, const uint8_t *d, size_t len, uint64_t now_ns) {
   unsigned key;
   int result = judge(s, d, len, &key);
+  if (result == IPS_SEAL_VERSION_) s->other_version = true;
   if (result != IPS_SEAL_OK_) return result;
   if (d[1] == IPS_SEAL_HELLO) {
     if (!may_answer(s, now_ns)) return IPS_SEAL_LIMITED_;

@@ -1,10 +1,16 @@
-"""The networks around two boxes: a bridge that both stand at, with a client and an end point of this machine;
-a network of devices behind each end point. All of it in network namespaces of one prefix, gone at the end.
+"""The networks around two boxes, in network namespaces of one prefix, gone at the end.
+
+``world``: a bridge that both stand at, with a client and an end point of this machine; a network of devices
+behind each end point.
 
     client 192.0.2.7 ─┐
     c1     192.0.2.1 ─┤ core
     a1    192.0.2.11 ─┤        a1 ── 198.51.100.5, a service that says A
     b1    192.0.2.12 ─┘        b1 ── 198.51.100.5, a service that says B
+
+``between``: two boxes that are a pair of NAT gateways, with VIPs .254 on both sides, and a link of their own.
+
+    host 10.20.0.9 ── inside ── gw1, gw2 (.1, .2) ── outside ── 192.0.2.9, a service that says S
 """
 
 from __future__ import annotations
@@ -62,8 +68,8 @@ def tap(name: str, space: str) -> int:
 class Talk:
     """A TCP connection of the client's that stays open."""
 
-    def __init__(self, space: str, bound_s: float) -> None:
-        words = ["ip", "netns", "exec", space, sys.executable, "-c", CLIENT, GLOBAL, str(bound_s)]
+    def __init__(self, space: str, bound_s: float, to: str = GLOBAL) -> None:
+        words = ["ip", "netns", "exec", space, sys.executable, "-c", CLIENT, to, str(bound_s)]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.count = 0
 
@@ -128,13 +134,62 @@ def world() -> Iterator[World]:
             run("ip", "-n", space, "address", "add", f"{GLOBAL}/31", "dev", device)
             run("ip", "-n", space, "link", "set", device, "up")
             run("ip", "-n", space, "route", "add", "default", "via", "198.51.100.4")
-            words = [sys.executable, "-c", SERVICE, who, GLOBAL]
-            service = subprocess.Popen(
-                ["ip", "netns", "exec", space, *words], stdout=subprocess.PIPE, text=True
-            )
-            after.callback(service.wait)
-            after.callback(service.kill)
-            assert service.stdout is not None and service.stdout.readline() == "listening\n"
+            serve(after, space, who, GLOBAL)
+        yield made
+
+
+def serve(after: ExitStack, space: str, who: str, address: str) -> None:
+    """A service that says who it is, listening."""
+    words = [sys.executable, "-c", SERVICE, who, address]
+    service = subprocess.Popen(["ip", "netns", "exec", space, *words], stdout=subprocess.PIPE, text=True)
+    after.callback(service.wait)
+    after.callback(service.kill)
+    assert service.stdout is not None and service.stdout.readline() == "listening\n"
+
+
+GATEWAYS = ("gw1", "gw2")
+SERVER = "192.0.2.9"
+
+
+@dataclass
+class Between:
+    prefix: str
+    taps: dict[str, tuple[int, ...]]
+    """Of each gateway: inside, outside, the link between them."""
+
+    @property
+    def host(self) -> str:
+        return f"{self.prefix}-host"
+
+
+@contextmanager
+def between() -> Iterator[Between]:
+    prefix = f"ipg{os.getpid()}"
+    with ExitStack() as after:
+        for name in ("host", "wire", "server"):
+            run("ip", "netns", "add", f"{prefix}-{name}")
+            after.callback(subprocess.run, ["ip", "netns", "delete", f"{prefix}-{name}"], check=False)
+            run("ip", "-n", f"{prefix}-{name}", "link", "set", "lo", "up")
+        made, wire = Between(prefix, dict.fromkeys(GATEWAYS, ())), f"{prefix}-wire"
+        for number, bridge in enumerate(("inside", "outside", "direct")):
+            run("ip", "-n", wire, "link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
+            run("ip", "-n", wire, "link", "set", bridge, "up")
+            for gateway in GATEWAYS:
+                name = f"{prefix}{number}{gateway[-1]}"
+                made.taps[gateway] += (tap(name, wire),)
+                after.callback(os.close, made.taps[gateway][-1])
+                run("ip", "-n", wire, "link", "set", name, "master", bridge)
+        for space, bridge, address, to, vip in (
+            (made.host, "inside", "10.20.0.9/24", "default", "10.20.0.254"),
+            (f"{prefix}-server", "outside", f"{SERVER}/24", "198.51.100.8/29", "192.0.2.254"),
+        ):
+            end = ["peer", "name", "eth0", "netns", space]
+            run("ip", "-n", wire, "link", "add", f"to-{bridge}", "type", "veth", *end)
+            run("ip", "-n", wire, "link", "set", f"to-{bridge}", "master", bridge, "up")
+            run("ip", "-n", space, "address", "add", address, "dev", "eth0")
+            run("ip", "-n", space, "link", "set", "eth0", "up")
+            run("ip", "-n", space, "route", "add", to, "via", vip)
+        serve(after, f"{prefix}-server", "S", SERVER)
         yield made
 
 
@@ -203,3 +258,46 @@ ethernets:
   ens18: {addresses: [198.51.100.4/31]}
 """,
 }
+
+
+GATEWAY = """
+[node]
+name = "gw{n}"
+icmp_source = ["192.0.2.{n}"]
+outside = ["ens18"]
+[engine]
+nat_table = 4902
+[pair]
+key_file = "pair.key"
+interval = "1s"
+misses = 10
+[[pair.node]]
+name = "gw1"
+paths = ["10.9.0.1:6081", "10.20.0.1:6081"]
+[[pair.node]]
+name = "gw2"
+paths = ["10.9.0.2:6081", "10.20.0.2:6081"]
+[[pair.vip]]
+address = "10.20.0.254"
+interface = "ens17"
+[[pair.vip]]
+address = "192.0.2.254"
+interface = "ens18"
+[sessions]
+capacity = 4096
+[[nat]]
+name = "office"
+inside = ["10.20.0.0/24"]
+addresses = ["198.51.100.8/30"]
+interfaces = ["ens17"]
+[mirror]
+commit_timeout = "1s"
+"""
+"""Site file of gateway n. A machine that is emulated may stand still for seconds: its peer waits longer."""
+GATEWAY_NETWORK = """version: 2
+ethernets:
+  ens16: {{dhcp4: true}}
+  ens17: {{addresses: [10.20.0.{n}/24]}}
+  ens18: {{addresses: [192.0.2.{n}/24]}}
+  ens19: {{addresses: [10.9.0.{n}/24]}}
+"""

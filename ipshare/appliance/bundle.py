@@ -34,6 +34,8 @@ MAGIC = b"ipshare-bundle 1\n"
 PRODUCT = "ipshare-appliance"
 LINE = 4096
 BLOCK = layout.MIB
+BEGINNING = 4096
+"""Octets of a slot that are written last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +125,24 @@ def verified(file: IO[bytes], key: Ed25519PublicKey) -> Manifest:
 
 
 def write(file: IO[bytes], manifest: Manifest, target: Path, say: Callable[[str], None]) -> None:
-    """Writes the payload to a slot's device and reads it back. Raises before or after; the slot then is not
-    to be started."""
+    """Writes the payload to a slot's device and reads it back. Its first octets come last, when all others
+    are on the disk: a slot with a beginning is whole. Raises before or after; the slot then is not to be
+    started, and, once writing began, has no beginning."""
     room = _size(target)
     if manifest.size > room:
         raise Refused(
             f"the update has {manifest.size >> 20} MiB, the slot {room >> 20}", hint="install the image anew"
         )
     with target.open("r+b", buffering=0) as disk:
-        left = manifest.size
+        beginning = _piece(file, min(BEGINNING, manifest.size))
+        _begin(disk, bytes(len(beginning)))
+        left = manifest.size - len(beginning)
         while left:
-            piece = file.read(min(BLOCK, left))
-            if not piece:
-                raise IpshareError(
-                    "the update ends early", hint="the old version stays; fetch the bundle again"
-                )
+            piece = _piece(file, min(BLOCK, left))
             _all(disk, piece)
             left -= len(piece)
         os.fsync(disk.fileno())
+        _begin(disk, beginning)
         os.posix_fadvise(disk.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # read from the disk, not from memory
         say("written; reading it back")
         disk.seek(0)
@@ -148,11 +150,28 @@ def write(file: IO[bytes], manifest: Manifest, target: Path, say: Callable[[str]
         while left and (piece := disk.read(min(BLOCK, left))):
             digest.update(piece)
             left -= len(piece)
-    if digest.hexdigest() != manifest.sha256:
+        is_signed = digest.hexdigest() == manifest.sha256
+        if not is_signed:
+            _begin(disk, bytes(len(beginning)))
+    if not is_signed:
         raise IpshareError(
             "what was written is not what was signed",
             hint="the old version stays; the disk or the bundle is bad",
         )
+
+
+def _piece(file: IO[bytes], size: int) -> bytes:
+    """So many octets, but for the last of a pipe's. Raises IpshareError at its end."""
+    piece = file.read(size)
+    if not piece:
+        raise IpshareError("the update ends early", hint="the old version stays; fetch the bundle again")
+    return piece
+
+
+def _begin(disk: IO[bytes], beginning: bytes) -> None:
+    disk.seek(0)
+    _all(disk, beginning)
+    os.fsync(disk.fileno())
 
 
 def _all(disk: IO[bytes], piece: bytes) -> None:

@@ -21,6 +21,7 @@ from ipshare.appliance.overlay import RELEASE
 from ipshare.errors import IpshareError, Refused
 
 BY_LABEL = Path("/dev/disk/by-partlabel")
+SQUASHFS = b"hsqs"
 
 
 def other(slot: str) -> str:
@@ -53,6 +54,19 @@ def release() -> dict[str, object]:
 
 def device(slot: str) -> Path:
     return BY_LABEL / f"ipshare-{slot}"
+
+
+def version(target: Path) -> str:
+    """Of what a slot's device has, as it says itself; "": nothing that could be started. A slot that was not
+    written to its end has no first sector (bundle)."""
+    with target.open("rb") as disk:
+        if disk.read(len(SQUASHFS)) != SQUASHFS:
+            return ""
+    try:
+        with mounted(target, "squashfs", "ro") as place:
+            return str(json.loads((place / "release.json").read_text())["version"])
+    except (IpshareError, OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +106,45 @@ class Boot:
 @contextlib.contextmanager
 def environment() -> Iterator[Path]:
     """The file with the variables, its volume mounted as long as this lasts."""
+    with mounted(device("esp"), "vfat", "rw,sync") as place:
+        yield place / "grub" / "grubenv"
+
+
+@contextlib.contextmanager
+def mounted(target: Path, kind: str, options: str) -> Iterator[Path]:
+    """A volume, as long as this lasts. Raises IpshareError."""
     with tempfile.TemporaryDirectory(dir="/run") as place:
         done = subprocess.run(
-            ["mount", "-t", "vfat", "-o", "rw,sync", str(device("esp")), place],
+            ["mount", "-t", kind, "-o", options, str(target), place],
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise IpshareError(f"the boot loader's volume cannot be mounted: {done.stderr.strip()}")
+            raise IpshareError(f"{target} cannot be mounted: {done.stderr.strip()}")
         try:
-            yield Path(place) / "grub" / "grubenv"
+            yield Path(place)
         finally:
             subprocess.run(["umount", place], capture_output=True, check=False)
+
+
+def back(environment: Path, slot: str, have: str) -> str:
+    """The order to start the other slot than ``slot``, which runs, next: on trial, or, if ``slot`` is on
+    trial itself, as the good one that it is. ``have``: the version in there, "" for none. Returns the slot.
+    Raises Refused."""
+    boot, to = look(environment), other(slot)
+    if boot.good == to:
+        store(environment, Boot(to))
+        return to
+    if boot.trial == to:
+        raise Refused(
+            f"slot {to} has {have or 'an update'}, which waits for its trial: the version before is gone",
+            hint="start the machine again to try it",
+        )
+    if not have:
+        raise Refused(f"slot {to} has no version that could be started", hint="ipshare appliance install")
+    store(environment, boot.on_trial(to))
+    return to
 
 
 def look(path: Path) -> Boot:

@@ -1,5 +1,5 @@
-"""appliance: the verbs of the image: build, key, bundle and seed at a builder's; install, status, health,
-firstboot at the box."""
+"""appliance: the verbs of the image: build, key, bundle and seed at a builder's; install, rollback, status,
+health, firstboot at the box."""
 
 from __future__ import annotations
 
@@ -234,13 +234,20 @@ def seed_(
     output.line(f"{target}: {hostname}, {len(lines)} SSH keys{nobody}, {len(texts)} files")
 
 
+reboot_option = click.option(
+    "--reboot",
+    is_flag=True,
+    help="Start it at once. Half of a pair hands over before; where that cannot be, nothing is started.",
+)
+
+
 @appliance_.command("install")
 @click.argument("file", type=click.File("rb"))
-@click.option("--reboot", is_flag=True, help="Start it at once.")
+@reboot_option
 @json_option
 def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
     """At the box: write the update FILE (-: what comes in) to the slot that does not run, for a trial."""
-    from ipshare.appliance import bundle, overlay, slots
+    from ipshare.appliance import bundle, overlay, restart, slots
 
     slot = slots.other(slots.running())
     pem = Path(overlay.UPDATE_KEY)
@@ -257,7 +264,27 @@ def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
         output.emit({"version": manifest.version, "slot": slot})
     say(f"{manifest.version} is in slot {slot}, and is tried at the next start")
     if reboot:
-        subprocess.run(["systemctl", "reboot"], check=False)
+        restart.again(say)
+
+
+@appliance_.command("rollback")
+@reboot_option
+@json_option
+def rollback_(reboot: bool, as_json: bool) -> None:
+    """At the box: go back to the version before, in the slot that does not run: it is tried at the next
+    start, as an update is. Again: back again."""
+    from ipshare.appliance import restart, slots
+
+    say = (lambda text: None) if as_json else output.line
+    running = slots.running()
+    version = slots.version(slots.device(slots.other(running)))
+    with slots.environment() as path:
+        slot = slots.back(path, running, version)
+    if as_json:
+        output.emit({"version": version, "slot": slot})
+    say(f"{version} in slot {slot} is tried at the next start")
+    if reboot:
+        restart.again(say)
 
 
 @appliance_.command("status")
@@ -276,11 +303,13 @@ def status_(as_json: bool) -> None:
         "good": boot.good,
         "trial": boot.trial,
         "tries": boot.tries,
+        "other": slots.version(slots.device(slots.other(slot))),
     }
     if as_json:
         output.emit(record | {"degraded": why, "data_free": free})
         return
     output.line(f"slot {slot} runs: {slots.release().get('version')}; {boot.good} is the good one")
+    output.line(f"slot {slots.other(slot)} has {record['other'] or 'nothing that could be started'}")
     if boot.trial:
         output.line(f"slot {boot.trial} is on trial, {boot.tries} tries left")
     output.line(f"/data has {free >> 20:,} MiB left")

@@ -1,4 +1,4 @@
-"""pair: the verbs about a redundant pair: status, switchover, force, maintenance, key, drill."""
+"""pair: the verbs about a redundant pair: status, ready, switchover, force, maintenance, key, drill."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ipshare.cli import output
+from ipshare.cli import exits, output
 from ipshare.cli.drill import drill
 from ipshare.cli.options import FILE, Duration, config_option, json_option, node_of
+from ipshare.errors import Refused
 
 if TYPE_CHECKING:
     from ipshare.api import Node
@@ -50,6 +51,30 @@ def status(file: Path | None, node_name: str | None, watch: bool, as_json: bool)
                 _show(node, state, as_json)
             else:
                 _say_change(state)
+
+
+@pair_.command("ready")
+@config_option
+@click.option(
+    "--wait",
+    "wait_s",
+    type=Duration(),
+    default="0s",
+    show_default=True,
+    help="How long to wait for it, also for an engine that is still to start.",
+)
+@json_option
+@click.pass_context
+def ready(ctx: click.Context, file: Path | None, node_name: str | None, wait_s: float, as_json: bool) -> None:
+    """Would a switchover be taken now: one node active, the other standby, with all sessions? Ask either."""
+    with node_of(file, node_name, quiet=as_json) as node, output.working("waiting", quiet=as_json):
+        state = node.pair_ready(wait_s=wait_s)
+        if as_json:
+            output.emit(_report(node, state))
+        else:
+            _say_ready(node, state)
+    if not state.is_ready:
+        ctx.exit(exits.NO)
 
 
 @pair_.command("switchover")
@@ -142,6 +167,20 @@ def _say_change(state: PairState) -> None:
     from ipshare.engine.pair_text import change_line
 
     output.line(f"{time.strftime('%H:%M:%S')} {change_line(state)}")
+
+
+def _say_ready(node: Node, state: PairState) -> None:
+    from ipshare.engine.flows_text import mirror_troubles
+    from ipshare.engine.pair_text import ready_lines
+
+    config, found = node.store.current() or node.config, []
+    if config.mirror is not None:
+        try:
+            found = mirror_troubles(node.mirror_state(), config)
+        except Refused as error:  # not yet
+            found = [error.message]
+    for text in ready_lines(state, _pair(node), found):
+        output.line(text)
 
 
 def _done(node: Node, state: PairState, as_json: bool) -> None:

@@ -119,6 +119,8 @@ def _not_safe(state: FlowsState, config: Config, peer: MirrorPeer, name: str) ->
     breaks = ": a takeover now would break connections" if is_half else ""
     if "wrong_key" in peer.notes:
         return f"what comes from {name} is sealed with another key{breaks}"
+    if "other_version" in peer.notes:
+        return f"{name} speaks no version of the mirror's protocol that is known here{breaks}"
     if "mismatch" in peer.notes:
         which = ", ".join(part for part in peer.differs if part not in SETTINGS)
         tables = f"other [[nat]] tables{f' ({which})' if which else ''}"

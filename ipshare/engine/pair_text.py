@@ -25,6 +25,7 @@ def report(state: PairState, pair: Pair) -> dict[str, Any]:
         "changes": state.changes,
         "since_s": _age_s(state, state.since_ns),
         "forwards": state.forwards,
+        "ready": state.is_ready,
         "epoch": state.epoch,
         "epoch_node": {pair.node_id: pair.node, pair.peer_id: pair.peer}.get(state.epoch_node),
         "peer_state": state.peer_state,
@@ -96,7 +97,7 @@ def troubles(state: PairState, pair: Pair) -> list[str]:
     ]
     down = [str(path) for number, path in enumerate(pair.paths) if number not in state.paths_up]
     if len(down) == len(pair.paths):
-        if "wrong_key" not in state.notes:
+        if not {"wrong_key", "other_version"} & set(state.notes):
             found.append(f"{pair.peer} is not heard on any path")
     else:
         bad_end = "one more failure, and both are active"
@@ -126,6 +127,8 @@ def _witness_trouble(pair: Pair) -> str:
 
 _NOTES = {
     "wrong_key": "what comes from {peer} is sealed with another key: both nodes need the same key file",
+    "other_version": "{peer} speaks no version of the pair's protocol that is known here: "
+    "install versions next to each other",
     "mismatch": "{peer} has another [pair]{which}; apply the same file at both nodes",
     "same_node": "what comes from {peer} says that it is {node}, this node: correct [node].name there",
     "no_epoch_file": "pair.epoch in state_dir cannot be read or written: this node does not become active",
@@ -150,6 +153,14 @@ def lines(state: PairState, pair: Pair) -> list[str]:
     if any(state.late):
         text.append(f"{'late':12} {_lateness(state)}")
     return text
+
+
+def ready_lines(state: PairState, pair: Pair, mirror_troubles: list[str]) -> list[str]:
+    """Whether a switchover would be taken, and what is in its way."""
+    here = f"this node is {state.state}, {pair.peer} {state.peer_state}"
+    if state.is_ready:
+        return [f"ready: {here}"]
+    return [f"not ready: {here}", *troubles(state, pair), *mirror_troubles]
 
 
 def _lateness(state: PairState) -> str:

@@ -100,6 +100,12 @@ class PairState:
         """Whether the lease ran when this was said."""
         return self.forward_until_ns > self.now_ns
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a switchover would have been taken when this was said: one node is active, the other
+        standby, and with a mirror it has all sessions."""
+        return "ready" in self.notes
+
 
 class PairWaiter(Protocol):
     """Follows one run of an engine, on a connection of its own. Usable as a context manager."""

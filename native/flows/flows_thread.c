@@ -60,6 +60,7 @@ static void publish(struct flows_mirror *m, uint64_t now_ns) {
     ips_seal_info(m->peers[p].seal, now_ns, &info);
     if (info.alive) notes[p] |= IPS_CTL_MIRROR_HEARD;
     else if (ips_seal_counter(m->peers[p].seal, IPS_SEAL_WRONG_KEY_)) notes[p] |= IPS_CTL_MIRROR_WRONG_KEY;
+    if (info.other_version) notes[p] |= IPS_CTL_MIRROR_OTHER_VERSION;
     if (info.open && info.mismatch & 1u << FLOWS_ITEM) notes[p] |= IPS_CTL_MIRROR_MISMATCH;
     if (info.open) differs[p] = info.mismatch >> (FLOWS_ITEM + 1);
     is_ready |= s.peers[p].is_complete && now_ns - s.peers[p].heard_ns < FRESH_NS;

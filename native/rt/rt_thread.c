@@ -140,10 +140,13 @@ static void take_order(struct rt *rt, uint64_t now) {
 static void note_channel(struct rt *rt, uint64_t now) {
   struct ips_seal_info info;
   ips_seal_info(rt->seal, now, &info);
-  const uint32_t anew = IPS_CTL_PAIR_WRONG_KEY | IPS_CTL_PAIR_MISMATCH | IPS_CTL_PAIR_SAME_NODE | IPS_CTL_PAIR_NO_WITNESS;
+  const uint32_t anew = IPS_CTL_PAIR_WRONG_KEY | IPS_CTL_PAIR_MISMATCH | IPS_CTL_PAIR_SAME_NODE | IPS_CTL_PAIR_NO_WITNESS |
+                        IPS_CTL_PAIR_OTHER_VERSION | IPS_CTL_PAIR_READY;
   uint32_t flags = rt->state.flags & ~anew;
   if (!info.alive && ips_seal_counter(rt->seal, IPS_SEAL_WRONG_KEY_)) flags |= IPS_CTL_PAIR_WRONG_KEY;
   if (!info.alive && ips_seal_counter(rt->seal, IPS_SEAL_NOT_PEER_)) flags |= IPS_CTL_PAIR_SAME_NODE;
+  if (info.other_version) flags |= IPS_CTL_PAIR_OTHER_VERSION;
+  if (!ips_pair_unready(&rt->machine)) flags |= IPS_CTL_PAIR_READY;
   if (info.open && info.mismatch & 1u << RT_SEAL_ITEM) flags |= IPS_CTL_PAIR_MISMATCH;
   rt->state.differs = info.open ? (uint32_t)info.mismatch >> (RT_SEAL_ITEM + 1) : 0;
   rt->state.flags = flags | rt_witness_notes(&rt->witness, now);

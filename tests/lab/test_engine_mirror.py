@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ import pytest
 from ipshare.core import lib
 from ipshare.lab.netns import inside
 from tests.engine_lab import run
-from tests.flows_lab import OUTSIDE4, OUTSIDE6, REFUSED, Nat, NatNode, nat_lab
+from tests.flows_lab import OUTSIDE4, OUTSIDE6, PAIR_STATE, REFUSED, Nat, NatNode, nat_lab
+from tests.mirror_world import Settings
 from tests.pair_lab import until
+from tests.unit.test_seal import End
 
 FAMILIES = [(socket.AF_INET, OUTSIDE4), (socket.AF_INET6, OUTSIDE6)]
 Ends = list[tuple[socket.socket, socket.socket]]
@@ -218,6 +222,50 @@ def test_another_key_and_another_configuration_are_named(lab: Nat) -> None:
         node.mirror(config_digest=digest)
     for node in (lab.a, lab.b):
         until(functools.partial(notes, node, lib.IPS_CTL_MIRROR_MISMATCH))
+
+
+def test_a_peer_without_a_version_in_common_is_named_and_makes_nothing_ready(lab: Nat) -> None:
+    """Both channels of the peer are played, by the sealed channel itself: first of versions to come only,
+    then of one that speaks this one, too."""
+    begin(lab.a, pair=PATIENT)
+    flags = lib.IPS_CTL_PAIR_OTHER_VERSION, lib.IPS_CTL_MIRROR_OTHER_VERSION
+
+    def said() -> tuple[bool, bool]:
+        pair = lab.a.control._call(lib.IPS_CTL_PAIR_STATE).one(PAIR_STATE)
+        return bool(int(pair["flags"]) & flags[0]), bool(notes(lab.a, flags[1]))
+
+    with contextlib.ExitStack() as after:
+        doors = []
+        for port, name in ((6081, "{}"), (6082, "m{}")):
+            door = after.enter_context(inside(lab.b.name, lambda: socket.socket(type=socket.SOCK_DGRAM)))
+            door.bind(("10.9.0.2", port))
+            door.connect(("10.9.0.1", port))
+            door.setblocking(False)
+            doors.append((door, name.format(2).encode(), name.format(1).encode()))
+        for versions, boot, is_other in (((3, 2), 1, True), ((2, 1), 2, False)):
+            settings = Settings(version=versions[0], oldest=versions[1], keys=((1, b"k" * 32),))
+            peers = [(door, End(own, peer, boot, settings)) for door, own, peer in doors]
+
+            def spoken(peers: list[tuple[socket.socket, End]] = peers, wanted: bool = is_other) -> bool:
+                for door, end in peers:
+                    speak_for(door, end)
+                opened = {bool(end.info().open) for _, end in peers}
+                return said() == (wanted, wanted) and opened == {not wanted}
+
+            until(spoken)
+            assert not lab.a.state()["is_ready"] or not is_other
+            assert lab.a.pair_state() != lib.IPS_PAIR_ACTIVE, "it has heard nobody"
+
+
+def speak_for(door: socket.socket, end: End) -> None:
+    """What has come in goes to the end, what it has to say goes out."""
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+        while data := door.recv(2048):
+            end.open(data, now)
+    for data in end.tick(now):
+        with contextlib.suppress(ConnectionRefusedError):
+            door.send(data)
 
 
 def test_a_mirror_set_anew_at_the_active_node_is_believed(lab: Nat) -> None:

@@ -4,8 +4,10 @@ anywhere."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -209,16 +211,24 @@ def test_a_cut_or_changed_payload_is_never_tried(box: Path) -> None:
         with pytest.raises(IpshareError, match=word):
             put(box, name)
         assert slots.look(box / "env") == slots.Boot("a")
+        assert is_empty(box), "so nobody goes back to it either"
+
+
+def is_empty(box: Path) -> bool:
+    """The slot has no beginning."""
+    return (box / "b").read_bytes().startswith(bytes(bundle.BEGINNING))
 
 
 def test_the_power_may_go_at_any_write(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut after each piece of the slot, and before each store of the variables: the old slot starts."""
+    """Cut before each piece of the slot, and before each store of the variables: the old slot starts, and the
+    other one has its beginning only if it is whole."""
     starts = []
 
     class NoPower(Exception):
         pass
 
-    for cut in range(6):
+    for cut in range(9):
+        (box / "b").write_bytes(b"old" * 2_000_000)
         slots.store(box / "env", slots.Boot("a").on_trial("b"))
         left = [cut]
 
@@ -241,13 +251,57 @@ def test_the_power_may_go_at_any_write(box: Path, monkeypatch: pytest.MonkeyPatc
             try:
                 put(box)
             except NoPower:
-                starts.append((cut, slots.look(box / "env")))
-    assert [cut for cut, _ in starts] == [0, 1, 2, 3, 4], "two stores and three pieces"
-    assert starts[0][1] == slots.Boot("a", "b", grub.TRIES), (
-        "nothing was written yet: what was on trial is whole"
+                starts.append((slots.look(box / "env"), is_empty(box)))
+    on_trial = (slots.Boot("a", "b", grub.TRIES), False)
+    whole, empty = (slots.Boot("a"), False), (slots.Boot("a"), True)
+    assert starts == [on_trial, whole, *[empty] * 4, whole], (
+        "nothing yet; three pieces, a beginning; all of it"
     )
-    assert {boot for cut, boot in starts[1:]} == {slots.Boot("a")}
     assert slots.look(box / "env") == slots.Boot("a", "b", grub.TRIES)
+
+
+def test_the_way_back_is_a_trial_of_the_slot_before(box: Path) -> None:
+    """And the way back from there, if what was gone back to turns out good, another one."""
+    env = box / "env"
+    slots.store(env, slots.Boot("b"))
+    assert slots.back(env, "b", "1.0") == "a"
+    assert slots.look(env) == slots.Boot("b", "a", grub.TRIES)
+    slots.store(env, slots.look(env).judged("a", healthy=True)[0])
+    assert slots.back(env, "a", "2.0") == "b" and slots.look(env) == slots.Boot("a", "b", grub.TRIES)
+
+
+def test_the_way_back_from_a_trial_that_is_not_judged_yet_ends_it(box: Path) -> None:
+    slots.store(box / "env", slots.Boot("a", "b", 1))
+    assert slots.back(box / "env", "b", "1.0") == "a" and slots.look(box / "env") == slots.Boot("a")
+
+
+def test_there_is_no_way_back_to_nothing_and_none_over_an_update_that_waits(box: Path) -> None:
+    for boot, have, why in (
+        (slots.Boot("a"), "", "slot b has no version that could be started"),
+        (slots.Boot("a", "b", 2), "2.0", "slot b has 2.0, which waits for its trial"),
+    ):
+        slots.store(box / "env", boot)
+        with pytest.raises(Refused, match=why):
+            slots.back(box / "env", "a", have)
+        assert slots.look(box / "env") == boot
+
+
+def test_a_slot_without_a_beginning_has_no_version(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not even mounted; what can be mounted says its version, unless that is cut or gone."""
+
+    @contextlib.contextmanager
+    def mounted(target: Path, kind: str, options: str) -> Iterator[Path]:
+        yield box
+
+    monkeypatch.setattr(slots, "mounted", mounted)
+    (box / "release.json").write_text('{"version": "1.0"}')
+    (box / "b").write_bytes(bytes(10_000))
+    assert slots.version(box / "b") == ""
+    (box / "b").write_bytes(slots.SQUASHFS + bytes(10_000))
+    assert slots.version(box / "b") == "1.0"
+    for text in ('{"vers', "[]", "{}"):
+        (box / "release.json").write_text(text)
+        assert slots.version(box / "b") == ""
 
 
 def test_updates_that_do_not_fit_are_refused(box: Path) -> None:

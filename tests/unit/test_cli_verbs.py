@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,27 @@ def test_orders_to_a_pair(half: World, ipshare: Run) -> None:
     half.running.pair_command = lambda order: None  # type: ignore[method-assign]  # taken, and nothing comes of it
     code, _, err = ipshare("pair", "force", "--yes", "--timeout", "10ms")
     assert code == exits.FAILURE and "still standby after 0.01 s" in err
+
+
+def test_whether_a_pair_is_ready_is_asked_and_waited_for(half: World, ipshare: Run) -> None:
+    assert half.running is not None
+    code, out, _ = ipshare("pair", "ready")
+    assert code == exits.NO and out.startswith("not ready: this node is active, D standby\nD is not heard on")
+    said = threading.Timer(0.05, lambda: half.running.say(notes=("ready",)))  # type: ignore[union-attr]
+    said.start()
+    assert ipshare("pair", "ready", "--wait", "1h")[:2] == (0, "ready: this node is active, D standby\n")
+    code, out, _ = ipshare("pair", "ready", "--json")
+    assert code == 0 and json.loads(out)["ready"] and set(json.loads(out)) == documented_keys()["pair status"]
+    half.running.pair_gone()
+    half.kill_engine()
+    assert ipshare("pair", "ready")[0] == exits.NOT_RUNNING
+    starter = threading.Timer(0.05, lambda: api.Node("site.toml").apply(start_engine=True))
+    starter.start()
+    assert ipshare("pair", "ready", "--wait", "1s")[:2] == (
+        exits.NO,
+        "not ready: this node is initial, D unknown\nD is not heard on any path\n",
+    )
+    starter.join()
 
 
 def test_watching_a_pair_goes_on_until_nobody_would_start_its_engine(half: World, ipshare: Run) -> None:

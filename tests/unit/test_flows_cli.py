@@ -257,6 +257,7 @@ def test_mirror_status_of_the_active(gateway: World, ipshare: Run) -> None:
         ),
         ({"refused": 12_000}, "old or of another key: 12,000 from D"),
         ({"notes": ("wrong_key",)}, "sealed with another key"),
+        ({"notes": ("other_version",)}, "D speaks no version of the mirror's protocol that is known here: a"),
         ({"phase": "waiting", "refusal": "apply"}, "D refused the mirror's stream (apply)"),
         ({"phase": "fence"}, "D is being brought up to date"),
     ],

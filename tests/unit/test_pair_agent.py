@@ -348,6 +348,9 @@ def test_what_is_wrong_with_the_pair_is_a_note_as_long_as_it_is(world: World, ho
         await until(lambda: "another key" in agent.notes.get("pair", ""))
         for part in ("another [pair]", "pair.epoch", "10.9.1.1:6081 - 10.9.1.2:6081"):
             assert part in agent.notes["pair"]
+        world.running.say(paths_up=(), notes=("other_version",))
+        await until(lambda: "no version of the pair's protocol" in agent.notes.get("pair", ""))
+        assert "not heard" not in agent.notes["pair"], "one thing, with its reason"
         world.running.say(paths_up=(0, 1), notes=("realtime",))
         await until(lambda: "pair" not in agent.notes)
 

@@ -167,6 +167,7 @@ def test_names_are_the_cores_own() -> None:
     assert PAIR_REASONS[0].name == "NONE" and all(reason.text for reason in PAIR_REASONS)
     assert set(PAIR_NOTES.values()) == {
         "realtime", "wrong_key", "mismatch", "no_epoch_file", "no_witness", "same_node",
+        "other_version", "ready",
     }  # fmt: skip
     assert tuple(PAIR_LATE.values()) == ("machine", "processor", "work", "lock", "worker")
     newer = np.frombuffer(record(state=9, reason=250), pairing.PAIR_STATE)[0]

@@ -393,8 +393,19 @@ def test_versions_next_to_each_other_understand_each_other(
     talk(left, right, rounds=20)
     assert (left.info().version, right.info().version) == (agreed, agreed)
     assert bool(left.info().open) is bool(agreed)
+    assert (left.info().other_version or right.info().other_version) is not bool(agreed)
     if not agreed:
         assert left.count("VERSION") + right.count("VERSION") > 0
+
+
+def test_another_version_is_told_until_one_is_agreed_on() -> None:
+    """Who was upgraded by two versions, and taken back by one."""
+    left, right = ends(replace(Settings(), version=3, oldest=3), Settings())
+    talk(left, right, rounds=20)
+    assert left.info().other_version and right.info().other_version and not right.info().open
+    back = End(A, B, 2, replace(Settings(), version=2, oldest=1))
+    talk(back, right, 2 * S, rounds=20)
+    assert right.info(2 * S).open and not right.info(2 * S).other_version
 
 
 def test_configurations_that_are_refused() -> None:

@@ -9,6 +9,7 @@ from tests.flows_lab import NatNode
 from tests.lab.test_engine_mirror import (
     lab,
     test_a_mirror_set_anew_at_the_active_node_is_believed,
+    test_a_peer_without_a_version_in_common_is_named_and_makes_nothing_ready,
     test_a_silent_standby_costs_the_first_packet_its_patience,
     test_a_switchover_waits_until_the_standby_knows_the_sessions,
     test_another_key_and_another_configuration_are_named,
@@ -21,6 +22,7 @@ from tests.vpp.nat_vpp import VppNatNode
 __all__ = [
     "lab",
     "test_a_mirror_set_anew_at_the_active_node_is_believed",
+    "test_a_peer_without_a_version_in_common_is_named_and_makes_nothing_ready",
     "test_a_silent_standby_costs_the_first_packet_its_patience",
     "test_a_switchover_waits_until_the_standby_knows_the_sessions",
     "test_another_key_and_another_configuration_are_named",
