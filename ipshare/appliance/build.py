@@ -216,8 +216,15 @@ def _base(order: Order, env: dict[str, str]) -> Path:
     target = order.work / f"debian-{key.hexdigest()[:16]}.tar"
     if not target.exists():
         part = target.with_suffix(".part")
+        part.unlink(missing_ok=True)  # a killed builder's mmdebstrap may still write into it
         unpacked = {"TMPDIR": tempfile.gettempdir()}  # where there is room: judge
-        tools.run([str(part) if word == kept else word for word in command], env={**env, **unpacked})
+        try:
+            tools.run([str(part) if word == kept else word for word in command], env={**env, **unpacked})
+        except BaseException as error:
+            part.unlink(missing_ok=True)
+            if isinstance(error, IpshareError):
+                raise IpshareError(error.message, hint="--mirror names another mirror of Debian") from error
+            raise
         part.rename(target)
     return target
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ipshare.errors import IpshareError, Refused
@@ -65,8 +66,8 @@ def place(where: Path, option: str) -> None:
 
 @contextmanager
 def alone(places: Mapping[Path, str]) -> Iterator[None]:
-    """Holds directories, each with the option that names it, for this build. Raises Refused if another has one
-    of them. Whatever ends the process gives them back."""
+    """Holds directories, each with the option that names it, for this build. Raises Refused if another has
+    one of them. Whatever ends the process gives them back."""
     with ExitStack() as held:
         for where, option in places.items():
             file = held.enter_context((where / ".lock").open("w"))
@@ -101,11 +102,13 @@ def run(command: list[str], *, env: Mapping[str, str] | None = None, text: str |
         errors="replace",
         env=surroundings() | dict(env or {}),
         umask=0o022,  # what packages' scripts make has this mode, whoever builds
+        process_group=0,  # told to end with all its children: mmdebstrap would wait for them
     )
     try:
         out, err = process.communicate(text)
     except BaseException:
-        process.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         raise
     if process.returncode:
