@@ -222,8 +222,8 @@ def _base(order: Order, env: dict[str, str]) -> Path:
             tools.run([str(part) if word == kept else word for word in command], env={**env, **unpacked})
         except BaseException as error:
             part.unlink(missing_ok=True)
-            if isinstance(error, IpshareError):
-                raise IpshareError(error.message, hint="--mirror names another mirror of Debian") from error
+            if isinstance(error, IpshareError) and "Failed to fetch" in error.message:
+                error.hint = "--mirror names another mirror of Debian"
             raise
         part.rename(target)
     return target
