@@ -112,6 +112,7 @@ def control(deb: Path) -> dict[str, str]:
     """The fields of a .deb that decide where it can be installed. Raises Refused if it is none."""
     wanted = ("Package", "Architecture", "Pre-Depends", "Depends")
     try:
+        tools.run(["dpkg-deb", "--contents", str(deb)])  # it is whole
         return {field: tools.run(["dpkg-deb", "-f", str(deb), field]).strip() for field in wanted}
     except IpshareError as error:
         raise Refused(f"{deb} is no Debian package: {error.message}", hint="--vpp-debs DIRECTORY") from error
