@@ -4,6 +4,7 @@ disk, packages that are none or of another distribution, a machine that is of tw
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,7 +62,12 @@ def test_an_interrupt_ends_a_program_with_its_children_and_lets_it_clean_up(tmp_
 def test_programs_run_the_same_whoever_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    assert tools.run(["sh", "-c", 'umask; date -d @0 +%H; echo "$LC_ALL"']).split() == ["0022", "00", "C"]
+    before = os.umask(0o077)
+    try:
+        said = tools.run(["sh", "-c", 'umask; date -d @0 +%H; echo "$LC_ALL"']).split()
+    finally:
+        os.umask(before)
+    assert said == ["0022", "00", "C"]
 
 
 def test_what_a_program_said_is_told_without_its_progress() -> None:
