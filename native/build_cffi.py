@@ -30,6 +30,7 @@ ffibuilder.set_source(
     extra_compile_args=[
         *("-O3", "-std=gnu11", "-fvisibility=hidden"),
         *("-Wall", "-Wextra", "-Werror=implicit-function-declaration"),
+        f"-ffile-prefix-map={HERE.resolve().parent}=.",  # the same file from every checkout
     ],
     libraries=["pthread", "crypto"],
 )

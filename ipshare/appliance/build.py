@@ -11,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +41,8 @@ NEEDED = (
     "xorriso",
 )
 ROOM = 4 << 30
+UNPACKED = 3 << 29
+"""What mmdebstrap's root takes, in the directory for temporary files, before it is a tar file."""
 EXTENSIONS = ("raw", "qcow2", "iso", "slot", "packages", "cdx.json")
 
 
@@ -62,14 +67,28 @@ class Order:
 
 def judge(order: Order) -> None:
     """Raises Refused for everything that would make the build fail later."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}", order.version):
+        raise Refused(
+            f"{order.version!r} cannot be part of a file's name", hint="--version: letters, digits, . + ~ _ -"
+        )
+    if not 0 < order.epoch < 1 << 32:
+        raise Refused(
+            f"{order.epoch} is no time that a file can have", hint="SOURCE_DATE_EPOCH: seconds since 1970"
+        )
     if not (TOP / "appliance" / "image").is_dir():
         raise Refused(
             "an image is built from a checkout of ipshare", hint="git clone, make setup, make appliance"
         )
     if not (TOP / "ipshare/_bin/ipshare-engine").exists() or not list(TOP.glob("ipshare/core/_native*.so")):
         raise Refused("the C core is not built", hint="make setup")
+    runs([TOP / "ipshare/_bin/ipshare-engine", *TOP.glob("ipshare/core/_native*.so")], order.suite)
     if order.vpp_debs is not None:
-        debs = sorted(order.vpp_debs.glob("*.deb"))
+        try:
+            debs = sorted(path for path in order.vpp_debs.iterdir() if path.suffix == ".deb")
+        except OSError as error:
+            raise Refused(
+                f"{order.vpp_debs} cannot be read: {error.strerror}", hint="--vpp-debs DIRECTORY"
+            ) from error
         if not debs:
             raise Refused(f"{order.vpp_debs} has no .deb files", hint="--vpp-debs DIRECTORY")
         tools.need(["dpkg-deb"])
@@ -80,21 +99,45 @@ def judge(order: Order) -> None:
                 hint="take those of the image's distribution; two are never mixed",
             )
     tools.need(NEEDED, tools.GRUB)
-    order.output.mkdir(parents=True, exist_ok=True)
-    order.work.mkdir(parents=True, exist_ok=True)
-    tools.room(order.output, ROOM)
-    tools.room(order.work, ROOM)
+    for where, option, octets in (
+        (order.output, "--output", ROOM),
+        (order.work, "--work", ROOM),
+        (Path(tempfile.gettempdir()), "TMPDIR", UNPACKED),
+    ):
+        tools.place(where, option)
+        tools.room(where, octets, option)
 
 
 def control(deb: Path) -> dict[str, str]:
-    """The fields of a .deb that decide where it can be installed."""
+    """The fields of a .deb that decide where it can be installed. Raises Refused if it is none."""
     wanted = ("Package", "Architecture", "Pre-Depends", "Depends")
-    return {field: tools.run(["dpkg-deb", "-f", str(deb), field]).strip() for field in wanted}
+    try:
+        tools.run(["dpkg-deb", "--contents", str(deb)])  # it is whole
+        return {field: tools.run(["dpkg-deb", "-f", str(deb), field]).strip() for field in wanted}
+    except IpshareError as error:
+        raise Refused(f"{deb} is no Debian package: {error.message}", hint="--vpp-debs DIRECTORY") from error
+
+
+def runs(programs: Iterable[Path], suite: packages.Suite) -> None:
+    """Raises Refused for programs and libraries that were linked with a later glibc than the suite's: its
+    Python alone does not make a machine one of that distribution."""
+    late = {path.name: at for path in programs if (at := packages.libc(path.read_bytes())) > suite.libc}
+    if late:
+        named = ", ".join(f"{name} (glibc {at[0]}.{at[1]})" for name, at in sorted(late.items()))
+        raise Refused(
+            f"made for a later distribution: {named}; {suite.has_libc}",
+            hint=f"build images of {suite.name} on a {suite.name}, with its python3",
+        )
 
 
 def build(order: Order, say: Callable[[str], None]) -> dict[str, object]:
     """Makes the image. Returns what was made: files, sizes, seconds per step."""
     judge(order)
+    with tools.alone({order.work.resolve(): "--work", order.output.resolve(): "--output"}):
+        return _built(order, say)
+
+
+def _built(order: Order, say: Callable[[str], None]) -> dict[str, object]:
     seconds: dict[str, float] = {}
     began = time.monotonic()
 
@@ -115,6 +158,8 @@ def build(order: Order, say: Callable[[str], None]) -> dict[str, object]:
     tree.mkdir()
     status = _root(order, base, staged, tree)
     step("root")
+    sums = order.output / "SHA256SUMS"
+    sums.unlink(missing_ok=True)  # until these files are whole
     name = f"ipshare-{order.version}"
     slot = order.output / f"{name}.slot"
     pack_slot(tree, slot, order.version, order.epoch, order.suite.name)
@@ -144,7 +189,7 @@ def build(order: Order, say: Callable[[str], None]) -> dict[str, object]:
         sbom.cyclonedx("ipshare-appliance", order.version, stamp, debs, wheels, order.suite.name)
     )
     files = [order.output / f"{name}.{ext}" for ext in EXTENSIONS]
-    (order.output / "SHA256SUMS").write_text("".join(f"{_digest(path)}  {path.name}\n" for path in files))
+    sums.write_text("".join(f"{_digest(path)}  {path.name}\n" for path in files))
     step("checksums")
     return {
         "version": order.version,
@@ -172,7 +217,15 @@ def _base(order: Order, env: dict[str, str]) -> Path:
     target = order.work / f"debian-{key.hexdigest()[:16]}.tar"
     if not target.exists():
         part = target.with_suffix(".part")
-        tools.run([str(part) if word == kept else word for word in command], env=env)
+        part.unlink(missing_ok=True)  # a killed builder's mmdebstrap may still write into it
+        unpacked = {"TMPDIR": tempfile.gettempdir()}  # where there is room: judge
+        try:
+            tools.run([str(part) if word == kept else word for word in command], env={**env, **unpacked})
+        except BaseException as error:
+            part.unlink(missing_ok=True)
+            if isinstance(error, IpshareError) and "Failed to fetch" in error.message:
+                error.hint = "--mirror names another mirror of Debian"
+            raise
         part.rename(target)
     return target
 
@@ -181,7 +234,8 @@ def _staged(order: Order) -> Path:
     """A directory with all that goes into dist-packages: pinned wheels, and ipshare out of this checkout."""
     staged = order.work / "python"
     pins = (TOP / "appliance/requirements.txt").read_bytes()
-    mark, made = order.work / "python.pins", hashlib.sha256(pins).hexdigest()
+    # Wheels of another Python are taken away: a work directory may be shared by two distributions.
+    mark, made = order.work / "python.pins", hashlib.sha256(order.suite.name.encode() + pins).hexdigest()
     if not mark.exists() or mark.read_text() != made:
         shutil.rmtree(staged, ignore_errors=True)
         mark.unlink(missing_ok=True)
@@ -198,6 +252,7 @@ def _staged(order: Order) -> Path:
         ]
         tools.run([*pip, "--target", str(staged), "-r", str(TOP / "appliance/requirements.txt")])
         shutil.rmtree(staged / "bin", ignore_errors=True)
+        runs((path for path in staged.rglob("*.so*") if path.is_file()), order.suite)
         mark.write_text(made)
     shutil.rmtree(staged / "ipshare", ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "*.c", "*.o")
@@ -237,6 +292,14 @@ def _root(order: Order, base: Path, staged: Path, tree: Path) -> str:
             process.stdin.close()
         except BrokenPipeError:
             taken = {}
+        except BaseException as error:
+            process.kill()
+            process.wait()
+            if isinstance(error, tarfile.TarError):
+                raise IpshareError(
+                    f"{base} is damaged: {error}", hint="remove it, and build again"
+                ) from error
+            raise
         if process.wait():
             raise IpshareError(f"mksquashfs failed: {log.read_text()[-500:]}")
     kernels = sorted(path for path in taken if path.startswith("/boot/vmlinuz-"))

@@ -9,6 +9,7 @@ before anything is fetched.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -38,6 +39,8 @@ BASE = [
     "python3",
     "libssl3",
 ]
+RENAMED = ("libssl3", "libelf1", "libpcap0.8")
+"""Libraries that VPP and its plugins are linked with, by the names they had before t64."""
 EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
@@ -48,6 +51,10 @@ class Suite:
     libc: tuple[int, int]
     has_t64: bool
     """Libraries are called ...t64 since time_t has 64 bits everywhere."""
+
+    @property
+    def has_libc(self) -> str:
+        return f"{self.name} has {self.libc[0]}.{self.libc[1]}"
 
 
 SUITES = {
@@ -99,9 +106,11 @@ def _against(dependency: str, suite: Suite) -> str:
         return f"has a dependency that cannot be read: {dependency!r}"
     name, sign, version = match["name"], match["sign"], _numbers(match["version"] or "")
     if name == "libc6" and sign in (">=", ">>", "=") and version > suite.libc:
-        return f"needs libc6 {match['version']}, {suite.name} has {suite.libc[0]}.{suite.libc[1]}"
+        return f"needs libc6 {match['version']}, {suite.has_libc}"
     if name.endswith("t64") and not suite.has_t64:
         return f"needs {name}, which {suite.name} has not: it is made for a later distribution"
+    if name in RENAMED and suite.has_t64:
+        return f"needs {name}, which is {name}t64 in {suite.name}: it is made for an earlier distribution"
     if name == "python3" and sign and not _holds(suite.python, sign, version):
         return (
             f"needs python3 {sign} {match['version']}, {suite.name} has {suite.python[0]}.{suite.python[1]}"
@@ -109,6 +118,14 @@ def _against(dependency: str, suite: Suite) -> str:
     if (own := re.fullmatch(r"(?:lib)?python3\.(\d+)(-\w+)?", name)) and int(own[1]) != suite.python[1]:
         return f"needs {name}, {suite.name} has Python {suite.python[0]}.{suite.python[1]}"
     return ""
+
+
+def libc(program: bytes) -> tuple[int, int]:
+    """The latest glibc whose symbols a program or library was linked with; (0, 0) if with none."""
+    return max(
+        ((int(major), int(minor)) for major, minor in re.findall(rb"\0GLIBC_(\d+)\.(\d+)", program)),
+        default=(0, 0),
+    )
 
 
 def _numbers(version: str) -> tuple[int, int]:
@@ -137,6 +154,7 @@ def mmdebstrap(
 ) -> list[str]:
     """The command that makes Debian's root as a tar file. `hooks`: a directory with the initrd's modules,
     `debs` one of .debs."""
+    hooks, debs = shlex.quote(hooks), shlex.quote(debs) if debs is not None else None
     command = ["mmdebstrap", "--variant=minbase", "--format=tar", f"--include={','.join(BASE)}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
     command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright", '--aptopt=Acquire::Languages "none"']
@@ -146,6 +164,11 @@ def mmdebstrap(
         f'--essential-hook=cp {hooks}/modules "$1/etc/initramfs-tools/modules"',
     ]
     if debs is not None:
+        # Asked before anything is configured: what they need that is not there is said early, and why.
+        asked = f"apt-get -q install --simulate --no-install-recommends {debs}/*.deb"
+        said = '{ tail -n 6 "$1/asked" >&2; exit 1; }'
+        hook = f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" {asked} >"$1/asked" 2>&1 || {said}; rm "$1/asked"'
+        command.append(f"--extract-hook={hook}")
         command += [
             f'--customize-hook=mkdir "$1/debs" && cp {debs}/*.deb "$1/debs/"',
             '--customize-hook=chroot "$1" sh -c "apt-get install -y --no-install-recommends /debs/*.deb"',

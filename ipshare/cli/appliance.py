@@ -130,7 +130,7 @@ def build_(
 def _epoch(top: Path) -> int:
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     if given:
-        if not given.isdigit():
+        if not (given.isascii() and given.isdigit()):
             raise output.UsageProblem(f"SOURCE_DATE_EPOCH is {given!r}", "seconds since 1970")
         return int(given)
     done = subprocess.run(

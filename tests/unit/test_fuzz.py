@@ -28,7 +28,7 @@ def programs() -> Path:
     try:
         return sanitized.build("fuzz") / "fuzz"
     except sanitized.Missing as why:
-        pytest.skip(f"FUZZ TARGETS NOT RUN: {why} (Debian: libclang-rt-14-dev)")
+        pytest.skip(f"FUZZ TARGETS NOT RUN: {why} (Debian: libclang-rt-dev)")
 
 
 @pytest.fixture(scope="module")
