@@ -27,7 +27,7 @@ FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 class Box:
     """One machine with a disk of its own on top of the image, or an empty one of `size`. `taps`: descriptors;
     `sticks`: more volumes, vdb or vdc ..., that are only read; `iso`: a CD, started from if the disk does not
-    start."""
+    start; `smp`, `memory` (MiB), `machine`, `devices`: processors, and more words for QEMU."""
 
     def __init__(
         self,
@@ -42,9 +42,14 @@ class Box:
         uefi: bool = False,
         sticks: Sequence[Path] = (),
         iso: Path | None = None,
+        smp: int = 1,
+        memory: int = 1024,
+        machine: Sequence[str] = (),
+        devices: Sequence[str] = (),
     ) -> None:
         self.place, self.seed, self.key, self.taps, self.uefi = place, seed, key, tuple(taps), uefi
         self.sticks, self.iso = tuple(sticks), iso
+        self.more = ["-smp", str(smp), "-m", str(memory), *machine, *devices]
         self.name, self.disk, self.console = name, place / f"{name}.qcow2", place / f"{name}.console"
         base = ["-F", "qcow2", "-b", str(image.resolve())] if image is not None else []
         create = ["qemu-img", "create", "-q", "-f", "qcow2", *base, str(self.disk)]
@@ -59,7 +64,7 @@ class Box:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         how = EMULATED if os.environ.get("IPSHARE_EMULATE") else KVM
-        command = ["qemu-system-x86_64", *how, "-smp", "1", "-m", "1024", "-display", "none", "-vga", "none"]
+        command = ["qemu-system-x86_64", *how, *self.more, "-display", "none", "-vga", "none"]
         self.line = self.place / f"{self.name}.line"
         line = f"socket,id=line,path={self.line},server=on,wait=off,logfile={self.console}"
         command += ["-chardev", line, "-serial", "chardev:line", "-monitor", "none"]
