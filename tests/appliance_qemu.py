@@ -21,13 +21,14 @@ BOUND_S = 1800 if os.environ.get("IPSHARE_EMULATE") else 300
 # isolation: that would cost a flush at each system call.
 EMULATED_CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm,+aes,+pclmulqdq"
 KVM, EMULATED = (["-accel", "kvm", "-cpu", "host"], ["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU])
+SMALL = ("-smp", "1", "-m", "1024")
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 
 
 class Box:
     """One machine with a disk of its own on top of the image, or an empty one of `size`. `taps`: descriptors;
     `sticks`: more volumes, vdb or vdc ..., that are only read; `iso`: a CD, started from if the disk does not
-    start."""
+    start; `machine`: processors, memory and what else QEMU shall have; `card`: what the taps' cards are."""
 
     def __init__(
         self,
@@ -42,9 +43,12 @@ class Box:
         uefi: bool = False,
         sticks: Sequence[Path] = (),
         iso: Path | None = None,
+        machine: Sequence[str] = SMALL,
+        card: str = "virtio-net-pci",
     ) -> None:
         self.place, self.seed, self.key, self.taps, self.uefi = place, seed, key, tuple(taps), uefi
         self.sticks, self.iso = tuple(sticks), iso
+        self.machine, self.card = machine, card
         self.name, self.disk, self.console = name, place / f"{name}.qcow2", place / f"{name}.console"
         base = ["-F", "qcow2", "-b", str(image.resolve())] if image is not None else []
         create = ["qemu-img", "create", "-q", "-f", "qcow2", *base, str(self.disk)]
@@ -59,7 +63,7 @@ class Box:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         how = EMULATED if os.environ.get("IPSHARE_EMULATE") else KVM
-        command = ["qemu-system-x86_64", *how, "-smp", "1", "-m", "1024", "-display", "none", "-vga", "none"]
+        command = ["qemu-system-x86_64", *how, *self.machine, "-display", "none", "-vga", "none"]
         self.line = self.place / f"{self.name}.line"
         line = f"socket,id=line,path={self.line},server=on,wait=off,logfile={self.console}"
         command += ["-chardev", line, "-serial", "chardev:line", "-monitor", "none"]
@@ -80,7 +84,7 @@ class Box:
             command += ["-netdev", f"tap,id=n{number},fd={tap}"]
             command += [
                 "-device",
-                f"virtio-net-pci,netdev=n{number},mac={mac},addr={0x10 + number:#x},romfile=",
+                f"{self.card},netdev=n{number},mac={mac},addr={0x10 + number:#x},romfile=",
             ]
         self.seen = 0
         self.console.unlink(missing_ok=True)

@@ -92,11 +92,17 @@ def judge(order: Order) -> None:
         if not debs:
             raise Refused(f"{order.vpp_debs} has no .deb files", hint="--vpp-debs DIRECTORY")
         tools.need(["dpkg-deb"])
-        against = [why for deb in debs for why in packages.foreign(deb.name, control(deb), order.suite)]
+        controls = {deb.name: control(deb) for deb in debs}
+        against = [why for deb, said in controls.items() for why in packages.foreign(deb, said, order.suite)]
         if against:
             raise Refused(
                 f"these packages are not for {order.suite.name}:\n" + "\n".join(against),
                 hint="take those of the image's distribution; two are never mixed",
+            )
+        if against := packages.apart(controls):
+            raise Refused(
+                f"the packages in {order.vpp_debs} make no VPP with our plugin:\n" + "\n".join(against),
+                hint="all of them from one release, and the plugin built against it: docs/vpp.md",
             )
     tools.need(NEEDED, tools.GRUB)
     for where, option, octets in (
@@ -110,7 +116,7 @@ def judge(order: Order) -> None:
 
 def control(deb: Path) -> dict[str, str]:
     """The fields of a .deb that decide where it can be installed. Raises Refused if it is none."""
-    wanted = ("Package", "Architecture", "Pre-Depends", "Depends")
+    wanted = ("Package", "Version", "Architecture", "Pre-Depends", "Depends")
     try:
         tools.run(["dpkg-deb", "--contents", str(deb)])  # it is whole
         return {field: tools.run(["dpkg-deb", "-f", str(deb), field]).strip() for field in wanted}

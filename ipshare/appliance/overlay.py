@@ -243,6 +243,8 @@ LINKS = {
     f"{ETC}/dpkg-db-backup.timer": "/dev/null",
     f"{ETC}/e2scrub_all.timer": "/dev/null",
     f"{ETC}/e2scrub_reap.service": "/dev/null",
+    # VPP's package would have 2 GiB of hugepages at each start; here the site file says how many.
+    "/etc/sysctl.d/80-vpp.conf": "/dev/null",
 }
 
 PROGRAM = "#!/usr/bin/python3 -I\nimport sys\n\nfrom ipshare.cli import main\n\nsys.exit(main())\n"

@@ -41,6 +41,13 @@ BASE = [
 ]
 RENAMED = ("libssl3", "libelf1", "libpcap0.8")
 """Libraries that VPP and its plugins are linked with, by the names they had before t64."""
+VPP = {
+    "vpp": "take it from FD.io's repository",
+    "vpp-plugin-ipshare": "make plugin, then cpack -G DEB in build/plugin",
+}
+"""What a directory of VPP's packages has to have, and where each comes from."""
+VPP_WANTED = "/etc/systemd/system/multi-user.target.wants/vpp.service"
+DEPENDENCY = r"(?P<name>[a-z0-9.+-]+)(:\w+)?\s*(\((?P<sign><<|<=|=|>=|>>)\s*(?P<version>[^)]+)\))?"
 EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
@@ -98,10 +105,21 @@ def foreign(deb: str, control: Mapping[str, str], suite: Suite) -> list[str]:
     return against
 
 
+def apart(controls: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """What .debs, by name with their control files, have against one another as the VPP of an image."""
+    given = {control["Package"]: control["Version"] for control in controls.values()}
+    against = [f"there is no {name}: {hint}" for name, hint in VPP.items() if name not in given]
+    for deb, control in controls.items():
+        for dependency in control.get("Depends", "").split(","):
+            match = re.match(DEPENDENCY, dependency.strip())
+            has = given.get(match["name"]) if match else None
+            if match and match["sign"] == "=" and has not in (None, match["version"]):
+                against.append(f"{deb} needs {match['name']} {match['version']}, given is {has}")
+    return against
+
+
 def _against(dependency: str, suite: Suite) -> str:
-    match = re.match(
-        r"(?P<name>[a-z0-9.+-]+)(:\w+)?\s*(\((?P<sign><<|<=|=|>=|>>)\s*(?P<version>[^)]+)\))?", dependency
-    )
+    match = re.match(DEPENDENCY, dependency)
     if match is None:
         return f"has a dependency that cannot be read: {dependency!r}"
     name, sign, version = match["name"], match["sign"], _numbers(match["version"] or "")
@@ -169,9 +187,11 @@ def mmdebstrap(
         said = '{ tail -n 6 "$1/asked" >&2; exit 1; }'
         hook = f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" {asked} >"$1/asked" 2>&1 || {said}; rm "$1/asked"'
         command.append(f"--extract-hook={hook}")
+        # VPP's packages would set sysctls of the machine that builds, and start a VPP beside the agent's.
+        install = "VPP_INSTALL_SKIP_SYSCTL=1 apt-get install -y --no-install-recommends /debs/*.deb"
         command += [
             f'--customize-hook=mkdir "$1/debs" && cp {debs}/*.deb "$1/debs/"',
-            '--customize-hook=chroot "$1" sh -c "apt-get install -y --no-install-recommends /debs/*.deb"',
-            '--customize-hook=rm -r "$1/debs"',
+            f'--customize-hook=chroot "$1" sh -c "{install}"',
+            f'--customize-hook=rm -rf "$1/debs" "$1{VPP_WANTED}"',
         ]
     return [*command, suite.name, target, *mirrors]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ipshare.appliance import archive, grub, layout, packages, sbom
+from ipshare.appliance import archive, grub, layout, overlay, packages, sbom
 from ipshare.appliance.slots import Boot
 from ipshare.errors import IpshareError, Refused
 
@@ -108,6 +108,28 @@ def test_packages_of_the_same_distribution_are_taken(suite: packages.Suite) -> N
     assert packages.foreign("vpp.deb", {"Architecture": "amd64", "Depends": depends}, suite) == []
 
 
+def of_one_release(**others: str) -> dict[str, dict[str, str]]:
+    """Control files of VPP and the plugin; `others`: the versions of packages that have another one."""
+    release = dict.fromkeys(("vpp", "libvppinfra", "vpp-plugin-ipshare"), "26.06") | others
+    depends = {"vpp": "libc6, libvppinfra (= 26.06)", "vpp-plugin-ipshare": "vpp (= 26.06), libc6 (>= 2.36)"}
+    return {
+        f"{name}.deb": {"Package": name, "Version": version, "Depends": depends.get(name, "")}
+        for name, version in release.items()
+    }
+
+
+def test_vpps_packages_are_of_one_release_and_the_plugin_is_there() -> None:
+    assert packages.apart(of_one_release()) == []
+    for name, wants_it in (("vpp", "vpp-plugin-ipshare"), ("libvppinfra", "vpp")):
+        (why,) = packages.apart(of_one_release(**{name: "26.02"}))
+        assert why == f"{wants_it}.deb needs {name} 26.06, given is 26.02"
+    for name in ("vpp", "vpp-plugin-ipshare"):
+        given = of_one_release()
+        del given[f"{name}.deb"]
+        (why,) = packages.apart(given)
+        assert why.startswith(f"there is no {name}: ")
+
+
 def test_an_image_is_of_the_builders_distribution() -> None:
     assert packages.chosen(None, (3, 11)) is BOOKWORM
     assert packages.chosen("trixie", (3, 13)) is TRIXIE
@@ -123,6 +145,16 @@ def test_mmdebstraps_command_has_what_it_was_given() -> None:
     assert command[-3:] == ["bookworm", "t.tar", "http://m"]
     assert "--aptopt=X 1" in command and any("/d/*.deb" in word for word in command)
     assert not any("/debs" in word for word in packages.mmdebstrap(BOOKWORM, "t.tar", "/h"))
+
+
+def test_vpps_package_changes_neither_the_builder_nor_how_a_box_starts() -> None:
+    """Its installation runs sysctl, and wants vpp.service and 2 GiB of hugepages at each start."""
+    command = packages.mmdebstrap(BOOKWORM, "t.tar", "/h", debs="/d")
+    (install,) = (word for word in command if "apt-get install" in word)
+    assert "VPP_INSTALL_SKIP_SYSCTL=1 apt-get" in install
+    last = [word for word in command if word.startswith("--customize-hook=")][-1]
+    assert "multi-user.target.wants/vpp.service" in last
+    assert overlay.LINKS["/etc/sysctl.d/80-vpp.conf"] == "/dev/null"
 
 
 def base_root() -> io.BytesIO:

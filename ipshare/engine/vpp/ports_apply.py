@@ -11,6 +11,7 @@ from typing import Any
 
 from ipshare.engine.vpp import ports as p
 from ipshare.engine.vpp.client import ApiRefused, Client
+from ipshare.engine.vpp.offloads import has_offloads
 from ipshare.engine.vpp.ports_plan import Step
 from ipshare.errors import EngineError
 
@@ -64,7 +65,8 @@ class Hands:
     def _add(self, part: p.Part) -> None:
         match part:
             case p.HostPort(port, host):
-                self._made(port, self.client.call("af_packet_create_v3", host_if_name=host, **_HOST_PORT))
+                wanted = _HOST_PORT if has_offloads(host) else _HOST_PORT | {"flags": _VERSION_2}
+                self._made(port, self.client.call("af_packet_create_v3", host_if_name=host, **wanted))
             case p.Loopback(port):
                 number = int(port[4:])
                 reply = self.client.call("create_loopback_instance", is_specified=True, user_instance=number)
