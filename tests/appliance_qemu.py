@@ -76,7 +76,8 @@ class Box:
         command += ["-device", "qemu-xhci"] if self.usb else []
         for number, stick in enumerate(self.usb):
             command += ["-drive", f"if=none,id=u{number},file={stick},format=raw,snapshot=on"]
-            command += ["-device", f"usb-storage,drive=u{number}"]
+            first = "" if self.uefi else f",bootindex={number}"  # a BIOS tries one disk alone
+            command += ["-device", f"usb-storage,drive=u{number}{first}"]
         command += ["-rtc", f"base={self.clock}"] if self.clock else []
         if self.uefi:
             command += ["-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}"]

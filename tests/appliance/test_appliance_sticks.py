@@ -1,6 +1,6 @@
 """The ISO from a USB stick and a CD, by UEFI and BIOS, with the verbs that somebody runs in its live
-system by SSH; what that installed, told by a stick of plain files, with a clock that is empty; another version
-and the way back; a disk that is full, one that is damaged. One box, and two starts of others.
+system by SSH; what that installed, told by a stick of plain files, with a clock that is empty; another
+version and the way back; a disk that is full, one that is damaged. One box, and two starts of others.
 """
 
 from __future__ import annotations
@@ -269,3 +269,42 @@ def test_a_damaged_data_partition(seeded: Box) -> None:
     assert "nothing is kept until this is mended" in said and " applied: c2, 1 SSH keys" in said, said
     assert box.ssh("hostname; systemctl is-active ipshare-agent@site").split() == ["c2", "active"]
     assert degraded(box).startswith("the data partition is damaged")
+
+
+# ---- the ISO on other ways -----------------------------------------------------
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Box]:
+    """One with an empty disk, before its power is on."""
+    machine = Box(tmp_path, None, None, ssh_key(tmp_path), name="other", size="3G")
+    yield machine
+    machine.cut_power()
+
+
+def test_the_iso_by_bios_from_a_usb_stick(other: Box) -> None:
+    """Up to its kernel: from there on it is the same as by UEFI."""
+    other.usb = (slot().with_suffix(".iso"),)
+    other.power_on()
+    other.says("ipshare: live system")
+    other.says("Linux version")
+
+
+def test_the_iso_by_uefi_from_a_cd_and_the_wizard_as_a_verb(tmp_path: Path) -> None:
+    """A stick with ext4 says who may log in."""
+    key = ssh_key(tmp_path)
+    public = key.with_suffix(".pub").read_text()
+    told = plain(tmp_path, "told", {"authorized_keys": public}, "ext4")
+    iso = slot().with_suffix(".iso")
+    box = Box(tmp_path, None, None, key, name="cd", size="3G", uefi=True, iso=iso, sticks=[told])
+    box.power_on()
+    try:
+        assert "Live system of the installation medium" in box.says(MENU)
+        box.ssh("test -d /sys/firmware/efi && findmnt -no SOURCE /run/ipshare-medium | grep ^/dev/sr")
+        # host name; Ethernet; DHCP; a key is pasted; management only; apply it
+        (tmp_path / "answers").write_text(f"c5\n1\n1\n1\n{public}1\n1\n")
+        said = box.ssh("ipshare appliance wizard", tmp_path / "answers")
+        assert "applied: c5, 1 SSH keys, 1 interfaces, 0 files" in said, said
+        assert box.ssh("hostname") == "c5\n"
+    finally:
+        box.cut_power()
