@@ -232,7 +232,8 @@ def test_the_version_before_takes_its_own_for_what_it_cannot_read(seeded: Box) -
 # ---- a disk that is full, and one that is damaged --------------------------------
 
 EMPTIED = f"""
-systemctl stop ipshare-agent@site systemd-journald.socket systemd-journald-dev-log.socket systemd-journald
+systemctl stop ipshare-agent@site systemd-journald-audit.socket
+systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald
 rm -rf {NODE}/configs {NODE}/state.json /data/appliance/seed.applied
 rm -rf /data/overlay/etc/* /data/var/log/journal/*
 fallocate --length $(df --output=avail -B1 /data | tail -n 1) /data/filler
