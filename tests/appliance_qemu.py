@@ -27,8 +27,10 @@ FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 
 class Box:
     """One machine with a disk of its own on top of the image, or an empty one of `size`. `taps`: descriptors;
-    `sticks`: more volumes, vdb or vdc ..., that are only read; `iso`: a CD, started from if the disk does not
-    start; `machine`: processors, memory and what else QEMU shall have; `card`: what the taps' cards are."""
+    `sticks`: more volumes, vdb or vdc ..., that are only read; `usb`: the same as USB sticks, sda ..., whose
+    changes are forgotten; `iso`: a CD, started from if the disk does not start, as USB sticks are; `clock`:
+    the date that its clock has at each power-on; `machine`: processors, memory and what else QEMU shall have;
+    `card`: what the taps' cards are."""
 
     def __init__(
         self,
@@ -43,11 +45,13 @@ class Box:
         uefi: bool = False,
         sticks: Sequence[Path] = (),
         iso: Path | None = None,
+        usb: Sequence[Path] = (),
+        clock: str = "",
         machine: Sequence[str] = SMALL,
         card: str = "virtio-net-pci",
     ) -> None:
         self.place, self.seed, self.key, self.taps, self.uefi = place, seed, key, tuple(taps), uefi
-        self.sticks, self.iso = tuple(sticks), iso
+        self.sticks, self.iso, self.usb, self.clock = tuple(sticks), iso, tuple(usb), clock
         self.machine, self.card = machine, card
         self.name, self.disk, self.console = name, place / f"{name}.qcow2", place / f"{name}.console"
         base = ["-F", "qcow2", "-b", str(image.resolve())] if image is not None else []
@@ -74,6 +78,12 @@ class Box:
             command += ["-drive", f"file={self.iso},media=cdrom,readonly=on"]
         for stick in self.sticks:
             command += ["-drive", f"file={stick},format=raw,if=virtio,readonly=on"]
+        command += ["-device", "qemu-xhci"] if self.usb else []
+        for number, stick in enumerate(self.usb):
+            command += ["-drive", f"if=none,id=u{number},file={stick},format=raw,snapshot=on"]
+            first = "" if self.uefi else f",bootindex={number}"  # a BIOS tries one disk alone
+            command += ["-device", f"usb-storage,drive=u{number}{first}"]
+        command += ["-rtc", f"base={self.clock}"] if self.clock else []
         if self.uefi:
             command += ["-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}"]
             command += ["-drive", f"if=pflash,format=raw,file={self.place / f'{self.name}.vars'}"]

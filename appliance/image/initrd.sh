@@ -3,7 +3,7 @@
 #   /run/ipshare-medium the ISO, where the live system runs from its slot; /data is memory there
 #   /                   root.squashfs, read-only
 #   /data               the data partition; if it cannot be mounted, memory, and /run/ipshare-degraded says so
-#   /etc                what is in the image, changes in /data/overlay/etc
+#   /etc                what is in the image, changes in /data/overlay/etc; where /data is full, more of them in memory (/run/ipshare-etc)
 #   /var                what is in the image, changes in memory, but for what /data keeps: logs, state of ipshare and chrony
 # A factory reset is done here, before anything of /data is in use: the order for it is /data/appliance/reset.
 mount_top() { :; }
@@ -45,6 +45,22 @@ data() {
 	[ "$result" -lt 4 ] || { echo "the data partition is damaged: $(tail -n 1 /run/ipshare-fsck)"; return 1; }
 	mount -t ext4 -o noatime "$device" "$1" 2>/run/ipshare-fsck || { echo "the data partition cannot be mounted"; return 1; }
 	mkdir -p "$1/overlay/etc" "$1/overlay/etc.work" || { echo "the data partition cannot be written"; umount "$1"; return 1; }
+}
+
+# KiB that are left there.
+left() {
+	df -kP "$1" | awk 'NR == 2 { print $4 }'
+}
+
+# Changes of /etc: a box that cannot write them could not be told anything, nor be logged in to.
+etc() {
+	below=$2/etc upper=$1/etc work=$1/etc.work
+	if [ "$(left "$1")" -lt 2048 ]; then
+		echo "ipshare: degraded: /data is full: changes of /etc are in memory" >/dev/console
+		below=$1/etc:$below upper=/run/ipshare-etc/upper work=/run/ipshare-etc/work
+		mkdir -p "$upper" "$work"
+	fi
+	mount -t overlay -o "lowerdir=$below,upperdir=$upper,workdir=$work" overlay "$2/etc"
 }
 
 # Instead of the data partition.
@@ -99,9 +115,7 @@ mountroot() {
 		memory
 	fi
 	reset "${rootmnt}/data"
-	over="${rootmnt}/data/overlay"
-	mount -t overlay -o "lowerdir=${rootmnt}/etc,upperdir=$over/etc,workdir=$over/etc.work" overlay "${rootmnt}/etc" ||
-		panic "ipshare: /etc cannot be laid over"
+	etc "${rootmnt}/data/overlay" "${rootmnt}" || panic "ipshare: /etc cannot be laid over"
 	mkdir -p /run/ipshare-var
 	mount -t tmpfs -o size=25%,mode=0755 tmpfs /run/ipshare-var
 	mkdir -p /run/ipshare-var/upper /run/ipshare-var/work

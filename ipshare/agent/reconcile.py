@@ -185,9 +185,10 @@ class Reconciler:
         try:
             return self.apply(wanted), note
         except Unwritable as error:
-            if kept is None or self.store.state() != state:
+            if self.store.state() != state:
                 raise
-            return self._pass(kept), f"{error.message}: starting with what was applied last"
+            what = "what was applied last" if kept is not None else "the file, of which nothing is kept"
+            return self._pass(wanted if kept is None else kept), f"{error.message}: starting with {what}"
 
     def apply(self, wanted: Config, confirm_within_s: float | None = None, *, quick: bool = False) -> Done:
         """Makes ``wanted`` the node's configuration. On any error the node is on the one before. ``quick``:
@@ -441,7 +442,7 @@ class Reconciler:
         """From one state to another; back to the one before if that fails. The state is written first: an
         agent that dies in between leaves a trial with its deadline, or a configuration that its successor
         compares."""
-        now = self.store.config(before.current)
+        now = self.store.config(before.current) if before.current else self.config
         was_up = now is not None and (self.config is not None or self.attached(now) is not None)
         kept = drains.load(self.store)
         drains.save(self.store, drains.after(self.store, config, self.clock))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipshare.appliance import disks, firstboot, medium, tools, volumes, wizard
+from ipshare.appliance import disks, firstboot, medium, room, slots, tools, volumes, wizard
 from ipshare.appliance.overlay import SITE
 from ipshare.appliance.wizard import Left, Terminal
 from ipshare.errors import IpshareError
@@ -58,8 +58,8 @@ def lines() -> list[str]:
     ).stdout.strip()
     has_site = Path(SITE).exists()
     found.append(f"agent  {agent}" if has_site else "agent  none: there is no site file")
-    if Path("/run/ipshare-degraded").exists():
-        found.append("degraded: nothing is kept")
+    if not slots.is_live() and (why := room.degraded()):
+        found.append(f"degraded: {why}")
     return found
 
 

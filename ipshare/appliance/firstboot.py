@@ -24,6 +24,8 @@ from ipshare.errors import IpshareError
 
 NAMES = ("meta-data", "user-data", "network-config")
 APPLIED = "data/appliance/seed.applied"
+APPLIED_NOW = "run/ipshare-seed.applied"
+"""In its place where /data takes nothing more: the seed is applied anew at the next start."""
 KEYS = "etc/ssh/authorized_keys.d/root"
 NETWORKS = "etc/systemd/network"
 
@@ -41,12 +43,21 @@ def _digest(texts: Mapping[str, str]) -> str:
     return hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in texts.items()).encode()).hexdigest()
 
 
+def told(root: Path = Path("/")) -> str:
+    """The digest of what was applied last; empty: nothing ever."""
+    for path in (root / APPLIED_NOW, root / APPLIED):
+        try:
+            return path.read_text().strip()
+        except OSError:
+            continue
+    return ""
+
+
 def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Path("/")) -> bool:
     """Applies a seed that differs from the last one. Says what it did, or all that is wrong; true if the seed
     was taken."""
     digest, found, mistakes = judged(texts)
-    applied = root / APPLIED
-    if applied.exists() and applied.read_text().strip() == digest:
+    if told(root) == digest:
         return True
     if found is None:
         for mistake in mistakes:
@@ -67,15 +78,24 @@ def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Pat
         write(root / "etc/resolv.conf", "".join(f"nameserver {server}\n" for server in found.servers), 0o644)
     for path, (text, mode) in files.items():
         write(root / path.lstrip("/"), text, mode)
-    write(applied, digest + "\n", 0o600)
-    told = [
+    _remember(digest, say, root)
+    what = [
         found.hostname or "no host name",
         f"{len(found.keys or ())} SSH keys",
         f"{len(found.networks or ())} interfaces",
         f"{len(files)} files",
     ]
-    say(f"seed: {found.instance} applied: {', '.join(told)}")
+    say(f"seed: {found.instance} applied: {', '.join(what)}")
     return good
+
+
+def _remember(digest: str, say: Callable[[str], None], root: Path) -> None:
+    try:
+        write(root / APPLIED, digest + "\n", 0o600)
+        (root / APPLIED_NOW).unlink(missing_ok=True)
+    except OSError as error:
+        say(f"seed: /data does not take that it was applied: {error.strerror}")
+        write(root / APPLIED_NOW, digest + "\n", 0o600)
 
 
 def _networks(wanted: Mapping[str, str], place: Path) -> None:
@@ -170,6 +190,7 @@ def run(say: Callable[[str], None]) -> None:
         except (IpshareError, OSError, ValueError) as error:
             say(f"/data stays as large as it is: {error}")
     try:
+        volumes.await_sticks()
         device, second = volumes.find()
         for line in second:
             say(f"seed: {line}")

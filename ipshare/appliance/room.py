@@ -8,6 +8,8 @@ from pathlib import Path
 DATA = Path("/data")
 IN_MEMORY = Path("/run/ipshare-degraded")
 """There, with the reason, if the initrd put memory in place of the data partition."""
+ETC_IN_MEMORY = Path("/run/ipshare-etc")
+"""There if the initrd laid the changes of /etc in memory, because /data had less than LEAST."""
 LEAST = 2 << 20
 """Octets. Epochs, states and configurations take less; nothing else is kept from filling the rest."""
 
@@ -21,10 +23,12 @@ def free(data: Path = DATA) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def degraded(data: Path = DATA, in_memory: Path = IN_MEMORY) -> str:
+def degraded(data: Path = DATA, in_memory: Path = IN_MEMORY, etc: Path = ETC_IN_MEMORY) -> str:
     """Why this box cannot keep what it should; "": it can."""
     if in_memory.exists():
         return in_memory.read_text().strip()
-    if (left := free(data)) < LEAST:
-        return f"/data is full ({left >> 10:,} KiB left): nothing new is kept, no new epoch is used"
+    if free(data) < LEAST:
+        return "/data is full: nothing new is kept, no new epoch is used"
+    if etc.exists():
+        return "/data was full when this start began: changes in /etc are lost with the next one"
     return ""

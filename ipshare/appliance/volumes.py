@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ipshare.appliance import seed, stick, tools
+from ipshare.appliance.machine import Machine
 
 BY_LABEL = Path("/dev/disk/by-label")
+STORAGE = "08"
+"""Class of a USB interface."""
+STICK_S, LOOK_S = 10.0, 0.25
+"""How long a stick may take to become a disk: the kernel lets it settle for a second, slow ones take more."""
 FILE_SYSTEMS = ("vfat", "exfat", "ext2", "ext3", "ext4", "iso9660")
 
 
@@ -22,6 +28,33 @@ def find(places: Path = BY_LABEL) -> tuple[str | None, list[str]]:
     found = [label for label in labels if (places / label).exists()]
     said = [f"a volume labelled {label} is there, too, and is not read" for label in found[1:]]
     return (str(places / found[0]) if found else None), said
+
+
+def late_sticks(root: Path = Path("/")) -> list[str]:
+    """USB sticks that are there, and no disks yet."""
+    kernel = Machine(root)
+    return [
+        one.name
+        for one in sorted((kernel.sys / "bus/usb/devices").glob("*:*"))
+        if kernel.read(one / "bInterfaceClass") == STORAGE and not any(one.glob("host*/target*/*/block/*"))
+    ]
+
+
+def _settle() -> None:
+    subprocess.run(["udevadm", "settle", "--timeout=10"], capture_output=True, check=False)
+
+
+def await_sticks(
+    root: Path = Path("/"),
+    pause: Callable[[float], object] = time.sleep,
+    settle: Callable[[], object] = _settle,
+) -> None:
+    """Until they are, and have their labels: udev's queue is empty while the kernel waits for a stick."""
+    looks = int(STICK_S / LOOK_S)
+    while late_sticks(root) and looks:
+        looks -= 1
+        pause(LOOK_S)
+    settle()
 
 
 def read(device: str, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, str]:

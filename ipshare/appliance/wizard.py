@@ -247,7 +247,7 @@ def ask(
 
 def state(root: Path = Path("/")) -> str:
     """Which seed the box took; empty: none ever."""
-    return _text(root / firstboot.APPLIED)
+    return firstboot.told(root)
 
 
 def apply(texts: Mapping[str, str], before: str, say: Callable[[str], None], root: Path = Path("/")) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from ipshare.agent import assignment, keeper
-from ipshare.appliance import backup, firstboot, grow, layout, tools
+from ipshare.appliance import backup, firstboot, grow, layout, room, tools
 from ipshare.errors import Refused
 from tests.appliance_site import SITE
 from tests.unit.test_appliance_box import seeded
@@ -127,6 +127,29 @@ def test_a_factory_reset_keeps_epochs_and_terms_unless_everything_goes(
     left = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
     assert left == (set() if everything else kept)
     assert (data / "overlay/etc").is_dir() and (data / "overlay/etc.work").is_dir()
+
+
+@pytest.mark.parametrize("left", [(room.LEAST >> 10) - 1, room.LEAST >> 10])
+def test_etc_is_laid_in_memory_where_the_disk_takes_nothing_more(left: int, tmp_path: Path) -> None:
+    """The same limit as that of `ipshare appliance status`."""
+    script = (TOP / "appliance/image/initrd.sh").read_text().replace("/dev/console", "/dev/null")
+    script = script.replace("/run/ipshare-etc", f"{tmp_path}/ipshare-etc")
+    played = f'left() {{ echo {left}; }}\nmount() {{ echo "$4"; }}\netc {tmp_path}/over {tmp_path}/root'
+    shell = ["busybox", "sh"] if shutil.which("busybox") else ["sh"]
+    asked = subprocess.run(
+        [*shell, "-euc", f"{script}\n{played}"], check=True, capture_output=True, text=True
+    )
+    over, root, memory = f"{tmp_path}/over/etc", f"{tmp_path}/root/etc", tmp_path / room.ETC_IN_MEMORY.name
+    if left << 10 < room.LEAST:
+        assert asked.stdout == f"lowerdir={over}:{root},upperdir={memory}/upper,workdir={memory}/work\n"
+        assert (memory / "upper").is_dir() and (memory / "work").is_dir()
+    else:
+        assert asked.stdout == f"lowerdir={root},upperdir={over},workdir={over}.work\n"
+        assert not memory.exists()
+    real = subprocess.run(
+        [*shell, "-euc", f"{script}\nleft {tmp_path}"], check=True, capture_output=True, text=True
+    )
+    assert int(real.stdout) > 0
 
 
 def test_the_data_partition_takes_what_the_disk_has_more(tmp_path: Path) -> None:

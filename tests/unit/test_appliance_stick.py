@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from ipshare.appliance import firstboot, seed, stick, volumes
+from ipshare.appliance import firstboot, seed, stick, volumes, wizard
 from ipshare.appliance.seed import is_public_key
 from tests.appliance_site import SITE
 
@@ -101,3 +102,41 @@ def test_a_key_that_was_cut_is_none() -> None:
     assert is_public_key(KEY) and is_public_key(f"{kind} {blob}")
     assert not any(is_public_key(f"{kind} {blob[:end]}") for end in range(len(blob)))
     assert not is_public_key(KEY.replace("ssh-ed25519", "ssh-rsa"))
+
+
+def test_a_usb_stick_that_is_no_disk_yet_is_waited_for(tmp_path: Path) -> None:
+    """A keyboard is not; one that never becomes a disk is, for a while."""
+    usb = tmp_path / "sys/bus/usb/devices"
+    for name, kind in (("1-1:1.0", "03"), ("1-2:1.0", volumes.STORAGE), ("usb1", volumes.STORAGE)):
+        (usb / name).mkdir(parents=True)
+        (usb / name / "bInterfaceClass").write_text(kind + "\n")
+    pauses: list[float] = []
+
+    def appears(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            (usb / "1-2:1.0/host2/target2:0:0/2:0:0:0/block/sda").mkdir(parents=True)
+
+    assert volumes.late_sticks(tmp_path) == ["1-2:1.0"]
+    volumes.await_sticks(tmp_path, appears, lambda: pauses.append(0.0))
+    assert pauses == [volumes.LOOK_S] * 3 + [0.0], "then udev is waited for, which names it"
+    assert volumes.late_sticks(tmp_path) == []
+    shutil.rmtree(usb / "1-2:1.0/host2")
+    pauses.clear()
+    volumes.await_sticks(tmp_path, pauses.append, lambda: None)
+    assert sum(pauses) == volumes.STICK_S
+
+
+def test_where_data_takes_nothing_a_seed_is_applied_at_each_start(tmp_path: Path) -> None:
+    """But once at each, and the console knows that the box was told."""
+    (tmp_path / "data").write_text("no directory, as a disk that is full has no room for one")
+    texts, said = {"site.toml": SITE, "hostname": "c1\n"}, list[str]()
+    assert firstboot.told(tmp_path) == "" == wizard.state(tmp_path)
+    assert firstboot.apply(texts, said.append, tmp_path)
+    assert (tmp_path / "etc/ipshare/site.toml").read_text() == SITE
+    assert said[0].startswith("seed: /data does not take that it was applied: ") and len(said) == 2
+    assert firstboot.told(tmp_path) == wizard.state(tmp_path) != ""
+    assert firstboot.apply(texts, said.append, tmp_path) and len(said) == 2
+    (tmp_path / "data").unlink()
+    assert firstboot.apply({**texts, "hostname": "c2\n"}, said.append, tmp_path)
+    assert not (tmp_path / firstboot.APPLIED_NOW).exists() and (tmp_path / firstboot.APPLIED).exists()
