@@ -55,6 +55,8 @@ class _Caller:
             raise AgentSilent(
                 f"the {self._who} did not answer in time", hint="it is stopped, or at work: see its log"
             ) from None
+        except (BrokenPipeError, ConnectionResetError):
+            line = b""  # as an end without an answer: which of them it is, is the other end's haste
         except OSError as error:
             why = why_refused(error) if isinstance(error, ssl.SSLError) else error.strerror
             raise NotRunning(f"the {self._who} went away: {why}", hint="ask again") from None

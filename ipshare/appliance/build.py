@@ -139,8 +139,12 @@ def runs(programs: Iterable[Path], suite: packages.Suite) -> None:
 def build(order: Order, say: Callable[[str], None]) -> dict[str, object]:
     """Makes the image. Returns what was made: files, sizes, seconds per step."""
     judge(order)
-    with tools.alone({order.work.resolve(): "--work", order.output.resolve(): "--output"}):
-        return _built(order, say)
+    before = os.umask(0o022)  # modes are in the image
+    try:
+        with tools.alone({order.work.resolve(): "--work", order.output.resolve(): "--output"}):
+            return _built(order, say)
+    finally:
+        os.umask(before)
 
 
 def _built(order: Order, say: Callable[[str], None]) -> dict[str, object]:

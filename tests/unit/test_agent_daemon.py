@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,23 @@ def test_status_of_a_node_whose_engine_is_gone(world: World) -> None:
 def test_without_agent_a_caller_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotRunning):
         AgentClient(tmp_path)
+
+
+def test_an_agent_that_ends_before_it_answers_is_told_as_that_however_it_ends(tmp_path: Path) -> None:
+    """Closed while we ask (EPIPE, ECONNRESET), or after that (an end without an answer): one sentence."""
+    for reads_first in (False, True):
+        with socket.socket(socket.AF_UNIX) as door:
+            path = tmp_path / f"{reads_first}.sock"
+            door.bind(str(path))
+            door.listen()
+            with AgentClient(tmp_path, path=path) as agent:
+                served, _ = door.accept()
+                if not reads_first:
+                    served.close()
+                else:
+                    threading.Thread(target=lambda s=served: (s.recv(4096), s.close())).start()
+                with pytest.raises(NotRunning, match="the agent went away before it answered"):
+                    agent.call("status")
 
 
 def test_the_service_manager_hears(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,3 +199,20 @@ def test_the_c_core_does_not_say_where_it_was_built() -> None:
     for built in [build.TOP / "ipshare/_bin/ipshare-engine", *build.TOP.glob("ipshare/core/_native*.so")]:
         content = built.read_bytes()
         assert f"{build.TOP}\0".encode() not in content and f"{build.TOP}/".encode() not in content, built
+
+
+def test_a_build_makes_files_for_all_and_leaves_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "output").mkdir()
+    monkeypatch.setattr(build, "judge", lambda wanted: None)
+    made = tmp_path / "made"
+    monkeypatch.setattr(build, "_built", lambda wanted, say: {"mode": made.write_text("slot")})
+    before = os.umask(0o077)
+    try:
+        build.build(order(tmp_path), print)
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    assert made.stat().st_mode & 0o777 == 0o644
