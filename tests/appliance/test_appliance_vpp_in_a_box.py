@@ -25,12 +25,13 @@ from ipshare.appliance.overlay import SITE
 from tests.appliance_net import Talk, World, run, sites, world
 from tests.appliance_qemu import BOUND_S, Box, ssh_key
 
-BUILT = os.environ.get("IPSHARE_APPLIANCE_VPP")
-pytestmark = pytest.mark.skipif(
-    not BUILT,
-    reason="VPP IN A BOX NOT TRIED: IPSHARE_APPLIANCE_VPP is not set to the directory of an image with VPP; "
-    "make appliance APPLIANCE='--vpp-debs DIRECTORY --output build/appliance-vpp' builds one",
-)
+BUILT = os.environ.get("IPSHARE_APPLIANCE_VPP", "")
+if not BUILT:
+    pytest.skip(
+        "VPP IN A BOX NOT TRIED: IPSHARE_APPLIANCE_VPP is not set to the directory of an image with VPP; "
+        "make appliance APPLIANCE='--vpp-debs DIRECTORY --output build/appliance-vpp' builds one",
+        allow_module_level=True,
+    )
 IPSHARE = [sys.executable, "-m", "ipshare"]
 MACHINE = ("-machine", "q35", "-device", "intel-iommu,aw-bits=48", "-smp", "3", "-m", "2048")
 CARD, ADDRESS = "enp0s17", "0000:00:11.0"
@@ -106,7 +107,7 @@ def started(place: Path) -> Iterator[Metal]:
         agent = subprocess.Popen([*inside, "agent", str(files["b1"])])
         after.callback(agent.wait)
         after.callback(subprocess.run, [*inside, "down", str(files["b1"])], check=False)
-        image = next(Path(str(BUILT)).glob("*.qcow2"))
+        image = next(Path(BUILT).glob("*.qcow2"))
         taps = (net.core["c1"],)
         box = Box(place, image, place / "c1.seed", key, name="c1", taps=taps, machine=MACHINE, card="e1000e")
         after.callback(box.cut_power)
