@@ -78,7 +78,8 @@ class Box:
             command += ["-drive", f"file={self.iso},media=cdrom,readonly=on"]
         for stick in self.sticks:
             command += ["-drive", f"file={stick},format=raw,if=virtio,readonly=on"]
-        command += ["-device", "qemu-xhci"] if self.usb else []
+        # In a slot of its own: a disk elsewhere than at the start before is the last one that UEFI tries.
+        command += ["-device", "qemu-xhci,addr=0xf"] if self.usb else []
         for number, stick in enumerate(self.usb):
             command += ["-drive", f"if=none,id=u{number},file={stick},format=raw,snapshot=on"]
             first = "" if self.uefi else f",bootindex={number}"  # a BIOS tries one disk alone

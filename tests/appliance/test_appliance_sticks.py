@@ -163,8 +163,8 @@ from ipshare.director.store import SCHEMA
 node = Path("/var/lib/ipshare/c1")
 for path in (node / "state.json", *node.glob("configs/*/config.json")):
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": VERSION + 1}))
-(node / "pair.epoch").write_text("9")
-(node / "director.heard").write_text("term 9")
+(node / "pair.epoch").write_text("9\\n")
+(node / "director.heard").write_text("term 9\\n")
 with sqlite3.connect("/var/lib/ipshare-director/director.db") as db:
     db.execute("UPDATE meta SET value = 9 WHERE key = 'term'")
     db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
