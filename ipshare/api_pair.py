@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ORDER_S = 10.0
 """How long an order to a pair may take."""
-LOOK_S = 0.1
+LOOK_S = 0.5
 """Between two looks whether a pair is ready."""
 
 
@@ -69,17 +69,18 @@ class PairHalf:
     def pair_ready(self, *, wait_s: float = 0.0) -> PairState:
         """The state as soon as a switchover would be taken (``is_ready``), or after ``wait_s`` as it is then.
         An engine that is not there yet is waited for, too. Raises Refused (half of no pair), NotRunning."""
-        end = time.monotonic() + wait_s
+        end, engine = time.monotonic() + wait_s, None
         while True:
             is_last = time.monotonic() >= end
             try:
-                state = self.pair()
-            except NotRunning:
+                engine = engine or self._pairing()
+                state = engine.pair_state()
+                if is_last or state is not None and state.is_ready:
+                    return state or self.pair()
+            except NotRunning:  # that engine is gone, or none is there
                 if is_last:
                     raise
-            else:
-                if state.is_ready or is_last:
-                    return state
+                engine = None
             time.sleep(LOOK_S)  # nothing tells when a peer or a mirror has become ready
 
     def _order(self, order: Order, is_done: Callable[[str], bool], timeout_s: float) -> PairState:

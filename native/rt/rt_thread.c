@@ -216,7 +216,7 @@ static uint32_t fill_polls(const struct rt *rt, struct pollfd *fds) {
 void *rt_thread(void *arg) {
   struct rt *rt = arg;
   struct pollfd fds[4 + IPS_CTL_PAIR_PATHS + RT_LINKS];
-  struct timespec tick = {.tv_nsec = (long)rt->times.tick_ns};
+  struct timespec tick = {.tv_nsec = (long)rt->times.tick_ns}, pace = {.tv_nsec = 1000000};
   if (be_punctual()) rt->state.flags |= IPS_CTL_PAIR_REALTIME;
   rt_late_open(&rt->late, rt->times.late_ns / 2, rt->times.stall_ns);
   rt_late_woken(&rt->late, rt_now_ns(), &rt->state);
@@ -226,7 +226,8 @@ void *rt_thread(void *arg) {
     turn(rt);
     rt_late_done(&rt->late, rt_now_ns(), rt->times.tick_ns, &rt->state);
     uint32_t n = fill_polls(rt, fds);
-    ppoll(fds, n, &tick, NULL);
+    bool is_walking = rt->walk.runs; /* announcements, some each millisecond */
+    ppoll(fds, n, is_walking && tick.tv_nsec > pace.tv_nsec ? &pace : &tick, NULL);
     rt_late_woken(&rt->late, rt_now_ns(), &rt->state);
     for (uint32_t i = 0; i < 2; i++)
       if (fds[i].revents && read(fds[i].fd, &events, sizeof events) < 0) continue;

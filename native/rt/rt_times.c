@@ -3,11 +3,18 @@
  *
  * Dead time: misses x interval, but no less than what machines and links need: 20 ms, since scheduling gaps of 1 to 4 ms
  * are normal on virtual machines (LESSONS.md 30). Lease: what is left of it when the jitter is taken off twice and the
- * clocks are allowed their error.
+ * clocks are allowed their error. The thread takes a turn each millisecond, of a pair whose interval is more than a tenth
+ * of a second a hundred in an interval, but no less than a hundred in a second.
  */
 #include "rt.h"
 
 #define MS 1000000ull
+
+static uint64_t tick_of(uint64_t interval_ns) {
+  if (interval_ns / 2 < MS) return interval_ns / 2;
+  uint64_t part = interval_ns / 100 < 10 * MS ? interval_ns / 100 : 10 * MS;
+  return part > MS ? part : MS;
+}
 
 void rt_times(const struct ips_ctl_pair *p, struct ips_pair_config *out) {
   uint64_t floor = 20 * MS, dead = p->misses * p->interval_ns;
@@ -17,7 +24,7 @@ void rt_times(const struct ips_ctl_pair *p, struct ips_pair_config *out) {
     .preempt = (p->flags & IPS_CTL_PAIR_PREEMPT) != 0, .priority = p->flags & IPS_CTL_PAIR_PREFERRED ? 2 : 1,
     .losses = (uint8_t)(p->misses < 255 ? p->misses : 255), .jitter_times = 3, .interval_ns = p->interval_ns, .floor_ns = floor,
     .jitter_ns = 4 * MS, .dead_ns = dead > floor ? dead : floor,
-    .tick_ns = p->interval_ns / 2 < MS ? p->interval_ns / 2 : MS,
+    .tick_ns = tick_of(p->interval_ns),
   };
   out->lease_ns = out->dead_ns - 2 * out->jitter_ns - out->dead_ns / 1000;
   out->late_ns = out->lease_ns / 2;

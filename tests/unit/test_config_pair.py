@@ -75,7 +75,8 @@ def test_times_are_refused_where_the_core_refuses_them(interval_us: int, misses:
     dead_s = max(misses * interval_s, FLOOR_S)
     lease_s = lease_of(dead_s)
     made = Timing(
-        interval_s=interval_s, dead_s=dead_s, lease_s=lease_s, tick_s=min(interval_s / 2, 1e-3),
+        interval_s=interval_s, dead_s=dead_s, lease_s=lease_s,
+        tick_s=min(interval_s / 2, max(1e-3, min(interval_s / 100, 1e-2))),
         jitter_s=JITTER_S, floor_s=FLOOR_S, late_s=lease_s / 2, stall_s=lease_s, hold_s=max(3 * dead_s, 1.0),
         preempt_hold_s=10.0, losses=misses, clock_ppm=500,
     )  # fmt: skip
