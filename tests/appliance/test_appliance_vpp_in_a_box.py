@@ -98,7 +98,8 @@ def started(place: Path) -> Iterator[Metal]:
         for name in ("b1", "c1"):
             text = files[name].read_text().replace('to = "A"', 'to = "B"').split("[[channel]]")[0]
             files[name].write_text(text + VPP + DPDK if name == "c1" else text)
-            (place / "without").write_text(text + VPP + f'host = "{CARD}"\n')
+            kernels = VPP.replace('name = "wan"', f'name = "host-{CARD}"\nhost = "{CARD}"')
+            (place / "without").write_text(text + kernels)
         (place / "c1.yaml").write_text(NETWORK)
         seed = [*IPSHARE, "appliance", "seed", "--hostname", "c1", "--ssh-key", f"{key}.pub"]
         seed += ["--config", str(files["c1"]), "--network", str(place / "c1.yaml")]
