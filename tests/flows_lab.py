@@ -194,8 +194,12 @@ class NatNode:
     def stat(self, name: str) -> int:
         return int(self.state()["sessions"][name])
 
+    def pair_record(self) -> Any:
+        """ips_ctl_pair_state."""
+        return self.control._call(lib.IPS_CTL_PAIR_STATE).one(PAIR_STATE)
+
     def pair_state(self) -> int:
-        return int(self.control._call(lib.IPS_CTL_PAIR_STATE).one(PAIR_STATE)["state"])
+        return int(self.pair_record()["state"])
 
     def sessions(self, **values: Any) -> Any:
         """Records that match."""

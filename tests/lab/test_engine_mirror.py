@@ -17,7 +17,7 @@ import pytest
 from ipshare.core import lib
 from ipshare.lab.netns import inside
 from tests.engine_lab import run
-from tests.flows_lab import OUTSIDE4, OUTSIDE6, PAIR_STATE, REFUSED, Nat, NatNode, nat_lab
+from tests.flows_lab import OUTSIDE4, OUTSIDE6, REFUSED, Nat, NatNode, nat_lab
 from tests.mirror_world import Settings
 from tests.pair_lab import until
 from tests.unit.test_seal import End
@@ -231,8 +231,7 @@ def test_a_peer_without_a_version_in_common_is_named_and_makes_nothing_ready(lab
     flags = lib.IPS_CTL_PAIR_OTHER_VERSION, lib.IPS_CTL_MIRROR_OTHER_VERSION
 
     def said() -> tuple[bool, bool]:
-        pair = lab.a.control._call(lib.IPS_CTL_PAIR_STATE).one(PAIR_STATE)
-        return bool(int(pair["flags"]) & flags[0]), bool(notes(lab.a, flags[1]))
+        return bool(int(lab.a.pair_record()["flags"]) & flags[0]), bool(notes(lab.a, flags[1]))
 
     with contextlib.ExitStack() as after:
         doors = []

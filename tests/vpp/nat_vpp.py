@@ -121,10 +121,10 @@ class VppNatNode(NatNode):
                 made.append(end.enter_context(door(self.lab.names[node], device, head)))
             yield made
 
-    def pair_state(self) -> int:
+    def pair_record(self) -> Any:
         raw = self.driver.pair.raw_state()
         assert raw is not None, "it is no half of a pair"
-        return int(np.frombuffer(raw, PAIR_STATE)[0]["state"])
+        return np.frombuffer(raw, PAIR_STATE)[0]
 
     def sessions(self, **values: Any) -> Any:
         payload = self._filter(values).tobytes()
