@@ -9,8 +9,9 @@ APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
-# JOBS=3: unit tests beside two lanes of the lab's, which mostly wait (tests/conftest.py); as root only, for without it the lab
-# starts pytest again in a user namespace.
+# JOBS: 3 as root where there is no VPP: unit tests beside two lanes of the lab's, which mostly wait (tests/conftest.py). Without
+# root the lab starts pytest again in a user namespace, and VPPs poll. JOBS= runs one test at a time.
+JOBS ?= $(if $(VPP),,$(if $(filter 0,$(shell id -u)),3))
 test: setup-test lint $(if $(VPP),plugin)
 	$(PY) -m pytest tests $(if $(JOBS),-n $(JOBS) --dist loadscope) $(PYTEST)
 
