@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run side by side (JOBS in the Makefile): a module is one worker's, its fixtures are made once,
+    """Where tests run side by side (JOBS in the Makefile): a module is one worker's, its fixtures made once,
     and those that want network namespaces are in lanes, each one worker's, one after the other."""
     from xdist.scheduler import LoadScopeScheduling
 
