@@ -8,23 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from ipshare import aio, api
+from ipshare import aio
 from ipshare.engine.pair_following import PairFollowing
 from ipshare.errors import NotRunning, Refused
-from tests.agent_world import Routes, World, site
-from tests.pair_sites import pair_text
+from tests.agent_world import World
+from tests.pair_world import half, node_of
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    world = World(tmp_path)
-    node_of(world).apply(start_engine=True)
-    return world
-
-
-def node_of(world: World) -> api.Node:
-    config = site(world.directory, more=pair_text(world.directory))
-    return api.Node(config, data_path=world, routes=Routes(world), clock=world)
+    return half(tmp_path)
 
 
 def test_states_come_one_after_the_other(world: World) -> None:
