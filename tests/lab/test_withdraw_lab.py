@@ -33,7 +33,7 @@ class Directed(BgpLab):
         self.world.direct()
 
     def write_site(self, node: str, more: str = "", *, target: str = "A") -> None:
-        more = f'withdraw_after = "{LIMIT_S:g}s"\n{more}'
+        more = f'withdraw_after = "{LIMIT_S:g}s"\ndrain_time = "2s"\n{more}'
         with self.lab.site_file(node).open("a") as file:
             file.write(bgp_toml(self.lab, node, more, password=True))
 
