@@ -32,14 +32,18 @@ class Heard:
         config = self._node.config
         return config.bgp.withdraw_after_s if config is not None and config.bgp is not None else None
 
-    def unheard_s(self) -> float | None:
-        """None: no director was heard since this machine started, or this node is the one that stays."""
-        clock = self._node.clock
+    @property
+    def may_withdraw(self) -> bool | None:
+        """As this node was told and took it; None: by no director since this machine started."""
         if self._now is None and not self._is_loaded:
             self._now, self._is_loaded = self._load(), True
-        if self._now is None or not self._now[2] or self._now[0] != clock.boot_id():
+        return self._now[2] if self._now is not None and self._now[0] == self._node.clock.boot_id() else None
+
+    def unheard_s(self) -> float | None:
+        """None: no director was heard since this machine started, or this node is the one that stays."""
+        if not self.may_withdraw or self._now is None:
             return None
-        return (clock.boottime_ns() - self._now[1]) / 1e9
+        return (self._node.clock.boottime_ns() - self._now[1]) / 1e9
 
     def take(self, told: Any) -> None:
         """What a director says with each look; None: it does not know this node's clock yet. Raises

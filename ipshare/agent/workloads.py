@@ -114,6 +114,7 @@ class Workloads:
             "workloads": self._rows,
             "announces": self._assignment.report()["announces"],
             "withdraw_after_s": self.heard.withdraw_after_s,
+            "may_withdraw": self.heard.may_withdraw,
         }
 
     async def _watch(self, caller: Asker, request: Request) -> Request:

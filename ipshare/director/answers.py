@@ -44,7 +44,7 @@ def _checked(verb: str, said: Any, wanted: Mapping[str, Check]) -> dict[str, Any
         if not check(found.get(key)):
             text = f"its answer to {verb} has no {key} that can be understood"
             raise IpshareError(text, hint="is its agent of another version?")
-    return found
+    return {**dict.fromkeys(wanted), **found}
 
 
 def _whole(value: Any) -> bool:
@@ -100,4 +100,5 @@ _SEEN: dict[str, Check] = {
     "paths": _rows(_table()),
     "announces": _or_none(_bool),
     "withdraw_after_s": _or_none(_number),
+    "may_withdraw": _or_none(_bool),
 }

@@ -38,7 +38,7 @@ class Attended:
     said: Request | None = None
     trouble: str = "not heard yet"
     stays: bool = False  # as in ipshare.director.staying.Point
-    withdraws: bool = False  # it answered that it may, and was told nothing else
+    withdraws: bool = False  # it said that it may, and was told nothing else
 
     @property
     def probes(self) -> bool:

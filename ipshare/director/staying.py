@@ -2,7 +2,8 @@
 (withdraw_after in [bgp]): all but one, which has said that it stays. Pure.
 
 One stays: the first by name of those that are heard and announce. Another one may withdraw only after that
-one has answered a message that told it to stay, and was told nothing else since. So at least one that was
+one has said that it stays (who is cut off takes no such word: ipshare.agent.heard), and was told nothing else
+since. So at least one that was
 alive when it was heard last believes that it stays, whichever messages are lost: who is cut off, or outlives
 the director, never withdraws as the last one.
 """
@@ -18,8 +19,8 @@ SLACK_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """``announces``: it was heard lately, and said so; ``stays``: it answered that it stays, and was told
-    nothing else."""
+    """``announces``: it was heard lately, and said so; ``stays``: it said that it stays, and was told nothing
+    else since."""
 
     announces: bool = False
     stays: bool = False

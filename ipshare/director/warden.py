@@ -139,9 +139,7 @@ class Warden:
         if stamp is not None:
             words["heard"] = self._heard(node, stamp)
         said = answers.seen(await node.link.ask("watch", self.director.settings.stale_after_s, **words))
-        if stamp is not None:
-            node.withdraws = bool(words["heard"]["may_withdraw"])
-            node.stays = not node.withdraws
+        node.withdraws, node.stays = said["may_withdraw"] is True, said["may_withdraw"] is False
         node.heard_s, node.said, node.trouble = boottime_s(), said, ""
         node.ear.take(said, node.heard_s)
         node.stamp = (said["clock"]["boot"], said["clock"]["ns"])

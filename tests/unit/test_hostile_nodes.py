@@ -24,7 +24,9 @@ from tests.threads import loop_thread
 from tests.unit.test_agent_daemon import until
 from tests.unit.test_director import Root, node, run, settle
 
-ASSIGNED: dict[str, Any] = {"has": [1, 2, 1], "seen": [1, 2, 1], "digest": "x", "announces": None}
+ASSIGNED: dict[str, Any] = {
+    "has": [1, 2, 1], "seen": [1, 2, 1], "digest": "x", "proof": None, "announces": None, "drained_by": None,
+}  # fmt: skip
 SHOP = {
     "name": "shop", "epoch": 1, "released": 0, "state": "running", "why": "", "can_fence": False,
 }  # fmt: skip
@@ -32,7 +34,7 @@ PROBE = {"name": "x", "up": True, "age_s": 0.5, "for_s": 2}
 NEWS: dict[str, Any] = {"read": ["x", 1], "version": 7, "probes": [PROBE]}
 SEEN: dict[str, Any] = {
     **NEWS, "clock": {"boot": "x", "ns": 1}, "workloads": [SHOP], "paths": [],
-    "announces": True, "withdraw_after_s": 3.0,
+    "announces": True, "withdraw_after_s": 3.0, "may_withdraw": None,
 }  # fmt: skip
 
 
@@ -57,7 +59,7 @@ def test_an_answer_to_assigned_is_looked_at(key: str, bad: Any) -> None:
         ("probes", [{**PROBE, "age_s": float("nan")}]), ("probes", {}), ("probes", ["x"]),
         ("workloads", [{**SHOP, "epoch": "1"}]),
         ("workloads", [{**SHOP, "epoch": 2**63}]), ("workloads", [{"name": "shop"}]), ("paths", [1]),
-        ("announces", 1), ("withdraw_after_s", float("inf")),
+        ("announces", 1), ("withdraw_after_s", float("inf")), ("may_withdraw", 1),
     ],
 )  # fmt: skip
 def test_an_answer_to_watch_is_looked_at(key: str, bad: Any) -> None:
@@ -77,6 +79,38 @@ def test_an_answer_to_news_is_looked_at(key: str, bad: Any) -> None:
     assert answers.news(NEWS) == NEWS
     with pytest.raises(IpshareError, match=f"no {key} that can be understood"):
         answers.news({**NEWS, key: bad})
+
+
+def test_what_an_answer_may_leave_out_is_none() -> None:
+    optional = {"announces", "withdraw_after_s", "may_withdraw"}
+    left = {key: value for key, value in SEEN.items() if key not in optional}
+    assert answers.seen(left) == left | dict.fromkeys(optional)
+
+
+def test_who_stays_is_whoever_says_that_it_took_the_word(tmp_path: Path) -> None:
+    """One that is cut off takes none of a director whose newest revision it has not."""
+
+    async def scenario(fleet: Fleet) -> None:
+        answer, took = fleet.agents["d1"].handle, [True]
+
+        async def cut_off(caller: Any, request: dict[str, Any]) -> dict[str, Any]:
+            said = await answer(caller, request)
+            return said | {"may_withdraw": took[0]} if request["verb"] == "watch" else said
+
+        fleet.agents["d1"].handle = cut_off  # type: ignore[method-assign]
+        await fleet.start()
+        await fleet.direct(ALL_A + '[health]\ninterval = "100ms"\n')
+        assert fleet.warden is not None
+        attended = fleet.warden.nodes
+        await until(
+            lambda: {"c1", "d1"} <= attended.keys() and attended["d1"].withdraws and attended["c1"].stays
+        )
+        assert not attended["d1"].stays, "it was told to stay, and did not take it"
+        took[0] = False
+        await until(lambda: attended["d1"].stays)
+        assert not attended["d1"].withdraws
+
+    run(tmp_path, scenario)
 
 
 def test_a_node_that_answers_nonsense_is_nobody_elses_trouble(tmp_path: Path) -> None:

@@ -117,14 +117,17 @@ def test_what_a_node_heard(tmp_path: Path) -> None:
     assert Heard(node).unheard_s() == 1.0, "another agent goes on from there"  # type: ignore[arg-type]
     node.clock.ns += 40 * 10**9
     heard.take({**told, "since_ns": node.clock.ns})
+    heard.take({**told, "since_ns": node.clock.ns, "may_withdraw": False})
     assert heard.unheard_s() == 41.0, "it was cut off, and has not the newest revision yet"
+    assert heard.may_withdraw is True, "and says so"
     heard.take({**told, "since_ns": node.clock.ns, "current": True})
     assert heard.unheard_s() == 0.0
     heard.take({**told, "may_withdraw": False})
-    assert heard.unheard_s() is None, "it stays"
+    assert heard.unheard_s() is None and heard.may_withdraw is False, "it stays"
+    assert Heard(node).may_withdraw is False  # type: ignore[arg-type]
     heard.take(told)
     node.clock.boot = "two"
-    assert heard.unheard_s() is None
+    assert heard.unheard_s() is None and heard.may_withdraw is None
     (tmp_path / FILE).write_text("{")
     assert Heard(node).unheard_s() is None  # type: ignore[arg-type]
     with pytest.raises(IpshareError, match="heard has boot"):
