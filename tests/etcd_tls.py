@@ -11,6 +11,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
+
 
 class TlsFiles:
     """``ca``; ``server`` and ``client``: a key and its certificate in one file each."""
@@ -56,7 +61,13 @@ class TlsFiles:
             .not_valid_after(now + timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=usages is None, path_length=None), critical=True)
         )  # fmt: skip
-        if usages:
+        own = x509.SubjectKeyIdentifier.from_public_key(public)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        made = made.add_extension(own, critical=False).add_extension(issuer, critical=False)
+        if usages is None:
+            signs = dict.fromkeys(USAGES, False) | {"key_cert_sign": True, "crl_sign": True}
+            made = made.add_extension(x509.KeyUsage(**signs), critical=True)
+        else:
             made = made.add_extension(x509.ExtendedKeyUsage(list(dict.fromkeys(usages))), critical=False)
         if address:
             names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
