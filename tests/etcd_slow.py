@@ -12,6 +12,8 @@ from tests.etcd_tls import TlsFiles
 
 DRIP_S, DRIPS = 0.02, 1000
 """An answer that drips is whole after 20 s."""
+PATIENCE_S = 20.0
+"""A member waits so long for the client to send, or to leave."""
 WAIT_S = 60.0
 Manner = Callable[["Member", socket.socket], None]
 
@@ -51,7 +53,7 @@ class Member:
         return set(self._threads)
 
     def is_left(self) -> bool:
-        """The client has closed one more connection, or does it now."""
+        """The client has closed one more connection, or does it now, before the member's patience ended."""
         self.ended.set()
         return self._left.acquire(timeout=WAIT_S)
 
@@ -66,10 +68,15 @@ class Member:
                 self._threads[-1].start()
 
     def _serve(self, connection: socket.socket, manner: Manner) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(WAIT_S)
-            manner(self, connection)
-            while connection.recv(65536):
+        connection.settimeout(PATIENCE_S)
+        with connection:
+            try:
+                manner(self, connection)
+                while connection.recv(65536):
+                    pass
+            except TimeoutError:
+                return
+            except OSError:
                 pass
         self._left.release()
 
@@ -80,7 +87,8 @@ def silent(member: Member, connection: socket.socket) -> None:
 
 def deaf(member: Member, connection: socket.socket) -> None:
     """It takes nothing."""
-    member.ended.wait(WAIT_S)
+    if not member.ended.wait(PATIENCE_S):
+        raise TimeoutError
 
 
 def says(status: str, text: str) -> Manner:

@@ -3,8 +3,10 @@ ever."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ipshare.director import etcd_wire
 from ipshare.director.etcd import Etcd, Unheard, put
 from ipshare.errors import IpshareError
 from tests.etcd_slow import (
+    PATIENCE_S,
     WAIT_S,
     Manner,
     Member,
@@ -54,6 +57,22 @@ def test_a_member_that_hangs_or_drips_holds_a_request_no_longer_than_it_may(
         with pytest.raises(Unheard, match=f"^etcd does not answer: {member.url}: {GIVEN_UP}$"):
             door.transact([], [LARGE] if manner is deaf else [])
         assert member.is_left(), "nothing is left open"
+        door.close()
+
+
+def test_a_connection_that_is_not_made_holds_it_no_longer() -> None:
+    """As of a member whose machine is gone: there is no room for one more, until its patience ends."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as stack:
+        for _ in range(4):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        room = threading.Timer(PATIENCE_S / 2, full.listen, [100])
+        room.start()
+        door = Etcd([f"http://127.0.0.1:{full.getsockname()[1]}"], SOON_S)
+        with pytest.raises(Unheard, match=r" s \(connecting\)$"):
+            door.look("/x")
+        room.cancel()
         door.close()
 
 
@@ -106,6 +125,26 @@ def test_members_share_the_time_of_a_request_and_are_all_named() -> None:
         with pytest.raises(Unheard, match=said):
             door.look("/x")
         door.close()
+
+
+def test_each_member_gets_an_equal_share_of_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, shares = [100.0], list[float]()
+
+    class HandWire:
+        def post(self, url: str, content: bytes, share_s: float) -> tuple[int, bytes]:
+            clock[0] += next(spent)
+            shares.append(share_s)
+            raise TimeoutError("waiting for its answer")
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    door = Etcd(["http://a:1", "http://b:1", "http://c:1"], 6.0)
+    monkeypatch.setattr(door, "_wire", HandWire())
+    for takes, wanted in (((0.0, 3.0, 3.0), [2.0, 3.0, 3.0]), ((2.0, 9.0, 0.0), [2.0, 2.0, 0.0])):
+        spent = iter(takes)
+        shares.clear()
+        with pytest.raises(Unheard, match="http://a:1: .* in 2 s .*http://b:1: .*http://c:1: "):
+            door.look("/x")
+        assert shares == wanted
 
 
 def test_another_member_answers_while_one_drips_and_is_asked_first_from_then_on() -> None:
