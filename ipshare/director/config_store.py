@@ -1,7 +1,8 @@
 """config_store: [store] of a director's file: where its memory is, and the times that several directors need.
 
-The times are checked against each other: a renewal that begins when it should, and takes as long as it may,
-ends before the leader has to stop sending (three requests: look, lease, take).
+The times are checked against each other: a renewal that begins when it should (a fifth of the lease after the
+one before began), and takes as long as it may, ends before the leader has to stop sending. It is three
+requests (look, lease, take), and none is longer than ``timeout``, whatever etcd does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -112,7 +114,7 @@ def problems(document: Document, store: Store) -> Iterator[Problem]:
         hint = 'write endpoints = ["http://192.0.2.1:2379"]'
         yield document.problem(("store",), "a store in etcd needs endpoints", hint)
     for index, endpoint in enumerate(store.endpoints):
-        if not re.fullmatch(r"https?://[^/\s]+/?", endpoint):
+        if not _is_url(endpoint):
             message = f"{endpoint!r} is no URL of an etcd member"
             hint = 'write for example "https://192.0.2.1:2379"'
             yield document.problem(("store", "endpoints", index), message, hint)
@@ -131,3 +133,11 @@ def problems(document: Document, store: Store) -> Iterator[Problem]:
             message = "timeout and margin must be longer than nothing"
         hint = "let lease / 5 + 3 x timeout + margin be at most lease"
         yield document.problem(("store", "lease"), message, hint)
+
+
+def _is_url(endpoint: str) -> bool:
+    try:
+        is_one = re.fullmatch(r"https?://[a-zA-Z0-9._:%\[\]-]+/?", endpoint) is not None
+        return is_one and urlsplit(endpoint).port != 0
+    except ValueError:  # of the port
+        return False

@@ -1,9 +1,10 @@
 """etcd: the door to etcd (3.4 or newer) through its JSON gateway: look up, transact, lease.
 
-Members are tried in turn, the one that answered last first; each gets its share of the time that a request
-has. Blocking. A request that nobody answered may have been carried out all the same, even later on:
-``Unheard``. So every transaction claims what it was made for (``same``, ``equal``), and one that comes late
-or twice fails. The client has no state but its connections: one thread each.
+Members are tried in turn, the one that answered last first. A request has one deadline, for all of them and
+whatever they do (ipshare.director.etcd_wire); each gets its share of what is left. Blocking. A request that
+nobody answered may have been carried out all the same, even later on: ``Unheard``. So every transaction
+claims what it was made for (``same``, ``equal``), and one that comes late or twice fails. The client has no
+state but its connections: one thread each.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ipshare.errors import IpshareError
 
 if TYPE_CHECKING:
-    import httpx2
+    from ipshare.director.etcd_wire import Wire
 
 PASSING = (4, 14)
 """gRPC codes of a member that cannot answer now: deadline exceeded, unavailable (no leader)."""
@@ -52,11 +54,11 @@ class Etcd:
         certificate: Path | None = None,
     ) -> None:
         self._endpoints = [endpoint.rstrip("/") for endpoint in endpoints]
-        self._share_s = timeout_s / len(endpoints)
-        self._client = _client(self._share_s, _context(self._endpoints, ca, certificate))
+        self._timeout_s = timeout_s
+        self._wire = _wire(_context(self._endpoints, ca, certificate))
 
     def close(self) -> None:
-        self._client.close()
+        self._wire.close()
 
     def look(self, *keys: str) -> list[Entry]:
         """Keys at one moment."""
@@ -89,40 +91,30 @@ class Etcd:
         return str(answer["ID"])
 
     def _post(self, path: str, body: Op) -> Op:
-        failed = "it has no members"
-        for endpoint in list(self._endpoints):
-            answer, failed = self._ask(endpoint, path, body)
+        content, failed = json.dumps(body).encode(), []
+        end, members = time.monotonic() + self._timeout_s, list(self._endpoints)
+        for index, endpoint in enumerate(members):
+            share_s = max(end - time.monotonic(), 0.0) / (len(members) - index)
+            answer, why = self._ask(endpoint, path, content, share_s)
             if answer is not None:
                 self._endpoints.remove(endpoint)
                 self._endpoints.insert(0, endpoint)
                 return answer
+            failed.append(f"{endpoint}: {why}")
         raise Unheard(
-            f"etcd does not answer: {failed}",
+            f"etcd does not answer: {'; '.join(failed)}",
             hint="see that a majority of its members runs: etcdctl endpoint health",
         )
 
-    def _ask(self, endpoint: str, path: str, body: Op) -> tuple[Op | None, str]:
+    def _ask(self, endpoint: str, path: str, content: bytes, share_s: float) -> tuple[Op | None, str]:
         """(answer, ""), or (None, why another member is asked)."""
-        import httpx2
-
         try:
-            reply = self._client.post(f"{endpoint}/v3/{path}", content=json.dumps(body).encode())
-            answer = json.loads(reply.content)
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError) as error:
-            if isinstance(error, ValueError) and reply.status_code == 404:
-                raise IpshareError(
-                    f"{endpoint} knows no /v3/{path}",
-                    hint="etcd 3.4 or newer, with its JSON gateway, is needed",
-                ) from None
-            return None, f"{endpoint}: {_why(error)}"
-        if not isinstance(answer, dict):
-            return None, f"{endpoint}: it answers something that is no answer"
-        if reply.status_code == 200:
-            return answer, ""
-        said = str(answer.get("message") or answer.get("error") or reply.status_code)
-        if answer.get("code") in PASSING or reply.status_code >= 503:
-            return None, f"{endpoint}: {said}"
-        raise IpshareError(f"etcd refuses: {said}", hint=_hint(said))
+            status, body = self._wire.post(f"{endpoint}/v3/{path}", content, share_s)
+        except TimeoutError as step:
+            return None, f"no whole answer in {share_s:.2g} s ({step})"
+        except OSError as error:
+            return None, str(error)
+        return _judged(endpoint, path, status, body)
 
 
 # ---- words of a transaction -------------------------------------------------
@@ -162,13 +154,12 @@ def after(folder: str) -> str:
 # ---- inside -----------------------------------------------------------------
 
 
-def _client(timeout_s: float, tls: ssl.SSLContext | None) -> httpx2.Client:
+def _wire(tls: ssl.SSLContext | None) -> Wire:
     try:
-        import httpx2
+        from ipshare.director.etcd_wire import Wire
     except ImportError:
-        raise IpshareError("a store in etcd needs httpx2", hint="pip install 'ipshare[etcd]'") from None
-    headers = {"Content-Type": "application/json"}
-    return httpx2.Client(verify=tls or False, timeout=timeout_s, trust_env=False, headers=headers)
+        raise IpshareError("a store in etcd needs httpcore2", hint="pip install 'ipshare[etcd]'") from None
+    return Wire(tls)
 
 
 def _context(endpoints: Sequence[str], ca: Path | None, certificate: Path | None) -> ssl.SSLContext | None:
@@ -186,11 +177,25 @@ def _context(endpoints: Sequence[str], ca: Path | None, certificate: Path | None
     return context
 
 
-def _why(error: Exception) -> str:
-    words = type(error).__name__.replace("Timeout", "")
-    if type(error).__name__.endswith("Timeout"):
-        return f"no answer in time ({words.lower()})"
-    return str(error) or words
+def _judged(endpoint: str, path: str, status: int, body: bytes) -> tuple[Op | None, str]:
+    """As _ask. Raises IpshareError: no other member would say anything else."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    if answer is None and status == 404:
+        raise IpshareError(
+            f"{endpoint} knows no /v3/{path}",
+            hint="etcd 3.4 or newer, with its JSON gateway, is needed",
+        )
+    if not isinstance(answer, dict):
+        return None, "it answers something that is no answer"
+    if status == 200:
+        return answer, ""
+    said = str(answer.get("message") or answer.get("error") or status)
+    if answer.get("code") in PASSING or status >= 503:
+        return None, said
+    raise IpshareError(f"etcd refuses: {said}", hint=_hint(said))
 
 
 def _hint(said: str) -> str:

@@ -1,9 +1,10 @@
 """leading: whether this director leads now: with a store of its own always, else while it has the seat.
 
 ``gain`` ends when it does, ``keep`` when it does no more. Between the two the seat is renewed every fifth of
-the lease; ``bar`` says, at any moment and without asking anybody, why nothing may be sent: from ``margin``
-before the end of what was counted on. That may pass: if nobody else took the seat, etcd gives it back later.
-What is sent all the same, by a process that was paused after it looked, is refused by nodes, by its term.
+the lease, by requests of a bounded time (ipshare.director.etcd); ``bar`` says, at any moment and without
+asking anybody, why nothing may be sent: from ``margin`` before the end of what was counted on. That may pass:
+if nobody else took the seat, etcd gives it back later. What is sent all the same, by a process that was
+paused after it looked, is refused by nodes, by its term.
 """
 
 from __future__ import annotations
@@ -121,10 +122,8 @@ class Elected:
                 await asyncio.sleep(LOOK_S)
 
     async def keep(self) -> None:
-        pause_s = self._settings.renew_s
         while True:
-            await asyncio.sleep(pause_s)
-            pause_s = RETRY_S
+            await asyncio.sleep(max(self._due() - now(), RETRY_S))
             try:
                 sight = await self._work(self._seat.hold, self._term)
             except IpshareError as error:
@@ -139,9 +138,7 @@ class Elected:
                     sight.term,
                 )
                 return
-            if sight.until:
-                self._heard(sight)
-                pause_s = self._settings.renew_s
+            self._heard(sight)
 
     def begun(self, term: int) -> None:
         self._term = term
@@ -158,6 +155,10 @@ class Elected:
 
     async def _work(self, job: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, job, *arguments)
+
+    def _due(self) -> float:
+        """When the seat is to be renewed: counted, as all of it, from when it was asked for."""
+        return self._until - self._settings.lease_s + self._settings.renew_s
 
     def _heard(self, sight: Sight) -> None:
         if sight.until:

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from ipshare.director.etcd import Entry, Etcd, equal, put, remove, same
 from ipshare.director.store_etcd import commit_in, key, number_in, who
 
-TRIES = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -54,20 +52,18 @@ class Seat:
         return Sight(_said(leader), number_in(term), commit_in(newest[0])["number"] if newest else 0)
 
     def hold(self, term: int = 0) -> Sight:
-        """Takes the seat if it is free, and keeps it if it is ours. ``term``: the one that we lead in; 0:
-        none yet. Neither held nor lost: ask again."""
-        sight = Sight()
-        for _ in range(TRIES):
-            asked = now()
-            leader, last = self._etcd.look(self._leader, self._term)
-            newest, is_ours = number_in(last), leader.value in (b"", self.mark)
-            sight = Sight(_said(leader), newest, is_lost=not is_ours or bool(term and newest != term))
-            if not is_ours or sight.is_lost:
-                return sight
-            lease = self._etcd.lease(math.ceil(self._lease_s))
-            claims = [same(self._leader, leader), same(self._term, last)]
-            if self._etcd.transact(claims, [put(self._leader, self.mark, lease)])[0]:
-                return Sight(who(self.mark), newest, until=asked + self._lease_s)
+        """Takes the seat if it is free, and keeps it if it is ours, in ``config_store.REQUESTS`` requests.
+        ``term``: the one that we lead in; 0: none yet. Neither held nor lost: ask again."""
+        asked = now()
+        leader, last = self._etcd.look(self._leader, self._term)
+        newest, is_ours = number_in(last), leader.value in (b"", self.mark)
+        sight = Sight(_said(leader), newest, is_lost=not is_ours or bool(term and newest != term))
+        if sight.is_lost:
+            return sight
+        lease = self._etcd.lease(math.ceil(self._lease_s))
+        claims = [same(self._leader, leader), same(self._term, last)]
+        if self._etcd.transact(claims, [put(self._leader, self.mark, lease)])[0]:
+            return Sight(who(self.mark), newest, until=asked + self._lease_s)
         return sight
 
     def resign(self) -> None:

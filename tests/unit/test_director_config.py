@@ -95,6 +95,16 @@ CASES = {
         '[store]\nkind = "etcd"\nendpoints = ["http://x:1", "x:1"]\n[[site]]',
         "store.endpoints[1]: 'x:1' is no URL",
     ),
+    "a login to a member": (
+        "[[site]]",
+        '[store]\nkind = "etcd"\nendpoints = ["http://me:secret@x:1"]\n[[site]]',
+        "store.endpoints[0]: 'http://me:secret@x:1' is no URL",
+    ),
+    "a port that is none": (
+        "[[site]]",
+        '[store]\nkind = "etcd"\nendpoints = ["http://x:1", "http://127.0.0.1:65536"]\n[[site]]',
+        "store.endpoints[1]: 'http://127.0.0.1:65536' is no URL",
+    ),
     "members for SQLite": (
         "[[site]]",
         '[store]\nendpoints = ["http://x:1"]\n[[site]]',

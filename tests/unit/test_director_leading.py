@@ -312,6 +312,28 @@ def test_it_sends_nothing_from_a_margin_before_the_end_and_goes_on_if_it_is_give
     seated(monkeypatch, scenario)
 
 
+def test_a_renewal_begins_in_time_however_long_the_one_before_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the lease after that one began, as the check of [store] counts."""
+
+    async def scenario(seat: HandSeat, elected: Elected) -> None:
+        async def follow(sight: Sight) -> None:
+            pass
+
+        def slowly() -> Sight:
+            sight = seat.held()
+            seat.now += 3600.0
+            return sight
+
+        monkeypatch.setattr(EtcdSettings, "renew_s", 3600.0)
+        seat.answers = {"look": Sight, "hold": slowly}
+        await elected.gain(follow)
+        keeping = asyncio.create_task(elected.keep())
+        await until(lambda: len(seat.asked) > 3)
+        keeping.cancel()
+
+    seated(monkeypatch, scenario)
+
+
 def test_a_standby_shows_what_the_store_has_and_tends_nobody(tmp_path: Path) -> None:
     async def scenario(fleet: Fleet) -> None:
         await fleet.start()

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from ipshare.director import store_etcd
+from ipshare.director.config_store import REQUESTS
 from ipshare.director.etcd import Etcd, Unheard, after, put
 from ipshare.director.store import Kept
 from ipshare.director.store_etcd import EtcdStore
 from ipshare.director.topology import Topology
 from ipshare.errors import IpshareError, Refused
+from tests.etcd_slow import Member, drips_its_head
 from tests.etcd_tls import TlsFiles
 from tests.etcd_world import Dead, EtcdServer, Faulty, Successor
 from tests.remote_world import host
@@ -233,6 +235,13 @@ def test_the_seat_is_kept_given_back_and_taken_again(etcd: EtcdServer, prefix: s
     other.store.close()
 
 
+def put_term(server: EtcdServer, prefix: str, term: int) -> None:
+    """Somebody writes the same again."""
+    other = Etcd([server.url], 30.0)
+    other.transact([], [put(f"{prefix}/term", str(term).encode())])
+    other.close()
+
+
 def test_members_are_tried_in_turn_and_an_etcd_that_is_gone_is_said_so(etcd: EtcdServer, prefix: str) -> None:
     dead = f"http://{host(250)}:2379"
     several = Etcd([dead, etcd.url], 30.0)
@@ -245,6 +254,27 @@ def test_members_are_tried_in_turn_and_an_etcd_that_is_gone_is_said_so(etcd: Etc
         gone.latest()
     assert found.value.hint
     gone.close()
+
+
+def test_a_renewal_asks_as_often_as_the_check_of_its_time_counts(etcd: EtcdServer, prefix: str) -> None:
+    here = Successor(counting := Faulty(etcd.url), prefix)
+    term, before = here.store.begin(), counting.asked
+    assert here.seat.hold(term).until
+    assert counting.asked == before + REQUESTS
+    counting.before(counting.asked + 1, lambda: put_term(etcd, prefix, term))  # after it has looked
+    contested = here.seat.hold(term)
+    assert counting.asked == before + 2 * REQUESTS, "it asks no more often than that"
+    assert not contested.until and not contested.is_lost
+    assert here.seat.hold(term).until
+    here.store.close()
+
+
+def test_a_member_that_drips_costs_nobody_the_seat(etcd: EtcdServer, prefix: str) -> None:
+    with Member(drips_its_head) as slow:
+        here = Successor(Etcd([slow.url, etcd.url], 4.0), prefix)
+        assert here.seat.hold(here.store.begin()).until
+        assert slow.accepted == 1
+        here.store.close()
 
 
 def test_what_is_not_a_directors_is_refused(
