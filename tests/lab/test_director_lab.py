@@ -116,7 +116,7 @@ def test_s1_9_from_nothing_and_a_move_under_traffic(tmp_path: Path) -> None:
             list(pool.map(here.start, NODES))
         here.direct()
         assert here.ask("apply", "--wait", "60s")["settled"]
-        flows = traffic.Udp(ADDRESS, flows=5, datagrams=500, pause_s=0.01, expect=("a1", "b1"))
+        flows = traffic.Udp(ADDRESS, flows=5, datagrams=250, pause_s=0.01, expect=("a1", "b1"))
         running = [traffic.start(here.lab, client, flows) for client in ("c1", "c3")]
         for one in running:
             one.wait_begun()
