@@ -14,7 +14,7 @@ import pytest
 
 from ipshare.engine.vpp.find import find
 from ipshare.errors import NotRunning
-from tests import examples, guest_vm
+from tests import examples, guest_vm, libvirt_world
 
 HERE = Path(__file__).parent
 CLOCKS = ("pair", "witness", "mirror")
@@ -98,5 +98,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         reporter.write_line(text, yellow=True, bold=True)
     if why := guest_vm.why_not():
         reporter.write_line(f"LIVE MIGRATION OF A GUEST: NOT RUN, {why}", red=True, bold=True)
+    elif why := libvirt_world.why_not():
+        reporter.write_line(f"migration by libvirt: not run, {why}", yellow=True, bold=True)
     if os.environ.get("IPSHARE_LAB_USERNS"):
         reporter.write_line("lab tests: run in a user namespace (no root here)", yellow=True, bold=True)
