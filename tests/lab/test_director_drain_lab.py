@@ -7,6 +7,7 @@ C has a long `drain_time`: it asks to be avoided (RFC 8326). D has none: it with
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,10 +45,14 @@ class Drains(Directed):
     def by_http(self, node: str, on: bool) -> None:
         revision = self.world.ask("status")["revision"]
         said = {"change": {"do": "drain", "node": node, "drained": on}, "why": "new kernel"}
-        words = ["curl", "-sS", "--fail-with-body", "--noproxy", "*", "http://127.0.0.1:8470/api/v1/changes"]
-        words += ["-H", f"Authorization: Bearer {self.token}", "-H", f'If-Match: "{revision}"']
-        words += ["-H", "Content-Type: application/json", "-d", json.dumps(said)]
-        found = json.loads(self.lab.run("C", words))
+        headers = {"Authorization": f"Bearer {self.token}", "If-Match": f'"{revision}"'}
+        request = urllib.request.Request(
+            "http://127.0.0.1:8470/api/v1/changes",
+            json.dumps(said).encode(),
+            headers | {"Content-Type": "application/json"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        found = json.loads(self.lab.inside("C", lambda: opener.open(request, timeout=60).read()))
         assert found["revision"] == revision + 1, found
 
     def told(self, node: str) -> dict[str, Any]:
