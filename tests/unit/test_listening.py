@@ -26,15 +26,18 @@ class Far:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[asyncio.Future[float | None]] = []
+        self._more = asyncio.Event()
         monkeypatch.setattr(watcher, "probe", self.probe)
 
     async def probe(self, *_: object) -> float | None:
         self.asked.append(asyncio.get_running_loop().create_future())
+        self._more.set()
         return await self.asked[-1]
 
     async def come(self, number: int) -> None:
         while len(self.asked) < number:
-            await asyncio.sleep(0.005)
+            self._more.clear()
+            await self._more.wait()
 
 
 def test_probes_do_not_wait_for_each_other_and_the_newest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
