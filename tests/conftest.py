@@ -20,11 +20,11 @@ HERE = Path(__file__).parent
 LANES = {
     "sanitized": ("sanitized",),
     "clocks": ("_pair", "witness", "mirror"),
-    "engines": ("engine", "counter", "_net_", "_lab_"),
+    "engines": ("engine", "counter", "_net_", "_lab_", "paths"),
 }
 """Of modules that want network namespaces, by what is in their names: sanitizers; nodes that watch each
-other's clocks; engines, devices and rules without agents. All others are in the lane of agents."""
-PRECEDENCE = {"clocks": 0, "agents": 5, "engines": 10, "sanitized": 10}
+other's clocks; packets, engines, devices and rules. All others are in the lane of agents."""
+PRECEDENCE = {"clocks": 0, "agents": 5, "engines": 5, "sanitized": 10}
 VHOST = Path("/dev/vhost-net")
 ABSENT: dict[str, str] = {}
 
