@@ -3,13 +3,13 @@
 # second time that costs nothing.
 PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
-APT_TEST := redis-server procps util-linux traceroute tcpdump iptables conntrack ethtool clang libclang-rt-dev dnsmasq-base etcd-server bird2 frr chromium chromium-driver qemu-system-x86 lz4 mtools openssh-client
+APT_TEST := redis-server procps util-linux systemd traceroute tcpdump iptables conntrack ethtool clang libclang-rt-dev dnsmasq-base etcd-server bird2 frr chromium chromium-driver qemu-system-x86 lz4 mtools openssh-client
 
 .PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap perf-faults fuzz appliance test-appliance clean
 demo: setup
 	$(PY) -m ipshare demo $(DEMO)
 
-# JOBS: 3 as root where there is no VPP: unit tests beside two lanes of the lab's, which mostly wait (tests/conftest.py). Without
+# JOBS: 3 as root where there is no VPP: lanes of the lab's, which mostly wait, and unit tests beside them (tests/conftest.py). Without
 # root the lab starts pytest again in a user namespace, and VPPs poll. JOBS= runs one test at a time.
 JOBS ?= $(if $(VPP),,$(if $(filter 0,$(shell id -u)),3))
 test: setup-test lint $(if $(VPP),plugin)

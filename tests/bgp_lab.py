@@ -44,6 +44,8 @@ ASNS = {"r1": 64496, "r2": 64497, "C": 64500, "D": 64497}
 UPSTREAM = {"C": "r1", "D": "r2"}
 PASSWORD = "a secret of two"
 WAIT_S = 60.0
+LONG = "1h"
+"""drain_time where a drain lasts until the test ends it. The default, a minute, is as long as WAIT_S."""
 NETWORKS = {family: str(global_network(family)) for family in (4, 6)}
 
 
@@ -269,8 +271,8 @@ class BgpLab:
             list(pool.map(self.start, ("A", "C", "D")))
         self.r1, self.r2 = Watch(lab, "r1"), Watch(lab, "r2")
 
-    def write_site(self, node: str, more: str = "", *, target: str = "A") -> None:
-        file = self.lab.write_site(node, target=target)
+    def write_site(self, node: str, *, target: str = "A", drain_time: str = LONG) -> None:
+        file, more = self.lab.write_site(node, target=target), f'drain_time = "{drain_time}"'
         file.write_text(file.read_text() + bgp_toml(self.lab, node, more, password=True))
 
     def start(self, node: str) -> None:

@@ -65,9 +65,9 @@ by = [{by}]
 [cluster.probe]
 kind = "http"
 port = 8080
-interval = "3s"
-timeout = "2900ms"
-fall = 1
+interval = "1s"
+timeout = "900ms"
+fall = 3
 rise = 1
 """
 SERVER = """

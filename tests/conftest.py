@@ -14,12 +14,17 @@ import pytest
 
 from ipshare.engine.vpp.find import find
 from ipshare.errors import NotRunning
-from tests import examples, guest_vm
+from tests import examples, guest_vm, libvirt_world
 
 HERE = Path(__file__).parent
-CLOCKS = ("pair", "witness", "mirror")
-"""In names of lab modules in which nodes watch each other's clocks: one lane for all of them."""
-PRECEDENCE = {"clocks": 0, "namespaces": 5, "sanitized": 10}
+LANES = {
+    "sanitized": ("sanitized",),
+    "clocks": ("_pair", "witness", "mirror"),
+    "engines": ("engine", "counter", "_net_", "_lab_", "paths"),
+}
+"""Of modules that want network namespaces, by what is in their names: sanitizers; nodes that watch each
+other's clocks; packets, engines, devices and rules. All others are in the lane of agents."""
+PRECEDENCE = {"clocks": 0, "agents": 5, "engines": 5, "sanitized": 10}
 VHOST = Path("/dev/vhost-net")
 ABSENT: dict[str, str] = {}
 
@@ -36,7 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where tests run side by side (JOBS in the Makefile): a module is one worker's, its fixtures made once,
-    and those that want network namespaces are in lanes, each one worker's, one after the other."""
+    and those that want network namespaces are in lanes, each one worker's, one after the other. Lanes, which
+    take longest, begin first, as they are collected: unit tests are between them and after them."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
@@ -44,14 +50,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             module = Path(nodeid.split("::", 1)[0])
             return str(module) if module.is_relative_to("tests/unit") else lane_of(module)
 
+    config.option.loadscopereorder = False  # by how many tests there are: says nothing of how long they take
     return ByPlace(config, log)
 
 
 def lane_of(module: Path) -> str:
     """Of a module that wants network namespaces."""
-    if "sanitized" in module.name:
-        return "sanitized"
-    return "clocks" if any(word in module.name for word in CLOCKS) else "namespaces"
+    return next((lane for lane, words in LANES.items() if any(w in module.stem for w in words)), "agents")
 
 
 @pytest.fixture(autouse=True)
@@ -98,5 +103,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         reporter.write_line(text, yellow=True, bold=True)
     if why := guest_vm.why_not():
         reporter.write_line(f"LIVE MIGRATION OF A GUEST: NOT RUN, {why}", red=True, bold=True)
+    elif why := libvirt_world.why_not():
+        reporter.write_line(f"migration by libvirt: not run, {why}", yellow=True, bold=True)
     if os.environ.get("IPSHARE_LAB_USERNS"):
         reporter.write_line("lab tests: run in a user namespace (no root here)", yellow=True, bold=True)

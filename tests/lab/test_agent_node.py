@@ -10,19 +10,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ipshare.agent.client import AgentClient
+from ipshare.agent.confirm import SystemClock, trial_of
 from ipshare.agent.spawn import spawn
+from ipshare.agent.store import Store
 from ipshare.lab import Lab, LabSpec, traffic
 from ipshare.lab.internet import global_ip
 from ipshare.lab.netns import process_ids
 
 ADDRESS = str(global_ip("a1", 4))
 IPSHARE = [sys.executable, "-m", "ipshare"]
+PATIENCE_S = 120.0
+"""The agent looks after its node every ten seconds."""
 
 
 class Nodes:
@@ -88,7 +93,7 @@ def kernel_state(lab: Lab, node: str) -> dict[str, str]:
 
 def wait_for(agent: Nodes, name: str, wanted: Any) -> dict[str, Any]:
     """The first status that ``wanted`` accepts. Asking blocks; there is no other event to wait for."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         status = agent.ask(name)
         if wanted(status):
@@ -108,14 +113,14 @@ def nodes() -> Iterator[Nodes]:
 
 
 def flow(seconds: float) -> traffic.Udp:
-    """Datagrams, one every 10 ms in each of five flows."""
-    return traffic.Udp(ADDRESS, flows=5, datagrams=int(seconds * 100), pause_s=0.01, expect=("a1",))
+    """Datagrams of five flows in turn, one every 10 ms."""
+    return traffic.Udp(ADDRESS, flows=5, datagrams=int(seconds * 20), pause_s=0.01, expect=("a1",))
 
 
 def test_killing_agents_under_traffic_loses_nothing(nodes: Nodes) -> None:
     engines = {name: nodes.ask(name)["engine_pid"] for name in ("C", "A")}
     with traffic.serve(nodes.lab, "a1"):
-        running = traffic.start(nodes.lab, "c1", flow(4))
+        running = traffic.start(nodes.lab, "c1", flow(12))
         running.wait_begun()
         for name in ("C", "A"):
             nodes.kill(name)
@@ -148,7 +153,7 @@ def test_watching_goes_on_when_the_engine_is_killed(nodes: Nodes) -> None:
     os.kill(nodes.ask("C")["engine_pid"], signal.SIGKILL)
     assert any(json.loads(line)["restarted"] for line in watch.stdout), watch.stderr.read()
     nodes.cli("C", "down", str(nodes.lab.site_file("C")))
-    assert watch.wait(30) == 4, "nobody would start another engine now"
+    assert watch.wait(PATIENCE_S) == 4, "nobody would start another engine now"
 
 
 def test_a_bad_file_at_reload_keeps_the_old_and_a_good_one_is_taken(nodes: Nodes) -> None:
@@ -171,16 +176,26 @@ def test_a_bad_file_at_reload_keeps_the_old_and_a_good_one_is_taken(nodes: Nodes
 def test_unconfirmed_goes_back_even_if_the_agent_died_meanwhile(nodes: Nodes) -> None:
     file = str(nodes.lab.site_file("C"))
     nodes.rewrite("C", "icmp_rate = 100000", "icmp_rate = 77")
-    said = json.loads(nodes.cli("C", "apply", file, "--confirm-within", "8s", "--json"))
+    said = json.loads(nodes.cli("C", "apply", file, "--confirm-within", "1h", "--json"))
     assert (said["generation"], said["by"]) == (2, "agent")
-    code, error = nodes.refused("C", "apply", file, "--confirm-within", "8s")
+    code, error = nodes.refused("C", "apply", file, "--confirm-within", "1h")
     assert code == 3 and "waiting for its confirmation" in error
     nodes.kill("C")
     nodes.start("C")
     assert nodes.ask("C")["confirm_within_s"] is not None
+    nodes.kill("C")
+    nearly_over(Store(nodes.lab.site_file("C").parent / "state"))
+    nodes.start("C")
     wait_for(nodes, "C", lambda s: s["confirm_within_s"] is None)
     assert "100000" in nodes.cli("C", "show", "tables", "-c", file)
     assert nodes.refused("C", "confirm", "-c", file)[0] == 3
+
+
+def nearly_over(store: Store) -> None:
+    """An hour's trial, but for seconds: however long it took to get here, it was not over before."""
+    state = store.state()
+    assert state.trial is not None
+    store.put(replace(state, trial=trial_of(3, SystemClock())))
 
 
 def test_confirmed_stays(nodes: Nodes) -> None:
@@ -198,7 +213,7 @@ def test_down_leaves_nothing(nodes: Nodes) -> None:
         assert kernel_state(nodes.lab, name) != nodes.before[name]
         said = json.loads(nodes.cli(name, "down", str(file), "--json"))
         assert said["changed"] and "agent ended" in said["done"] and "engine ended" in said["done"]
-        assert nodes.agents[name].wait(10) == 0
+        assert nodes.agents[name].wait(PATIENCE_S) == 0
         assert kernel_state(nodes.lab, name) == nodes.before[name]
         assert not (file.parent / "run").exists()
         assert process_ids(nodes.lab.namespace(name)) == []
@@ -221,7 +236,7 @@ def test_the_last_good_configuration_serves_where_the_file_is_bad(nodes: Nodes, 
     """--last-good looks where state is kept by default; a node that keeps it elsewhere ends with the
     mistakes."""
     nodes.agents["C"].terminate()
-    assert nodes.agents["C"].wait(10) == 0
+    assert nodes.agents["C"].wait(PATIENCE_S) == 0
     nodes.lab.site_file("C").write_text("[node]\nnam = 1\n")
     code, error = nodes.refused("C", "agent", str(nodes.lab.site_file("C")))
     assert code == 2 and "nam" in error
@@ -236,7 +251,7 @@ def test_a_capture_from_the_command_line(nodes: Nodes, tmp_path: Path) -> None:
     capture = nodes.lab.popen("C", words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert b"capturing" in capture.stderr.readline()
     nodes.lab.run("c1", ["ping", "-c", "2", "-i", "0.01", ADDRESS])
-    assert b"4 packets" in capture.communicate(timeout=30)[0]
+    assert b"4 packets" in capture.communicate(timeout=PATIENCE_S)[0]
     destinations = [IP(bytes(packet)).dst for packet in PcapNgReader(target)]
     assert destinations.count(ADDRESS) == 2, "as they came"
     assert len(set(destinations)) == 2, "and as they went"

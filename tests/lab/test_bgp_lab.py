@@ -111,7 +111,7 @@ def test_a_drain_asks_first_withdraws_then_and_stays(world: BgpLab) -> None:
     assert world.ask("C", "drain", on=True)["state"] == "draining"
     goes_by(world.r1, "r2")
     assert "(65535,0)" in world.routers.heard(4)  # it is still there, for who has nothing else
-    world.write_site("C", 'drain_time = "0s"')
+    world.write_site("C", drain_time="0s")
     with Node(world.lab.site_file("C")) as api:
         api.apply()
     world.r1.until(lambda: "AS64500" not in world.routers.heard(4), "it is withdrawn")

@@ -70,7 +70,7 @@ def test_s2_5_a_drained_server_runs_empty_and_a_slow_one_gets_less(tmp_path: Pat
         node = nodes.a
         node.by = ("response",)
         node.file.write_text(node.site(1))
-        nodes.lab.services["s3"].delay_s = 1.5
+        nodes.lab.services["s3"].delay_s = 0.5
         node.start()
         assert node.cli("pair", "force", "--yes").returncode == 0
         until(lambda: node.pair()["state"] == "active")

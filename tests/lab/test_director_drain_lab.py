@@ -1,12 +1,13 @@
 """A director's drain, from its command and its HTTP API to the upstreams' kernels: agents over TLS, a real
 BIRD at C and D, a real BIRD and a real FRR upstream. Connections that are open stay, there and back.
 
-C has the default `drain_time`: it asks to be avoided (RFC 8326). D has none: it withdraws at once.
+C has a long `drain_time`: it asks to be avoided (RFC 8326). D has none: it withdraws at once.
 """
 
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from ipshare.lab import Lab, LabSpec
 from ipshare.lab.traffic import serve
 from ipshare.web import tokens
-from tests.bgp_lab import MISSING, Watch
+from tests.bgp_lab import LONG, MISSING, Watch
 from tests.faults_lab import Client
 from tests.lab.test_withdraw_lab import FAMILIES, Directed, passes
 from tests.pki import Pki
@@ -34,8 +35,8 @@ class Drains(Directed):
         self.token, _ = tokens.add(file, "tests", "operator", 1)
         super().__init__(lab, pki, HTTP.format(file=file))
 
-    def write_site(self, node: str, more: str = "", *, target: str = "A") -> None:
-        super().write_site(node, 'drain_time = "0s"\n' if node == "D" else "", target=target)
+    def write_site(self, node: str, *, target: str = "A", drain_time: str = "") -> None:
+        super().write_site(node, target=target, drain_time="0s" if node == "D" else LONG)
 
     def by_command(self, node: str, on: bool) -> None:
         found = self.world.ask("drain" if on else "undrain", node, "--why", "new kernel")
@@ -44,10 +45,14 @@ class Drains(Directed):
     def by_http(self, node: str, on: bool) -> None:
         revision = self.world.ask("status")["revision"]
         said = {"change": {"do": "drain", "node": node, "drained": on}, "why": "new kernel"}
-        words = ["curl", "-sS", "--fail-with-body", "--noproxy", "*", "http://127.0.0.1:8470/api/v1/changes"]
-        words += ["-H", f"Authorization: Bearer {self.token}", "-H", f'If-Match: "{revision}"']
-        words += ["-H", "Content-Type: application/json", "-d", json.dumps(said)]
-        found = json.loads(self.lab.run("C", words))
+        headers = {"Authorization": f"Bearer {self.token}", "If-Match": f'"{revision}"'}
+        request = urllib.request.Request(
+            "http://127.0.0.1:8470/api/v1/changes",
+            json.dumps(said).encode(),
+            headers | {"Content-Type": "application/json"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        found = json.loads(self.lab.inside("C", lambda: opener.open(request, timeout=60).read()))
         assert found["revision"] == revision + 1, found
 
     def told(self, node: str) -> dict[str, Any]:

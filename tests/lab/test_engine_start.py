@@ -176,9 +176,7 @@ def test_too_few_open_files(
     def starts(limit: int) -> bool:
         limited.write_text(f'#!/bin/sh\nulimit -n {limit}\nexec {real} "$@"\n')
         try:
-            engine = inside(
-                where, lambda: launch.start(tmp_path / "s", workers=workers, plain_io=True, timeout_s=5)
-            )
+            engine = inside(where, lambda: launch.start(tmp_path / "s", workers=workers, plain_io=True))
         except EngineError as error:
             assert "Too many open files" in error.message and error.hint
             return False

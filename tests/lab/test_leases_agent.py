@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -194,10 +195,11 @@ def test_another_node_gets_the_same_leases(world: World) -> None:
     world.start(7, 8, name="gw1")
     had = {row["mac"]: row["address"] for row in world.until(bound, "gw1")}
     world.stop()
-    for pid in netns.process_ids(world.names["gw"]):
-        os.kill(pid, 9)
-    while netns.process_ids(world.names["gw"]):
-        pass
+    ended = [os.pidfd_open(pid) for pid in netns.process_ids(world.names["gw"])]
+    for pidfd in ended:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert select.select([pidfd], [], [], PATIENCE_S)[0]
+        os.close(pidfd)
     world.start(7, 8, name="gw2")
     assert {row["mac"]: row["address"] for row in world.until(bound, "gw2")} == had
 

@@ -142,6 +142,7 @@ class Talk:
 
     def __init__(self, lab: Lab, client: str) -> None:
         self.exchanged, self.failure = 0, ""
+        self._news = threading.Condition()
         self._socket = lab.inside(client, lambda: socket.create_connection((ADDRESS, PORT), LONG_S))
         self._socket.settimeout(LONG_S)
         self._over = threading.Event()
@@ -161,17 +162,21 @@ class Talk:
                     back += data
                 if back != sent:
                     raise ConnectionError("what came back is not what was sent")
-                self.exchanged += 1
+                with self._news:
+                    self.exchanged += 1
+                    self._news.notify_all()
                 self._over.wait(0.005)
         except OSError as error:
-            self.failure = str(error)
+            with self._news:
+                self.failure = str(error)
+                self._news.notify_all()
 
     def goes_on(self, rounds: int = 5) -> None:
         """So many more exchanges come to their end from now on."""
-        wanted, ends = self.exchanged + rounds, time.monotonic() + LONG_S
-        while self.exchanged < wanted and not self.failure and time.monotonic() < ends:
-            time.sleep(0.01)
-        assert self.exchanged >= wanted, self.failure or "it stands still"
+        with self._news:
+            wanted = self.exchanged + rounds
+            self._news.wait_for(lambda: self.exchanged >= wanted or self.failure, LONG_S)
+            assert self.exchanged >= wanted, self.failure or "it stands still"
 
     def close(self) -> None:
         self._over.set()

@@ -76,7 +76,7 @@ class Load:
                 expect=(server,), seed=next(seed),
             )  # fmt: skip
             flows = Udp(
-                address, FLOWS, FLOWS * 10, (64, 700), OPEN_S / (FLOWS * 10), timeout_s=10,
+                address, FLOWS, 10, (64, 700), OPEN_S / (FLOWS * 10), timeout_s=10,
                 expect=(server,), seed=next(seed),
             )  # fmt: skip
             fresh = Tcp(

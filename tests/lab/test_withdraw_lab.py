@@ -32,8 +32,8 @@ class Directed(BgpLab):
         super().__init__(lab)
         self.world.direct()
 
-    def write_site(self, node: str, more: str = "", *, target: str = "A") -> None:
-        more = f'withdraw_after = "{LIMIT_S:g}s"\ndrain_time = "2s"\n{more}'
+    def write_site(self, node: str, *, target: str = "A", drain_time: str = "2s") -> None:
+        more = f'withdraw_after = "{LIMIT_S:g}s"\ndrain_time = "{drain_time}"'
         with self.lab.site_file(node).open("a") as file:
             file.write(bgp_toml(self.lab, node, more, password=True))
 

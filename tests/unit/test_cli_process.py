@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -199,13 +200,31 @@ def test_completion_finds_verbs() -> None:
     assert done.stdout.strip() == "plain,check"
 
 
+def entered() -> list[str]:
+    """A command that runs another one where everybody gets to this checkout and to this Python: in a view of
+    the file system without what else there is in a directory that only root may enter."""
+    paths = (ROOT, Path(sys.base_prefix))
+    parents = [parent for path in paths for parent in reversed(path.parents)]
+    shut = next((parent for parent in parents if not parent.stat().st_mode & 0o001), None)
+    if shut is None:
+        return []
+    kept = {f"/mnt/{n}": shlex.quote(str(path)) for n, path in enumerate(paths) if path.is_relative_to(shut)}
+    lines = ["umask 022", "mount -t tmpfs tmpfs /mnt"]
+    lines += [f"mkdir {at}; mount --bind {path} {at}" for at, path in kept.items()]
+    lines += [f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(shut))}"]
+    lines += [f"mkdir -p {path}; mount --move {at} {path}" for at, path in kept.items()]
+    return ["unshare", "--mount", "sh", "-ec", "; ".join([*lines, 'exec "$@"']), "sh"]
+
+
 def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv to give privileges away")
-    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-    tried = subprocess.run([*drop, *COMMAND, "--help"], capture_output=True, env=ENVIRONMENT, check=False)
+    drop = [*entered(), "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    tried = subprocess.run(
+        [*drop, *COMMAND, "--help"], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
     if tried.returncode:
-        pytest.skip("another user cannot run this checkout: it lies in a directory that only root may enter")
+        pytest.skip(f"another user cannot run this checkout: {tried.stderr.strip()}")
     return subprocess.run(
         [*drop, *COMMAND, *words], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False
     )

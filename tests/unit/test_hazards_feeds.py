@@ -256,7 +256,7 @@ def test_what_follows_a_packed_document_is_not_read() -> None:
                     await asyncio.sleep(0.01)
 
         door = await asyncio.start_server(serve, "127.0.0.1", 0)
-        fetcher = Fetcher(timeout_s=2.0)
+        fetcher = Fetcher(timeout_s=30.0)
         try:
             port = door.sockets[0].getsockname()[1]
             return await fetcher.get(f"http://127.0.0.1:{port}/x", "nws")

@@ -26,15 +26,18 @@ class Far:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[asyncio.Future[float | None]] = []
+        self._more = asyncio.Event()
         monkeypatch.setattr(watcher, "probe", self.probe)
 
     async def probe(self, *_: object) -> float | None:
         self.asked.append(asyncio.get_running_loop().create_future())
+        self._more.set()
         return await self.asked[-1]
 
     async def come(self, number: int) -> None:
         while len(self.asked) < number:
-            await asyncio.sleep(0.005)
+            self._more.clear()
+            await self._more.wait()
 
 
 def test_probes_do_not_wait_for_each_other_and_the_newest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,14 +50,14 @@ def test_probes_do_not_wait_for_each_other_and_the_newest_counts(monkeypatch: py
             now[0] += 0.0625
         first = made.version
         far.asked[1].set_result(0.001)
-        await made.changed(first, 5.0)
+        await made.changed(first, 60.0)
         assert made.report()[0]["up"], "it need not wait for the one before"
         far.asked[0].set_result(None)
         await far.come(5)
         assert made.report()[0]["up"], "what was asked before says nothing any more"
         since = made.version
         far.asked[2].set_result(None)
-        await made.changed(since, 5.0)
+        await made.changed(since, 60.0)
         row = made.report()[0]
         assert (row["up"], row["age_s"], row["for_s"]) == (False, 0.125, 0.125)
         far.asked[3].set_result(None)
@@ -78,7 +81,7 @@ def test_a_failure_that_was_slept_through_says_nothing(monkeypatch: pytest.Monke
         await far.come(2)
         assert made.report() == []
         far.asked[1].set_result(0.001)
-        await made.changed(made.version, 5.0)
+        await made.changed(made.version, 60.0)
         assert [row["up"] for row in made.report()] == [True]
         await made.close()
 
@@ -115,14 +118,19 @@ def test_an_ear_wakes_at_news_and_believes_the_newest(monkeypatch: pytest.Monkey
     monkeypatch.setattr(listening.time, "clock_gettime", lambda _clock: 50.0)
 
     async def until(claim: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not claim():
                 await asyncio.sleep(0.001)
 
     async def scenario() -> None:
-        node, woken, listens = Node(), list[int](), [False]
-        ear = Ear(node, lambda: woken.append(1), lambda: listens[0], 0.001, 1.0)  # type: ignore[arg-type]
-        await asyncio.sleep(0.01)
+        node, woken, listens, looked = Node(), list[int](), [False], list[bool]()
+
+        def may_listen() -> bool:
+            looked.append(listens[0])
+            return listens[0]
+
+        ear = Ear(node, lambda: woken.append(1), may_listen, 0.001, 1.0)  # type: ignore[arg-type]
+        await until(lambda: len(looked) > 2)
         assert node.asked == []
         listens[0] = True
         ear.take(told(10, 7, True), 40.0)

@@ -127,7 +127,7 @@ class AgentNode:
         self.cli("down", str(self.file))
 
 
-def wait_end(pid: int, timeout_s: float = 20.0) -> bool:
+def wait_end(pid: int, timeout_s: float = 120.0) -> bool:
     """Whether the process has ended within that time."""
     try:
         fd = os.pidfd_open(pid)

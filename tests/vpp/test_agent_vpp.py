@@ -65,7 +65,7 @@ def sockets(running: Running) -> str:
     return f'api_socket = "{running.settings.api}"\nstats_socket = "{running.settings.stats}"\n'
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 180.0) -> None:
     """Until it is so; each look takes its time by itself."""
     deadline = time.monotonic() + timeout_s
     while not condition():

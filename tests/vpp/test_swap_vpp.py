@@ -210,11 +210,10 @@ def barriers(node: PgNode, act: Callable[[], object]) -> list[str]:
     return [caller for caller in found if caller != "vlib_cli_dispatch_sub_commands"]
 
 
+@pytest.mark.parametrize("node", [1, 2], ids=lambda n: f"workers{n}", indirect=True)
 def test_no_barrier(node: PgNode) -> None:
     """Generations come and go, networks with them, and no worker is stopped. VPP's FIB stops them where its
     pools have to grow, so they have their size before."""
-    if node.running.settings.workers == 0:
-        pytest.skip("there is no worker to stop")
     mtu = {"sw_if_index": 1, "mtu": [8000, 0, 0, 0]}
     stopped = barriers(node, lambda: node.client.call("sw_interface_set_mtu", **mtu))
     assert "vl_msg_api_barrier_sync" in stopped, "a message that stops workers is seen"
