@@ -8,6 +8,7 @@ place, followed by fsync.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -21,6 +22,8 @@ from ipshare.appliance.overlay import RELEASE
 from ipshare.errors import IpshareError, Refused
 
 BY_LABEL = Path("/dev/disk/by-partlabel")
+RUN = Path("/run")
+LOCK = "ipshare-update.lock"
 SQUASHFS = b"hsqs"
 
 
@@ -111,11 +114,24 @@ def environment() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """No other update or rollback is at work as long as this lasts: the slot that one writes would be put on
+    trial by the other. Raises Refused."""
+    with (RUN / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused("another update, or a rollback, is at work", hint="wait for its end") from None
+        yield
+
+
+@contextlib.contextmanager
 def mounted(target: Path, kind: str, options: str) -> Iterator[Path]:
     """A volume, as long as this lasts. Raises IpshareError."""
-    with tempfile.TemporaryDirectory(dir="/run") as place:
+    place = Path(tempfile.mkdtemp(dir=RUN))
+    try:
         done = subprocess.run(
-            ["mount", "-t", kind, "-o", options, str(target), place],
+            ["mount", "-t", kind, "-o", options, str(target), str(place)],
             capture_output=True,
             text=True,
             check=False,
@@ -123,9 +139,14 @@ def mounted(target: Path, kind: str, options: str) -> Iterator[Path]:
         if done.returncode:
             raise IpshareError(f"{target} cannot be mounted: {done.stderr.strip()}")
         try:
-            yield Path(place)
+            yield place
         finally:
-            subprocess.run(["umount", place], capture_output=True, check=False)
+            # In a group of its own: who ends us with Ctrl-C leaves it no volume that is mounted.
+            subprocess.run(["umount", str(place)], capture_output=True, check=False, process_group=0)
+    finally:
+        # The directory alone, never what is in it: where umount failed that is the volume, with GRUB on it.
+        with contextlib.suppress(OSError):
+            place.rmdir()
 
 
 def back(environment: Path, slot: str, have: str) -> str:

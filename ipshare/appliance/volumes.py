@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ipshare.appliance import seed, stick, tools
+from ipshare.appliance import seed, slots, stick, tools
 from ipshare.appliance.machine import Machine
+from ipshare.errors import IpshareError
 
 BY_LABEL = Path("/dev/disk/by-label")
 STORAGE = "08"
@@ -60,21 +60,19 @@ def await_sticks(
 def read(device: str, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, str]:
     """The files in a volume's top directory, but for hidden ones; what is no UTF-8 has U+FFFD. Raises OSError
     if it cannot be mounted."""
-    with tempfile.TemporaryDirectory(dir="/run") as place:
-        command = ["mount", "-o", "ro", device, place]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise OSError(f"{device} cannot be mounted: {done.stderr.strip()}")
-        try:
-            return files(Path(place), wanted)
-        finally:
-            subprocess.run(["umount", place], capture_output=True, check=False)
+    try:
+        with slots.mounted(Path(device), "auto", "ro") as place:
+            return files(place, wanted)
+    except IpshareError as error:
+        raise OSError(error.message) from error
 
 
 def files(place: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, str]:
     """The same of a directory."""
     paths = [path for path in sorted(place.iterdir()) if not path.name.startswith(".") and wanted(path.name)]
-    return {path.name: _text(path) for path in paths if path.is_file() and not path.is_symlink()}
+    plain = [path for path in paths if path.is_file() and not path.is_symlink()]
+    # One more than are taken is enough to say so: a stick may hold more than this machine's memory.
+    return {path.name: _text(path) for path in plain[: stick.NUMBER + 1]}
 
 
 def _text(path: Path) -> str:

@@ -256,7 +256,7 @@ def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
             "this image was built without a key: it takes no updates", hint="install the image anew"
         )
     say = (lambda text: None) if as_json else output.line
-    with slots.environment() as path:
+    with slots.alone(), slots.environment() as path:
         manifest = bundle.install(
             file, bundle.public_key(pem.read_bytes()), path, slot, slots.device(slot), say
         )
@@ -277,8 +277,8 @@ def rollback_(reboot: bool, as_json: bool) -> None:
 
     say = (lambda text: None) if as_json else output.line
     running = slots.running()
-    version = slots.version(slots.device(slots.other(running)))
-    with slots.environment() as path:
+    with slots.alone(), slots.environment() as path:
+        version = slots.version(slots.device(slots.other(running)))
         slot = slots.back(path, running, version)
     if as_json:
         output.emit({"version": version, "slot": slot})

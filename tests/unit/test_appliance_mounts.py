@@ -1,0 +1,55 @@
+"""Volumes that a box mounts for a moment: let go of, never emptied; one update at a time; sticks with more
+files than fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ipshare.appliance import slots, stick, volumes
+from ipshare.errors import Refused
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of /run, with a mount that fills the directory and an umount that fails."""
+    programs, place = tmp_path / "bin", tmp_path / "run"
+    for name, text in (
+        ("mount", 'for last; do :; done; mkdir "$last/grub"; echo good=a >"$last/grub/grubenv"'),
+        ("umount", "exit 32"),
+    ):
+        programs.mkdir(exist_ok=True)
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    place.mkdir()
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setattr(slots, "RUN", place)
+    return place
+
+
+def test_a_volume_that_stays_mounted_keeps_what_it_has(run: Path) -> None:
+    """A busy ESP, or a Ctrl-C that ended umount: it was the boot loader's, and would be gone."""
+    with slots.mounted(Path("/dev/esp"), "vfat", "rw,sync") as place:
+        assert place.parent == run
+    assert (place / "grub/grubenv").read_text() == "good=a\n"
+    assert volumes.read("/dev/stick", lambda name: name != "grub") == {}
+    assert len(list(run.glob("*/grub/grubenv"))) == 2
+
+
+def test_one_update_or_rollback_at_a_time(run: Path) -> None:
+    with slots.alone():
+        with pytest.raises(Refused, match="another update"), slots.alone():
+            pass
+        with pytest.raises(Refused, match="another update"), slots.alone():
+            pass
+    with slots.alone():
+        pass
+
+
+def test_of_a_stick_full_of_files_no_more_are_read_than_say_that(tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / f"photo{number}").write_text("x")
+    found = volumes.files(tmp_path)
+    assert len(found) == stick.NUMBER + 1
+    assert any("files" in mistake for mistake in stick.read(found)[1])
