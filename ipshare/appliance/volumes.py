@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ipshare.appliance import seed, slots, stick, tools
+from ipshare.appliance import document, seed, slots, stick, tools
 from ipshare.appliance.machine import Machine
 from ipshare.errors import IpshareError
 
@@ -77,7 +77,7 @@ def files(place: Path, wanted: Callable[[str], bool] = lambda name: True) -> dic
 
 def _text(path: Path) -> str:
     with path.open("rb") as file:
-        return file.read(seed.MOST + 1).decode("utf-8", "replace")
+        return file.read(document.MOST + 1).decode("utf-8", "replace")
 
 
 def others() -> list[str]:

@@ -200,38 +200,49 @@ def seed_(
 ) -> None:
     """Write a seed: what a box is told at its first start. A volume for a VM's second disk, or for a USB
     stick."""
-    import yaml
-
-    from ipshare.appliance import firstboot, seed
+    from ipshare.appliance import document, firstboot, network, seed
 
     texts: dict[str, str] = {}
     for given in files:
         name, equals, path = given.partition("=")
         if not equals or not Path(path).is_file():
             raise output.UsageProblem(f"--file {given}: there is no such file", "--file NAME=FILE")
-        texts[seed.BELOW + name] = Path(path).read_text()
+        if seed.BELOW + name in texts or (config is not None and name == "site.toml"):
+            raise output.UsageProblem(f"--file {given}: {name} is given twice", "--file NAME=FILE")
+        texts[seed.BELOW + name] = _text(Path(path))
     if config is not None:
-        texts[seed.BELOW + "site.toml"] = config.read_text()
+        texts[seed.BELOW + "site.toml"] = _text(config)
     wanted: Any = None
     if networks is not None:
+        mistakes = list[str]()
         try:
-            wanted = yaml.safe_load(networks.read_text())
-        except yaml.YAMLError as error:
-            raise Refused(f"{networks}: {' '.join(str(error).split())}") from error
-        wanted = wanted.get("network", wanted).get("ethernets") if isinstance(wanted, dict) else wanted
-        if not isinstance(wanted, dict):
+            wanted = document.read(_text(networks))
+            if not network.rendered(wanted, mistakes)[0] and not mistakes:
+                mistakes.append("there are no ethernets")
+        except ValueError as error:
+            mistakes.append(str(error))
+        if mistakes:
             raise Refused(
-                f"{networks} has no ethernets", hint="version: 2, ethernets: {enp1s0: {addresses: [...]}}"
+                f"the box would not take {networks}:\n" + "\n".join(mistakes),
+                hint="version: 2, ethernets: {enp1s0: {addresses: [...]}}",
             )
+        wanted = wanted.get("network", wanted)["ethernets"]
     if problems := firstboot.site_problems({path: (text, 0o600) for path, text in texts.items()}, None):
         raise Refused("the box would not take this site file:\n" + "\n".join(problems))
-    lines = [line for path in keys for line in path.read_text().splitlines() if line.strip()]
+    lines = [line for path in keys for line in _text(path).splitlines() if line.strip()]
     seed.write_image(seed.documents(hostname, lines, texts, wanted), target)
     if as_json:
         output.emit({"file": str(target), "hostname": hostname, "keys": len(lines), "files": sorted(texts)})
         return
     nobody = "" if lines else " (nobody can log in)"
     output.line(f"{target}: {hostname}, {len(lines)} SSH keys{nobody}, {len(texts)} files")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Refused(f"{path} is no text", hint="a seed has text: TOML, CSV, PEM, UTF-8") from error
 
 
 reboot_option = click.option(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ipshare.appliance import bundle, firstboot, grub, network, overlay, seed, slots
+from ipshare.appliance import bundle, document, firstboot, grub, network, overlay, seed, slots
 from ipshare.errors import IpshareError, Refused
 from tests.appliance_site import SITE
 
@@ -98,7 +98,7 @@ def test_a_site_with_mistakes_leaves_the_one_before_it(tmp_path: Path) -> None:
         ),
         ("network-config", "version: 2\nethernets: {'e\\n[x]': {}}\n", "not an interface"),
         ("network-config", 'version: 2\nethernets: {"../x": {}}\n', "not an interface"),
-        ("network-config", "x" * (seed.MOST + 1), "longer"),
+        ("network-config", "x" * (document.MOST + 1), "longer"),
     ],
 )
 def test_a_broken_seed_changes_nothing_and_says_why(name: str, text: str, word: str, tmp_path: Path) -> None:
