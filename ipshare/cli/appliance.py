@@ -258,7 +258,7 @@ reboot_option = click.option(
 @json_option
 def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
     """At the box: write the update FILE (-: what comes in) to the slot that does not run, for a trial."""
-    from ipshare.appliance import bundle, overlay, restart, slots
+    from ipshare.appliance import bundle, health, overlay, restart, slots
 
     slot = slots.other(slots.running())
     pem = Path(overlay.UPDATE_KEY)
@@ -268,6 +268,7 @@ def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
         )
     say = (lambda text: None) if as_json else output.line
     with slots.alone(), slots.environment() as path:
+        health.note(say)
         manifest = bundle.install(
             file, bundle.public_key(pem.read_bytes()), path, slot, slots.device(slot), say
         )
@@ -284,11 +285,12 @@ def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
 def rollback_(reboot: bool, as_json: bool) -> None:
     """At the box: go back to the version before, in the slot that does not run: it is tried at the next
     start, as an update is. Again: back again."""
-    from ipshare.appliance import restart, slots
+    from ipshare.appliance import health, restart, slots
 
     say = (lambda text: None) if as_json else output.line
     running = slots.running()
     with slots.alone(), slots.environment() as path:
+        health.note(say)
         version = slots.version(slots.device(slots.other(running)))
         slot = slots.back(path, running, version)
     if as_json:

@@ -1,0 +1,122 @@
+"""Is a slot on trial fit to stay: not by an agent that comes and goes, not without /data, not without the
+agent that was ready when the update came."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipshare.appliance import health, slots
+
+
+class Machine:
+    """A box in a directory, with a clock of its own. ``active``: whether a unit is so at a time."""
+
+    def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.place, self.said = 1000.0, place, list[str]()
+        self.env, self.memory, self.site = place / "env", place / "degraded", place / "site.toml"
+        self.site.write_text("")
+        monkeypatch.setattr(health, "time", self)
+        monkeypatch.setattr(health, "READY", place / "appliance/agent.ready")
+        monkeypatch.setattr(health, "SITE", self.site)
+        monkeypatch.setattr(health.room, "IN_MEMORY", self.memory)
+        monkeypatch.setattr(health.room, "degraded", lambda: "")
+        for name, answer in (("is_live", False), ("running", "b"), ("release", {"version": "2.0"})):
+            monkeypatch.setattr(slots, name, lambda answer=answer: answer)
+        monkeypatch.setattr(slots, "environment", self._environment)
+        monkeypatch.setattr(health, "_is_active", self.active)
+        self.env.write_bytes(slots.Boot("a", "b", 1).block())
+
+    @contextlib.contextmanager
+    def _environment(self) -> Iterator[Path]:
+        yield self.env
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def active(self, unit: str) -> bool:
+        return True
+
+    def judge(self) -> bool:
+        return health.judge(self.said.append)
+
+    @property
+    def boot(self) -> slots.Boot:
+        return slots.look(self.env)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path, monkeypatch)
+
+
+def test_a_slot_whose_agent_stays_ready_is_kept(machine: Machine) -> None:
+    health.note(machine.said.append)
+    assert machine.judge() and machine.boot == slots.Boot("b")
+    assert machine.said == ["slot b (2.0): healthy, kept from now on"]
+
+
+def test_an_agent_that_is_started_again_and_again_is_not_healthy(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health.note(machine.said.append)
+    flaps = lambda unit: unit != health.AGENT or machine.now % 4 < 2  # noqa: E731
+    monkeypatch.setattr(health, "_is_active", flaps)
+    assert not machine.judge() and machine.boot == slots.Boot("a", "b", 1)
+    assert machine.said == [f"slot b (2.0): not healthy: {health.AGENT}"]
+
+
+def test_an_agent_that_began_after_the_last_start_was_judged_is_wanted_in_a_trial(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wizard, a site file by SSH: nothing was noted before the update came."""
+    assert health.AGENT not in health.wanted()
+    health.note(machine.said.append)
+    monkeypatch.setattr(health, "_is_active", lambda unit: unit != health.AGENT)
+    assert not machine.judge() and machine.boot == slots.Boot("a", "b", 1)
+
+
+def test_a_site_file_that_is_gone_in_a_trial_is_no_excuse(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes of /etc that were not laid over it, say. Who removed it before the update has no agent."""
+    health.note(machine.said.append)
+    machine.site.unlink()
+    monkeypatch.setattr(health, "_is_active", lambda unit: unit != health.AGENT)
+    assert not machine.judge() and machine.boot == slots.Boot("a", "b", 1)
+    health.note(machine.said.append)
+    assert health.wanted() == ["ssh.service"]
+
+
+def test_an_agent_that_is_not_ready_is_not_wanted(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_is_active", lambda unit: unit != health.AGENT)
+    health.note(machine.said.append)
+    assert machine.judge() and machine.boot == slots.Boot("b")
+
+
+def test_an_update_that_cannot_mount_data_is_not_kept(machine: Machine) -> None:
+    """It has no keys, no site file, and so no agent that it lacks."""
+    machine.memory.write_text("the data partition cannot be mounted")
+    machine.site.unlink()
+    assert not machine.judge() and machine.boot == slots.Boot("a", "b", 1)
+    assert machine.said == ["slot b (2.0): not healthy: /data"]
+
+
+def test_a_box_without_data_that_tries_nothing_stays(machine: Machine) -> None:
+    machine.memory.write_text("the data partition cannot be mounted")
+    slots.store(machine.env, slots.Boot("b"))
+    assert machine.judge() and machine.boot == slots.Boot("b")
+
+
+def test_data_that_is_full_takes_an_update(machine: Machine) -> None:
+    (machine.place / "appliance").write_text("in the way, as a disk that is full")
+    health.note(machine.said.append)
+    assert machine.judge() and machine.boot == slots.Boot("b")
+    assert "an update does without" in machine.said[0]
+    assert machine.judge(), "a good start, too"
