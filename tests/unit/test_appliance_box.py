@@ -161,7 +161,7 @@ def box(tmp_path: Path) -> Path:
     """Files in place of a box's devices: environment, slot b; a key, a slot image and its bundle."""
     (tmp_path / "env").write_bytes(slots.Boot("a").block())
     (tmp_path / "b").write_bytes(b"old" * 2_000_000)
-    (tmp_path / "slot").write_bytes(bytes(range(256)) * 12_000)
+    (tmp_path / "slot").write_bytes((slots.SQUASHFS + bytes(range(4, 256))) * 12_000)
     bundle.make_key(tmp_path / "key", tmp_path / "key.pub")
     bundle.make(tmp_path / "slot", "2.0", tmp_path / "key", tmp_path / "update")
     return tmp_path
