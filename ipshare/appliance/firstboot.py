@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ipshare import durable
 from ipshare.appliance import grow, slots, stick, volumes
 from ipshare.appliance import seed as seeds
 from ipshare.appliance.overlay import HOST_KEY, SITE
@@ -157,16 +158,23 @@ def site_problems(files: Mapping[str, tuple[str | bytes, int]], root: Path | Non
 
 
 def write(path: Path, content: str | bytes, mode: int) -> None:
-    """The whole file or the one before it, also if the power goes."""
+    """The whole file or the one before it, also if the power goes; with ``mode`` whatever the umask is, and
+    never more. Raises OSError, and leaves nothing of it on a disk that is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".new")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.chmod(mode)
-    part.rename(path)
+    part.unlink(missing_ok=True)  # of who died here, or of somebody who waits for what comes
+    descriptor = os.open(part, durable.NEW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    durable.sync(path.parent)
 
 
 def host_key(say: Callable[[str], None], root: Path = Path("/")) -> None:

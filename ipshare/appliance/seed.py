@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from ipshare import durable
 from ipshare.appliance import document, network, tools
 from ipshare.errors import Refused
 
@@ -31,7 +32,7 @@ KEY = re.compile(
     r"(ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)|sk-[a-z0-9@.-]+) ([A-Za-z0-9+/=]+)(?: [^\n]*)?"
 )
 BELOW = "/etc/ipshare/"
-NAME = 200
+NAME = 250
 """Octets of a file's name at most, so that what is written beside it has one, too."""
 
 
@@ -197,5 +198,4 @@ def write_image(texts: Mapping[str, str], target: Path) -> None:
             path = Path(place) / name
             path.write_text(text)
             tools.run(["mcopy", *at, str(path), f"::/{name}"])
-        target.touch(mode=0o600)  # it may hold keys
-        target.write_bytes(made.read_bytes())
+        durable.put(target, made.read_bytes(), 0o600)  # it may hold keys
