@@ -49,6 +49,13 @@ def running() -> str:
     raise Refused("this machine was not started from an appliance image", hint="docs/appliance.md")
 
 
+def at_box() -> None:
+    """Raises Refused where this is neither a box nor the live system: host name, SSH's keys, the clock and
+    whether the machine is reset are not ours there."""
+    if not is_live():
+        running()
+
+
 def release() -> dict[str, object]:
     """What the running slot says of itself."""
     found = json.loads(Path(RELEASE).read_text())

@@ -352,8 +352,9 @@ def health_(ctx: click.Context, reboot: bool, as_json: bool) -> None:
 @json_option
 def firstboot_(as_json: bool) -> None:
     """At the box, before its network: keep what another version left, apply a seed that is new."""
-    from ipshare.appliance import before, firstboot
+    from ipshare.appliance import before, firstboot, slots
 
+    slots.at_box()
     said: list[str] = []
     say = said.append if as_json else lambda text: output.line(f"ipshare: {text}")
     before.at_start(say)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ipshare.appliance import slots, stick, volumes
+from ipshare.appliance import before, clock, firstboot, guard, slots, stick, volumes
+from ipshare.cli.app import run as run_verb
 from ipshare.errors import Refused
 
 
@@ -53,3 +54,21 @@ def test_of_a_stick_full_of_files_no_more_are_read_than_say_that(tmp_path: Path)
     found = volumes.files(tmp_path)
     assert len(found) == stick.NUMBER + 1
     assert any("files" in mistake for mistake in stick.read(found)[1])
+
+
+@pytest.mark.parametrize("verb", [["firstboot"], ["guard"], ["clock"], ["clock", "--keep"]])
+def test_what_a_unit_does_at_a_box_is_refused_elsewhere(
+    verb: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A VM in a cloud has a CIDATA volume, too: host name, keys and addresses would become what that says. A
+    guard resets the machine that a stopped engine of a lab is on."""
+
+    def touched(*_: object) -> None:
+        raise AssertionError("this machine was touched")
+
+    for module, name in ((before, "at_start"), (firstboot, "run"), (guard, "run")):
+        monkeypatch.setattr(module, name, touched)
+    for name in ("keep", "put_forward"):
+        monkeypatch.setattr(clock, name, touched)
+    assert run_verb(["appliance", *verb]) == 3
+    assert "not started from an appliance image" in capsys.readouterr().err
