@@ -92,7 +92,7 @@ def judge(say: Callable[[str], None]) -> bool:
     if on_trial and room.IN_MEMORY.exists():
         left.append("/data")  # the version before may be able to mount it
     with slots.environment() as path:
-        boot, word = slots.look(path).judged(slot, not left)
+        boot, word = slots.look(path).judged(slot, not left, slots.is_instead())
         if boot != slots.look(path):
             slots.store(path, boot)
     version = slots.release().get("version")
@@ -104,6 +104,8 @@ def judge(say: Callable[[str], None]) -> bool:
         say(f"slot {slot} ({version}): healthy")
     if why := room.degraded():
         say(f"degraded: {why}")
+    if word == "instead":
+        say(f"slot {slots.other(slot)} cannot be read: {slot} is the good one now; an update mends the other")
     if word == "rolled-back":
         say(
             f"the update in slot {slots.other(slot)} did not come up and was given up; "

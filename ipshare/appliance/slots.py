@@ -49,6 +49,11 @@ def running() -> str:
     raise Refused("this machine was not started from an appliance image", hint="docs/appliance.md")
 
 
+def is_instead() -> bool:
+    """The boot loader could not read the slot that it should have started, and started this one."""
+    return grub.INSTEAD in Path("/proc/cmdline").read_text().split()
+
+
 def at_box() -> None:
     """Raises Refused where this is neither a box nor the live system: host name, SSH's keys, the clock and
     whether the machine is reset are not ours there."""
@@ -103,11 +108,13 @@ class Boot:
     def on_trial(self, slot: str) -> Boot:
         return Boot(self.good, slot, grub.TRIES)
 
-    def judged(self, slot: str, healthy: bool) -> tuple[Boot, str]:
-        """After a start from `slot`: what the variables become, and one word for it: good, trial-failed,
-        rolled-back, kept."""
+    def judged(self, slot: str, healthy: bool, instead: bool = False) -> tuple[Boot, str]:
+        """After a start from `slot`, maybe `instead` of one that cannot be read: what the variables become,
+        and one word for it: good, trial-failed, rolled-back, instead, kept."""
         if self.trial == slot:
             return (Boot(slot), "good") if healthy else (self, "trial-failed")
+        if instead and healthy and (self.trial or self.good != slot):
+            return Boot(slot), "rolled-back" if self.trial else "instead"
         if self.trial and self.tries == 0:
             return Boot(self.good), "rolled-back"
         return self, "kept"  # a trial that did not begin yet stays in order

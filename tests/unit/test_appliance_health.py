@@ -24,7 +24,12 @@ class Machine:
         monkeypatch.setattr(health, "SITE", self.site)
         monkeypatch.setattr(health.room, "IN_MEMORY", self.memory)
         monkeypatch.setattr(health.room, "degraded", lambda: "")
-        for name, answer in (("is_live", False), ("running", "b"), ("release", {"version": "2.0"})):
+        for name, answer in (
+            ("is_live", False),
+            ("is_instead", False),
+            ("running", "b"),
+            ("release", {"version": "2.0"}),
+        ):
             monkeypatch.setattr(slots, name, lambda answer=answer: answer)
         monkeypatch.setattr(slots, "environment", self._environment)
         monkeypatch.setattr(health, "_is_active", self.active)
@@ -120,3 +125,12 @@ def test_data_that_is_full_takes_an_update(machine: Machine) -> None:
     assert machine.judge() and machine.boot == slots.Boot("b")
     assert "an update does without" in machine.said[0]
     assert machine.judge(), "a good start, too"
+
+
+def test_a_slot_that_runs_in_the_place_of_the_good_one_becomes_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots.store(machine.env, slots.Boot("a"))
+    monkeypatch.setattr(slots, "is_instead", lambda: True)
+    assert machine.judge() and machine.boot == slots.Boot("b")
+    assert machine.said[-1] == "slot a cannot be read: b is the good one now; an update mends the other"
