@@ -108,10 +108,19 @@ def make(slot: Path, version: str, key_file: Path, target: Path) -> Manifest:
         manifest = Manifest(PRODUCT, version, layout.NUMBER, slot.stat().st_size, digest)
         head = MAGIC + json.dumps(asdict(manifest)).encode() + b"\n"
         image.seek(0)
-        with target.open("wb") as out:
-            out.write(head + base64.b64encode(key.sign(head)) + b"\n")
-            while piece := image.read(BLOCK):
-                out.write(piece)
+        is_file = not target.exists() or target.is_file()
+        aside = target.with_name(f"{target.name}.part") if is_file else target  # or a pipe
+        try:
+            with aside.open("wb") as out:
+                out.write(head + base64.b64encode(key.sign(head)) + b"\n")
+                while piece := image.read(BLOCK):
+                    out.write(piece)
+            if is_file:
+                aside.replace(target)
+        except BaseException:  # the one before it stays, and no room is taken
+            if is_file:
+                aside.unlink(missing_ok=True)
+            raise
     return manifest
 
 

@@ -151,10 +151,10 @@ def test_an_output_may_be_a_pipe_or_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file")
     (tmp_path / "file").write_text("old")
     got = list[bytes]()
-    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()), daemon=True)
     reader.start()
     durable.put(tmp_path / "pipe", b"new", 0o600)
-    reader.join()
+    reader.join(30)
     durable.put(tmp_path / "link", b"new", 0o600)
     assert got == [b"new"] and (tmp_path / "pipe").is_fifo()
     assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == b"new"

@@ -3,7 +3,11 @@ over, no half of a key is left alone."""
 
 from __future__ import annotations
 
+import io
+import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,3 +65,37 @@ def test_no_half_of_a_key_is_made_or_replaced(place: Path) -> None:
     (place / "moved.pub").rename(place / "key.pub")
     assert snapshot(place) == before
     assert (place / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_bundle_that_the_disk_does_not_take_leaves_the_one_before_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.make(place / "slot", "1.1", place / "key", place / "update")
+    before = snapshot(place)
+    opened = Path.open
+
+    class Full(io.BytesIO):
+        def write(self, piece: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    def full(path: Path, mode: str = "r", **how: Any) -> Any:
+        if mode != "wb":
+            return opened(path, mode, **how)
+        opened(path, "wb").close()
+        return Full()
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match="No space"):
+        bundle.make(place / "slot", "1.2", place / "key", place / "update")
+    monkeypatch.undo()
+    assert snapshot(place) == before
+
+
+def test_a_bundle_may_go_into_a_pipe(place: Path) -> None:
+    os.mkfifo(place / "pipe")
+    got = list[bytes]()
+    reader = threading.Thread(target=lambda: got.append((place / "pipe").read_bytes()), daemon=True)
+    reader.start()
+    bundle.make(place / "slot", "1.1", place / "key", place / "pipe")
+    reader.join(30)
+    assert got[0].endswith((place / "slot").read_bytes()) and (place / "pipe").is_fifo()
