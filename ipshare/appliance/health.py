@@ -2,19 +2,21 @@
 starts again.
 
 Fit means: SSH answers, and the agent is ready if it was before the update (then its engine forwards with
-complete tables). A slot on trial has /data, too, and all of it stays so for STEADY_S: an agent that ends and
-is started again and again is ready now and then. One that never gets here (a panic, a hang that the watchdog
-ends, no power) is counted by GRUB.
+complete tables). A slot on trial has /data, too, and all of it stays so for STEADY_S, with the same engines:
+an agent, or an engine, that ends and is started again and again is there now and then. A slot that never gets
+here (a panic, a hang that the watchdog ends, no power) is counted by GRUB.
 """
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ipshare.appliance import overlay, room, slots
+from ipshare.api import Node
+from ipshare.appliance import overlay, restart, room, slots
 from ipshare.errors import IpshareError
 
 SITE = Path(overlay.SITE)
@@ -57,23 +59,39 @@ def _remember(is_ready: bool, say: Callable[[str], None]) -> None:
         say(f"/data does not take whether the agent is ready: {error.strerror}; an update does without")
 
 
+def engines(nodes: Path = restart.NODES) -> dict[str, int]:
+    """The process of each engine whose agent answers; 0: it has none now."""
+    found = {}
+    for state in sorted(nodes.glob("*/state.json")):
+        # An agent that does not answer is its unit's matter; so is one of a node that is no more.
+        with contextlib.suppress(IpshareError, OSError, ValueError), Node.stored(state.parent) as node:
+            found[state.parent.name] = int(node.status()["engine_pid"] or 0)
+    return found
+
+
 def missing(
     patience_s: float = PATIENCE_S,
     is_active: Callable[[str], bool] = lambda unit: _is_active(unit),
     units: Callable[[], list[str]] = wanted,
     steady_s: float = 0,
 ) -> list[str]:
-    """The units that are wanted and are not active, after waiting for them to be so for ``steady_s``."""
+    """The units that are wanted and are not active, after waiting for them to be so; with ``steady_s``, for
+    so long on end, and with the same engines."""
     end, since, last = time.monotonic() + patience_s, None, list[str]()
+    before = dict[str, int]()
     while True:
-        now = time.monotonic()
-        if left := [unit for unit in units() if not is_active(unit)]:
+        left = [unit for unit in units() if not is_active(unit)]
+        if steady_s and not left:
+            now = engines()
+            left = [f"the engine of {name}" for name in now if before.get(name, now[name]) != now[name]]
+            before = now
+        if left:
             since, last = None, left
         elif since is None:
-            since = now
-        if since is not None and now - since >= steady_s:
+            since = time.monotonic()
+        if since is not None and time.monotonic() - since >= steady_s:
             return []
-        if now > end:
+        if time.monotonic() > end:
             return left or last
         time.sleep(LOOK_S)
 

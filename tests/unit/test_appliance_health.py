@@ -4,12 +4,13 @@ agent that was ready when the update came."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ipshare.appliance import health, slots
+from ipshare.errors import NotRunning
 
 
 class Machine:
@@ -33,6 +34,7 @@ class Machine:
             monkeypatch.setattr(slots, name, lambda answer=answer: answer)
         monkeypatch.setattr(slots, "environment", self._environment)
         monkeypatch.setattr(health, "_is_active", self.active)
+        monkeypatch.setattr(health, "engines", lambda: {"c1": 4711})
         self.env.write_bytes(slots.Boot("a", "b", 1).block())
 
     @contextlib.contextmanager
@@ -71,10 +73,48 @@ def test_an_agent_that_is_started_again_and_again_is_not_healthy(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     health.note(machine.said.append)
-    flaps = lambda unit: unit != health.AGENT or machine.now % 4 < 2  # noqa: E731
-    monkeypatch.setattr(health, "_is_active", flaps)
+    monkeypatch.setattr(health, "_is_active", lambda unit: unit != health.AGENT or machine.now % 4 < 2)
     assert not machine.judge() and machine.boot == slots.Boot("a", "b", 1)
     assert machine.said == [f"slot b (2.0): not healthy: {health.AGENT}"]
+
+
+@pytest.mark.parametrize("every_s", [1, 7])
+def test_an_agent_whose_engine_ends_again_and_again_is_not_healthy(
+    every_s: int, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent is ready all the time, and starts it again: nothing is translated."""
+    health.note(machine.said.append)
+    monkeypatch.setattr(health, "engines", lambda: {"c1": int(machine.now / every_s)})
+    assert not machine.judge() and machine.boot == slots.Boot("a", "b", 1)
+    assert machine.said == ["slot b (2.0): not healthy: the engine of c1"]
+
+
+def test_engines_are_those_that_agents_tell_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        "c1": {"engine_pid": 7},
+        "c2": {"engine_pid": None},
+    }
+
+    class Stored(contextlib.AbstractContextManager["Stored"]):
+        def __init__(self, place: Path) -> None:
+            self.name = place.name
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def status(self) -> dict[str, int | None]:
+            if self.name not in told:
+                raise NotRunning("no agent", hint="a node of before")
+            return told[self.name]
+
+    class Nodes:
+        stored = Stored
+
+    for name in (*told, "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").touch()
+    monkeypatch.setattr(health, "Node", Nodes)
+    assert health.engines(tmp_path) == {"c1": 7, "c2": 0}
 
 
 def test_an_agent_that_began_after_the_last_start_was_judged_is_wanted_in_a_trial(
