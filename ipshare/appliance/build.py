@@ -70,6 +70,11 @@ def judge(order: Order) -> None:
         raise Refused(
             f"{order.version!r} cannot be part of a file's name", hint="--version: letters, digits, . + ~ _ -"
         )
+    if not grub.ARGUMENTS.fullmatch(order.arguments):
+        raise Refused(
+            f"{order.arguments!r} has what GRUB would not hand to a kernel",
+            hint="--kernel-arguments: words of letters, digits and _.,:=/@+%~!*^-",
+        )
     if not 0 < order.epoch < 1 << 32:
         raise Refused(
             f"{order.epoch} is no time that a file can have", hint="SOURCE_DATE_EPOCH: seconds since 1970"

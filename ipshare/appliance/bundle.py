@@ -36,6 +36,7 @@ MAGIC = b"ipshare-bundle 1\n"
 PRODUCT = "ipshare-appliance"
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}")
 LINE = 4096
+KEY_MOST = 1 << 16
 BLOCK = layout.MIB
 BEGINNING = 4096
 """Octets of a slot that are written last."""
@@ -78,6 +79,12 @@ def make_key(private: Path, public: Path) -> None:
         raise
 
 
+def key_text(path: Path) -> bytes:
+    """Of a file with a key; of one that is no such, as much as shows it."""
+    with path.open("rb") as file:
+        return file.read(KEY_MOST)
+
+
 def public_key(pem: bytes) -> Ed25519PublicKey:
     try:
         key = serialization.load_pem_public_key(pem)
@@ -95,7 +102,7 @@ def make(slot: Path, version: str, key_file: Path, target: Path) -> Manifest:
     if any(target.exists() and target.samefile(path) for path in (slot, key_file)):
         raise Refused(f"{target} would be written over", hint="--output: a file of its own for the bundle")
     try:
-        key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+        key = serialization.load_pem_private_key(key_text(key_file), None)
     except (ValueError, TypeError) as error:
         raise Refused(f"{key_file} holds no private key", hint="ipshare appliance key makes one") from error
     if not isinstance(key, Ed25519PrivateKey):

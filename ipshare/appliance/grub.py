@@ -10,6 +10,7 @@ a write of it is whole or not at all.
 
 from __future__ import annotations
 
+import re
 import struct
 
 from ipshare.appliance import layout
@@ -21,6 +22,9 @@ HEAD = "# GRUB Environment Block\n"
 SIZE = 1024
 INSTEAD = "ipshare.instead"
 """A word of the kernel's: this slot runs because the one that should could not be read."""
+ARGUMENTS = re.compile(r"[A-Za-z0-9 _.,:=/@+%~!*^-]*")
+"""Of a kernel, as grub.cfg takes them: a quote, a ; or a line's end would be GRUB's, and the image would not
+start."""
 KERNEL = "panic=10 console=tty0 console=ttyS0,115200n8"
 
 MODULES = [

@@ -100,7 +100,7 @@ def build_(
     import ipshare
     from ipshare.appliance import build, bundle, packages
 
-    key = update_key.read_bytes() if update_key else None
+    key = bundle.key_text(update_key) if update_key else None
     if key is not None:
         bundle.public_key(key)
     order = build.Order(
@@ -239,8 +239,14 @@ def seed_(
 
 
 def _text(path: Path) -> str:
+    from ipshare.appliance.document import MOST
+
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST + 1)
+        if len(text) > MOST:
+            raise Refused(f"{path} is longer than {MOST:,} characters", hint="a seed has small files")
+        return text
     except UnicodeDecodeError as error:
         raise Refused(f"{path} is no text", hint="a seed has text: TOML, CSV, PEM, UTF-8") from error
 

@@ -157,6 +157,10 @@ def test_files_of_a_seed_are_text_and_each_is_given_once(
         assert run([*words, *given]) == 3
         assert json.loads(capsys.readouterr().err)["error"]["message"].endswith("is no text")
     (tmp_path / "a").write_text("a")
+    with (tmp_path / "image").open("wb") as file:
+        file.truncate(64 << 20)
+    assert run([*words, "--config", str(tmp_path / "image")]) == 3
+    assert "longer than" in json.loads(capsys.readouterr().err)["error"]["message"]
     twice = ["--file", f"a={tmp_path}/a", "--file", f"a={tmp_path}/a"]
     assert run([*words, *twice]) == 2 and not (tmp_path / "seed.img").exists()
 

@@ -99,3 +99,12 @@ def test_a_bundle_may_go_into_a_pipe(place: Path) -> None:
     bundle.make(place / "slot", "1.1", place / "key", place / "pipe")
     reader.join(30)
     assert got[0].endswith((place / "slot").read_bytes()) and (place / "pipe").is_fifo()
+
+
+def test_of_what_is_no_key_no_more_is_read_than_shows_it(place: Path) -> None:
+    """`--update-key` with the name of an image."""
+    with (place / "image").open("wb") as file:
+        file.truncate(64 << 20)
+    assert len(bundle.key_text(place / "image")) == bundle.KEY_MOST
+    with pytest.raises(Refused, match="holds no private key"):
+        bundle.make(place / "slot", "1.1", place / "image", place / "update")
