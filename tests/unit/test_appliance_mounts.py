@@ -3,6 +3,9 @@ files than fit."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,3 +75,24 @@ def test_what_a_unit_does_at_a_box_is_refused_elsewhere(
         monkeypatch.setattr(clock, name, touched)
     assert run_verb(["appliance", *verb]) == 3
     assert "not started from an appliance image" in capsys.readouterr().err
+
+
+def test_no_journal_of_another_system_is_played_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The wizard looks for keys on every disk of the machine: that of a system asleep would be changed."""
+    rows = [("/dev/sda1", "ext4", None), ("/dev/sdb1", "vfat", None), ("/dev/sdc5", "ext4", "ipshare-data")]
+    listed = [
+        {"path": path, "fstype": kind, "partlabel": label, "mountpoints": [None]}
+        for path, kind, label in rows
+    ]
+    monkeypatch.setattr(volumes.tools, "run", lambda command: json.dumps({"blockdevices": listed}))
+    (tmp_path / "id.pub").write_text("key")
+    mounts = list[tuple[str, str]]()
+
+    @contextlib.contextmanager
+    def mounted(target: Path, kind: str, options: str) -> Iterator[Path]:
+        mounts.append((str(target), options))
+        yield tmp_path
+
+    monkeypatch.setattr(slots, "mounted", mounted)
+    assert volumes.public_keys() == {"/dev/sda1: id.pub": "key", "/dev/sdb1: id.pub": "key"}
+    assert mounts == [("/dev/sda1", "ro,norecovery"), ("/dev/sdb1", "ro")]
