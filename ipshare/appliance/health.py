@@ -78,12 +78,13 @@ def missing(
     """The units that are wanted and are not active, after waiting for them to be so; with ``steady_s``, for
     so long on end, and with the same engines."""
     end, since, last = time.monotonic() + patience_s, None, list[str]()
-    before = dict[str, int]()
+    before: dict[str, int] | None = None
     while True:
         left = [unit for unit in units() if not is_active(unit)]
         if steady_s and not left:
             now = engines()
-            left = [f"the engine of {name}" for name in now if before.get(name, now[name]) != now[name]]
+            was = now if before is None else before
+            left = [f"the engine of {name}" for name in sorted(was | now) if was.get(name) != now.get(name)]
             before = now
         if left:
             since, last = None, left

@@ -79,12 +79,18 @@ def test_an_agent_that_is_started_again_and_again_is_not_healthy(
 
 
 @pytest.mark.parametrize("every_s", [1, 7])
+@pytest.mark.parametrize("has_gone", [False, True])
 def test_an_agent_whose_engine_ends_again_and_again_is_not_healthy(
-    every_s: int, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    every_s: int, has_gone: bool, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The agent is ready all the time, and starts it again: nothing is translated."""
+    """The agent is ready all the time, and starts it again, or does not answer: nothing is translated."""
     health.note(machine.said.append)
-    monkeypatch.setattr(health, "engines", lambda: {"c1": int(machine.now / every_s)})
+
+    def engines() -> dict[str, int]:
+        number = int(machine.now / every_s)
+        return {"c1": 4711} if has_gone and number % 2 else {} if has_gone else {"c1": number}
+
+    monkeypatch.setattr(health, "engines", engines)
     assert not machine.judge() and machine.boot == slots.Boot("a", "b", 1)
     assert machine.said == ["slot b (2.0): not healthy: the engine of c1"]
 
