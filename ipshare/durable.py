@@ -30,6 +30,19 @@ def write(path: Path, content: bytes, mode: int) -> None:
     sync(path.parent)
 
 
+def put(path: Path, content: bytes, mode: int) -> None:
+    """To where somebody said: a file, new or not, is written as `write` does, where a link leads to; anything
+    else (a pipe, a disk) is written to. Raises OSError that names ``path``."""
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            write(path.resolve(), content, mode)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def _put(fd: int, content: bytes) -> None:
     """All of it is on the disk, and ``fd`` closed. Without a file object, which asks the system much more."""
     try:

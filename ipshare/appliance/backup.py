@@ -11,13 +11,16 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ipshare.appliance import firstboot
+from ipshare import durable
+from ipshare.appliance import firstboot, room
 from ipshare.appliance.overlay import SITE
+from ipshare.appliance.seed import NAME
 from ipshare.errors import Refused
 
 FORMAT = 1
@@ -29,6 +32,7 @@ TREES = ("etc/ipshare", "etc/ssh/authorized_keys.d")
 FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf", firstboot.APPLIED)
 PATTERNS = (f"{firstboot.NETWORKS}/10-seed-*.network", "etc/ssh/ssh_host_*_key", "etc/ssh/ssh_host_*_key.pub")
 MOST = 64 << 20
+BLOCK = 4096
 
 
 def _there(root: Path) -> Iterator[Path]:
@@ -51,12 +55,14 @@ def backup(target: Path, version: str, root: Path = Path("/")) -> list[str]:
         "version": version,
         "hostname": hostname.read_text().strip() if hostname.exists() else "",
     }
+    if target.exists() and not target.is_file():
+        raise Refused(f"{target} is no file", hint="name one: with --output, and fetch it from there")
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         _add(archive, ABOUT, json.dumps(about).encode() + b"\n", 0o600)
         for path in found:
             _add(archive, str(path.relative_to(root)), path.read_bytes(), path.stat().st_mode & 0o777)
-    firstboot.write(target, out.getvalue(), 0o600)
+    durable.put(target, out.getvalue(), 0o600)
     return [str(path.relative_to(root)) for path in found]
 
 
@@ -67,13 +73,14 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
 
 
 def _is_ours(name: str) -> bool:
+    """Whether it is the one name of a file that a backup has."""
     path = Path(name)
-    if path.is_absolute() or ".." in path.parts:
+    if str(path) != name or ".." in path.parts or any(len(os.fsencode(part)) > NAME for part in path.parts):
         return False
     return (
         name in FILES
         or any(name.startswith(tree + "/") for tree in TREES)
-        or any(path.match(pattern) for pattern in PATTERNS)
+        or any(path.parent == Path(p).parent and path.match(p) for p in PATTERNS)
     )
 
 
@@ -88,7 +95,8 @@ def read(source: Path) -> tuple[dict[str, object], dict[str, tuple[bytes, int]]]
                 raise Refused(f"{source} is larger than any backup", hint="nothing was changed")
         with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
             for member in archive:
-                content = archive.extractfile(member) if member.isfile() else None
+                is_plain = member.isfile() and not member.issparse()  # a few octets may be a terabyte
+                content = archive.extractfile(member) if is_plain else None
                 if content is None:
                     raise Refused(f"{member.name} has no place in a backup", hint="nothing was changed")
                 if member.name == ABOUT:
@@ -97,7 +105,7 @@ def read(source: Path) -> tuple[dict[str, object], dict[str, tuple[bytes, int]]]
                     files[member.name] = (content.read(), member.mode & 0o777)
                 else:
                     raise Refused(f"{member.name} has no place in a backup", hint="nothing was changed")
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, zlib.error) as error:
         raise Refused(f"{source} is no backup: {error}", hint="ipshare appliance backup makes one") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise Refused(f"{source} is no backup of this format", hint="ipshare appliance backup makes one")
@@ -112,6 +120,16 @@ def restore(source: Path, root: Path = Path("/")) -> tuple[dict[str, object], li
         raise Refused(
             "the backup's site.toml has mistakes:\n" + "\n".join(problems), hint="nothing was changed"
         )
+    if homeless := [name for name in sorted(files) if not _has_place(root, name, files)]:
+        raise Refused(
+            f"{', '.join(homeless)}: a directory, or below a file, of this box or of the backup",
+            hint="nothing was changed",
+        )
+    needed, left = sum(len(data) + BLOCK for data, _ in files.values()), room.free(root / "etc")
+    if left < needed:
+        raise Refused(
+            f"the backup takes {needed >> 10:,} KiB, and /etc has {left >> 10:,}", hint="nothing was changed"
+        )
     # The site file last: what it includes is there before it, also if the power goes in between.
     for name in sorted(files, key=lambda name: ("/" + name == SITE, name)):
         firstboot.write(root / name, *files[name])
@@ -121,6 +139,10 @@ def restore(source: Path, root: Path = Path("/")) -> tuple[dict[str, object], li
         if path.is_file() and name not in files and not is_key and name not in FILES:
             path.unlink()
     return about, sorted(files)
+
+
+def _has_place(root: Path, name: str, files: Mapping[str, object]) -> bool:
+    return firstboot.has_place(root / name) and not any(str(up) in files for up in Path(name).parents)
 
 
 def order_reset(everything: bool, root: Path = Path("/")) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ipshare.appliance import archive, grub, iso, layout, overlay, packages, sbom, tools
+from ipshare.appliance import archive, bundle, grub, iso, layout, overlay, packages, sbom, tools
 from ipshare.errors import IpshareError, Refused
 
 TOP = Path(__file__).parents[2]
@@ -67,9 +66,14 @@ class Order:
 
 def judge(order: Order) -> None:
     """Raises Refused for everything that would make the build fail later."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}", order.version):
+    if not bundle.VERSION.fullmatch(order.version):
         raise Refused(
             f"{order.version!r} cannot be part of a file's name", hint="--version: letters, digits, . + ~ _ -"
+        )
+    if not grub.ARGUMENTS.fullmatch(order.arguments):
+        raise Refused(
+            f"{order.arguments!r} has what GRUB would not hand to a kernel",
+            hint="--kernel-arguments: words of letters, digits and _.,:=/@+%~!*^-",
         )
     if not 0 < order.epoch < 1 << 32:
         raise Refused(

@@ -17,6 +17,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,12 +28,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from ipshare import durable
 from ipshare.appliance import layout, slots
 from ipshare.errors import IpshareError, Refused
 
 MAGIC = b"ipshare-bundle 1\n"
 PRODUCT = "ipshare-appliance"
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}")
 LINE = 4096
+KEY_MOST = 1 << 16
 BLOCK = layout.MIB
 BEGINNING = 4096
 """Octets of a slot that are written last."""
@@ -53,18 +57,32 @@ def make_key(private: Path, public: Path) -> None:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    try:
-        with open(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(pem)
-    except FileExistsError:
-        raise Refused(
-            f"{private} exists", hint="images with its public half take no updates of another key"
-        ) from None
-    public.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+    half = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+    made = list[Path]()
+    try:
+        for path, text, mode in ((public, half, 0o644), (private, pem, 0o600)):
+            with open(os.open(path, durable.NEW, mode), "wb") as file:
+                made.append(path)
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException as error:  # never one half without the other
+        for path in made:
+            path.unlink(missing_ok=True)
+        if isinstance(error, FileExistsError):
+            raise Refused(
+                f"{error.filename} exists",
+                hint="images with its public half take no updates of another key",
+            ) from None
+        raise
+
+
+def key_text(path: Path) -> bytes:
+    """Of a file with a key; of one that is no such, as much as shows it."""
+    with path.open("rb") as file:
+        return file.read(KEY_MOST)
 
 
 def public_key(pem: bytes) -> Ed25519PublicKey:
@@ -78,22 +96,38 @@ def public_key(pem: bytes) -> Ed25519PublicKey:
 
 
 def make(slot: Path, version: str, key_file: Path, target: Path) -> Manifest:
-    """Signs a slot image."""
+    """Signs a slot image. Raises Refused for what a box would not start from, or could not read."""
+    if not VERSION.fullmatch(version):
+        raise Refused(f"{version[:80]!r} is no version", hint="--version: letters, digits, . + ~ _ -")
+    if any(target.exists() and target.samefile(path) for path in (slot, key_file)):
+        raise Refused(f"{target} would be written over", hint="--output: a file of its own for the bundle")
     try:
-        key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+        key = serialization.load_pem_private_key(key_text(key_file), None)
     except (ValueError, TypeError) as error:
         raise Refused(f"{key_file} holds no private key", hint="ipshare appliance key makes one") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise Refused(f"{key_file} is not for Ed25519", hint="ipshare appliance key makes one")
     with slot.open("rb") as image:
+        if image.read(len(slots.SQUASHFS)) != slots.SQUASHFS:
+            raise Refused(f"{slot} is no slot image", hint="ipshare-VERSION.slot of a build")
+        image.seek(0)
         digest = hashlib.file_digest(image, "sha256").hexdigest()
         manifest = Manifest(PRODUCT, version, layout.NUMBER, slot.stat().st_size, digest)
         head = MAGIC + json.dumps(asdict(manifest)).encode() + b"\n"
         image.seek(0)
-        with target.open("wb") as out:
-            out.write(head + base64.b64encode(key.sign(head)) + b"\n")
-            while piece := image.read(BLOCK):
-                out.write(piece)
+        is_file = not target.exists() or target.is_file()
+        aside = target.with_name(f"{target.name}.part") if is_file else target  # or a pipe
+        try:
+            with aside.open("wb") as out:
+                out.write(head + base64.b64encode(key.sign(head)) + b"\n")
+                while piece := image.read(BLOCK):
+                    out.write(piece)
+            if is_file:
+                aside.replace(target)
+        except BaseException:  # the one before it stays, and no room is taken
+            if is_file:
+                aside.unlink(missing_ok=True)
+            raise
     return manifest
 
 

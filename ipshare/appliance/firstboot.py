@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ipshare import durable
 from ipshare.appliance import grow, slots, stick, volumes
 from ipshare.appliance import seed as seeds
 from ipshare.appliance.overlay import HOST_KEY, SITE
@@ -64,6 +65,10 @@ def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Pat
             say(f"seed: {mistake}")
         say("seed: not applied; the settings before it stay")
         return False
+    if taken := [path for path in found.files if not has_place(root / path.lstrip("/"))]:
+        say(f"seed: {', '.join(taken)}: a directory, or below a file, of this box")
+        say("seed: not applied; the settings before it stay")
+        return False
     files = dict(found.files)
     good = _judge_site(files, say, root)
     if found.hostname is not None:
@@ -96,6 +101,11 @@ def _remember(digest: str, say: Callable[[str], None], root: Path) -> None:
     except OSError as error:
         say(f"seed: /data does not take that it was applied: {error.strerror}")
         write(root / APPLIED_NOW, digest + "\n", 0o600)
+
+
+def has_place(path: Path) -> bool:
+    """Whether a file may be written there: nothing but files in its place, or directories above it."""
+    return not path.is_dir() and not any(up.exists() and not up.is_dir() for up in path.parents)
 
 
 def _networks(wanted: Mapping[str, str], place: Path) -> None:
@@ -132,10 +142,10 @@ def site_problems(files: Mapping[str, tuple[str | bytes, int]], root: Path | Non
     from ipshare import config
 
     with tempfile.TemporaryDirectory() as place:
-        there = root / "etc/ipshare" if root is not None else None
-        for old in there.glob("*") if there is not None and there.is_dir() else ():
+        there = root / "etc/ipshare" if root is not None else Path(place)
+        for old in sorted(there.rglob("*")):
             if old.is_file():
-                write(Path(place) / old.name, old.read_bytes(), 0o600)
+                write(Path(place) / old.relative_to(there), old.read_bytes(), 0o600)
         for path, (text, mode) in files.items():
             if not path.startswith(seeds.BELOW):
                 continue
@@ -148,16 +158,23 @@ def site_problems(files: Mapping[str, tuple[str | bytes, int]], root: Path | Non
 
 
 def write(path: Path, content: str | bytes, mode: int) -> None:
-    """The whole file or the one before it, also if the power goes."""
+    """The whole file or the one before it, also if the power goes; with ``mode`` whatever the umask is, and
+    never more. Raises OSError, and leaves nothing of it on a disk that is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".new")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.chmod(mode)
-    part.rename(path)
+    part.unlink(missing_ok=True)  # of who died here, or of somebody who waits for what comes
+    descriptor = os.open(part, durable.NEW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    durable.sync(path.parent)
 
 
 def host_key(say: Callable[[str], None], root: Path = Path("/")) -> None:
@@ -178,7 +195,18 @@ def host_key(say: Callable[[str], None], root: Path = Path("/")) -> None:
 
 
 def run(say: Callable[[str], None]) -> None:
-    """All that the unit does."""
+    """All that the unit does. What is wrong with a step is said, whatever it is, and the next one is taken:
+    nobody could reach a box without a host key, to mend it."""
+    steps = (("/data", room_on_data), ("seed", take_seed), ("host name", name_machine), ("SSH", host_key))
+    for name, step in steps:
+        try:
+            step(say)
+        except Exception as error:
+            say(f"{name}: {str(error) or type(error).__name__}; the settings before it stay")
+
+
+def room_on_data(say: Callable[[str], None]) -> None:
+    """/data takes what the disk has, or why it does not."""
     degraded = Path("/run/ipshare-degraded")
     if degraded.exists():
         say(f"degraded: {degraded.read_text().strip()}; nothing is kept until this is mended")
@@ -189,23 +217,22 @@ def run(say: Callable[[str], None]) -> None:
             grow.grow(say)
         except (IpshareError, OSError, ValueError) as error:
             say(f"/data stays as large as it is: {error}")
-    try:
-        volumes.await_sticks()
-        device, second = volumes.find()
-        for line in second:
-            say(f"seed: {line}")
-        if device is None:
-            say(f"no seed (a volume labelled {seeds.LABEL} or {stick.LABEL})")
-        else:
-            of_cloud = Path(device).name.upper() == seeds.LABEL
-            apply(volumes.read(device, lambda name: not of_cloud or name in NAMES), say)
-    except OSError as error:
-        say(f"seed: {error}; the settings before it stay")
-    name_machine()
-    host_key(say)
 
 
-def name_machine() -> None:
+def take_seed(say: Callable[[str], None]) -> None:
+    """Looks for a seed, and applies it if it is new."""
+    volumes.await_sticks()
+    device, second = volumes.find()
+    for line in second:
+        say(f"seed: {line}")
+    if device is None:
+        say(f"no seed (a volume labelled {seeds.LABEL} or {stick.LABEL})")
+        return
+    of_cloud = Path(device).name.upper() == seeds.LABEL
+    apply(volumes.read(device, lambda name: not of_cloud or name in NAMES), say)
+
+
+def name_machine(say: Callable[[str], None] = lambda text: None) -> None:
     Path("/proc/sys/kernel/hostname").write_text(Path("/etc/hostname").read_text().strip())
 
 

@@ -3,12 +3,14 @@
 grubenv has three variables: `good` (the slot that boots), `trial` (the slot that an update was written to, or
 nothing) and `tries` (how often it may still be tried). GRUB takes one from `tries` before each try; Linux
 makes `trial` the good one when it is healthy (health). So whatever happens during a try (a panic, a hang and
-a reset, no power), the next start is counted, and the last is the old slot. The variables are in the first
-sector of the file: a write of it is whole or not at all.
+a reset, no power), the next start is counted, and the last is the old slot. A slot whose kernel or initrd
+cannot be read is left for the other one, which is told so. The variables are in the first sector of the file:
+a write of it is whole or not at all.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 
 from ipshare.appliance import layout
@@ -18,6 +20,11 @@ TRIES = 2
 """So that one power cut during a trial does not end it."""
 HEAD = "# GRUB Environment Block\n"
 SIZE = 1024
+INSTEAD = "ipshare.instead"
+"""A word of the kernel's: this slot runs because the one that should could not be read."""
+ARGUMENTS = re.compile(r"[A-Za-z0-9 _.,:=/@+%~!*^-]*")
+"""Of a kernel, as grub.cfg takes them: a quote, a ; or a line's end would be GRUB's, and the image would not
+start."""
 KERNEL = "panic=10 console=tty0 console=ttyS0,115200n8"
 
 MODULES = [
@@ -62,7 +69,7 @@ def config(arguments: str = "") -> str:
         f'set tries={n - 1}; set slot="$trial"; save_env tries'
         for n in range(TRIES, 0, -1)
     )
-    line = f"boot=ipshare ipshare.slot=$slot {KERNEL} {arguments}".rstrip()
+    line = f"boot=ipshare ipshare.slot=$slot $instead {KERNEL} {arguments}".rstrip()
     return f"""serial --unit=0 --speed=115200
 terminal_input console serial
 terminal_output console serial
@@ -77,12 +84,12 @@ function start {{
   if [ "$slot" = "b" ]; then set part="$disk,gpt4"; else set slot=a; set part="$disk,gpt3"; fi
   echo "ipshare: slot $slot"
   if linux ($part)/vmlinuz {line}; then
-    initrd ($part)/initrd.img
-    boot
+    if initrd ($part)/initrd.img; then boot; fi
   fi
 }}
 start
 echo "ipshare: slot $slot cannot be read; the other one"
+set instead={INSTEAD}
 if [ "$slot" = "b" ]; then set slot=a; else set slot=b; fi
 start
 echo "ipshare: neither slot can be read"

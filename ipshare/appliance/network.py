@@ -60,6 +60,8 @@ def rendered(config: Any, mistakes: list[str]) -> tuple[dict[str, str], list[str
 def _one(name: str, wanted: dict[str, Any], where: str, mistakes: list[str], servers: list[str]) -> str:
     def address(text: Any, what: str, *, interface: bool = False) -> str:
         try:
+            if not isinstance(text, str) or "%" in text:  # a number is an address to Python, a zone any text
+                raise ValueError
             return str(ipaddress.ip_interface(text) if interface else ipaddress.ip_address(text))
         except ValueError:
             mistakes.append(f"{where}: {what} {text!r} is none")
@@ -79,7 +81,12 @@ def _one(name: str, wanted: dict[str, Any], where: str, mistakes: list[str], ser
         if not NAME.fullmatch(str(called)):
             mistakes.append(f"{where}: name {called!r} is none")
         lines.append(f"Name={called}")
-    four, six = bool(wanted.get("dhcp4")), bool(wanted.get("dhcp6"))
+    mistakes.extend(
+        f"{where}: {key} is true or false, not {wanted[key]!r}"
+        for key in ("dhcp4", "dhcp6", "accept-ra")
+        if not isinstance(wanted.get(key, False), bool)
+    )
+    four, six = wanted.get("dhcp4"), wanted.get("dhcp6")
     lines += [
         "",
         "[Network]",
@@ -92,7 +99,10 @@ def _one(name: str, wanted: dict[str, Any], where: str, mistakes: list[str], ser
             mistakes.append(f"{where}: address {text!r} has no prefix length")
         lines.append(f"Address={address(text, 'address', interface=True)}")
     named = wanted.get("nameservers") or {}
-    found = named.get("addresses") if isinstance(named, dict) else None
+    if not isinstance(named, dict) or set(named) - {"addresses"}:
+        mistakes.append(f"{where}: nameservers has addresses, nothing else")
+        named = {}
+    found = named.get("addresses")
     servers += [address(text, "name server") for text in _list(found, f"{where}: nameservers", mistakes)]
     routes = [{"to": "default", "via": wanted[key]} for key in ("gateway4", "gateway6") if key in wanted]
     for route in [*routes, *_list(wanted.get("routes"), f"{where}: routes", mistakes)]:

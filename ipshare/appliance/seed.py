@@ -15,22 +15,25 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from ipshare.appliance import network, tools
+from ipshare import durable
+from ipshare.appliance import document, network, tools
 from ipshare.errors import Refused
 
 LABEL = "CIDATA"
 SIZE = 4 << 20
-HOSTNAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.[A-Za-z0-9-]{1,63})*")
+HOSTNAME = re.compile(r"(?=.{1,64}\Z)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
+"""The kernel's has 64 characters at most."""
 KEY = re.compile(
     r"(ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)|sk-[a-z0-9@.-]+) ([A-Za-z0-9+/=]+)(?: [^\n]*)?"
 )
 BELOW = "/etc/ipshare/"
-MOST = 1 << 20
+NAME = 250
+"""Octets of a file's name at most, so that what is written beside it has one, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,13 @@ def documents(
     return texts
 
 
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # the box takes none
+
+
 def _dump(value: Any) -> str:
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000))
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
 
 
 def read(texts: Mapping[str, str]) -> tuple[Seed | None, list[str]]:
@@ -135,15 +143,28 @@ def _files(wanted: Any, mistakes: list[str]) -> dict[str, tuple[str, int]]:
             mistakes.append("user-data: write_files is a list of path, content, permissions")
             continue
         path, mode = str(entry.get("path")), str(entry.get("permissions", "0600"))
-        if not path.startswith(BELOW) or ".." in path.split("/") or path.endswith("/"):
+        if not is_below(path):
             mistakes.append(f"user-data: {path} is not below {BELOW}")
+        elif path in files:
+            mistakes.append(f"user-data: {path} is there twice")
         elif set(entry) - {"path", "content", "permissions"}:
             mistakes.append(f"user-data: of {path}, path, content and permissions are understood")
         elif not re.fullmatch(r"0?[0-7]{3}", mode):
             mistakes.append(f"user-data: permissions {mode!r} of {path} are none")
         else:
             files[path] = (entry["content"], int(mode, 8))
+    for parent in {str(parent) for path in files for parent in PurePosixPath(path).parents}:
+        if parent in files:
+            mistakes.append(f"user-data: {parent} is a file, and a directory of another one")
     return files
+
+
+def is_below(path: str) -> bool:
+    """Whether it is the one name of a file below /etc/ipshare: no detours, nothing that no name has."""
+    parts = path.removeprefix(BELOW).split("/")
+    return path.startswith(BELOW) and all(
+        part not in ("", ".", "..") and part.isprintable() and len(part.encode()) <= NAME for part in parts
+    )
 
 
 def _mapping(name: str, text: str, mistakes: list[str]) -> dict[str, Any]:
@@ -157,13 +178,10 @@ def _mapping(name: str, text: str, mistakes: list[str]) -> dict[str, Any]:
 
 
 def _yaml(name: str, text: str, mistakes: list[str]) -> Any:
-    if len(text) > MOST:
-        mistakes.append(f"{name}: longer than {MOST:,} characters")
-        return None
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: dates that do not exist
-        mistakes.append(f"{name}: no YAML: {' '.join(str(error).split())}")
+        return document.read(text)
+    except ValueError as error:
+        mistakes.append(f"{name}: {error}")
         return None
 
 
@@ -180,5 +198,4 @@ def write_image(texts: Mapping[str, str], target: Path) -> None:
             path = Path(place) / name
             path.write_text(text)
             tools.run(["mcopy", *at, str(path), f"::/{name}"])
-        target.touch(mode=0o600)  # it may hold keys
-        target.write_bytes(made.read_bytes())
+        durable.put(target, made.read_bytes(), 0o600)  # it may hold keys

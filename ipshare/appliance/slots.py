@@ -8,6 +8,7 @@ place, followed by fsync.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -21,6 +22,8 @@ from ipshare.appliance.overlay import RELEASE
 from ipshare.errors import IpshareError, Refused
 
 BY_LABEL = Path("/dev/disk/by-partlabel")
+RUN = Path("/run")
+LOCK = "ipshare-update.lock"
 SQUASHFS = b"hsqs"
 
 
@@ -44,6 +47,18 @@ def running() -> str:
         if word.startswith("ipshare.slot="):
             return word.removeprefix("ipshare.slot=")
     raise Refused("this machine was not started from an appliance image", hint="docs/appliance.md")
+
+
+def is_instead() -> bool:
+    """The boot loader could not read the slot that it should have started, and started this one."""
+    return grub.INSTEAD in Path("/proc/cmdline").read_text().split()
+
+
+def at_box() -> None:
+    """Raises Refused where this is neither a box nor the live system: host name, SSH's keys, the clock and
+    whether the machine is reset are not ours there."""
+    if not is_live():
+        running()
 
 
 def release() -> dict[str, object]:
@@ -93,11 +108,13 @@ class Boot:
     def on_trial(self, slot: str) -> Boot:
         return Boot(self.good, slot, grub.TRIES)
 
-    def judged(self, slot: str, healthy: bool) -> tuple[Boot, str]:
-        """After a start from `slot`: what the variables become, and one word for it: good, trial-failed,
-        rolled-back, kept."""
+    def judged(self, slot: str, healthy: bool, instead: bool = False) -> tuple[Boot, str]:
+        """After a start from `slot`, maybe `instead` of one that cannot be read: what the variables become,
+        and one word for it: good, trial-failed, rolled-back, instead, kept."""
         if self.trial == slot:
             return (Boot(slot), "good") if healthy else (self, "trial-failed")
+        if instead and healthy and (self.trial or self.good != slot):
+            return Boot(slot), "rolled-back" if self.trial else "instead"
         if self.trial and self.tries == 0:
             return Boot(self.good), "rolled-back"
         return self, "kept"  # a trial that did not begin yet stays in order
@@ -111,11 +128,24 @@ def environment() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """No other update or rollback is at work as long as this lasts: the slot that one writes would be put on
+    trial by the other. Raises Refused."""
+    with (RUN / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused("another update, or a rollback, is at work", hint="wait for its end") from None
+        yield
+
+
+@contextlib.contextmanager
 def mounted(target: Path, kind: str, options: str) -> Iterator[Path]:
     """A volume, as long as this lasts. Raises IpshareError."""
-    with tempfile.TemporaryDirectory(dir="/run") as place:
+    place = Path(tempfile.mkdtemp(dir=RUN))
+    try:
         done = subprocess.run(
-            ["mount", "-t", kind, "-o", options, str(target), place],
+            ["mount", "-t", kind, "-o", options, str(target), str(place)],
             capture_output=True,
             text=True,
             check=False,
@@ -123,9 +153,14 @@ def mounted(target: Path, kind: str, options: str) -> Iterator[Path]:
         if done.returncode:
             raise IpshareError(f"{target} cannot be mounted: {done.stderr.strip()}")
         try:
-            yield Path(place)
+            yield place
         finally:
-            subprocess.run(["umount", place], capture_output=True, check=False)
+            # In a group of its own: who ends us with Ctrl-C leaves it no volume that is mounted.
+            subprocess.run(["umount", str(place)], capture_output=True, check=False, process_group=0)
+    finally:
+        # The directory alone, never what is in it: where umount failed that is the volume, with GRUB on it.
+        with contextlib.suppress(OSError):
+            place.rmdir()
 
 
 def back(environment: Path, slot: str, have: str) -> str:

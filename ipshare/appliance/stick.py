@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import yaml
-
-from ipshare.appliance import network
-from ipshare.appliance.seed import BELOW, HOSTNAME, MOST, Seed, is_public_key
+from ipshare.appliance import document, network
+from ipshare.appliance.document import MOST
+from ipshare.appliance.seed import BELOW, HOSTNAME, Seed, is_public_key
 
 LABEL = "IPSHARE-CFG"
 HOST, KEYS, NETWORK, SITE = "hostname", "authorized_keys", "network.yaml", "site.toml"
@@ -65,7 +64,7 @@ def _keys(text: str, mistakes: list[str]) -> tuple[str, ...]:
 
 def _yaml(text: str, mistakes: list[str]) -> object:
     try:
-        return yaml.safe_load(text[:MOST])
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: dates that do not exist
-        mistakes.append(f"{NETWORK}: no YAML: {' '.join(str(error).split())}")
+        return document.read(text)
+    except ValueError as error:
+        mistakes.append(f"{NETWORK}: {error}")
         return {"version": 2}

@@ -14,16 +14,25 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from ipshare import durable
+
 REMOVED = "<removed>"
-WORDS = r"password|passwd|secret|token|private|credential|\bkey\b|psk"
-SECRET = re.compile(
-    rf"(?im)^(?P<before>[^\n#]*?[\"']?[\w.\-]*(?:{WORDS})[\w.\-]*[\"']?\s*[=:]\s*)(?P<value>\S.*)$"
+WORDS = (
+    r"passw(?:or)?d|passphrase|secret|token|private|credential|authorization|psk"
+    r"|(?<![a-z])(?:api)?keys?(?![a-z])"
 )
-HARMLESS = re.compile(r"(?i)(?:key_file|password_file|token_file|secret_file|_id)[\"']?\s*[=:]\s*$")
+SECRET = re.compile(
+    # The name of a file, or an identity, is none. Names are short: no time is lost in a file of one line.
+    rf"(?im)^(?P<before>[^\n]*?(?:{WORDS})[\w.\-]{{0,64}}(?<!_file)(?<!_id)[\"']?\s*[=:]\s*)"
+    # A value over several lines is taken with all of them; whatever follows it in its last line, too.
+    r"(?=\S)(?:\"\"\"[\s\S]*?(?:\"\"\"|\Z)|'''[\s\S]*?(?:'''|\Z)|\[[^\]]*|\{[^}]*)?.*$"
+)
+BEARER = re.compile(r"(?i)(?P<before>\bbearer\s+)[\w.~+/=-]{8,}")
 PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
-URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/\s:@]*:[^/\s@]*@")
+URL = re.compile(r"(?i)(?P<scheme>\b[a-z][a-z0-9+.-]{0,20}://)[^/\s@\"']+@")
+MOST = 4 << 20
 TAKEN = ("*.toml", "*.csv", "*.json")
 COMMANDS = {
     "ip-address": ["ip", "address"],
@@ -44,18 +53,29 @@ def cleaned(text: str) -> str:
     """The text without secrets."""
     text = PEM.sub(REMOVED, text)
     text = URL.sub(rf"\g<scheme>{REMOVED}@", text)
-    return SECRET.sub(lambda m: m[0] if HARMLESS.search(m["before"]) else f'{m["before"]}"{REMOVED}"', text)
+    text = BEARER.sub(rf"\g<before>{REMOVED}", text)
+    return SECRET.sub(rf'\g<before>"{REMOVED}"', text)
 
 
 def files(places: Iterable[Path]) -> dict[str, str]:
-    """The files below these directories that are taken, cleaned: name in the archive -> text."""
+    """The files below these directories that are taken, cleaned: name in the archive -> text; of one that
+    cannot be read, why."""
     found = {}
     for place in places:
         for pattern in TAKEN:
             for path in sorted(place.rglob(pattern)):
-                if path.is_file() and not path.is_symlink() and path.stat().st_size < 4 << 20:
-                    found[f"files{path}"] = cleaned(path.read_text(errors="replace"))
+                if path.is_file() and not path.is_symlink():
+                    found[f"files{path}"] = _text(path)
     return found
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MOST:
+            return f"left out: longer than {MOST:,} octets\n"
+        return cleaned(path.read_text(errors="replace"))
+    except OSError as error:  # it is another user's, or has gone meanwhile
+        return f"left out: {error.strerror}\n"
 
 
 def outputs() -> dict[str, str]:
@@ -74,10 +94,11 @@ def outputs() -> dict[str, str]:
 
 def write(target: Path, texts: dict[str, str]) -> None:
     """A tar.gz with mode 0600."""
-    target.touch(mode=0o600)
-    with tarfile.open(target, "w:gz") as archive:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
         for name, text in sorted(texts.items()):
             data = text.encode()
             member = tarfile.TarInfo(f"ipshare-support/{name}")
             member.size, member.mode = len(data), 0o600
             archive.addfile(member, io.BytesIO(data))
+    durable.put(target, out.getvalue(), 0o600)

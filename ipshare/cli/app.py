@@ -180,6 +180,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if _was_named(error.filename, words):
             text = f"cannot use {error.filename}: {error.strerror}"
             return output.fail(text, "name another file", exits.FAILURE, as_json=as_json)
+        if error.errno in (errno.EACCES, errno.EPERM):
+            text = f"may not use {error.filename or 'what it needs'}: {error.strerror}"
+            return output.fail(text, "run as root", exits.NO_PRIVILEGE, as_json=as_json)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             return _unexpected(error, as_json)
         text = f"no room for what there is to say or keep: {error.strerror}"

@@ -100,7 +100,7 @@ def build_(
     import ipshare
     from ipshare.appliance import build, bundle, packages
 
-    key = update_key.read_bytes() if update_key else None
+    key = bundle.key_text(update_key) if update_key else None
     if key is not None:
         bundle.public_key(key)
     order = build.Order(
@@ -200,38 +200,55 @@ def seed_(
 ) -> None:
     """Write a seed: what a box is told at its first start. A volume for a VM's second disk, or for a USB
     stick."""
-    import yaml
-
-    from ipshare.appliance import firstboot, seed
+    from ipshare.appliance import document, firstboot, network, seed
 
     texts: dict[str, str] = {}
     for given in files:
         name, equals, path = given.partition("=")
         if not equals or not Path(path).is_file():
             raise output.UsageProblem(f"--file {given}: there is no such file", "--file NAME=FILE")
-        texts[seed.BELOW + name] = Path(path).read_text()
+        if seed.BELOW + name in texts or (config is not None and name == "site.toml"):
+            raise output.UsageProblem(f"--file {given}: {name} is given twice", "--file NAME=FILE")
+        texts[seed.BELOW + name] = _text(Path(path))
     if config is not None:
-        texts[seed.BELOW + "site.toml"] = config.read_text()
+        texts[seed.BELOW + "site.toml"] = _text(config)
     wanted: Any = None
     if networks is not None:
+        mistakes = list[str]()
         try:
-            wanted = yaml.safe_load(networks.read_text())
-        except yaml.YAMLError as error:
-            raise Refused(f"{networks}: {' '.join(str(error).split())}") from error
-        wanted = wanted.get("network", wanted).get("ethernets") if isinstance(wanted, dict) else wanted
-        if not isinstance(wanted, dict):
+            wanted = document.read(_text(networks))
+            if not network.rendered(wanted, mistakes)[0] and not mistakes:
+                mistakes.append("there are no ethernets")
+        except ValueError as error:
+            mistakes.append(str(error))
+        if mistakes:
             raise Refused(
-                f"{networks} has no ethernets", hint="version: 2, ethernets: {enp1s0: {addresses: [...]}}"
+                f"the box would not take {networks}:\n" + "\n".join(mistakes),
+                hint="version: 2, ethernets: {enp1s0: {addresses: [...]}}",
             )
+        wanted = wanted.get("network", wanted)["ethernets"]
     if problems := firstboot.site_problems({path: (text, 0o600) for path, text in texts.items()}, None):
         raise Refused("the box would not take this site file:\n" + "\n".join(problems))
-    lines = [line for path in keys for line in path.read_text().splitlines() if line.strip()]
+    lines = [line for path in keys for line in _text(path).splitlines() if line.strip()]
     seed.write_image(seed.documents(hostname, lines, texts, wanted), target)
     if as_json:
         output.emit({"file": str(target), "hostname": hostname, "keys": len(lines), "files": sorted(texts)})
         return
     nobody = "" if lines else " (nobody can log in)"
     output.line(f"{target}: {hostname}, {len(lines)} SSH keys{nobody}, {len(texts)} files")
+
+
+def _text(path: Path) -> str:
+    from ipshare.appliance.document import MOST
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST + 1)
+        if len(text) > MOST:
+            raise Refused(f"{path} is longer than {MOST:,} characters", hint="a seed has small files")
+        return text
+    except UnicodeDecodeError as error:
+        raise Refused(f"{path} is no text", hint="a seed has text: TOML, CSV, PEM, UTF-8") from error
 
 
 reboot_option = click.option(
@@ -247,7 +264,7 @@ reboot_option = click.option(
 @json_option
 def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
     """At the box: write the update FILE (-: what comes in) to the slot that does not run, for a trial."""
-    from ipshare.appliance import bundle, overlay, restart, slots
+    from ipshare.appliance import bundle, health, overlay, restart, slots
 
     slot = slots.other(slots.running())
     pem = Path(overlay.UPDATE_KEY)
@@ -256,7 +273,8 @@ def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
             "this image was built without a key: it takes no updates", hint="install the image anew"
         )
     say = (lambda text: None) if as_json else output.line
-    with slots.environment() as path:
+    with slots.alone(), slots.environment() as path:
+        health.note(say)
         manifest = bundle.install(
             file, bundle.public_key(pem.read_bytes()), path, slot, slots.device(slot), say
         )
@@ -273,12 +291,13 @@ def install_(file: IO[bytes], reboot: bool, as_json: bool) -> None:
 def rollback_(reboot: bool, as_json: bool) -> None:
     """At the box: go back to the version before, in the slot that does not run: it is tried at the next
     start, as an update is. Again: back again."""
-    from ipshare.appliance import restart, slots
+    from ipshare.appliance import health, restart, slots
 
     say = (lambda text: None) if as_json else output.line
     running = slots.running()
-    version = slots.version(slots.device(slots.other(running)))
-    with slots.environment() as path:
+    with slots.alone(), slots.environment() as path:
+        health.note(say)
+        version = slots.version(slots.device(slots.other(running)))
         slot = slots.back(path, running, version)
     if as_json:
         output.emit({"version": version, "slot": slot})
@@ -339,8 +358,9 @@ def health_(ctx: click.Context, reboot: bool, as_json: bool) -> None:
 @json_option
 def firstboot_(as_json: bool) -> None:
     """At the box, before its network: keep what another version left, apply a seed that is new."""
-    from ipshare.appliance import before, firstboot
+    from ipshare.appliance import before, firstboot, slots
 
+    slots.at_box()
     said: list[str] = []
     say = said.append if as_json else lambda text: output.line(f"ipshare: {text}")
     before.at_start(say)

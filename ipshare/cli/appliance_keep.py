@@ -40,8 +40,7 @@ def restore_(file: Path, as_json: bool) -> None:
     nothing."""
     from ipshare.appliance import backup, slots
 
-    if not slots.is_live():
-        slots.running()  # elsewhere host name and SSH's keys are not ours
+    slots.at_box()
     about, names = backup.restore(file)
     if as_json:
         output.emit({"hostname": about.get("hostname"), "version": about.get("version"), "entries": names})
@@ -75,8 +74,9 @@ def factory_reset_(everything: bool, reboot: bool, yes: bool, as_json: bool) -> 
 @json_option
 def clock_(keep: bool, as_json: bool) -> None:
     """At the box, by its unit: put a clock that is empty forward to the last known time."""
-    from ipshare.appliance import clock
+    from ipshare.appliance import clock, slots
 
+    slots.at_box()
     try:
         if keep:
             kept, late = clock.keep(), 0.0
@@ -95,6 +95,7 @@ def clock_(keep: bool, as_json: bool) -> None:
 def guard_() -> None:
     """At the box, by its unit: reset the machine if its data path hangs for half a minute, or a workload may
     run beyond its lease."""
-    from ipshare.appliance import guard
+    from ipshare.appliance import guard, slots
 
+    slots.at_box()
     guard.run(lambda text: output.line(f"ipshare: {text}"))

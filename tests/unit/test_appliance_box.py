@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ipshare.appliance import bundle, firstboot, grub, network, overlay, seed, slots
+from ipshare.appliance import bundle, document, firstboot, grub, network, overlay, seed, slots
 from ipshare.errors import IpshareError, Refused
 from tests.appliance_site import SITE
 
@@ -98,7 +98,7 @@ def test_a_site_with_mistakes_leaves_the_one_before_it(tmp_path: Path) -> None:
         ),
         ("network-config", "version: 2\nethernets: {'e\\n[x]': {}}\n", "not an interface"),
         ("network-config", 'version: 2\nethernets: {"../x": {}}\n', "not an interface"),
-        ("network-config", "x" * (seed.MOST + 1), "longer"),
+        ("network-config", "x" * (document.MOST + 1), "longer"),
     ],
 )
 def test_a_broken_seed_changes_nothing_and_says_why(name: str, text: str, word: str, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def box(tmp_path: Path) -> Path:
     """Files in place of a box's devices: environment, slot b; a key, a slot image and its bundle."""
     (tmp_path / "env").write_bytes(slots.Boot("a").block())
     (tmp_path / "b").write_bytes(b"old" * 2_000_000)
-    (tmp_path / "slot").write_bytes(bytes(range(256)) * 12_000)
+    (tmp_path / "slot").write_bytes((slots.SQUASHFS + bytes(range(4, 256))) * 12_000)
     bundle.make_key(tmp_path / "key", tmp_path / "key.pub")
     bundle.make(tmp_path / "slot", "2.0", tmp_path / "key", tmp_path / "update")
     return tmp_path

@@ -107,6 +107,10 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         ({"version": "1 0"}, "file's name"),
         ({"epoch": 0}, "no time"),
         ({"epoch": 1 << 32}, "no time"),
+        ({"arguments": 'quiet "'}, "GRUB"),
+        ({"arguments": "quiet; halt"}, "GRUB"),
+        ({"arguments": "quiet\nhalt"}, "GRUB"),
+        ({"arguments": "isolcpus=1-3 console=ttyS1,115200n8", "epoch": 0}, "no time"),
     ],
 )
 def test_an_order_that_cannot_be_made_is_refused_at_once(

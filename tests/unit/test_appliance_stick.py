@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ipshare.appliance import firstboot, seed, stick, volumes, wizard
+from ipshare.appliance import document, firstboot, stick, volumes, wizard
 from ipshare.appliance.seed import is_public_key
 from tests.appliance_site import SITE
 
@@ -55,7 +55,7 @@ def test_a_site_file_with_mistakes_leaves_the_one_before_it(tmp_path: Path) -> N
         ("network.yaml", "version: 2\nethernets: {e: {addresses: [192.0.2.1]}}\n", "no prefix length"),
         ("a name", "x", "a name of letters"),
         ("photo.jpg", "\ufffd\ufffd", "is no text"),
-        ("big.csv", "x" * (seed.MOST + 1), "longer than"),
+        ("big.csv", "x" * (document.MOST + 1), "longer than"),
     ],
 )
 def test_a_mistake_changes_nothing_and_is_said(name: str, text: str, word: str, tmp_path: Path) -> None:
