@@ -10,10 +10,11 @@ state but its connections: one thread each.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,33 +63,40 @@ class Etcd:
 
     def look(self, *keys: str) -> list[Entry]:
         """Keys at one moment."""
-        return self.transact([], [{"request_range": {"key": _b64(key)}} for key in keys])[1]
+        found = self.transact([], [{"request_range": {"key": _b64(key)}} for key in keys])[1]
+        with _understood():
+            return [one for one, _ in zip(found, keys, strict=True)]
 
     def newest(self, folder: str, limit: int) -> list[Entry]:
         """Of the keys that begin with ``folder``, those with the greatest names, the greatest first."""
         words = {"sort_order": "DESCEND", "sort_target": "KEY", "limit": str(limit)}
         body = {"key": _b64(folder), "range_end": _b64(after(folder)), **words}
-        return [_entry(found) for found in self._post("kv/range", body).get("kvs", [])]
+        answer = self._post("kv/range", body)
+        with _understood():
+            return [_entry(found) for found in answer.get("kvs", [])]
 
     def below(self, folder: str) -> list[tuple[str, Entry]]:
         """All keys that begin with ``folder``, in the order of names."""
         body = {"key": _b64(folder), "range_end": _b64(after(folder)), "sort_target": "KEY"}
-        found = self._post("kv/range", body | {"sort_order": "ASCEND"}).get("kvs", [])
-        return [(base64.b64decode(one["key"]).decode(), _entry(one)) for one in found]
+        answer = self._post("kv/range", body | {"sort_order": "ASCEND"})
+        with _understood():
+            return [(base64.b64decode(one["key"]).decode(), _entry(one)) for one in answer.get("kvs", [])]
 
     def transact(self, claims: Sequence[Op], ops: Sequence[Op]) -> tuple[bool, list[Entry]]:
         """``ops`` at once if all ``claims`` hold; what keys that were looked up say then."""
         answer = self._post("kv/txn", {"compare": list(claims), "success": list(ops)})
-        ranges = [one["response_range"] for one in answer.get("responses", []) if "response_range" in one]
-        found = [_entry(one["kvs"][0]) if one.get("kvs") else Entry() for one in ranges]
-        return answer.get("succeeded", False), found
+        with _understood():
+            ranges = [one["response_range"] for one in answer.get("responses", []) if "response_range" in one]
+            found = [_entry(one["kvs"][0]) if one.get("kvs") else Entry() for one in ranges]
+            return answer.get("succeeded", False) is True, found
 
     def lease(self, seconds: int) -> str:
         """A new lease of at least that long."""
         answer = self._post("lease/grant", {"TTL": str(seconds)})
-        if int(answer["TTL"]) < seconds:
-            raise IpshareError(f"etcd grants a lease of {answer['TTL']} s, not of {seconds} s")
-        return str(answer["ID"])
+        with _understood():
+            if int(answer["TTL"]) < seconds:
+                raise IpshareError(f"etcd grants a lease of {answer['TTL']} s, not of {seconds} s")
+            return str(answer["ID"])
 
     def _post(self, path: str, body: Op) -> Op:
         content, failed = json.dumps(body).encode(), []
@@ -152,6 +160,18 @@ def after(folder: str) -> str:
 
 
 # ---- inside -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """Reads an answer. Raises IpshareError where it says something else than etcd would."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise IpshareError(
+            f"an answer of etcd's cannot be understood: {error!r}",
+            hint="do endpoints name etcd's client URLs?",
+        ) from error
 
 
 def _wire(tls: ssl.SSLContext | None) -> Wire:

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,26 @@ def test_what_refuses_a_connection_is_said() -> None:
     with pytest.raises(Unheard, match=rf"{url}: \[Errno 111\] Connection refused"):
         door.look("/x")
     door.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{}",
+        '{"responses": 7, "kvs": 7, "ID": null, "TTL": {}}',
+        '{"responses": [{"response_range": {"kvs": [{}]}}], "kvs": [{}], "TTL": "x"}',
+        '{"responses": ["x"], "kvs": ["x"], "TTL": "9"}',
+        '{"responses": [{"response_range": {"kvs": [{"mod_revision": "1", "value": "a"}]}}],'
+        ' "kvs": [{"key": "/w==", "mod_revision": "1"}], "TTL": []}',
+    ],
+)
+def test_an_answer_in_the_words_of_somebody_else_is_an_error(said: str) -> None:
+    with Member(says("200 OK", said)) as member:
+        door = Etcd([member.url], WAIT_S)
+        asks: list[Callable[[], object]] = [lambda: door.look("/x"), lambda: door.lease(5)]
+        if said != "{}":  # so says etcd of a folder without keys
+            asks.append(lambda: door.below("/x"))
+        for ask in asks:
+            with pytest.raises(IpshareError, match="answer of etcd's cannot be understood"):
+                ask()
+        door.close()
