@@ -115,22 +115,28 @@ def read(source: Path) -> tuple[dict[str, object], dict[str, tuple[bytes, int]]]
 def restore(source: Path, root: Path = Path("/")) -> tuple[dict[str, object], list[str]]:
     """Makes the configuration that of the backup. Returns what it says of itself, and its files' names."""
     about, files = read(source)
-    judged = {"/" + name: content for name, content in files.items()}
-    if problems := firstboot.site_problems(judged, root):
-        raise Refused(
-            "the backup's site.toml has mistakes:\n" + "\n".join(problems), hint="nothing was changed"
-        )
     if homeless := [name for name in sorted(files) if not _has_place(root, name, files)]:
         raise Refused(
             f"{', '.join(homeless)}: a directory, or below a file, of this box or of the backup",
             hint="nothing was changed",
+        )
+    judged = {"/" + name: content for name, content in files.items()}
+    if problems := firstboot.site_problems(judged, root):
+        raise Refused(
+            "the backup's site.toml has mistakes:\n" + "\n".join(problems), hint="nothing was changed"
         )
     needed, left = sum(len(data) + BLOCK for data, _ in files.values()), room.free(root / "etc")
     if left < needed:
         raise Refused(
             f"the backup takes {needed >> 10:,} KiB, and /etc has {left >> 10:,}", hint="nothing was changed"
         )
-    # The site file last: what it includes is there before it, also if the power goes in between.
+    with firstboot.alone(root):
+        _replace(files, root)
+    return about, sorted(files)
+
+
+def _replace(files: Mapping[str, tuple[bytes, int]], root: Path) -> None:
+    """The site file last: what it includes is there before it, also if the power goes in between."""
     for name in sorted(files, key=lambda name: ("/" + name == SITE, name)):
         firstboot.write(root / name, *files[name])
     for path in _there(root):
@@ -138,7 +144,6 @@ def restore(source: Path, root: Path = Path("/")) -> tuple[dict[str, object], li
         is_key = name.startswith("etc/ssh/ssh_host_")  # of none in the backup, the box keeps its own
         if path.is_file() and name not in files and not is_key and name not in FILES:
             path.unlink()
-    return about, sorted(files)
 
 
 def _has_place(root: Path, name: str, files: Mapping[str, object]) -> bool:

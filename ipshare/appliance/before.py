@@ -87,6 +87,8 @@ def _name(version: str) -> str:
 def _copy(root: Path, target: Path) -> None:
     """All of it, or nothing; copies of other versions but the newest go."""
     aside = target.with_name(".new")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    aside.parent.chmod(0o700)  # a copy of a key has the mode of a new file until it has its own
     shutil.rmtree(aside, ignore_errors=True)
     try:
         for tree in (NODES, SITES):

@@ -10,11 +10,13 @@ that tests run it in a directory.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ipshare import durable
@@ -27,6 +29,7 @@ NAMES = ("meta-data", "user-data", "network-config")
 APPLIED = "data/appliance/seed.applied"
 APPLIED_NOW = "run/ipshare-seed.applied"
 """In its place where /data takes nothing more: the seed is applied anew at the next start."""
+LOCK = "run/ipshare-told.lock"
 KEYS = "etc/ssh/authorized_keys.d/root"
 NETWORKS = "etc/systemd/network"
 
@@ -52,6 +55,15 @@ def told(root: Path = Path("/")) -> str:
         except OSError:
             continue
     return ""
+
+
+@contextlib.contextmanager
+def alone(root: Path = Path("/")) -> Iterator[None]:
+    """Waits until nobody else (another console, a restore) tells this box something."""
+    (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    with (root / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def apply(texts: Mapping[str, str], say: Callable[[str], None], root: Path = Path("/")) -> bool:

@@ -115,8 +115,7 @@ terminal_output console serial
 echo "ipshare: live system"
 loopback slot ($root)/ipshare/ipshare.slot
 if linux (slot)/vmlinuz {line}; then
-  initrd (slot)/initrd.img
-  boot
+  if initrd (slot)/initrd.img; then boot; fi
 fi
 echo "ipshare: this medium cannot be read"
 sleep 10

@@ -137,9 +137,5 @@ def judge(say: Callable[[str], None]) -> bool:
 
 
 def again() -> None:
-    """Starts the machine again: GRUB counts."""
-    done = subprocess.run(["systemctl", "reboot", "--force"], check=False)
-    if done.returncode:
-        raise IpshareError(
-            "the machine does not start again by itself", hint="reset it: the slot before is started"
-        )
+    """Starts the machine again: GRUB counts. Raises IpshareError."""
+    restart.now("--force")

@@ -115,7 +115,17 @@ def read(place: Path = PLACE) -> Medium:
         raise Refused(f"{place}/disk.json cannot be read: {error}", hint="write the medium again") from error
     if medium.number != layout.NUMBER:
         raise Refused(f"the medium is of layout {medium.number}", hint="start from it, and install there")
+    if not _is_on_its_disk(medium):
+        raise Refused(f"{place}/disk.json: a piece lies on no disk", hint="write the medium again")
     return medium
+
+
+def _is_on_its_disk(medium: Medium) -> bool:
+    try:
+        size = medium.disk.size
+        return all(0 <= piece.start <= piece.start + piece.size <= size for piece in medium.pieces)
+    except TypeError:  # a number is none
+        return False
 
 
 def install(medium: Medium, place: Path, target: Path, say: Callable[[str], None]) -> None:

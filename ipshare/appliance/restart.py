@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ipshare.api import Node
 from ipshare.api_pair import ORDER_S
-from ipshare.errors import EngineError, NotRunning, Refused
+from ipshare.errors import EngineError, IpshareError, NotRunning, Refused
 
 NODES = Path("/var/lib/ipshare")
 ALL_THE_SAME = (
@@ -48,4 +48,10 @@ def again(say: Callable[[str], None], nodes: Path = NODES) -> None:
         with Node.stored(state.parent) as node:
             if node.config.pair is not None:
                 leave(node, say)
-    subprocess.run(["systemctl", "reboot"], check=False)
+    now()
+
+
+def now(*how: str) -> None:
+    """Starts the machine again. Raises IpshareError where systemd does not."""
+    if subprocess.run(["systemctl", "reboot", *how], check=False).returncode > 0:  # < 0: ended by the restart
+        raise IpshareError("the machine does not start again by itself", hint="reset it")

@@ -7,7 +7,6 @@ made: who logs in has an SSH key.
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,6 @@ from ipshare.appliance.overlay import SITE
 from ipshare.errors import Refused
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-LOCK = "run/ipshare-wizard.lock"
 Judge = Callable[[str], Sequence[str]]
 
 
@@ -252,9 +250,7 @@ def state(root: Path = Path("/")) -> str:
 
 def apply(texts: Mapping[str, str], before: str, say: Callable[[str], None], root: Path = Path("/")) -> bool:
     """Applies them, if the box has still the settings that it had when `before` was its state."""
-    (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
-    with (root / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with firstboot.alone(root):
         if state(root) != before:
             raise Refused("this box was told something else meanwhile", hint="ipshare appliance wizard, anew")
         return firstboot.apply(texts, say, root)

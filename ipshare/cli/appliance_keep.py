@@ -3,7 +3,6 @@ guard, which resets it."""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import click
@@ -55,7 +54,7 @@ def restore_(file: Path, as_json: bool) -> None:
 @json_option
 def factory_reset_(everything: bool, reboot: bool, yes: bool, as_json: bool) -> None:
     """At the box: at the next start forget what it was told, keys and logs, too. Its seed is applied anew."""
-    from ipshare.appliance import backup, slots
+    from ipshare.appliance import backup, restart, slots
 
     slots.running()
     if not yes:
@@ -66,7 +65,7 @@ def factory_reset_(everything: bool, reboot: bool, yes: bool, as_json: bool) -> 
     else:
         output.line(f"factory reset at the next start: {order}")
     if reboot:
-        subprocess.run(["systemctl", "reboot"], check=False)
+        restart.now()
 
 
 @click.command("clock")

@@ -159,3 +159,25 @@ def test_a_file_of_an_earlier_version_has_defaults_for_what_that_did_not_know(bo
     del record["state"]["rejected"]
     path.write_text(json.dumps(record))
     assert box.store.state().current == 1 and box.store.state().rejected == 0
+
+
+def test_a_copy_of_a_key_is_never_open(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file has its mode only after what is in it was copied; the directory above all of them is closed."""
+    (box.root / before.PLACE).mkdir(mode=0o755, exist_ok=True)
+    seen, take, database = list[int](), before._take, before._copy_database
+
+    def look() -> None:
+        seen.append((box.root / before.PLACE).stat().st_mode & 0o777)
+
+    def taken(source: str, target: str) -> None:
+        look()
+        take(source, target)
+
+    def copied(source: Path, target: Path) -> None:
+        look()
+        database(source, target)
+
+    monkeypatch.setattr(before, "_take", taken)
+    monkeypatch.setattr(before, "_copy_database", copied)
+    box.start("2")
+    assert len(seen) > 2 and set(seen) == {0o700}

@@ -68,6 +68,16 @@ def test_a_healthy_slot_in_the_place_of_one_that_cannot_be_read_is_the_good_one(
     assert Boot("a").judged("b", True) == (Boot("a"), "kept"), "a way back that waits for its start"
 
 
+@pytest.mark.parametrize("unreadable", ["", "slot/vmlinuz", "slot/initrd.img"])
+def test_a_medium_that_cannot_be_read_says_so(unreadable: str) -> None:
+    text = grub.live("2026-01-01-00-00-00-00").replace("(slot)", "slot").replace("($root)", "$root")
+    script = PLAYED + "loopback() { :; }\n" + text
+    known = {"UNREADABLE": unreadable}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=known)
+    assert ("this medium cannot be read" in done.stdout) == bool(unreadable)
+    assert done.stdout.endswith("again\n" if unreadable else " initrd\n") and not done.stderr
+
+
 @pytest.mark.skipif(shutil.which("grub-script-check") is None, reason="grub-common is not installed")
 @pytest.mark.parametrize("text", [grub.config("quiet"), grub.live("2026-01-01-00-00-00-00"), grub.early()])
 def test_grub_takes_its_files(text: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -101,6 +102,18 @@ def test_no_medium_and_one_of_another_layout(tmp_path: Path) -> None:
     for end in range(0, len(text) - 2, 9):
         (place / "disk.json").write_text(text[:end])
         with pytest.raises(Refused, match="cannot be read"):
+            medium.read(place)
+    for name, value in (
+        ("start", -1),
+        ("start", 1 << 60),
+        ("size", "x"),
+        ("slot_mib", None),
+        ("slot_mib", "64"),
+    ):
+        record = json.loads(text)
+        (record if name in record else record["pieces"][0])[name] = value
+        (place / "disk.json").write_text(json.dumps(record))
+        with pytest.raises(Refused, match="lies on no disk"):
             medium.read(place)
 
 

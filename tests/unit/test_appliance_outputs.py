@@ -3,6 +3,7 @@ restore half of themselves, or something else; what a support bundle leaves out.
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import io
 import os
@@ -12,6 +13,7 @@ import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -50,6 +52,10 @@ def tar(*members: tuple[str, bytes]) -> io.BytesIO:
         ([("etc/ipshare/" + "a" * 255, b"x")], "no place in a backup"),
         ([("etc/hostname", b"c9\n"), ("etc/ipshare/q", b"x"), ("etc/ipshare/q/b", b"x")], "below a file"),
         ([("etc/hostname", b"c9\n"), ("etc/ipshare/site.toml/b", b"x")], "below a file"),
+        (
+            [("etc/ipshare/site.toml", b"x"), ("etc/ipshare/q", b"x"), ("etc/ipshare/q/b", b"x")],
+            "below a file",
+        ),
         ([("etc/hostname", b"c9\n"), ("etc/ssh/authorized_keys.d", b"x")], "no place in a backup"),
     ],
 )
@@ -73,6 +79,27 @@ def test_a_backup_that_a_full_disk_would_take_half_of_changes_nothing(
     with pytest.raises(Refused, match="KiB, and /etc has 19"):
         backup.restore(file, root)
     assert snapshot(root) == before
+
+
+def test_a_restore_waits_for_who_tells_the_box_something(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They write beside the same files, and would take each other's halves for whole."""
+    file, asks, flock = tmp_path / "box.backup", threading.Event(), fcntl.flock
+    backup.backup(file, "1.0", root)
+    (root / "etc/hostname").write_text("other\n")
+
+    def asked(lock: IO[str], how: int) -> None:
+        asks.set()
+        flock(lock, how)
+
+    restoring = threading.Thread(target=lambda: backup.restore(file, root), daemon=True)
+    with firstboot.alone(root):
+        monkeypatch.setattr(firstboot.fcntl, "flock", asked)
+        restoring.start()
+        assert asks.wait(20) and (root / "etc/hostname").read_text() == "other\n"
+    restoring.join(20)
+    assert (root / "etc/hostname").read_text() == "c1\n"
 
 
 def test_a_terabyte_in_a_few_octets_is_not_unfolded(root: Path, tmp_path: Path) -> None:

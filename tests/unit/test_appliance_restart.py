@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from ipshare import api
 from ipshare.appliance import restart
-from ipshare.errors import EngineError, Refused
+from ipshare.errors import EngineError, IpshareError, Refused
 from tests.agent_world import World
 from tests.pair_world import half, node_of
 
@@ -76,7 +78,23 @@ def test_every_node_of_the_machine_leaves_before_it_starts_again(
 ) -> None:
     done: list[Any] = []
     monkeypatch.setattr(restart, "leave", lambda node, say: done.append(node.config.node.name))
-    monkeypatch.setattr(restart.subprocess, "run", lambda words, check: done.append(words))
+    monkeypatch.setattr(restart, "now", lambda: done.append("now"))
     monkeypatch.setattr(api, "Engines", lambda: world)
     restart.again(lambda text: None, node_of(world).config.node.state_dir.parent)
-    assert done == ["C", ["systemctl", "reboot"]]
+    assert done == ["C", "now"]
+
+
+@pytest.mark.parametrize(("code", "is_said"), [(0, False), (-15, False), (1, True)])
+def test_a_machine_that_does_not_start_again_is_said(
+    code: int, is_said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[list[str]]()
+
+    def systemctl(words: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        asked.append(words)
+        return subprocess.CompletedProcess(words, code)
+
+    monkeypatch.setattr(restart.subprocess, "run", systemctl)
+    with pytest.raises(IpshareError, match="by itself") if is_said else contextlib.nullcontext():
+        restart.now("--force")
+    assert asked == [["systemctl", "reboot", "--force"]]
