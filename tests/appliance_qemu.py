@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-BOUND_S = 1800 if os.environ.get("IPSHARE_EMULATE") else 300
+BOUND_S = 5400 if os.environ.get("IPSHARE_EMULATE") else 900
 # Emulated, the fastest processor is one that has what numpy wants, nothing wider, and needs no page table
 # isolation: that would cost a flush at each system call.
 EMULATED_CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm,+aes,+pclmulqdq"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from ipshare.appliance import stick
 from ipshare.director.store import SCHEMA
 from tests.appliance_built import made, seed, slot
-from tests.appliance_qemu import BOUND_S, Box, ssh_key
+from tests.appliance_qemu import Box, ssh_key
 from tests.appliance_site import SITE
 
 MENU = "Type a number, and Enter."
@@ -141,7 +142,7 @@ def test_a_stick_and_an_empty_clock_at_the_first_start(box: Box) -> None:
         "active",
     ]
     late = int(box.ssh("echo $(($(date +%s) - $(stat -c %Y /run/ipshare-slot/release.json)))"))
-    assert 0 <= late < BOUND_S, "the image's time, and what this start took"
+    assert 0 <= late <= time.monotonic() - box.began + 60, "the image's time, and what this start took"
     assert runs(box, CERTIFICATES).splitlines() == ["TLSv1.3", "certificate is not yet valid", "TLSv1.3"]
 
 

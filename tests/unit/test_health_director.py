@@ -183,7 +183,7 @@ def run(tmp_path: Path, scenario: Callable[[World], Awaitable[None]], *, fence: 
     asyncio.run(all_of_it())
 
 
-async def until(claim: Callable[[], bool], within_s: float = 60) -> None:
+async def until(claim: Callable[[], bool], within_s: float = 120) -> None:
     async with asyncio.timeout(within_s):
         while not claim():
             await asyncio.sleep(0.02)
