@@ -159,8 +159,9 @@ class Routers:
 
     def _heard_of_interfaces(self) -> bool:
         with contextlib.suppress(subprocess.CalledProcessError, OSError, ValueError):
-            bgp = self.vtysh("show zebra client").split("Client: bgp", 1)[-1].split("Client:")[0]
-            return any(int(n.split()[0]) > 0 for n in bgp.split("Intf Addr")[1:])
+            clients = self.vtysh("show zebra client").split("Client: ")
+            bgp = [one for one in clients if one.startswith("bgp")]  # it has a second one, for labels
+            return any(int(n.split()[0]) > 0 for one in bgp for n in one.split("Intf Addr")[1:])
         return False
 
     def vtysh(self, *lines: str) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import lzma
 import os
 import re
 import shutil
@@ -88,7 +89,7 @@ def initrd(
     parts = [_entry("init", 0o100755, program.read_bytes()), _entry("dev", 0o040755)]
     parts += [_entry("dev/console", 0o020600, device=(5, 1)), _entry("m", 0o040755)]
     modules = dict.fromkeys(path for name in wanted for path in _with_needed(name))
-    parts += [_entry(f"m/{n}", 0o100644, file.read_bytes()) for n, file in enumerate(modules)]
+    parts += [_entry(f"m/{n}", 0o100644, _module(file)) for n, file in enumerate(modules)]
     parts += [_entry(name, 0o100644, data) for name, data in (files or {}).items()]
     made = folder / "initrd"
     made.write_bytes(b"".join([*parts, _entry("TRAILER!!!", 0)]))
@@ -96,11 +97,18 @@ def initrd(
 
 
 def _with_needed(name: str) -> list[Path]:
-    """The module, after those that it needs."""
-    file = next(UNPACKED.glob(f"lib/modules/*/kernel/**/{name}.ko"))
-    found = re.search(rb"\0depends=([^\0]*)\0", file.read_bytes())
+    """The module, after those that it needs; nothing where the kernel has it within."""
+    within = "".join(path.read_text() for path in UNPACKED.glob("**/modules.builtin"))
+    if f"/{name}.ko\n" in within:
+        return []
+    file = next(UNPACKED.glob(f"**/modules/*/kernel/**/{name}.ko*"))
+    found = re.search(rb"\0depends=([^\0]*)\0", _module(file))
     needed = found.group(1).decode().split(",") if found is not None else []
     return [*(path for other in needed if other for path in _with_needed(other)), file]
+
+
+def _module(file: Path) -> bytes:
+    return lzma.decompress(file.read_bytes()) if file.suffix == ".xz" else file.read_bytes()
 
 
 def _entry(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> bytes:
