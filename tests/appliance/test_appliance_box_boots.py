@@ -1,6 +1,6 @@
 """An image in QEMU: it boots, takes its seed, its agent is ready. The power goes while an update is written,
-after it, and while it is tried; it is kept. A broken one is rolled back. An engine that hangs resets the box.
-What is on /data outlives all of it.
+after it, and while it is tried; it is kept. A slot that cannot be read is given up, a broken update rolled
+back. An engine that hangs resets the box. What is on /data outlives all of it.
 """
 
 from __future__ import annotations
@@ -121,6 +121,19 @@ def test_the_power_may_go_before_and_while_an_update_is_tried(box: Box) -> None:
     assert f"slot {new}" in box.healthy()
     assert "kept from now on" in box.says("\n")
     assert slots(box) == (new, new, "")
+    intact(box)
+
+
+def test_a_slot_that_cannot_be_read_is_given_up(box: Box) -> None:
+    """The other one runs, is the good one, and takes updates (the next test's)."""
+    good, _, _ = slots(box)
+    box.ssh(f"dd if=/dev/zero of=/dev/disk/by-partlabel/ipshare-{good} bs=4096 count=1 conv=fsync,notrunc")
+    box.cut_power()
+    box.power_on()
+    box.says(f"slot {good} cannot be read; the other one")
+    assert f"slot {other(good)}" in box.healthy()
+    box.says(f"{other(good)} is the good one now")
+    assert slots(box) == (other(good), other(good), "")
     intact(box)
 
 
