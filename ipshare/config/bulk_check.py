@@ -188,7 +188,7 @@ class _Check:
             rows["kind"][mine[~own]] = BindingKind.ADDRESS
 
     def _warn_foreign(self, name: str, mine: Indexes) -> None:
-        place, count = self.merged.place(int(mine.min())), len(mine)
+        place, count = self.merged.place(int(np.min(mine))), len(mine)
         rows = "1 row has a local address" if count == 1 else f"{count} rows have local addresses"
         message = f"{rows} outside of the local networks of end point {name!r}, this one first"
         hint = "right only if it is routed there by other means"

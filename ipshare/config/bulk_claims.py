@@ -112,7 +112,7 @@ def conflicts(claims: Claims) -> Iterator[tuple[int, int]]:
     order = np.lexsort((claims.first.low, claims.first.high, claims.endpoint))
     endpoint, first, last = claims.endpoint[order], claims.first.at(order), claims.last.at(order)
     before, after = last.at(slice(None, -1)), first.at(slice(1, None))
-    for i in np.flatnonzero(after.at_most(before) & (endpoint[1:] == endpoint[:-1])):
+    for i in np.flatnonzero(after.at_most(before) & (endpoint[1:] == endpoint[:-1])).tolist():
         yield int(order[i]), int(order[i + 1])
 
 

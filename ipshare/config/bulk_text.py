@@ -199,7 +199,7 @@ def words(cells: Cells) -> tuple[list[str], Ints]:
     """
     n = len(cells)
     code = np.zeros(n, np.int64)
-    width = min(64, int((cells.end - cells.first).max(initial=0)))
+    width = min(64, int(np.max(cells.end - cells.first, initial=0)))
     for start in range(0, width, 8):
         chunk = np.zeros(n, np.uint64)
         for position in range(start, min(start + 8, width)):
@@ -207,6 +207,6 @@ def words(cells: Cells) -> tuple[list[str], Ints]:
             chunk = (chunk << np.uint64(8)) | np.where(live, char, np.uint8(0))
         _, chunk_code = np.unique(chunk, return_inverse=True)
         code = np.unique(code * (n + 1) + chunk_code, return_inverse=True)[1] if start else chunk_code
-    example = np.zeros(int(code.max(initial=-1)) + 1, np.int64)
+    example = np.zeros(int(np.max(code, initial=-1)) + 1, np.int64)
     example[code] = np.arange(n)
     return [cells.one(int(row)) for row in example], code.astype(np.int64)

@@ -169,7 +169,7 @@ class _Run:
             self._lognormals(assumed.rollout_median_s, assumed.points) + bindings * assumed.binding_us / 1e6
         )
         took[self.rng.random(assumed.points) < assumed.silent] = assumed.withdraw_after_s
-        return float(took.max())
+        return float(np.max(took))
 
     def _bindings(self, numbers: set[int] | list[int]) -> int:
         return int(self.world.bindings[list(numbers)].sum()) if numbers else 0
