@@ -167,8 +167,8 @@ def _round(node: Node, pair: Any, device: str, state: PairState, fault: str, num
     grant_s = 1.2 * pair.witness.ttl_s if pair.witness is not None else 0.0
     number = int(fault[4:]) if fault.startswith("cut") else 0
     paths = pair.paths[number - 1 : number] if number else pair.paths
-    what = killed(pid) if fault == "kill" else paused(pid) if fault == "pause" else cut(paths)
-    meter = _in_memory(node)
+    meter, is_idle = _in_memory(node)
+    what = killed(pid) if fault == "kill" else paused(pid, is_idle) if fault == "pause" else cut(paths)
     with Ear(pair.vips, device) as ear:
         ear.forget()
         began, at = time.monotonic(), _forwarded(node)
@@ -233,8 +233,9 @@ def _forwarded(node: Node) -> int:
     return 0
 
 
-def _in_memory(node: Node) -> Callable[[], int]:
-    """The same from the memory that this engine counts in: also of one that is stopped."""
+def _in_memory(node: Node) -> tuple[Callable[[], int], Callable[[], bool]]:
+    """The same from the memory that this engine counts in: also of one that is stopped. And whether all its
+    packet threads wait for packets; of a VPP nobody can tell."""
     from ipshare.engine.embedded import EmbeddedEngine
     from ipshare.engine.vpp import VppEngine
     from ipshare.engine.vpp.engine import CELLS
@@ -242,11 +243,11 @@ def _in_memory(node: Node) -> Callable[[], int]:
     engine = node.engine
     if isinstance(engine, VppEngine):
         segment = engine.segment()
-        return lambda: int(segment.combined(CELLS)[0].sum())
+        return (lambda: int(segment.combined(CELLS)[0].sum())), lambda: True
     if isinstance(engine, EmbeddedEngine):
         region = engine.control.counters()
-        return lambda: _passed(region.verdicts())
-    return lambda: _forwarded(node)
+        return (lambda: _passed(region.verdicts())), lambda: all(one["asleep"] for one in region.workers)
+    return (lambda: _forwarded(node)), lambda: True
 
 
 def _passed(verdicts: Any) -> int:

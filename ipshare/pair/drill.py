@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
@@ -22,6 +22,8 @@ from ipshare.errors import NoPrivilege, NotRunning, Refused
 from ipshare.model import PairPath, Vip
 
 ETH_P_ALL, FRAME, TABLE = 3, 2048, "ipshare_drill"
+TRIES, TURN_S = 100, 0.0005
+"""Of a pause to begin between two packets; and how long packets are passed in between."""
 
 
 class Ear:
@@ -87,10 +89,17 @@ def killed(pid: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def paused(pid: int) -> Iterator[None]:
-    """SIGSTOP; goes on at the end."""
+def paused(pid: int, is_idle: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """SIGSTOP; goes on at the end. ``is_idle``: asked of what is stopped, whether it has no packet in hand,
+    which would leave at the end; where it has, it goes on, and is stopped again, up to ``TRIES`` times."""
     try:
         _signal(pid, signal.SIGSTOP)  # within: an interrupt may come as soon as it is done
+        for _ in range(TRIES):
+            if is_idle():
+                break
+            _signal(pid, signal.SIGCONT)
+            time.sleep(TURN_S)
+            _signal(pid, signal.SIGSTOP)
         yield
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):

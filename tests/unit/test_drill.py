@@ -1,6 +1,11 @@
-"""What a drill counts at a node as forwarded without the highest epoch; pure."""
+"""What a drill counts at a node as forwarded without the highest epoch; when a pause begins."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +66,37 @@ def test_what_a_drill_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_command_line_that_cannot_be_meant(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(UsageProblem, match=said):
         verb.main(list(words), standalone_mode=False)
+
+
+@pytest.fixture
+def child() -> Iterator[int]:
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def stands(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_pause_begins_when_nothing_is_in_hand(child: int) -> None:
+    asked = []
+
+    def is_idle() -> bool:
+        os.waitid(os.P_PID, child, os.WSTOPPED)  # of a stop that was not told yet
+        asked.append(stands(child))
+        return len(asked) == 3
+
+    with drill.paused(child, is_idle):
+        assert stands(child) and asked == [True, True, True]
+    os.waitid(os.P_PID, child, os.WCONTINUED)
+
+
+def test_one_that_is_never_idle_is_paused_all_the_same(child: int) -> None:
+    with drill.paused(child, lambda: False):
+        os.waitid(os.P_PID, child, os.WSTOPPED)
+        assert stands(child)
+    os.waitid(os.P_PID, child, os.WCONTINUED)
