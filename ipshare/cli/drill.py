@@ -109,10 +109,10 @@ def _watch(node: Node, pair: Any, device: str, as_json: bool) -> None:
         while True:
             heard = ear.wait(time.monotonic() + LOOK_S) is not None
             with contextlib.suppress(IpshareError):
-                run, state = node.info().boot_id, node.pair().state
-                forwarded = _forwarded(node)
-                if node.pair().state == state and node.info().boot_id == run:
-                    tally.look(run, state == "active", forwarded, heard)
+                run, state = node.info().boot_id, node.pair()
+                forwarded, again = _forwarded(node), node.pair()
+                if again.since_ns == state.since_ns and node.info().boot_id == run:
+                    tally.look(run, state.state == "active", forwarded, heard, state.since_ns)
     found = {"reigns": tally.reigns, "both_packets": tally.both, "late_packets": tally.late}
     if as_json:
         output.emit(found)

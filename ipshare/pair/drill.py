@@ -149,8 +149,9 @@ def _signal(pid: int, number: int) -> None:
 class Tally:
     """What a node forwards while it does not have the highest epoch, from one look at it to the next.
 
-    ``late``: in a time in which it was active at neither end; ``both``: active, but the other one had begun
-    a reign after it and was heard to announce the VIP, as without a witness while every path is cut."""
+    ``late``: in a time without a change of its state, in which it was not active; ``both``: active, but the
+    other one had begun a reign after it and was heard to announce the VIP, as without a witness while every
+    path is cut."""
 
     late: int = 0
     both: int = 0
@@ -159,17 +160,22 @@ class Tally:
     _was_active: bool = False
     _is_contested: bool = False
     _forwarded: int = 0
+    _since_ns: int = 0
 
-    def look(self, run: str, is_active: bool, forwarded: int, other_announced: bool) -> None:
-        """``run``: of the engine, whose counters begin anew with it. Pure."""
+    def look(
+        self, run: str, is_active: bool, forwarded: int, other_announced: bool, since_ns: int = 0
+    ) -> None:
+        """``run``: of the engine, whose counters begin anew with it; ``since_ns``: when its state changed
+        last: it may have been active between two looks. Pure."""
         if self._run:
             more = forwarded - (self._forwarded if run == self._run else 0)
             was_active = self._was_active and run == self._run
-            self.late += more if not was_active and not is_active else 0
+            same = since_ns == self._since_ns or run != self._run
+            self.late += more if same and not was_active and not is_active else 0
             self.both += more if was_active and self._is_contested else 0
             self.reigns += is_active and not was_active
             self._is_contested = is_active and was_active and (self._is_contested or other_announced)
-        self._run, self._was_active, self._forwarded = run, is_active, forwarded
+        self._run, self._was_active, self._forwarded, self._since_ns = run, is_active, forwarded, since_ns
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -19,7 +19,7 @@ ENDED = 0x3FFFFFFF
 """No process has this number."""
 
 
-def tally(*looks: tuple[str, bool, int, bool]) -> tuple[int, int, int]:
+def tally(*looks: tuple[str, bool, int, bool] | tuple[str, bool, int, bool, int]) -> tuple[int, int, int]:
     made = Tally()
     for look in looks:
         made.look(*look)
@@ -30,6 +30,12 @@ def test_a_standby_that_forwards_is_late_and_an_active_one_is_not() -> None:
     assert tally(("x", False, 5, False), ("x", False, 7, False), ("x", True, 90, False)) == (2, 0, 1)
     assert tally(("x", True, 5, False), ("x", True, 70, False), ("x", False, 90, False)) == (0, 0, 0)
     assert tally(("x", True, 5, False), ("x", False, 90, False), ("x", False, 91, False)) == (1, 0, 0)
+
+
+def test_a_reign_between_two_looks_is_not_late() -> None:
+    looks = ("x", False, 5, False, 1), ("x", False, 90, False, 3)
+    assert tally(*looks) == (0, 0, 0)
+    assert tally(*looks, ("x", False, 92, False, 3)) == (2, 0, 0)
 
 
 def test_an_active_one_that_heard_another_reign_announced_shares_the_address() -> None:
