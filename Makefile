@@ -3,7 +3,7 @@
 # second time that costs nothing.
 PY := .venv/bin/python
 APT_RUN := python3-venv python3-dev gcc libc6-dev libssl-dev make iproute2 nftables iputils-ping
-APT_TEST := redis-server procps util-linux systemd traceroute tcpdump iptables conntrack ethtool clang libclang-rt-dev dnsmasq-base etcd-server bird2 frr chromium chromium-driver qemu-system-x86 lz4 mtools openssh-client
+APT_TEST := redis-server procps util-linux systemd traceroute tcpdump iptables conntrack ethtool clang libclang-rt-dev dnsmasq-base etcd-server bird2 frr chromium chromium-driver qemu-system-x86 lz4 mtools openssh-client grub-common
 
 .PHONY: demo test setup setup-test plugin lint bench perf perf-vpp perf-pair perf-remap perf-faults fuzz appliance test-appliance clean
 demo: setup

@@ -14,7 +14,7 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 def write(path: Path, content: bytes, mode: int) -> None:
     """A reader finds the old file or the new one, also after a loss of power once this has returned. Nobody
-    ever reads more of it than ``mode`` allows. Raises OSError."""
+    ever reads more of it than ``mode`` allows; it has that mode whatever the umask is. Raises OSError."""
     aside = path.with_name(f".{path.name}.new")
     try:
         fd = os.open(aside, NEW, mode)
@@ -22,7 +22,7 @@ def write(path: Path, content: bytes, mode: int) -> None:
         aside.unlink(missing_ok=True)
         fd = os.open(aside, NEW, mode)
     try:
-        _put(fd, content)
+        _put(fd, content, mode)
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
@@ -43,9 +43,10 @@ def put(path: Path, content: bytes, mode: int) -> None:
         raise
 
 
-def _put(fd: int, content: bytes) -> None:
+def _put(fd: int, content: bytes, mode: int) -> None:
     """All of it is on the disk, and ``fd`` closed. Without a file object, which asks the system much more."""
     try:
+        os.fchmod(fd, mode)
         rest = memoryview(content)
         while rest:
             rest = rest[os.write(fd, rest) :]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -173,20 +172,7 @@ def write(path: Path, content: str | bytes, mode: int) -> None:
     """The whole file or the one before it, also if the power goes; with ``mode`` whatever the umask is, and
     never more. Raises OSError, and leaves nothing of it on a disk that is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".new")
-    part.unlink(missing_ok=True)  # of who died here, or of somebody who waits for what comes
-    descriptor = os.open(part, durable.NEW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        part.rename(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    durable.sync(path.parent)
+    durable.write(path, content.encode() if isinstance(content, str) else content, mode)
 
 
 def host_key(say: Callable[[str], None], root: Path = Path("/")) -> None:

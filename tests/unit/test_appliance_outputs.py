@@ -149,7 +149,7 @@ def test_what_a_full_disk_did_not_take_does_not_stay_beside(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(firstboot.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         firstboot.write(tmp_path / "site.toml", "x", 0o600)
     assert list(tmp_path.iterdir()) == []
